@@ -1,0 +1,42 @@
+# make acceptance [FEATURES="features/x.feature ..."] [TAGS="@nats"] [DYNAMO=1.4.2] [JOBS=4] [LOG_DIR=DIR]
+# FEATURES and TAGS choose scenarios; the others, and all further settings (docs/getting-started.md), are read from the
+# environment by the suite itself: make passes variables of its command line on.
+
+PYTHON ?= python3
+RUN = .venv/bin/python -m
+BOOTSTRAP = $(PYTHON) support/bootstrap.py
+export TAGS
+
+.PHONY: acceptance test bench doctor report bootstrap clean distclean
+
+acceptance: bootstrap
+	@$(RUN) support.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
+
+test: bootstrap
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	$(RUN) pytest
+
+bench: bootstrap
+	@for each in tests/bench/bench_*.py; do $(RUN) "tests.bench.$$(basename "$$each" .py)" || exit 1; done
+
+doctor:
+	@$(BOOTSTRAP) suite
+	@$(RUN) support.doctor
+
+report:
+	@$(BOOTSTRAP) suite report
+	@$(RUN) support.report.publish
+
+bootstrap:
+	@$(BOOTSTRAP)
+
+# results and caches; the environments stay
+clean:
+	rm -rf reports/* .ruff_cache .mypy_cache .pytest_cache
+	find . -name __pycache__ -not -path './.venv/*' -not -path './.envs/*' -prune -exec rm -rf {} +
+
+# everything that the suite has made
+distclean: clean
+	rm -rf .venv .envs

@@ -1,0 +1,78 @@
+"""The few kernel calls that the agents need and Python does not offer before 3.12."""
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import struct
+from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+_CLONE_NEWNET = 0x40000000
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def die_with_parent() -> None:
+    """Have the kernel SIGKILL this process when the thread that forked it ends (PR_SET_PDEATHSIG, prctl(2))."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def enter_network_namespace(fd: int) -> None:
+    """Move the calling thread into the network namespace behind the open file descriptor ``fd`` (setns(2))."""
+    _check(_libc.setns(fd, _CLONE_NEWNET), "setns")
+
+
+def mount_tmpfs(path: str) -> None:
+    """Mount a fresh tmpfs at ``path`` in this mount namespace (mount(2)).
+
+    Raises:
+        OSError: not permitted, or no such folder.
+    """
+    _check(_libc.mount(b"tmpfs", path.encode(), b"tmpfs", 0, b"mode=0755"), f"mount tmpfs on {path}")
+
+
+def bring_loopback_up() -> None:
+    """Set the interface lo of this network namespace up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        request = struct.pack("16sH14x", b"lo", 0)
+        flags = struct.unpack("16sH14x", fcntl.ioctl(handle, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(handle, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
+
+
+def stat_of(pid: int) -> tuple[str, int] | None:
+    """State letter and start time (clock ticks since boot) of a process, from /proc/PID/stat; None when it is gone.
+
+    The pair of pid and start time names a process for good, which a pid alone does not.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text.rpartition(")")[2].split()
+    return fields[0], int(fields[19])
+
+
+def children_of(pid: int) -> list[int]:
+    """Pids of all descendants of ``pid``, from /proc."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    found, queue = [], [pid]
+    while queue:
+        parent = queue.pop()
+        below = [child for child, its_parent in parents.items() if its_parent == parent]
+        found += below
+        queue += below
+    return found

@@ -1,0 +1,95 @@
+"""The ruler engine: a Dynamo worker whose token at absolute position *p* is the word ``p<p>``, whatever came before.
+
+A client can then tell a lost, repeated, reordered or invented token to the position, across migrations too: the second
+worker is sent prompt + delivered tokens and must go on at exactly that length.
+
+It runs in the environment of the Dynamo release under test and is set up by environment variables:
+
+``RULER_MODEL``                model name, as the other workers are given it
+``RULER_FIRST_ID``             token id of the word ``p0``
+``RULER_TOKENS_PER_SECOND``    speed of one stream
+``RULER_PREFILL_SECONDS``      time before the first token
+``RULER_JOURNAL``              file that gets one JSON line for each request received and each request left
+``RULER_SABOTAGE``             deliberate defect for the suite's own tests, see :data:`SABOTAGES`; empty: none
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import dynamo.llm
+from dynamo.llm import ModelInput, ModelType, register_model
+from dynamo.runtime import DistributedRuntime, dynamo_worker
+
+SABOTAGES = ("forgets-position", "repeats-token", "drops-token", "swallows-finish", "ignores-cancel", "invents-token")
+
+FIRST_ID = int(os.environ["RULER_FIRST_ID"])
+PERIOD = 1 / float(os.environ["RULER_TOKENS_PER_SECOND"])
+PREFILL = float(os.environ.get("RULER_PREFILL_SECONDS", "0"))
+SABOTAGE = os.environ.get("RULER_SABOTAGE", "")
+
+
+def write_journal(**line: Any) -> None:
+    """Append one line; opened per line so that a SIGKILL loses nothing that was written."""
+    with open(os.environ["RULER_JOURNAL"], "a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"at": time.monotonic(), **line}) + "\n")
+
+
+def positions(token_ids: list[int], budget: int) -> list[int]:
+    """Positions to write for a request that brings ``token_ids`` and may have ``budget`` tokens more."""
+    start = len(token_ids)
+    migrated = any(token >= FIRST_ID for token in token_ids)
+    if migrated and SABOTAGE == "forgets-position":
+        start = sum(token < FIRST_ID for token in token_ids)
+    if migrated and SABOTAGE == "repeats-token":
+        start -= 1
+    if migrated and SABOTAGE == "drops-token":
+        start += 1
+    found = list(range(start, start + budget))
+    if migrated and SABOTAGE == "invents-token":
+        found[0] = 0
+    return found
+
+
+async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[dict[str, Any]]:
+    """Answer one request; journals what was asked and how it ended."""
+    token_ids, budget = request["token_ids"], request["stop_conditions"]["max_tokens"]
+    write_journal(event="received", request_id=context.id(), start=len(token_ids), max_tokens=budget)
+    produced, outcome = 0, "abandoned"
+    try:
+        due = time.monotonic() + PREFILL
+        await asyncio.sleep(PREFILL)
+        for position in positions(token_ids, budget):
+            if SABOTAGE != "ignores-cancel" and (context.is_stopped() or context.is_killed()):
+                outcome = "stopped"
+                return
+            answer: dict[str, Any] = {"token_ids": [FIRST_ID + position]}
+            produced += 1
+            if produced == budget and SABOTAGE != "swallows-finish":
+                answer["finish_reason"] = "length"
+            yield answer
+            due += PERIOD
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        outcome = "finished"
+    finally:
+        write_journal(event="left", request_id=context.id(), produced=produced, outcome=outcome)
+
+
+@dynamo_worker()
+async def main(runtime: DistributedRuntime) -> None:
+    """Register the model and serve until told to stop."""
+    endpoint = runtime.endpoint("dynamo.backend.generate")
+    # WorkerType came between 1.2 and 1.3 and is required since.
+    worker_type = {"worker_type": dynamo.llm.WorkerType.Aggregated} if hasattr(dynamo.llm, "WorkerType") else {}
+    kinds = ModelType.Chat | ModelType.Completions
+    await register_model(ModelInput.Tokens, kinds, endpoint, os.environ["RULER_MODEL"], **worker_type)
+    await endpoint.serve_endpoint(generate, graceful_shutdown=True)
+
+
+if __name__ == "__main__":
+    if SABOTAGE and SABOTAGE not in SABOTAGES:
+        raise SystemExit(f"RULER_SABOTAGE is {SABOTAGE!r}; expected one of {', '.join(SABOTAGES)}")
+    asyncio.run(main())

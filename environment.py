@@ -1,0 +1,53 @@
+"""Wires behave's hooks to the suite; everything else is in support/."""
+
+import os
+import sys
+from pathlib import Path
+
+from behave import register_type
+from behave.model_type import Status
+
+from support.report import allure
+from support.runtime import Ended, Run, enter_cell, refuse_other_folder
+from support.words import TYPES
+
+refuse_other_folder(Path(__file__).parent)
+register_type(**TYPES)
+
+
+def before_all(context):
+    """Move into a cell, unless this process is in one, and begin the run."""
+    if "FT_CELL" not in os.environ:
+        enter_cell(sys.argv[1:])
+    allure.install()
+    context.on_cleanup_error = allure.on_cleanup_error
+    context.run = Run.begin(context.config.userdata)
+
+
+def before_scenario(context, scenario):
+    """Skip what this machine or release cannot do; make the scenario's world."""
+    context.world = None
+    reason = context.run.reason_to_skip(scenario.effective_tags)
+    if reason:
+        scenario.skip(reason)
+    else:
+        context.world = context.run.make_world(allure.location_of(scenario))
+
+
+def after_scenario(context, scenario):
+    """Take the world down, judge its history, and tell behave and Allure the verdict."""
+    broken = next((step for step in scenario.all_steps if step.status.has_failed()), None)
+    ended = Ended(
+        feature=scenario.feature.name,
+        name=scenario.name,
+        location=allure.location_of(scenario),
+        tags=[str(tag) for tag in scenario.effective_tags],
+        skipped=scenario.skip_reason or "",
+        failed_step=f"{broken.keyword} {broken.name}" if broken else "",
+        failure=broken and (broken.exception or LookupError(f"the step is {broken.status.name}")),
+        interrupted=context.aborted,
+    )
+    verdict = context.run.judge(context.world, ended)
+    allure.set_verdict(verdict, context.run.parameters(context.world))
+    if verdict.verdict in ("failed", "inconclusive", "known_defect") and not broken:
+        scenario.set_status(Status.failed if verdict.verdict != "inconclusive" else Status.error)

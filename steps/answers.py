@@ -1,0 +1,57 @@
+"""Sentences about answers, as the client has them."""
+
+from behave import then
+
+from support.judge.expectations import (
+    expect_clean_error,
+    expect_complete,
+    expect_no_pause,
+    expect_positions,
+    expect_sound_end,
+    expect_usage,
+)
+
+
+@then("the answer completes with {tokens:Count} tokens")
+def then_completes(context, tokens):
+    """All tokens, one finish reason, one end, no error."""
+    expect_complete(context.world.request.join().entry, tokens)
+
+
+@then("every answer completes with {tokens:Count} tokens")
+def then_all_complete(context, tokens):
+    """The same for each of many requests that nobody cancelled."""
+    for entry in context.world.answers():
+        expect_complete(entry, tokens)
+
+
+@then("every position comes once and in order")
+def then_positions(context):
+    """For the ruler engine: nothing lost, repeated, reordered or invented."""
+    for entry in context.world.answers():
+        expect_positions(entry)
+
+
+@then("the usage is what it would have been without the fault")
+def then_usage(context):
+    """The client is billed for its prompt and its answer, not for what a migration replays."""
+    expect_usage(context.world.request.join().entry)
+
+
+@then("the answer never pauses for more than {timeout:Time}")
+def then_no_pause(context, timeout):
+    """Between any two tokens."""
+    expect_no_pause(context.world.request.join().entry, timeout)
+
+
+@then("within {timeout:Time} the answer ends in a clean error")
+def then_clean_error(context, timeout):
+    """An error that says so, nothing that passes for a complete answer; counted from the last fault."""
+    expect_clean_error(context.world.ended_within(timeout))
+
+
+@then("every answer is complete or a clean error")
+def then_sound(context):
+    """Nothing cut off, nothing made up."""
+    for entry in context.world.answers():
+        expect_sound_end(entry)

@@ -1,0 +1,64 @@
+"""Sentences about faults. A step returns once the fault is proven on its victim; without proof the scenario is inconclusive."""
+
+from behave import then, when
+
+FIRST_TOKENS = 10
+
+
+@when("the worker serving the request {kind:Fate} in mid-answer")
+def when_worker_breaks(context, kind):
+    """The worker is seen to produce the answer when it is hit."""
+    context.world.see_under_way(FIRST_TOKENS)
+    context.world.break_serving_worker(kind)
+
+
+@when("the worker serving the request {kind:Fate} after {tokens:Count} tokens")
+def when_worker_breaks_after(context, kind, tokens):
+    """Hit once the client has that many tokens."""
+    context.world.await_tokens(context.world.request, tokens)
+    context.world.break_serving_worker(kind)
+
+
+@when("the worker serving the request {kind:Fate} before the first token")
+def when_worker_breaks_early(context, kind):
+    """Hit while the client has nothing yet."""
+    context.world.see_waiting()
+    context.world.break_serving_worker(kind)
+
+
+@when("the {role:Role} worker serving the request {kind:Fate} in mid-answer")
+def when_role_breaks(context, role, kind):
+    """The same in a disaggregated deployment."""
+    context.world.see_under_way(FIRST_TOKENS)
+    context.world.break_serving_worker(kind, role)
+
+
+@when("the worker serving most of the requests {kind:Fate}")
+def when_busiest_breaks(context, kind):
+    """All requests are under way."""
+    context.world.break_serving_worker(kind)
+
+
+@when("all workers crash")
+def when_all_crash(context):
+    """One after the other, each proven."""
+    for worker in context.world.deployment.workers:
+        context.world.break_process("crash", worker)
+
+
+@when("a worker crashes while nothing is under way")
+def when_idle_worker_crashes(context):
+    """Its registration stays behind until its lease runs out."""
+    context.world.break_process("crash", context.world.deployment.workers[0])
+
+
+@then("the frontend still lists the dead worker")
+def then_still_listed(context):
+    """Else the scenario could not show what becomes of requests meanwhile."""
+    context.world.expect_dead_listed()
+
+
+@when("the hung worker goes on")
+def when_recovers(context):
+    """The fault is undone and the victim is seen to run."""
+    context.world.recover(context.world.faults[-1])

@@ -1,0 +1,36 @@
+"""Sentences about the frontend: what it counts, and whether it still serves."""
+
+from behave import then
+
+from support.judge.expectations import expect_complete
+
+
+@then("the frontend counts {count:Count} {noun:Noun}")
+def then_migrations(context, count, noun):
+    """Since the deployment was ready."""
+    context.world.expect_count("frontend_migrations", count)
+
+
+@then("the frontend counts {count:Count} cancelled {stream:Mode} {api:Api} {noun:Noun}")
+def then_cancellations(context, count, stream, api, noun):
+    """Since the deployment was ready, for this endpoint and type of request."""
+    context.world.expect_cancellations(count, stream, api)
+
+
+@then("the frontend counts no cancelled request")
+def then_no_cancellation(context):
+    """Of any kind."""
+    context.world.expect_count("frontend_cancellations", 0)
+
+
+@then("a new request succeeds within {timeout:Time}")
+def then_serves(context, timeout):
+    """A short request that is sent now."""
+    expect_complete(context.world.send(max_tokens=10, watch=False, timeout=timeout).join().entry, 10)
+
+
+@then("{count:Count} new requests succeed within {timeout:Time} each")
+def then_serves_many(context, count, timeout):
+    """Short requests, one after the other, so that each worker has its turn."""
+    for _ in range(count):
+        expect_complete(context.world.send(max_tokens=10, watch=False, timeout=timeout).join().entry, 10)

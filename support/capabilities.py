@@ -1,0 +1,165 @@
+"""What this machine lets the suite do, each found by trying it in a namespace that is thrown away, or by looking.
+
+Nothing here changes the machine. ``python -m support.capabilities NAME ...`` is the part that runs in such a namespace.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from support import cells
+from support.settings import ROOT, gather
+
+
+class Capability(NamedTuple):
+    """Attributes: ``name``, one of :data:`NAMES`; ``available``; ``detail``: what was found, in words for a table."""
+
+    name: str
+    available: bool
+    detail: str
+
+
+def probe(names: Iterable[str] | None = None) -> dict[str, Capability]:
+    """What this machine can do.
+
+    Args:
+        names: those to look for, all of :data:`NAMES` by default. nftables and netem together cost half a second, the
+            others some milliseconds.
+
+    Raises:
+        ValueError: a name that is not in :data:`NAMES`.
+    """
+    wanted = list(NAMES if names is None else names)
+    if unknown := [name for name in wanted if name not in NAMES]:
+        raise ValueError(f"there is no capability {unknown[0]!r}; allowed: {', '.join(NAMES)}")
+    inside = _try_in_a_namespace([name for name in wanted if name in _TRIALS])
+    return {name: inside[name] if name in inside else _LOOKS[name]() for name in wanted}
+
+
+def _namespaces() -> Capability:
+    reason = cells.available()
+    kind = "as root" if os.geteuid() == 0 else "user namespaces"
+    return Capability("namespaces", reason is None, reason or f"PID, mount and network ({kind})")
+
+
+def _root() -> Capability:
+    if os.geteuid() != 0:
+        return Capability("root", False, f"user id {os.geteuid()}")
+    if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+        return Capability("root", False, "root in a user namespace only")
+    return Capability("root", True, "root")
+
+
+def _kmsg() -> Capability:
+    switch = Path("/proc/sys/kernel/printk_devkmsg")
+    if switch.exists() and switch.read_text().strip() == "off":  # writes would then succeed and vanish
+        return Capability("kmsg", False, "/dev/kmsg drops what user space writes (printk.devkmsg=off)")
+    try:
+        os.close(os.open("/dev/kmsg", os.O_WRONLY))
+    except OSError as error:
+        return Capability("kmsg", False, f"/dev/kmsg: {error.strerror}")
+    return Capability("kmsg", True, "/dev/kmsg is writable")
+
+
+def _cgroups() -> Capability:
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    usable = []
+    for _, folder, kind, *_ in mounts:
+        memory = kind == "cgroup" and Path(folder, "memory.limit_in_bytes").exists()
+        unified = kind == "cgroup2" and "memory" in _words(Path(folder, "cgroup.controllers"))
+        if (memory or unified) and os.access(folder, os.W_OK):
+            usable.append(f"{'v2' if unified else 'v1'} at {folder}")
+    return Capability("cgroups", bool(usable), ", ".join(usable) or "no writable hierarchy with the memory controller")
+
+
+def _gpu() -> Capability:
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
+        gpus = [line.split(" (UUID")[0] for line in listed.splitlines() if line.startswith("GPU ")]
+    except (OSError, subprocess.SubprocessError):
+        gpus = []
+    gpus = gpus or [str(each) for each in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    return Capability("gpu", bool(gpus), ", ".join(gpus) or "none")
+
+
+def _cluster() -> Capability:
+    given = gather().get("kubeconfig")
+    if given is None:
+        return Capability("cluster", False, "KUBECONFIG is not set")
+    missing = [each for each in given.value.split(os.pathsep) if each and not Path(each).is_file()]
+    return Capability("cluster", not missing, f"no file {missing[0]}" if missing else given.value)
+
+
+def _words(file: Path) -> list[str]:
+    return file.read_text().split() if file.exists() else []
+
+
+def _pyroute2(module: str) -> Any:
+    return importlib.import_module(module)  # untyped, and too slow (0.3 s) to be imported where nobody asks
+
+
+def _nftables() -> str:
+    tables = _pyroute2("pyroute2.nftables.main").NFTables(nfgen_family=1)
+    tables.table("add", name="probe")
+    tables.sets("add", table="probe", name="leases", key_type="ipv4_addr", timeout=3000)
+    if "probe" not in [each.get_attr("NFTA_TABLE_NAME") for each in tables.get_tables()]:
+        raise OSError(0, "a table that was added is not there")
+    return "sets with timeouts"
+
+
+def _netem() -> str:
+    with _pyroute2("pyroute2").IPRoute() as route:
+        [loopback] = route.link_lookup(ifname="lo")
+        route.tc("add", "netem", index=loopback, handle=0x10000, delay=1000)
+    return "delay on a link"
+
+
+_LOOKS: dict[str, Callable[[], Capability]] = {
+    "namespaces": _namespaces,
+    "root": _root,
+    "kmsg": _kmsg,
+    "cgroups": _cgroups,
+    "gpu": _gpu,
+    "cluster": _cluster,
+}
+_TRIALS: dict[str, Callable[[], str]] = {"nftables": _nftables, "netem": _netem}
+
+NAMES = ("namespaces", "root", "nftables", "netem", "kmsg", "cgroups", "gpu", "cluster")
+
+
+def _try_in_a_namespace(names: list[str]) -> dict[str, Capability]:
+    if not names:
+        return {}
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    argv = ["unshare", "--net", *user, "--", sys.executable, "-m", "support.capabilities", *names]
+    try:
+        tried = subprocess.run(argv, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        return {name: Capability(name, False, f"cannot be tried: {error}") for name in names}
+    if tried.returncode != 0:
+        reason = (tried.stderr.strip() or "no network namespace").splitlines()[-1]
+        return {name: Capability(name, False, f"cannot be tried: {reason}") for name in names}
+    return {name: Capability(name, *result) for name, result in json.loads(tried.stdout).items()}
+
+
+def _main(names: list[str]) -> None:
+    results: dict[str, tuple[bool, str]] = {}
+    for name in names:
+        try:
+            results[name] = (True, _TRIALS[name]())
+        except Exception as error:  # whatever the kernel or the library says, the answer is "not here, because"
+            code = getattr(error, "code", None)  # what netlink answered
+            results[name] = (
+                False,
+                f"the kernel says: {os.strerror(code)}" if code else f"{type(error).__name__}: {error}",
+            )
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

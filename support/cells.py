@@ -1,0 +1,47 @@
+"""Cells: a world of its own for one command, which the kernel takes down as a whole."""
+
+import functools
+import os
+import subprocess
+import sys
+
+NAMESPACES = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--net"]
+
+
+def _unshare() -> list[str]:
+    return NAMESPACES if os.geteuid() == 0 else [*NAMESPACES, "--user", "--map-root-user"]
+
+
+@functools.cache
+def available() -> str | None:
+    """None when this user may make cells here, else the reason why not, in words for a skip or a doctor's table."""
+    probe = [*_unshare(), "sh", "-c", "mount -t tmpfs tmpfs /run"]
+    try:
+        result = subprocess.run(probe, capture_output=True, text=True, timeout=10, check=False)
+    except FileNotFoundError:
+        return "the command unshare (util-linux) is missing"
+    except subprocess.TimeoutExpired:
+        return "unshare did not come back within 10 seconds"
+    return None if result.returncode == 0 else (result.stderr.strip() or "unshare failed").splitlines()[-1]
+
+
+def command(argv: list[str], mode: str = "auto") -> list[str]:
+    """Wrap ``argv`` so that it runs as the one command of a cell and everything in the cell ends with it.
+
+    Args:
+        argv: the command and its arguments.
+        mode: ``on`` wants namespaces, ``off`` wants none (everything on loopback addresses), ``auto`` takes them where
+            they can be had.
+
+    Raises:
+        ValueError: ``mode`` is none of these.
+        PermissionError: ``on`` was asked for where namespaces cannot be had.
+    """
+    if mode not in ("auto", "on", "off"):
+        raise ValueError(f"cells is {mode!r}; expected auto, on or off")
+    reason = available() if mode != "off" else "switched off"
+    if mode == "on" and reason:
+        raise PermissionError(f"cells=on, but namespaces cannot be had: {reason}; use cells=auto to run on loopback")
+    world = "loopback" if reason else "namespaces"
+    first = [sys.executable, "-m", "agents.cell", "--world", world, "--", *argv]
+    return first if reason else [*_unshare(), "--", *first]

@@ -1,0 +1,92 @@
+"""``make doctor``: what this machine can do, what that is needed for, and what is therefore skipped."""
+
+import platform
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from support import binaries
+from support.capabilities import probe
+from support.runtime import NEEDS
+from support.settings import ROOT, Settings
+
+
+class Row(NamedTuple):
+    """A line of the table; ``skipped`` is empty where nothing is lost."""
+
+    what: str
+    found: str
+    needed_for: str
+    skipped: str
+
+
+# capability -> what it is called and what it is needed for
+_CAPABILITIES = {
+    "root": ("root", "the kernel log and cgroups"),
+    "namespaces": ("namespaces", "a cell per scenario, nodes with addresses; else loopback"),
+    "nftables": ("nftables", "cuts and losses between nodes"),
+    "netem": ("netem", "delays between nodes"),
+    "kmsg": ("kernel log", "GPU faults as the driver reports them"),
+    "cgroups": ("cgroups", "memory and CPU limits of a node"),
+    "gpu": ("GPU", "real engines"),
+    "cluster": ("KUBECONFIG", "the target kubernetes"),
+}
+
+
+def rows(settings: Settings) -> list[Row]:
+    """The table for this machine and these settings."""
+    table = [Row("Python", f"{platform.python_version()}, {sys.executable}", "the suite", "")]
+    for what, locate, needed_for, without in (
+        ("etcd", binaries.etcd, "every deployment", "everything"),
+        ("NATS", binaries.nats, "@nats, and releases before 1.4", "@nats"),
+        ("Node.js", binaries.node, "the HTML report", "the HTML report"),
+    ):
+        table.append(_program(what, partial(locate, settings), needed_for, without))
+    try:
+        dynamo = f"installed in {binaries.dynamo_python(settings.dynamo).parent.parent.relative_to(ROOT)}"
+    except FileNotFoundError:
+        dynamo = "not installed yet, make acceptance does it"
+    table.append(Row(f"Dynamo {settings.dynamo}", dynamo, "the system under test", ""))
+    for name, capability in probe(_CAPABILITIES).items():
+        what, needed_for = _CAPABILITIES[name]
+        found = f"{'yes' if capability.available else 'no'}: {capability.detail}"
+        tags = [f"@{tag}" for tag, (needed, _) in NEEDS.items() if needed == name]
+        table.append(Row(what, found, needed_for, "" if capability.available else " ".join(tags)))
+    return table
+
+
+def _program(what: str, locate: Callable[[], Path], needed_for: str, without: str) -> Row:
+    try:
+        program = locate()
+        origin = "from pip" if program.is_relative_to(sys.prefix) else str(program)
+        return Row(what, f"{binaries.version(program)}, {origin}", needed_for, "")
+    except (FileNotFoundError, RuntimeError) as error:
+        return Row(what, f"no: {error}", needed_for, without)
+
+
+def table(lines: list[Row]) -> str:
+    """``lines`` as text in columns, with a heading."""
+    lines = [
+        Row("what", "found", "needed for", "therefore skipped"),
+        *(row._replace(skipped=row.skipped or "-") for row in lines),
+    ]
+    widths = [max(len(row[column]) for row in lines) for column in range(3)]
+    return "\n".join("  ".join([*map(str.ljust, row[:3], widths), row.skipped]) for row in lines)
+
+
+def main() -> None:
+    """Print the table. Exit status 1 when the settings are wrong or no scenario at all could run."""
+    try:
+        settings = Settings.load()
+    except ValueError as error:
+        sys.exit(f"doctor: {error}")
+    lines = rows(settings)
+    print(table(lines))
+    if any(row.skipped == "everything" for row in lines):
+        sys.exit("doctor: no scenario can run here")
+
+
+if __name__ == "__main__":
+    main()

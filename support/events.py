@@ -1,0 +1,69 @@
+"""What happened in a scenario besides requests: faults, proofs, states of nodes, notes; on the ledger's clock."""
+
+import json
+import threading
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support.clock import now
+
+KINDS = ("fault", "proof", "state", "note")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened.
+
+    Attributes:
+        at: seconds on the clock of :mod:`support.clock`.
+        kind: ``fault`` (an injection or its end), ``proof`` (evidence taken from the victim's side), ``state`` (a
+            node changed state: ``starting``, ``running``, ``stopped``, ``hung``, ``dead``) or ``note``.
+        subject: the logical node name or fault id that the event is about; may be empty for a note.
+        text: one line for a human reader.
+        data: whatever else is known, JSON-serialisable.
+    """
+
+    at: float
+    kind: str
+    subject: str
+    text: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class EventLog:
+    """Append-only list of events, mirrored line by line to a JSONL file so that nothing is lost on a crash."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._events: list[Event] = []
+
+    def add(self, kind: str, subject: str, text: str, at: float | None = None, **data: Any) -> Event:
+        """Record one event, now unless ``at`` says otherwise.
+
+        Raises:
+            ValueError: ``kind`` is not one of :data:`KINDS`.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"unknown event kind {kind!r}; expected one of {', '.join(KINDS)}")
+        event = Event(now() if at is None else at, kind, subject, text, data)
+        with self._lock:
+            self._events.append(event)
+            if self._path:
+                with self._path.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(asdict(event)) + "\n")
+        return event
+
+    def all(self) -> list[Event]:
+        """The events so far, oldest first."""
+        with self._lock:
+            return sorted(self._events, key=lambda event: event.at)
+
+
+def read_events(path: Path) -> list[Event]:
+    """The events of an earlier run, oldest first; a file that is not there is an empty history."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return sorted((Event(**json.loads(line)) for line in lines if line.strip()), key=lambda event: event.at)

@@ -1,0 +1,103 @@
+"""Faults of processes, asked of the node agent and proven on the victim."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from support.clock import now
+from support.events import EventLog
+from support.judge.verdict import Inconclusive
+from support.observe import process
+from support.observe.health import instances
+from support.observe.waiting import until
+from support.targets.agent import Agent
+from support.targets.base import Deployment, Node
+
+LEASE_SECONDS = 300.0
+# SIGKILL and SIGSTOP act at once, SIGTERM as soon as the worker's loop runs; a loaded machine adds scheduling delays.
+PROOF_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ProvenFault:
+    """A fault that was seen to bite.
+
+    Attributes:
+        id: the agent's id of it.
+        kind: ``crash``, ``terminate``, ``hang`` or ``restart``.
+        node: the victim.
+        injected_at: when it was asked for; ``proven_at``: when the victim was seen to suffer it.
+    """
+
+    id: str
+    kind: str
+    node: Node
+    injected_at: float
+    proven_at: float
+
+
+class ProcessFaults:
+    """Injects faults of processes; every injection and proof goes to ``events``."""
+
+    def __init__(self, agent: Agent, deployment: Deployment, events: EventLog) -> None:
+        self._agent, self._deployment, self._events = agent, deployment, events
+
+    def inject(self, kind: str, node: Node, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
+        """Break the node's process and return once the victim shows it.
+
+        Args:
+            kind: ``crash`` (SIGKILL), ``terminate`` (SIGTERM), ``hang`` (SIGSTOP) or ``restart`` (SIGKILL and start).
+            node: the victim.
+            lease_seconds: the agent undoes the fault by then at the latest.
+
+        Raises:
+            Inconclusive: the victim does not show it.
+            AgentError: the agent refused.
+        """
+        before = self._deployment.process(node)
+        listed_before = len(instances(self._deployment.frontend_url) or [])
+        injected_at = now()
+        fault = self._agent.inject(kind, node.name, lease_seconds)
+        self._events.add("fault", node.name, f"{kind} {node.name}", at=injected_at, fault=fault["id"])
+
+        def unproven() -> str | None:
+            seen = process.state(before["pid"], before["start_time"])
+            if seen == ("stopped" if kind == "hang" else "gone"):
+                return None
+            if kind == "terminate" and len(instances(self._deployment.frontend_url) or []) < listed_before:
+                return None
+            return f"its process is {seen}"
+
+        try:
+            proven_at = until(unproven, PROOF_SECONDS, f"{node.name} shows the fault {kind}")
+        except AssertionError as error:
+            raise Inconclusive(f"the fault was not proven: {error}") from None
+        self._events.add("proof", node.name, self._proof(kind, node, before), at=proven_at, fault=fault["id"])
+        return ProvenFault(fault["id"], kind, node, injected_at, proven_at)
+
+    @staticmethod
+    def _proof(kind: str, node: Node, before: dict[str, Any]) -> str:
+        if kind == "hang":
+            return f"the kernel shows pid {before['pid']} of {node.name} as stopped"
+        if kind == "terminate":
+            return f"{node.name} has left the frontend's list or its pid {before['pid']} is gone"
+        return f"pid {before['pid']} of {node.name} is gone"
+
+    def recover(self, fault: ProvenFault) -> None:
+        """Undo the fault and return once the victim shows that it is gone.
+
+        Raises:
+            Inconclusive: the agent says recovered, the victim does not.
+        """
+        self._agent.recover(fault.id)
+
+        def broken() -> str | None:
+            now_running = self._deployment.process(fault.node)
+            seen = process.state(now_running["pid"], now_running["start_time"])
+            return None if seen == "alive" else f"its process is {seen}"
+
+        try:
+            at = until(broken, PROOF_SECONDS, f"{fault.node.name} is free of the fault {fault.kind}")
+        except AssertionError as error:
+            raise Inconclusive(f"the recovery was not proven: {error}") from None
+        self._events.add("fault", fault.node.name, f"{fault.kind} of {fault.node.name} undone", fault=fault.id)
+        self._events.add("proof", fault.node.name, f"{fault.node.name} runs again", at=at, fault=fault.id)

@@ -1,0 +1,64 @@
+"""What sentences expect of single answers. Pure: a ledger entry in, an AssertionError with what was seen out.
+
+The always-on invariants (``invariants.py``) judge every request anyway; these say which of the sound outcomes it had to be.
+"""
+
+from support.judge.invariants import misplaced, prompt_tokens
+from support.judge.outcomes import describe, outcome
+from support.requests.ledger import LedgerEntry
+
+
+def expect_complete(entry: LedgerEntry, tokens: int) -> None:
+    """A whole answer with exactly ``tokens`` tokens and one finish reason."""
+    seen = outcome(entry)
+    if seen.kind != "complete" or len(entry.tokens) != tokens:
+        why = f"{seen.kind}: {seen.why}" if seen.why else seen.kind
+        raise AssertionError(
+            f"request {entry.number} was to complete with {tokens} tokens and a finish_reason, but got {describe(entry)} ({why})"
+        )
+
+
+def expect_clean_error(entry: LedgerEntry) -> None:
+    """An error that says so and that nobody can take for an answer."""
+    seen = outcome(entry)
+    if seen.kind != "error":
+        raise AssertionError(
+            f"request {entry.number} was to end in a clean error, but is {seen.kind}: {seen.why or describe(entry)}"
+        )
+
+
+def expect_sound_end(entry: LedgerEntry) -> None:
+    """Either a whole answer or a clean error."""
+    if outcome(entry).kind != "error":
+        expect_complete(entry, entry.max_tokens)
+
+
+def expect_positions(entry: LedgerEntry) -> None:
+    """Every position of the ruler engine once and in order, beginning right after the prompt.
+
+    Raises:
+        ValueError: the answer has no positions at all: its engine is not the ruler.
+    """
+    if not entry.positions:
+        raise ValueError(f"request {entry.number} carries no positions; only the ruler engine writes them")
+    wrong = misplaced(entry.positions, prompt_tokens(entry), entry.max_tokens)
+    if wrong or len(entry.positions) != entry.max_tokens:
+        count = f"{len(entry.positions)} of {entry.max_tokens} positions came"
+        raise AssertionError(f"request {entry.number}: {count}; {wrong or 'the rest is missing'}")
+
+
+def expect_usage(entry: LedgerEntry) -> None:
+    """The usage that the same request has without a fault: what was sent and what was asked for."""
+    prompt, completion = prompt_tokens(entry), entry.max_tokens
+    wanted = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    seen = {key: entry.usage.get(key) for key in wanted} if entry.usage else None
+    if seen != wanted:
+        raise AssertionError(f"request {entry.number} was billed {seen}; without the fault it is {wanted}")
+
+
+def expect_no_pause(entry: LedgerEntry, seconds: float) -> None:
+    """No pause between two tokens longer than ``seconds``; the stream has at least two tokens."""
+    if len(entry.token_times) < 2:
+        raise AssertionError(f"request {entry.number} has {len(entry.token_times)} tokens, too few for a pause between them")
+    if entry.longest_pause > seconds:
+        raise AssertionError(f"request {entry.number} paused for {entry.longest_pause:.2f} s; at most {seconds:g} s is allowed")

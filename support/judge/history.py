@@ -1,0 +1,50 @@
+"""What is known of a scenario once it is over: the only thing that the judge looks at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from support.events import Event
+from support.requests.ledger import LedgerEntry
+
+
+class MetricsLike(Protocol):
+    """One scrape of a node's Prometheus metrics, as ``support.observe.metrics.Metrics`` has it."""
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """Sum over the series of ``name`` that carry ``labels``; None where there is none."""
+        ...
+
+
+@dataclass
+class History:
+    """Everything seen in one scenario; whatever is left out is not judged.
+
+    Attributes:
+        entries: the request ledger.
+        events: faults, proofs and states of nodes, oldest first.
+        topology: the document published by the target (``nodes``: list of ``name``, ``role``, ...).
+        metrics_before: node name -> its metrics when the deployment was ready.
+        metrics_after: node name -> its metrics after the last request ended; a node that does not answer is left out.
+        panics: node name -> panic messages found in its log.
+        worker_journal: what the ruler engine's workers wrote, one dictionary per request that reached a worker:
+            ``worker``, ``request_id``, ``start`` (tokens it was given), ``max_tokens``, ``produced``, ``outcome``, ``at``.
+        leftovers: what was on the machine after the deployment went and had not been there before (namespaces, rules,
+            processes, files), one line each.
+        migration_limit: how often one request may be moved to another worker; None where it is not known.
+        metric_names: the release's names for ``frontend_requests`` (counter), ``frontend_inflight``, ``frontend_queued`` and
+            ``worker_inflight`` (gauges); a name that is missing is not judged.
+        not_judged: rules that a tag of the scenario switches off (:func:`support.judge.judge.opt_outs`).
+    """
+
+    entries: list[LedgerEntry] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    topology: dict[str, Any] = field(default_factory=dict)
+    metrics_before: Mapping[str, MetricsLike] = field(default_factory=dict)
+    metrics_after: Mapping[str, MetricsLike] = field(default_factory=dict)
+    panics: Mapping[str, list[str]] = field(default_factory=dict)
+    worker_journal: list[dict[str, Any]] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
+    migration_limit: int | None = None
+    metric_names: Mapping[str, str] = field(default_factory=dict)
+    not_judged: frozenset[str] = frozenset()

@@ -1,0 +1,117 @@
+"""From a history to a verdict: findings first, then what they mean for this scenario on this release."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from support.judge.defects import Record
+from support.judge.history import History
+from support.judge.invariants import RULES, check
+from support.judge.verdict import Finding, Inconclusive, Verdict
+
+OPT_OUT = "not_judged."
+"""Prefix of the tag that switches an invariant off: ``@not_judged.RULE.the_reason_in_words``."""
+
+_EVERYTHING = frozenset({*RULES, "sentence"})
+_VOIDS = {
+    "unproven": _EVERYTHING,
+    "step-error": _EVERYTHING,
+    "client-lag": frozenset({"sentence"}),
+}
+"""Suite's own rule -> rules whose findings then prove nothing. Without a proven fault, or when a step broke down half-way,
+whatever was seen may have another cause; a lagging client spoils times, which only sentences speak of; things left
+behind on the machine spoil nothing that was seen before."""
+
+
+def judge_scenario(history: History, step_failure: BaseException | None, step_name: str = "") -> list[Finding]:
+    """Everything that speaks against a scenario: the step that did not hold, if any, then the broken invariants.
+
+    Args:
+        history: what is known of the scenario.
+        step_failure: what ended its steps early. An AssertionError blames Dynamo; :class:`Inconclusive` and any other
+            exception blame the suite.
+        step_name: the sentence of that step.
+    """
+    findings = [] if step_failure is None else [_of_step(step_failure, step_name)]
+    return findings + check(history)
+
+
+def decide(
+    findings: Sequence[Finding], records: Iterable[Record], release: str, scenario: str, feature: str = ""
+) -> tuple[str, str, list[str]]:
+    """The verdict on a scenario, its reason in one line, and the ids of the known defects that explain it.
+
+    - Nothing found and no defect expected: *passed*.
+    - Something found that voids the rest, or that is ours alone: *inconclusive*.
+    - A finding about Dynamo that no record explains: *failed*.
+    - A defect that is recorded as ``always`` and did not show: *failed*, for the record is wrong by now.
+    - Everything explained by records: *known_defect*.
+    """
+    expected = [record for record in records if record.applies(release, scenario, feature)]
+    ours = [finding for finding in findings if finding.blame == "suite"]
+    theirs = [finding for finding in findings if finding.blame != "suite"]
+    void: set[str] = set().union(*(_VOIDS.get(finding.rule, frozenset()) for finding in ours))
+    unexplained = [finding for finding in theirs if not any(record.explains(finding) for record in expected)]
+    solid = [finding for finding in unexplained if finding.rule not in void]
+    shown = [record for record in expected if any(record.explains(finding) for finding in theirs)]
+    hidden = [record for record in expected if record.frequency == "always" and record not in shown]
+    if solid:
+        return "failed", _reason(solid + [finding for finding in theirs if finding not in solid] + ours), []
+    if ours:
+        return "inconclusive", _reason(ours + theirs), []
+    if hidden:
+        names = ", ".join(record.id for record in hidden)
+        return "failed", f"known defect {names} did not show on {release}: remove the record or narrow its releases", []
+    if shown:
+        ids = [record.id for record in shown]
+        return "known_defect", f"{', '.join(ids)}: {_reason(theirs)}", ids
+    return "passed", "", []
+
+
+def complaints(verdicts: Sequence[Verdict], is_allowed_skip: Callable[[str], bool]) -> list[str]:
+    """Why a run is red, one phrase each; empty for a green run.
+
+    Green are *passed*, *known_defect* and skips whose reason ``is_allowed_skip``; at least one scenario has to have run.
+    """
+    found = []
+    for name in ("failed", "inconclusive"):
+        if count := sum(verdict.verdict == name for verdict in verdicts):
+            found.append(f"{count} {name}")
+    if count := sum(verdict.verdict == "skipped" and not is_allowed_skip(verdict.reason) for verdict in verdicts):
+        found.append(f"{count} skipped for a reason that is not on the allow-list of this machine")
+    if all(verdict.verdict == "skipped" for verdict in verdicts):
+        found.append("no scenario ran")
+    return found
+
+
+def opt_outs(tags: Iterable[str]) -> dict[str, str]:
+    """Invariants that the scenario's tags switch off -> the reason, from ``@not_judged.RULE.the_reason_in_words``.
+
+    Raises:
+        ValueError: the tag names no known rule or gives no reason.
+    """
+    found = {}
+    for tag in tags:
+        if not tag.startswith(OPT_OUT):
+            continue
+        rule, _, reason = tag.removeprefix(OPT_OUT).partition(".")
+        if rule not in RULES:
+            raise ValueError(f"tag @{tag} names the unknown rule {rule!r}; expected one of {', '.join(RULES)}")
+        if not reason:
+            raise ValueError(f"tag @{tag} gives no reason; write @{OPT_OUT}{rule}.the_reason_in_words")
+        found[rule] = reason.replace("_", " ")
+    return found
+
+
+def _of_step(failure: BaseException, step: str) -> Finding:
+    said = " ".join(str(failure).split())
+    if isinstance(failure, AssertionError):
+        return Finding("sentence", step, said or "did not hold")
+    if isinstance(failure, Inconclusive):
+        return Finding("unproven", step, said or "not proven", blame="suite")
+    return Finding("step-error", step, f"{type(failure).__name__}: {said}".rstrip(": "), blame="suite")
+
+
+def _reason(findings: Sequence[Finding]) -> str:
+    first = findings[0]
+    about = f"{first.about}: " if first.about else ""
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return f"{about}{first.message}{more}"

@@ -1,0 +1,136 @@
+"""How one request ended for the user who sent it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from support.requests.ledger import Chunk, LedgerEntry
+
+KINDS = ("complete", "error", "cancelled", "broken")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a request as its user saw it.
+
+    Attributes:
+        kind: ``complete`` (a whole answer), ``error`` (a clean refusal or failure that says so and cannot be taken for an
+            answer), ``cancelled`` (by us) or ``broken`` (anything else: always a finding).
+        why: what makes it broken, or what the error says; empty for ``complete`` and ``cancelled``.
+    """
+
+    kind: str
+    why: str = ""
+
+
+def outcome(entry: LedgerEntry) -> Outcome:
+    """The one outcome of a request; a request that has not ended is ``broken``."""
+    if entry.end is None:
+        return Outcome("broken", "had not ended when the scenario was over")
+    if entry.end == "cancelled":
+        return Outcome("cancelled")
+    if entry.end == "refused":
+        return Outcome("error", "the connection was refused")
+    if entry.end in ("lost", "timeout"):
+        what = "the connection was lost" if entry.end == "lost" else "the client's deadline passed"
+        return Outcome("broken", f"{what} {_progress(entry)}")
+    status = entry.status_code
+    if status is None:
+        return Outcome("broken", "ended without an HTTP status")
+    if status >= 400:
+        return _refusal(entry, status)
+    if not 200 <= status < 300:
+        return Outcome("broken", f"HTTP {status} is neither an answer nor an error")
+    return _stream(entry) if entry.stream else _unary(entry)
+
+
+def choices(entry: LedgerEntry) -> range:
+    """Indexes of the choices that were asked for."""
+    return range(entry.n)
+
+
+def of_choice(chunks: Iterable[Chunk], index: int) -> list[Chunk]:
+    """The chunks of one choice; a chunk that names no choice and carries tokens or an end belongs to choice 0."""
+    return [
+        chunk
+        for chunk in chunks
+        if chunk.index == index or (index == 0 and chunk.index is None and (chunk.tokens or chunk.finish_reason))
+    ]
+
+
+def describe(entry: LedgerEntry) -> str:
+    """One line on what a request got, for messages: status, tokens, finish reason, error, end."""
+    status = f"HTTP {entry.status_code}" if entry.status_code is not None else "no HTTP status"
+    reasons = [chunk.finish_reason for chunk in entry.chunks if chunk.finish_reason]
+    parts = [
+        status,
+        f"{len(entry.tokens)} of {entry.max_tokens} tokens",
+        f"finish_reason {', '.join(reasons)}" if reasons else "no finish_reason",
+    ]
+    if entry.errors:
+        parts.append(f"error {shorten(entry.errors[0])}")
+    if entry.end != "complete":
+        parts.append(entry.end or "still under way")
+    return ", ".join(parts)
+
+
+def shorten(text: str, limit: int = 160) -> str:
+    """``text`` on one line, cut to ``limit`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _progress(entry: LedgerEntry) -> str:
+    return f"after {len(entry.tokens)} of {entry.max_tokens} tokens"
+
+
+def _refusal(entry: LedgerEntry, status: int) -> Outcome:
+    if any(chunk.tokens for chunk in entry.chunks if chunk.kind != "error"):
+        return Outcome("broken", f"HTTP {status} came with tokens")
+    said = next((chunk.raw for chunk in entry.chunks if chunk.raw.strip()), "")
+    if not said:
+        return Outcome("broken", f"HTTP {status} came without a word on what is wrong")
+    return Outcome("error", f"HTTP {status}: {shorten(said)}")
+
+
+def _unary(entry: LedgerEntry) -> Outcome:
+    if entry.errors:
+        return Outcome("broken", f"an error inside an HTTP {entry.status_code} answer: {shorten(entry.errors[0])}")
+    if not entry.chunks:
+        return Outcome("broken", f"HTTP {entry.status_code} with an empty body")
+    return _finished(entry)
+
+
+def _stream(entry: LedgerEntry) -> Outcome:
+    if entry.errors:
+        return _stream_error(entry)
+    finished = _finished(entry)
+    if finished.kind == "broken":
+        return finished
+    if entry.done_count != 1:
+        said = "no [DONE]" if entry.done_count == 0 else f"[DONE] {entry.done_count} times"
+        return Outcome("broken", f"the stream ended with {said}")
+    return finished
+
+
+def _stream_error(entry: LedgerEntry) -> Outcome:
+    said = shorten(entry.errors[0])
+    if any(chunk.finish_reason for chunk in entry.chunks):
+        return Outcome("broken", f"a finish_reason and an error in one stream: {said}")
+    if len(entry.errors) > 1:
+        return Outcome("broken", f"{len(entry.errors)} errors in one stream, the first: {said}")
+    first = next(number for number, chunk in enumerate(entry.chunks) if chunk.kind == "error")
+    after = [chunk.kind for chunk in entry.chunks[first + 1 :]]
+    if after not in ([], ["done"]):
+        return Outcome("broken", f"the stream went on after its error ({', '.join(after[:5])}): {said}")
+    return Outcome("error", said)
+
+
+def _finished(entry: LedgerEntry) -> Outcome:
+    for index in choices(entry):
+        reasons = [chunk.finish_reason for chunk in of_choice(entry.chunks, index) if chunk.finish_reason]
+        which = f"choice {index} " if entry.n > 1 else ""
+        if not reasons:
+            return Outcome("broken", f"{which}ended {_progress(entry)} with no finish_reason")
+        if len(reasons) > 1:
+            return Outcome("broken", f"{which}had {len(reasons)} finish reasons: {', '.join(reasons)}")
+    return Outcome("complete")

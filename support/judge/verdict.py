@@ -1,0 +1,71 @@
+"""Verdicts: what is said of a scenario once its history has been judged."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+VERDICTS = ("passed", "failed", "inconclusive", "known_defect", "skipped")
+
+
+class Inconclusive(Exception):
+    """The history proves nothing about Dynamo: the fault was not proven, nothing was in flight, the client lagged, or the
+    surroundings failed. Not an AssertionError on purpose: behave then reports an error, not a failure."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the judge holds against a history.
+
+    Attributes:
+        rule: short stable name of the broken invariant (``one-terminal``, ``usage``, ``positions``, ...) or ``sentence`` for a
+            Then-step that did not hold.
+        about: what it is about: ``request 3``, ``vllm-worker-0``, or the sentence.
+        message: one line that says what was seen and what was expected.
+        blame: ``dynamo`` (the verdict is *failed*) or ``suite`` (*inconclusive*: us or the surroundings).
+    """
+
+    rule: str
+    about: str
+    message: str
+    blame: str = "dynamo"
+
+
+@dataclass
+class Verdict:
+    """The verdict on one scenario as it is written to ``verdict.json`` and ``summary.json``.
+
+    Attributes:
+        feature: name of the feature; ``location`` is ``features/x.feature:12``.
+        verdict: one of :data:`VERDICTS`.
+        reason: one line, empty for a plain pass.
+        known_defects: ids of the records that explain the findings; not empty only for ``known_defect``.
+    """
+
+    feature: str
+    name: str
+    location: str
+    tags: list[str]
+    verdict: str
+    seconds: float
+    reason: str = ""
+    findings: list[Finding] = field(default_factory=list)
+    known_defects: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tags = [str(tag) for tag in self.tags]  # behave's tags are strings with extras that JSON and asdict refuse
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-serialisable form."""
+        return asdict(self)
+
+
+def read_verdict(path: Path) -> Verdict:
+    """The verdict written by an earlier run.
+
+    Raises:
+        OSError, ValueError, TypeError: there is no such file, or it holds no verdict.
+    """
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields["findings"] = [Finding(**finding) for finding in fields["findings"]]
+    return Verdict(**fields)

@@ -1,0 +1,409 @@
+"""Runs scenarios, each in a process and a cell of its own, and publishes what came of them.
+
+``python -m support.launcher acceptance [--features F ...] [--tags T ...] [--jobs N] [-D NAME=VALUE ...]``
+    one ``behave`` process per scenario, several side by side, the longest first.
+``python -m support.launcher behave -- ARGS``
+    one ``behave ARGS`` for all of them, in one cell; what plain ``behave`` turns into.
+
+Exit status: 0 when all is green (:func:`support.judge.judge.complaints`), 1 when not, 2 for a wrong call.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from support import binaries, capabilities, cells
+from support.judge import judge, skips
+from support.judge.verdict import Finding, Verdict, read_verdict
+from support.observe.logs import tail
+from support.report import console, publish, runs
+from support.settings import Settings
+
+ALLURE = ["-f", "allure_behave.formatter:AllureFormatter", "-o"]
+LIMIT, SLOW_LIMIT = 300.0, 3600.0
+"""Seconds that a scenario may take; the second one with the tag ``@slow``."""
+GRACE = 15.0
+"""Seconds from SIGINT to SIGTERM, and from SIGTERM to SIGKILL: time for behave's cleanups."""
+
+_WAITED = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM}
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One scenario that was selected; ``tags`` are those of its feature as well."""
+
+    feature: str
+    name: str
+    location: str
+    tags: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """What it is called in the file of durations; lines move, names seldom."""
+        return f"{self.feature}: {self.name}"
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which it is ended by force."""
+        return SLOW_LIMIT if "slow" in self.tags else LIMIT
+
+
+@dataclass
+class Running:
+    """A scenario's process, the leader of a process group."""
+
+    scenario: Scenario
+    process: subprocess.Popen[bytes]
+    slot: int
+    began: float
+    deadline: float
+    reason: str = ""
+    signals: list[signal.Signals] = field(default_factory=lambda: [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+
+    def end(self, now: float, reason: str, first: signal.Signals = signal.SIGINT) -> None:
+        """Ask the process group to end; each call asks less politely, and the next one is due after :data:`GRACE`."""
+        self.reason = self.reason or reason
+        if len(self.signals) == 3:
+            self.signals[0] = first
+        number = self.signals.pop(0) if len(self.signals) > 1 else signal.SIGKILL
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+        self.deadline = now + GRACE
+
+
+class Launcher:
+    """One run: its folder, its settings, its processes."""
+
+    def __init__(self, root: Path, settings: Settings, defines: Sequence[str], run: Path) -> None:
+        self.root, self.settings, self.defines, self.run = root, settings, defines, run
+        self.reports = root / "reports"
+        self.interrupted = ""
+
+    def acceptance(self, scenarios: Sequence[Scenario], tags: Sequence[str], jobs: int) -> list[Verdict]:
+        """Run every scenario in a process of its own, ``jobs`` at a time; ``@serial`` ones alone, at the end."""
+        durations = _read_durations(self.reports)
+        side_by_side = [scenario for scenario in scenarios if "serial" not in scenario.tags]
+        alone = [scenario for scenario in scenarios if "serial" in scenario.tags]
+        # A scenario that never ran may be long: unknown ones start first.
+        side_by_side.sort(key=lambda scenario: -durations.get(scenario.key, float("inf")))
+        verdicts: list[Verdict] = []
+        with _signals_blocked():
+            self._run_all(side_by_side, tags, jobs, verdicts)
+            self._run_all(alone, tags, 1, verdicts)
+        durations |= {f"{verdict.feature}: {verdict.name}": round(verdict.seconds, 1) for verdict in verdicts}
+        runs.write_json(self.reports / "durations.json", durations)
+        return verdicts
+
+    def behave(self, arguments: Sequence[str]) -> int:
+        """Run one ``behave`` with the user's arguments in one cell, on our own terminal; returns its exit status."""
+        chosen = any(argument.startswith(("-f", "--format")) for argument in arguments)
+        options = [*ALLURE, str(self.run / "allure-results"), *([] if chosen else ["-f", "pretty"]), *arguments]
+        with _signals_blocked():
+            process = self._spawn(options, slot="behave")
+            terminal = _hand_terminal_over(process.pid)
+            try:
+                return self._wait_for(process)
+            finally:
+                if terminal is not None:
+                    os.tcsetpgrp(terminal, os.getpgrp())
+
+    def _run_all(self, scenarios: Sequence[Scenario], tags: Sequence[str], jobs: int, verdicts: list[Verdict]) -> None:
+        waiting, running = list(scenarios), list[Running]()
+        while running or (waiting and not self.interrupted):
+            while waiting and len(running) < jobs and not self.interrupted:
+                slot = min(set(range(jobs)) - {busy.slot for busy in running})
+                running.append(self._start(waiting.pop(0), tags, slot))
+            self._wait(running)
+            for ended in [busy for busy in running if busy.process.poll() is not None]:
+                running.remove(ended)
+                verdict = self._verdict(ended)
+                verdicts.append(verdict)
+                print(console.line(verdict), flush=True)
+
+    def _start(self, scenario: Scenario, tags: Sequence[str], slot: int) -> Running:
+        folder = runs.scenario_folder(self.run, scenario.location)
+        folder.mkdir()
+        selection = [f"--tags={tag}" for tag in tags]
+        formats = [*ALLURE, str(self.run / "allure-results"), "-f", "plain", "--color=off"]
+        with (folder / "console.txt").open("wb") as output:
+            process = self._spawn([*formats, *selection, *self.defines, scenario.location], f"slot {slot}", output)
+        began = time.monotonic()
+        return Running(scenario, process, slot, began, began + scenario.limit)
+
+    def _spawn(self, options: Sequence[str], slot: str, output: Any = None) -> subprocess.Popen[bytes]:
+        command = cells.command([sys.executable, "-m", "behave", *options], self.settings.cells)
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=os.environ | {"FT_RUN_DIR": str(self.run), "FT_SLOT": slot},
+            stdin=None if output is None else subprocess.DEVNULL,
+            stdout=output,
+            stderr=None if output is None else subprocess.STDOUT,
+            process_group=0,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has no threads
+        )
+
+    def _wait(self, running: Sequence[Running]) -> None:
+        """Sleep until a process ended, a signal came or a deadline passed, and do what is due then."""
+        due = min(busy.deadline for busy in running)
+        received = signal.sigtimedwait(_WAITED, max(0.0, due - time.monotonic()))
+        now = time.monotonic()
+        if received and received.si_signo != signal.SIGCHLD:
+            first = signal.Signals(received.si_signo)
+            self.interrupted = f"interrupted by {first.name}"
+            for busy in running:
+                busy.end(now, self.interrupted, first)
+        for busy in running:
+            if now >= busy.deadline and busy.process.poll() is None:
+                busy.end(now, f"did not end within its limit of {busy.scenario.limit:.0f} s")
+
+    def _wait_for(self, process: subprocess.Popen[bytes]) -> int:
+        while process.poll() is None:
+            received = signal.sigwaitinfo(_WAITED).si_signo
+            if received != signal.SIGCHLD:
+                # Ctrl-C on the terminal goes to behave alone; this one was sent to us. The second one is the last.
+                number = signal.SIGKILL if self.interrupted else received
+                self.interrupted = f"interrupted by {signal.Signals(received).name}"
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+        return process.returncode
+
+    def _verdict(self, ended: Running) -> Verdict:
+        """What the process left behind, unless the way in which it ended belies it; always on disk afterwards."""
+        scenario, status = ended.scenario, ended.process.returncode
+        seconds = time.monotonic() - ended.began
+        folder = runs.scenario_folder(self.run, scenario.location)
+        left: Verdict | None = None
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            left = read_verdict(folder / "verdict.json")
+        trouble = ended.reason
+        belied = status and (left is None or left.verdict in ("passed", "skipped"))
+        if not trouble and (left is None or belied):
+            after = f"after the verdict {left.verdict}" if left else "and left no verdict"
+            said = publish.said(self.run, scenario.location) or _last_words(folder)
+            trouble = f"behave ended with status {status} {after}: {said}"
+        if left and not trouble:
+            return left
+        finding = Finding("step-error", scenario.name, trouble, blame="suite")
+        findings = [finding, *(left.findings if left else [])]
+        verdict = Verdict(
+            scenario.feature,
+            scenario.name,
+            scenario.location,
+            list(scenario.tags),
+            "inconclusive",
+            seconds,
+            trouble,
+            findings,
+        )
+        publish.write_verdict(self.run, verdict)
+        return verdict
+
+
+def enumerate_scenarios(root: Path, features: Sequence[str], tags: Sequence[str]) -> list[Scenario]:
+    """The scenarios that ``behave`` would run with these features and tag expressions, in its order.
+
+    Raises:
+        RuntimeError: behave cannot parse them, or steps are undefined; the message is what behave said.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        listing = Path(scratch, "scenarios.json")
+        options = ["--dry-run", "--no-summary", "--no-snippets", "--color=off", "-f", "json", "-o", str(listing)]
+        selection = [f"--tags={tag}" for tag in tags]
+        command = [sys.executable, "-m", "behave", *options, *selection, *features]
+        done = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode or not listing.exists():
+            raise RuntimeError(f"behave cannot list the scenarios:\n{done.stdout}{done.stderr}".rstrip())
+        text = listing.read_text(encoding="utf-8").strip()
+    content = json.loads(text) if text else []
+    return [
+        Scenario(feature["name"], element["name"], element["location"], (*feature["tags"], *element["tags"]))
+        for feature in content
+        for element in feature.get("elements", [])
+        if element["type"] == "scenario"
+    ]
+
+
+def finish(launcher: Launcher, seconds: float, further: Sequence[str] = ()) -> int:
+    """Judge the run as a whole, publish it, tell it on the console; returns the exit status.
+
+    Args:
+        launcher: the run.
+        seconds: its wall time.
+        further: complaints that no verdict knows of.
+    """
+    settings = launcher.settings
+    verdicts = publish.collect(launcher.run)
+    complaints = [*judge.complaints(verdicts, _allowed_skips(settings)), *further]
+    if launcher.interrupted:
+        complaints.append(launcher.interrupted)
+    trouble = publish.publish(launcher.run, launcher.reports, verdicts, settings)
+    title = f"Dynamo {settings.dynamo} on target {settings.target}"
+    print(console.table(verdicts, title, seconds, complaints))
+    for sentence in trouble:
+        print(f"note: {sentence}")
+    if (page := launcher.reports / "allure-report" / "index.html").exists():
+        print(
+            f"report: {page.relative_to(launcher.root)}    logs: {(launcher.run / 'scenarios').relative_to(launcher.root)}"
+        )
+    return 1 if complaints else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; see the module's text."""
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    root = Path.cwd()
+    began = time.monotonic()
+    try:
+        if not (root / "behave.ini").is_file():
+            raise ValueError(f"{root} is not the root of the checkout (no behave.ini there); change to it first")
+        given = options.arguments if options.mode == "behave" else [f"-D{define}" for define in options.defines]
+        userdata = _userdata(given)
+        settings = Settings.load(userdata)
+        defines = [f"-D{name}={value}" for name, value in userdata.items()]
+        jobs = options.jobs or settings.jobs if options.mode == "acceptance" else 1
+        if options.mode == "acceptance":
+            scenarios = enumerate_scenarios(root, options.features, options.tags)
+        launcher = Launcher(root, settings, defines, runs.create(root / "reports", settings.log_dir))
+        _write_about(launcher)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(settings.describe(), flush=True)
+    if options.mode == "behave":
+        return _finish_behave(launcher, launcher.behave(options.arguments), began)
+    print(f"{len(scenarios)} scenarios, {jobs} at a time", flush=True)
+    verdicts = launcher.acceptance(scenarios, options.tags, jobs)
+    missing = len(scenarios) - len(verdicts)
+    further = [f"{missing} of {len(scenarios)} scenarios did not run"] if missing else []
+    return finish(launcher, time.monotonic() - began, further)
+
+
+def _finish_behave(launcher: Launcher, status: int, began: float) -> int:
+    verdicts = publish.collect(launcher.run)
+    explained = not status or any(verdict.verdict not in ("passed", "skipped") for verdict in verdicts)
+    further = [] if explained else [f"behave ended with status {status}, which no verdict explains"]
+    return finish(launcher, time.monotonic() - began, further)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m support.launcher", description="Run scenarios and publish the report."
+    )
+    modes = parser.add_subparsers(dest="mode", required=True)
+    acceptance = modes.add_parser("acceptance", help="each scenario in a process and cell of its own, side by side")
+    acceptance.add_argument("--features", nargs="*", default=[], metavar="FILE[:LINE]")
+    acceptance.add_argument("--tags", action="append", default=[], metavar="EXPRESSION")
+    acceptance.add_argument("--jobs", type=_jobs, metavar="N", help="scenarios side by side; default: the setting jobs")
+    acceptance.add_argument("-D", dest="defines", action="append", default=[], metavar="NAME=VALUE")
+    behave = modes.add_parser("behave", help="one behave process in one cell")
+    behave.add_argument("arguments", nargs="*", metavar="-- ARGS")
+    return parser.parse_args(arguments)
+
+
+def _jobs(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of scenarios; expected 1 or more")
+    return int(text)
+
+
+def _userdata(arguments: Sequence[str]) -> dict[str, str]:
+    """The definitions among behave's arguments: ``-D NAME=VALUE``, ``-DNAME=VALUE`` or ``--define=NAME=VALUE``."""
+    found = {}
+    words = iter(arguments)
+    for word in words:
+        if word.startswith(("-D", "--define")):
+            given = word.removeprefix("--define").removeprefix("-D").removeprefix("=") or next(words, "")
+            name, separator, value = given.partition("=")
+            found[name.strip()] = value.strip() if separator else "true"
+    return found
+
+
+def _read_durations(reports: Path) -> dict[str, float]:
+    try:
+        content: dict[str, float] = json.loads((reports / "durations.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content
+
+
+def _write_about(launcher: Launcher) -> None:
+    settings = launcher.settings
+    versions = {"Python": sys.version.split()[0], "behave": version("behave")}
+    for name, find in (("etcd", binaries.etcd), ("NATS", binaries.nats), ("Node.js", binaries.node)):
+        try:
+            versions[name] = binaries.version(find(settings))
+        except (FileNotFoundError, RuntimeError):
+            versions[name] = "not installed"
+    about = {
+        "dynamo": settings.dynamo,
+        "target": settings.target,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "argv": sys.argv,
+        "versions": versions,
+    }
+    runs.write_json(launcher.run / "run.json", about)
+
+
+def _allowed_skips(settings: Settings) -> Callable[[str], bool]:
+    allowed = skips.load()
+
+    @functools.cache
+    def machine() -> frozenset[str]:
+        # Asked for only when something was skipped: trying nftables and netem takes half a second.
+        return frozenset(f"no-{name}" for name, found in capabilities.probe().items() if not found.available)
+
+    return lambda reason: skips.allowed(reason, machine(), settings.dynamo, allowed)
+
+
+def _last_words(folder: Path) -> str:
+    lines = [line.strip() for line in tail(folder / "console.txt", 20).splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def _die_with_parent() -> None:
+    """In the child before exec: end when the launcher ends, whatever ends it, and take signals again."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_WAITED, signal.SIGTTOU})
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Signals wait until they are asked for (sigtimedwait), so none is lost and none strikes in between."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_WAITED, signal.SIGTTOU})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _hand_terminal_over(group: int) -> int | None:
+    """Make the process group the foreground one of our terminal, as a shell would; None where we do not have it."""
+    try:
+        terminal = sys.stdin.fileno()
+        if os.tcgetpgrp(terminal) != os.getpgrp():
+            return None
+        os.tcsetpgrp(terminal, group)
+    except (OSError, ValueError):
+        return None
+    return terminal
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""What the frontend says of itself and its workers: models that it serves, instances that it lists."""
+
+import contextlib
+import http.client
+import json
+import urllib.parse
+from dataclasses import dataclass
+from typing import Any
+
+
+def get_json(url: str, timeout: float = 2.0) -> Any | None:
+    """The JSON at ``url``; None when there is no answer, no 2xx and no JSON."""
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
+    with contextlib.suppress(OSError, http.client.HTTPException, json.JSONDecodeError), contextlib.closing(connection):
+        connection.request("GET", parts.path)
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status < 300:
+            return json.loads(body)
+    return None
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One ``generate`` endpoint that the frontend knows.
+
+    Attributes:
+        component: ``backend`` or ``prefill``.
+        number: Dynamo's instance id.
+        transport: as it is listed; over tcp it begins with the worker's address.
+    """
+
+    component: str
+    number: int
+    transport: str
+
+
+def models(frontend_url: str) -> list[str]:
+    """Names of the models that the frontend lists; [] when it does not answer."""
+    body = get_json(f"{frontend_url}/v1/models")
+    return [str(model["id"]) for model in body["data"]] if body else []
+
+
+def instances(frontend_url: str) -> list[Instance] | None:
+    """The ``generate`` endpoints that the frontend lists; None when it does not answer. Its ``/health`` is 200 without any."""
+    body = get_json(f"{frontend_url}/health")
+    if body is None:
+        return None
+    return [
+        Instance(each["component"], int(each["instance_id"]), json.dumps(each["transport"]))
+        for each in body.get("instances", [])
+        if each["endpoint"] == "generate"
+    ]

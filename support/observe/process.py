@@ -1,0 +1,31 @@
+"""Processes as the kernel shows them, looked at independently of the node agent that started and signals them."""
+
+import os
+
+import psutil
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+# psutil rounds the boot time to a second's fraction of its own; two processes with one pid are never this close.
+_SAME_START_SECONDS = 1.0
+
+
+def state(pid: int, start_time: int) -> str:
+    """What has become of one very process.
+
+    Args:
+        pid: its pid as seen from here.
+        start_time: its start in clock ticks since boot (field 22 of proc(5) stat), which tells it from a later process with
+            the same pid.
+
+    Returns:
+        ``gone`` (there is no such process, or only its zombie), ``stopped`` (SIGSTOP holds it) or ``alive``.
+    """
+    try:
+        process = psutil.Process(pid)
+        status, created = process.status(), process.create_time()
+    except psutil.NoSuchProcess:
+        return "gone"
+    another = abs(created - psutil.boot_time() - start_time / _TICKS_PER_SECOND) > _SAME_START_SECONDS
+    if another or status == psutil.STATUS_ZOMBIE:
+        return "gone"
+    return "stopped" if status == psutil.STATUS_STOPPED else "alive"

@@ -1,0 +1,32 @@
+"""What workers and frontend say of requests, from their metrics pages."""
+
+from collections.abc import Mapping
+
+from support.observe.metrics import Metrics, ScrapeError, scrape
+from support.targets.base import Node
+
+ENDPOINT = "generate"
+# An answer takes milliseconds; a hung worker gives none, and every look at the fleet waits this long for it.
+SCRAPE_SECONDS = 0.5
+
+
+def try_scrape(node: Node) -> Metrics | None:
+    """A node's metrics; None when it has none or does not answer (dead, hung, cut off)."""
+    if node.metrics_url is None:
+        return None
+    try:
+        return scrape(node.metrics_url, SCRAPE_SECONDS)
+    except ScrapeError:
+        return None
+
+
+def in_flight(node: Node, names: Mapping[str, str]) -> float | None:
+    """Requests that the worker says it is working on; None when it does not answer."""
+    metrics = try_scrape(node)
+    return None if metrics is None else metrics.value(names["worker_inflight"], dynamo_endpoint=ENDPOINT) or 0.0
+
+
+def produced_bytes(node: Node, names: Mapping[str, str]) -> float | None:
+    """Bytes of answers that the worker has sent since it started; None when it does not answer."""
+    metrics = try_scrape(node)
+    return None if metrics is None else metrics.value(names["worker_response_bytes"], dynamo_endpoint=ENDPOINT) or 0.0

@@ -1,0 +1,59 @@
+"""The Dynamo releases that the suite knows, and what differs between them (``releases.yaml``)."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.version import Version
+
+TABLE = Path(__file__).with_name("releases.yaml")
+
+
+@dataclass(frozen=True)
+class Release:
+    """One Dynamo release; the fields are the facts of ``releases.yaml``, each explained there."""
+
+    version: str
+    engines: tuple[str, ...]
+    engine_type_flag: bool
+    sequence_cap: bool
+    nats_always: bool
+    counts_cancellations: bool
+    lease_seconds: float
+    metrics: Mapping[str, str]
+
+
+@functools.cache
+def _table() -> Any:
+    # BaseLoader would keep 1.0.2 and 30 alike as text; safe_load reads versions with two dots as text, which is all there is.
+    return yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+
+
+def known() -> list[str]:
+    """Versions that can be chosen, oldest first."""
+    return [str(version) for version in _table()["versions"]]
+
+
+def default() -> str:
+    """The version that is taken when none is chosen."""
+    return str(_table()["default"])
+
+
+def get(version: str) -> Release:
+    """The release ``version``.
+
+    Raises:
+        ValueError: the suite does not know it; the message lists those that it knows.
+    """
+    if version not in known():
+        raise ValueError(f"unknown Dynamo release {version!r}; known: {', '.join(known())}")
+    facts = {name: _row(rows, version) for name, rows in _table()["facts"].items()}
+    facts["engines"] = tuple(facts["engines"])
+    return Release(version=version, **facts)
+
+
+def _row(rows: list[dict[str, Any]], version: str) -> Any:
+    return [row["value"] for row in rows if Version(str(row["from"])) <= Version(version)][-1]

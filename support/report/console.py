@@ -1,0 +1,58 @@
+"""What a run says on the console: a line per finished scenario, and a table that is read in ten seconds."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import TextIO
+
+from support.judge.verdict import VERDICTS, Verdict
+from support.report.wording import MARKS, headline
+
+_COLOURS = {"passed": "32", "failed": "31;1", "inconclusive": "33;1", "known_defect": "35", "skipped": "36"}
+
+
+def line(verdict: Verdict, stream: TextIO = sys.stdout) -> str:
+    """One finished scenario; its reason on a second line where there is one."""
+    mark = _paint(f"{MARKS[verdict.verdict]:<12}", verdict.verdict, stream)
+    first = f"{mark} {verdict.seconds:6.1f} s  {verdict.feature}: {verdict.name}"
+    return first + (f"\n{'':23}{headline(verdict)}" if headline(verdict) else "")
+
+
+def table(
+    verdicts: Sequence[Verdict], title: str, seconds: float, complaints: Sequence[str], stream: TextIO = sys.stdout
+) -> str:
+    """Verdicts per feature, then every scenario that did not plainly pass, then what the exit status is and why.
+
+    Args:
+        title: what was tested, e.g. ``Dynamo 1.6.1 on target local``.
+        seconds: wall time of the run.
+        complaints: why the run is red (:func:`support.judge.judge.complaints`); empty for a green one.
+    """
+    features = list(dict.fromkeys(verdict.feature for verdict in verdicts))
+    width = max([len(feature) for feature in features] + [len("all")])
+    heads = "".join(f"{MARKS[name]:>14}" for name in VERDICTS)
+    rows = ["", f"{title}: {len(verdicts)} scenarios in {seconds:.0f} s", f"{'':{width}}{heads}"]
+    for feature in features:
+        rows.append(f"{feature:{width}}" + _counts([v for v in verdicts if v.feature == feature], stream))
+    if len(features) > 1:
+        rows.append(f"{'all':{width}}" + _counts(verdicts, stream))
+    for name in ("skipped", "known_defect", "inconclusive", "failed"):
+        rows += ["", *(f"{line(v, stream)}\n{'':23}{v.location}" for v in verdicts if v.verdict == name)]
+    if complaints:
+        rows += ["", _paint(f"RED (exit status 1): {'; '.join(complaints)}", "failed", stream)]
+    else:
+        rows += ["", _paint("GREEN (exit status 0)", "passed", stream)]
+    return "\n".join(row for before, row in zip(["x", *rows], rows, strict=False) if row or before)
+
+
+def _counts(verdicts: Sequence[Verdict], stream: TextIO) -> str:
+    counted = Counter(verdict.verdict for verdict in verdicts)
+    return "".join(_paint(f"{counted[name] or '-':>14}", name if counted[name] else "", stream) for name in VERDICTS)
+
+
+def _paint(text: str, verdict: str, stream: TextIO) -> str:
+    colour = _COLOURS.get(verdict)
+    if not colour or not stream.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{colour}m{text}\x1b[0m"

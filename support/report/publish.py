@@ -1,0 +1,314 @@
+"""After a run: attachments to the Allure results, the single-file report, the summary."""
+
+import fcntl
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from allure_commons.logger import AllureFileLogger
+from allure_commons.types import AttachmentType
+from attr import asdict
+
+from support import binaries
+from support.judge.verdict import VERDICTS, Finding, Verdict, read_verdict
+from support.observe.logs import tail
+from support.report import allure, runs, story, wording
+from support.settings import Settings
+
+TAIL_LINES = 100
+LEDGER_BYTES = 400_000
+"""A ledger above this is attached without the chunks in the middle of the file; on disk it is whole."""
+
+_OWN = "published-"
+"""Begins the file names of attachments made here, so that publishing a run again replaces them."""
+
+
+def collect(run: Path) -> list[Verdict]:
+    """All verdicts of a run, by location. A scenario with a result but no verdict (a hook of behave failed) gets one here."""
+    verdicts = {}
+    for file in (run / "scenarios").glob("*/verdict.json"):
+        verdict = read_verdict(file)
+        verdicts[verdict.location] = verdict
+    for result in map(_read, _results(run)):
+        location = _label(result, "location")
+        if location and location not in verdicts:
+            verdicts[location] = verdict = _verdict_of(result, location)
+            write_verdict(run, verdict)
+    return sorted(verdicts.values(), key=_by_location)
+
+
+def said(run: Path, location: str) -> str:
+    """First line of what the scenario's own result says went wrong; empty when it left no result or says nothing."""
+    results = (_read(file) for file in _results(run))
+    own = next((result for result in results if _label(result, "location") == location), {})
+    message: str = (own.get("statusDetails") or {}).get("message") or ""
+    return message.strip().partition("\n")[0]
+
+
+def write_verdict(run: Path, verdict: Verdict) -> None:
+    """Put ``verdict.json`` into the scenario's folder."""
+    folder = runs.scenario_folder(run, verdict.location)
+    folder.mkdir(exist_ok=True)
+    runs.write_json(folder / "verdict.json", verdict.as_dict())
+
+
+def publish(run: Path, reports: Path, verdicts: Sequence[Verdict], settings: Settings) -> list[str]:
+    """Make a run's results, report and summary the published ones; whoever finishes last wins, never half of each.
+
+    Args:
+        run: the run's folder; its ``run.json`` says what ran.
+        reports: gets ``allure-results``, ``allure-report/index.html`` and ``summary.json``.
+        verdicts: those of :func:`collect`.
+        settings: say where Node.js is.
+
+    Returns:
+        What could not be made, one sentence each: a missing picture or report does not change a verdict.
+    """
+    about = _read(run / "run.json")
+    trouble = _draw(run, verdicts)
+    results = run / "allure-results"
+    _attach(run, verdicts, {"target": about["target"], "dynamo": about["dynamo"]})
+    _write_environment(results, about)
+    summary = summarize(about, verdicts)
+    runs.write_json(run / "summary.json", summary)
+    with _lock(reports / ".publish.lock"):
+        try:
+            _generate(results, run / "allure-report", binaries.node(settings), summary)
+            _replace(run / "allure-report", reports / "allure-report")
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            shutil.rmtree(reports / "allure-report", ignore_errors=True)  # it would tell of another run
+            trouble.append(f"no HTML report: {error}")
+        _replace(results, reports / "allure-results")
+        runs.write_json(reports / "summary.json", summary)
+    return trouble
+
+
+def summarize(about: Mapping[str, Any], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The content of ``summary.json``."""
+    counts = Counter(verdict.verdict for verdict in verdicts)
+    fields = ("feature", "name", "tags", "verdict", "seconds", "reason")
+    return {
+        "dynamo": about["dynamo"],
+        "target": about["target"],
+        "verdicts": {name: counts[name] for name in VERDICTS},
+        "scenarios": [{name: getattr(verdict, name) for name in fields} for verdict in verdicts],
+    }
+
+
+def _attach(run: Path, verdicts: Sequence[Verdict], parameters: Mapping[str, str]) -> None:
+    by_location = {_label(_read(file), "location"): file for file in _results(run)}
+    for verdict in verdicts:
+        file = by_location.get(verdict.location)
+        if file is None:
+            AllureFileLogger(run / "allure-results").report_result(allure.synthetic(verdict, parameters))
+            file = next(file for file in _results(run) if _label(_read(file), "location") == verdict.location)
+        result = _read(file)
+        _settle(result, verdict)
+        folder = runs.scenario_folder(run, verdict.location)
+        result["description"] = story.story(folder, verdict)
+        kept = [entry for entry in result.get("attachments", []) if not entry["source"].startswith(_OWN)]
+        result["attachments"] = kept + list(_attachments(folder, run / "allure-results", result["uuid"]))
+        runs.write_json(file, result)
+
+
+def _settle(result: dict[str, Any], verdict: Verdict) -> None:
+    """Make the result say what the verdict says; they differ where the process failed after its verdict or left none."""
+    category = wording.category(verdict)
+    if _label(result, "category") == category and result["status"] == allure.STATUSES[verdict.verdict]:
+        return
+    trace = (result.get("statusDetails") or {}).get("trace", "")
+    result["status"] = allure.STATUSES[verdict.verdict]
+    result["statusDetails"] = asdict(allure.details(verdict, trace), filter=lambda _, value: value is not None)
+    fresh = {"category": category, "parentSuite": wording.CATEGORIES[category]}
+    result["labels"] = [
+        {**label, "value": fresh.get(label["name"], label["value"])} for label in result.get("labels", [])
+    ]
+
+
+def _attachments(folder: Path, results: Path, uuid: str) -> Iterator[dict[str, str]]:
+    def attach(name: str, kind: AttachmentType, content: bytes) -> dict[str, str]:
+        source = f"{_OWN}{uuid}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}.{kind.extension}"
+        (results / source).write_bytes(content)
+        return {"name": name, "source": source, "type": kind.mime_type}
+
+    if (picture := folder / "timeline.png").exists():
+        yield attach("Timeline", AttachmentType.PNG, picture.read_bytes())
+    if requests := story.requests_table(folder):
+        yield attach("Requests", AttachmentType.TEXT, requests.encode())
+    if (ledger := folder / "ledger.jsonl").exists():
+        yield attach("Request ledger (JSON lines)", AttachmentType.TEXT, _shortened(ledger))
+    if (events := folder / "events.jsonl").exists():
+        yield attach("Faults, proofs and states (JSON lines)", AttachmentType.TEXT, events.read_bytes())
+    if metrics := story.metrics_table(folder):
+        yield attach("Metrics before and after", AttachmentType.TEXT, metrics.encode())
+    for log in sorted((folder / "logs").glob("*.log")):
+        yield attach(f"Log of {log.stem}, last {TAIL_LINES} lines", AttachmentType.TEXT, tail(log, TAIL_LINES).encode())
+    if (console := folder / "console.txt").exists():
+        yield attach("Console of behave", AttachmentType.TEXT, tail(console, TAIL_LINES).encode())
+
+
+def _shortened(ledger: Path) -> bytes:
+    content = ledger.read_bytes()
+    if len(content) <= LEDGER_BYTES:
+        return content
+    half = LEDGER_BYTES // 2
+    note = f"\n... {len(content) - LEDGER_BYTES} bytes left out here; the whole ledger is {ledger.name} in the run's folder ...\n"
+    return content[:half] + note.encode() + content[-half:]
+
+
+def _write_environment(results: Path, about: Mapping[str, Any]) -> None:
+    facts = {
+        "Dynamo": about["dynamo"],
+        "target": about["target"],
+        **about.get("versions", {}),
+        "started": about["started"],
+    }
+    lines = "".join(f"{name}={value}\n" for name, value in facts.items())
+    (results / "environment.properties").write_text(lines, encoding="utf-8")
+    categories = [
+        {"name": name, "messageRegex": f"(?s)^{re.escape(name)}: .*", "matchedStatuses": ["failed", "broken"]}
+        for key, name in wording.CATEGORIES.items()
+        if key not in ("passed", "skipped")
+    ]
+    runs.write_json(results / "categories.json", categories)
+
+
+def _generate(results: Path, output: Path, node: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``index.html``, one file that needs nothing else and asks nobody."""
+    if not binaries.ALLURE.exists():
+        raise RuntimeError("Allure is not installed; run `python3 support/bootstrap.py`")
+    told = ", ".join(f"{number} {wording.MARKS[name]}" for name, number in summary["verdicts"].items() if number)
+    draft = output.with_name(f".{output.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    config = {
+        "name": f"Dynamo {summary['dynamo']} on target {summary['target']}: {told or 'no scenario ran'}",
+        "output": str(draft),
+        "hideLabels": ["location", "host", "thread", "framework", "language"],
+        "categories": [
+            {"name": name, "matchers": {"labels": {"category": key}}, "expand": True, "groupByMessage": False}
+            for key, name in wording.CATEGORIES.items()
+            if key != "passed"
+        ],
+        "plugins": {
+            "awesome": {
+                "options": {"singleFile": True, "groupBy": ["parentSuite", "suite"], "defaultSortBy": "status,asc"}
+            }
+        },
+    }
+    file = output.with_name("allurerc.json")
+    runs.write_json(file, config)
+    command = [str(part) for part in (node, binaries.ALLURE, "generate", "--config", file, results)]
+    done = subprocess.run(command, cwd=output.parent, capture_output=True, text=True, timeout=300, check=False)
+    page = draft / "index.html"
+    if done.returncode or not page.exists():
+        raise RuntimeError(f"Allure ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
+    page.write_text(without_analytics(page.read_text(encoding="utf-8")), encoding="utf-8")
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir()
+    page.rename(output / "index.html")
+    shutil.rmtree(draft)
+
+
+def without_analytics(page: str) -> str:
+    """The report without the tag that Allure 3 puts in to report home."""
+    tag = r"<script async src=\"https://www\.googletagmanager\.com/[^>]*></script>\s*<script>.*?</script>"
+    return re.sub(tag, "", page, flags=re.DOTALL)
+
+
+def _draw(run: Path, verdicts: Sequence[Verdict]) -> list[str]:
+    folders = [runs.scenario_folder(run, verdict.location) for verdict in verdicts]
+    folders = [folder for folder in folders if (folder / "events.jsonl").exists() or (folder / "ledger.jsonl").exists()]
+    if not folders:
+        return []
+    from support.report import timeline  # noqa: F401 - 1.5 CPU-seconds, paid here once and inherited by the forks
+
+    with multiprocessing.get_context("fork").Pool(min(len(folders), len(os.sched_getaffinity(0)))) as pool:
+        return [message for message in pool.map(_draw_one, folders) if message]
+
+
+def _draw_one(folder: Path) -> str:
+    from support.report.timeline import draw
+
+    try:
+        draw(folder)
+    except Exception as error:
+        return f"no timeline for {folder.name}: {type(error).__name__}: {error}"
+    return ""
+
+
+def _verdict_of(result: Mapping[str, Any], location: str) -> Verdict:
+    said = (result.get("statusDetails") or {}).get("message") or "the scenario left no verdict"
+    skipped = result["status"] == "skipped"
+    finding = Finding("step-error", result["name"], said, blame="suite")
+    return Verdict(
+        feature=_label(result, "feature"),
+        name=result["name"],
+        location=location,
+        tags=[label["value"] for label in result["labels"] if label["name"] == "tag"],
+        verdict="skipped" if skipped else "inconclusive",
+        seconds=(result["stop"] - result["start"]) / 1000,
+        reason=said.strip().splitlines()[0],
+        findings=[] if skipped else [finding],
+    )
+
+
+def _results(run: Path) -> list[Path]:
+    return sorted((run / "allure-results").glob("*-result.json"))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def _label(result: Mapping[str, Any], name: str) -> str:
+    return next((label["value"] for label in result.get("labels", []) if label["name"] == name), "")
+
+
+def _by_location(verdict: Verdict) -> tuple[str, int]:
+    path, _, line = verdict.location.rpartition(":")
+    return path, int(line) if line.isdigit() else 0
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Put a copy of the folder ``source`` in the place of ``target``; readers see the old one or the whole new one."""
+    fresh, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+    for folder in (fresh, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source, fresh)
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _lock(file: Path) -> Iterator[None]:
+    with file.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> int:
+    """Publish the newest run again: ``python -m support.report.publish``."""
+    reports = Path.cwd() / "reports"
+    past = [run for run in runs.history(reports) if (run / "run.json").exists()]
+    if not past:
+        print(f"there is no run to report on in {reports / 'runs'}; run `make acceptance` first", file=sys.stderr)
+        return 2
+    trouble = publish(past[-1], reports, collect(past[-1]), Settings.load())
+    print("\n".join(trouble) or f"report of run {past[-1].name}: {reports.name}/allure-report/index.html")
+    return 1 if trouble else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Folders of runs: one per run under ``reports/runs``, so that runs side by side share nothing."""
+
+import json
+import os
+import re
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+KEEP = 10
+"""Runs that are kept; older ones are removed when a new one starts."""
+
+
+def slug(location: str) -> str:
+    """Folder name of a scenario: ``features/migration.feature:12`` is ``migration-12``, deeper folders are kept in the name."""
+    path, _, line = location.rpartition(":")
+    stem = path.removesuffix(".feature").removeprefix("./").removeprefix("features/")
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.") + f"-{line}"
+
+
+def create(reports: Path, log_dir: Path | None = None) -> Path:
+    """Make the folder of a new run and remove the oldest runs beyond :data:`KEEP`; one that is under way is never removed.
+
+    The folder's name begins with the start time, so names sort by age.
+
+    Args:
+        reports: the checkout's ``reports`` folder.
+        log_dir: keeps the run's ``scenarios`` under ``log_dir/RUN`` for good instead of with the run.
+    """
+    runs = reports / "runs"
+    folder = runs / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    (folder / "allure-results").mkdir(parents=True)
+    if log_dir:
+        kept = log_dir.resolve() / folder.name
+        kept.mkdir(parents=True)
+        (folder / "scenarios").symlink_to(kept)
+    else:
+        (folder / "scenarios").mkdir()
+    finished = [run for run in history(reports) if run != folder and not _under_way(run)]
+    for run in finished[: max(0, len(finished) - KEEP + 1)]:
+        shutil.rmtree(run, ignore_errors=True)
+    return folder
+
+
+def history(reports: Path) -> list[Path]:
+    """Folders of all runs that are kept, oldest first."""
+    runs = reports / "runs"
+    return sorted(run for run in runs.iterdir() if run.is_dir()) if runs.is_dir() else []
+
+
+def scenario_folder(run: Path, location: str) -> Path:
+    """Where everything about the scenario at ``location`` lies."""
+    return run / "scenarios" / slug(location)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file so that a reader sees either the old or the whole new one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def _under_way(run: Path) -> bool:
+    pid = run.name.rpartition("-")[2]
+    return pid.isdigit() and Path("/proc", pid).exists()

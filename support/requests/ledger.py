@@ -1,0 +1,174 @@
+"""The request ledger: every request that the suite sent in a scenario, token by token, on one clock."""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support.clock import now
+
+
+@dataclass
+class Chunk:
+    """One ``data:`` event of a stream, or the whole body of a unary answer.
+
+    Attributes:
+        at: when the client read it, seconds on :mod:`support.clock`.
+        kind: ``token`` (carries text), ``role`` (an empty delta that opens a chat answer), ``finish`` (an empty delta with
+            a finish reason), ``usage``, ``error`` (an ``error`` object, whatever the status), ``done`` (``[DONE]``), ``body``
+            (unary), ``other``.
+        index: the choice that it belongs to; None where it belongs to none.
+        tokens: the tokens of its text. The suite's tokenizer makes each whitespace-separated word one token.
+        positions: absolute positions of those tokens where the ruler engine wrote them (``p17`` is position 17), else [].
+        finish_reason: as the server sent it, else None.
+        completion_id, created, model: as the server sent them, else None.
+        raw: the payload as text, kept for everything that is not a plain token chunk.
+    """
+
+    at: float
+    kind: str
+    index: int | None = None
+    tokens: list[str] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    finish_reason: str | None = None
+    completion_id: str | None = None
+    created: int | None = None
+    model: str | None = None
+    raw: str = ""
+
+
+@dataclass
+class LedgerEntry:
+    """All that the client saw of one request.
+
+    Times are seconds on :mod:`support.clock`; None means that it did not happen. ``end`` is None while the request is under
+    way, then one of ``complete`` (the server closed the answer in an orderly way: the HTTP body ended), ``cancelled``
+    (by us), ``lost`` (connection reset or closed mid-body), ``refused`` (no connection), ``timeout`` (our own deadline).
+    ``complete`` says nothing about the content: that is for the judge.
+    """
+
+    number: int
+    api: str
+    stream: bool
+    model: str
+    prompt: str
+    max_tokens: int
+    n: int = 1
+    usage_asked: bool = False
+    url: str = ""
+    body: dict[str, Any] = field(default_factory=dict)
+    headers_sent: dict[str, str] = field(default_factory=dict)
+    intended_at: float = 0.0
+    sent_at: float | None = None
+    connected_at: float | None = None
+    headers_at: float | None = None
+    status_code: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    chunks: list[Chunk] = field(default_factory=list)
+    usage: dict[str, Any] | None = None
+    cancelled_at: float | None = None
+    cancelled_by: str | None = None
+    ended_at: float | None = None
+    end: str | None = None
+    exception: str | None = None
+    lag_seconds: float = 0.0
+
+    @property
+    def tokens(self) -> list[str]:
+        """All tokens of choice 0 in the order in which they came."""
+        return [token for chunk in self.chunks if chunk.index in (0, None) for token in chunk.tokens]
+
+    @property
+    def positions(self) -> list[int]:
+        """All ruler positions of choice 0 in the order in which they came; [] on other engines."""
+        return [position for chunk in self.chunks if chunk.index in (0, None) for position in chunk.positions]
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """Every finish reason of choice 0; a sound answer has exactly one."""
+        return [chunk.finish_reason for chunk in self.chunks if chunk.index in (0, None) and chunk.finish_reason]
+
+    @property
+    def errors(self) -> list[str]:
+        """Payloads of the error objects inside the answer, whatever its status."""
+        return [chunk.raw for chunk in self.chunks if chunk.kind == "error"]
+
+    @property
+    def done_count(self) -> int:
+        """How often the stream said ``[DONE]``."""
+        return sum(chunk.kind == "done" for chunk in self.chunks)
+
+    @property
+    def completion_id(self) -> str | None:
+        """The id of the answer (``cmpl-UUID``); its UUID part is what the workers log as the request id."""
+        return next((chunk.completion_id for chunk in self.chunks if chunk.completion_id), None)
+
+    @property
+    def token_times(self) -> list[float]:
+        """Arrival time of every token of choice 0, one entry per token."""
+        return [chunk.at for chunk in self.chunks if chunk.index in (0, None) for _ in chunk.tokens]
+
+    @property
+    def longest_pause(self) -> float:
+        """Longest time in seconds between two successive chunks that carry tokens; 0.0 with fewer than two."""
+        times = sorted({chunk.at for chunk in self.chunks if chunk.tokens})
+        return max((after - before for before, after in zip(times, times[1:], strict=False)), default=0.0)
+
+
+class Ledger:
+    """Thread-safe collection of entries with conditions to wait on."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._entries: list[LedgerEntry] = []
+
+    def open(self, **fields: Any) -> LedgerEntry:
+        """Add an entry; ``fields`` are those of :class:`LedgerEntry` except ``number``, which is given here from 1 up."""
+        with self._changed:
+            entry = LedgerEntry(number=len(self._entries) + 1, **fields)
+            self._entries.append(entry)
+            self._changed.notify_all()
+        return entry
+
+    def update(self, change: Callable[[], None]) -> None:
+        """Run ``change``, which edits an entry, and wake whoever waits on the ledger."""
+        with self._changed:
+            change()
+            self._changed.notify_all()
+
+    def entries(self) -> list[LedgerEntry]:
+        """The entries so far in the order of their numbers."""
+        with self._changed:
+            return list(self._entries)
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait until ``condition()`` holds; it is asked again after every change. False when ``timeout`` seconds passed first."""
+        deadline = now() + timeout
+        with self._changed:
+            while not condition():
+                left = deadline - now()
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+            return True
+
+    def write(self, path: Path) -> None:
+        """Write all entries as JSON lines."""
+        with self._changed:
+            lines = [json.dumps(asdict(entry)) for entry in self._entries]
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def read_ledger(path: Path) -> list[LedgerEntry]:
+    """The entries of an earlier run; a file that is not there is an empty ledger."""
+    if not path.exists():
+        return []
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.strip():
+            fields = json.loads(line)
+            fields["chunks"] = [Chunk(**chunk) for chunk in fields["chunks"]]
+            entries.append(LedgerEntry(**fields))
+    return entries

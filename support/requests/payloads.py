@@ -1,0 +1,118 @@
+"""From what an OpenAI-compatible server wrote to chunks of the ledger."""
+
+import json
+import re
+from typing import Any, NamedTuple
+
+from support.requests.ledger import Chunk
+from support.requests.sse import ServerEvent
+
+_POSITION = re.compile(r"p(\d+)")
+
+
+class Parsed(NamedTuple):
+    """What one payload held: its chunks (one per choice), its usage if it named one, and the text of choice 0."""
+
+    chunks: list[Chunk]
+    usage: dict[str, Any] | None = None
+    text: str = ""
+
+
+def parse_event(event: ServerEvent, at: float) -> Parsed:
+    """One event of a stream that was read at ``at``."""
+    if event.data is None:
+        kind = "error" if event.name == "error" else "other"
+        return Parsed(
+            [
+                Chunk(
+                    at,
+                    kind,
+                    raw=f"event: {event.name} {' '.join(event.comments)}".rstrip(),
+                )
+            ]
+        )
+    if event.data.strip() == "[DONE]":
+        return Parsed([Chunk(at, "done", raw=event.data)])
+    content = _load(event.data)
+    if event.name == "error" or (content is not None and content.get("error") is not None):
+        return Parsed([_chunk(at, "error", content or {}, event.data)])
+    if content is None:
+        return Parsed([Chunk(at, "other", raw=event.data)])
+    return _parse_choices(content, at, event.data, whole=False)
+
+
+def parse_body(raw: str, at: float, status: int) -> Parsed:
+    """The whole body of a unary answer, or of an answer that refuses a request; an empty body holds no chunk."""
+    if not raw:
+        return Parsed([])
+    content = _load(raw)
+    if content is None:
+        # A refusal in plain text is a body like any other; garbage with status 200 is not.
+        return Parsed([Chunk(at, "body" if status >= 400 else "other", raw=raw)])
+    # Dynamo's refusals are {"message", "type", "code"} or {"error": ...}, depending on release and route.
+    if content.get("error") is not None or (status >= 400 and "message" in content):
+        return Parsed([_chunk(at, "error", content, raw)])
+    return _parse_choices(content, at, raw, whole=True)
+
+
+def _parse_choices(content: dict[str, Any], at: float, raw: str, whole: bool) -> Parsed:
+    usage = content.get("usage")
+    usage = usage if isinstance(usage, dict) else None
+    choices = content.get("choices")
+    if not isinstance(choices, list) or not choices:
+        kind = "body" if whole else "usage" if usage is not None else "other"
+        return Parsed([_chunk(at, kind, content, raw)], usage)
+    chunks = []
+    first_text = ""
+    for choice in choices:
+        if not isinstance(choice, dict):
+            chunks.append(_chunk(at, "other", content, raw))
+            continue
+        message = choice.get("message" if whole else "delta")
+        message = message if isinstance(message, dict) else {}
+        text = choice.get("text") or message.get("content")
+        text = text if isinstance(text, str) else ""
+        tokens = text.split()
+        finish_reason = choice.get("finish_reason")
+        if whole:
+            kind = "body"
+        elif tokens:
+            kind = "token"
+        elif finish_reason:
+            kind = "finish"
+        else:
+            kind = "role" if "role" in message else "other"
+        chunk = _chunk(at, kind, content, "" if kind == "token" and not finish_reason else raw)
+        index = choice.get("index")
+        chunk.index = index if isinstance(index, int) else None
+        chunk.tokens = tokens
+        chunk.positions = [int(match[1]) for match in map(_POSITION.fullmatch, tokens) if match]
+        chunk.finish_reason = finish_reason if isinstance(finish_reason, str) else None
+        chunks.append(chunk)
+        if chunk.index in (0, None):
+            first_text += text
+    return Parsed(chunks, usage, first_text)
+
+
+def _chunk(at: float, kind: str, content: dict[str, Any], raw: str) -> Chunk:
+    completion_id, created, model = (
+        content.get("id"),
+        content.get("created"),
+        content.get("model"),
+    )
+    return Chunk(
+        at,
+        kind,
+        completion_id=completion_id if isinstance(completion_id, str) else None,
+        created=created if isinstance(created, int) else None,
+        model=model if isinstance(model, str) else None,
+        raw=raw,
+    )
+
+
+def _load(text: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,148 @@
+"""What environment.py needs of a run: where it runs, what it skips, a world per scenario, a verdict on each."""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from support import capabilities, releases
+from support.clock import now
+from support.judge import defects
+from support.judge.history import History
+from support.judge.judge import decide, judge_scenario, opt_outs
+from support.judge.verdict import Verdict
+from support.releases import Release
+from support.report.runs import slug, write_json
+from support.settings import Settings
+from support.targets.agent import Agent
+from support.targets.base import SIMULATED
+from support.world import World
+
+NEEDS = {
+    "gpu": ("gpu", "a GPU"),
+    "k8s": ("cluster", "a Kubernetes cluster"),
+    "needs.namespaces": ("namespaces", "network namespaces"),
+    "needs.nftables": ("nftables", "nftables"),
+    "needs.netem": ("netem", "netem"),
+    "needs.kmsg": ("kmsg", "the kernel log"),
+    "needs.cgroups": ("cgroups", "cgroups"),
+}
+"""Tag -> capability of the machine (:mod:`support.capabilities`) and its name in words."""
+
+RELEASE_FACTS = {
+    "release.sequence_cap": "no cap on the length of migrated sequences",
+    "release.counts_cancellations": "no count of cancelled requests",
+}
+"""Tag -> what a release without that fact lacks, in words."""
+
+
+def refuse_other_folder(root: Path) -> None:
+    """behave reads behave.ini from the current folder alone; anywhere else the suite would run with other settings.
+
+    Raises:
+        SystemExit: the current folder is not ``root``.
+    """
+    if Path.cwd() != root:
+        raise SystemExit(f"behave was started in {Path.cwd()}; start it in the suite's root: cd {root}")
+
+
+def enter_cell(arguments: list[str]) -> None:
+    """Replace this behave by the launcher, which runs it again in a cell of its own; does not return."""
+    os.execv(sys.executable, [sys.executable, "-m", "support.launcher", "behave", "--", *arguments])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What behave knows of a scenario whose steps are over.
+
+    Attributes:
+        skipped: reason of a skip, else empty.
+        failed_step: the sentence that did not hold, else empty; ``failure`` is its exception.
+        interrupted: whether the run was broken off by its user.
+    """
+
+    feature: str
+    name: str
+    location: str
+    tags: list[str]
+    skipped: str
+    failed_step: str
+    failure: BaseException | None
+    interrupted: bool
+
+
+class Run:
+    """One behave process: many scenarios one after the other."""
+
+    def __init__(self, settings: Settings, folder: Path, agent: Agent) -> None:
+        self.settings, self.folder, self._agent = settings, folder, agent
+        self.release: Release = releases.get(settings.dynamo)
+        self._records = defects.load()
+        self._began = now()
+
+    @classmethod
+    def begin(cls, userdata: Mapping[str, str]) -> "Run":
+        """The run that the launcher has prepared; prints the settings in force.
+
+        Raises:
+            SystemExit: a setting is wrong.
+        """
+        try:
+            settings = Settings.load(userdata)
+        except ValueError as error:
+            raise SystemExit(f"settings: {error}") from None
+        return cls(settings, Path(os.environ["FT_RUN_DIR"]), Agent.of_this_cell())
+
+    def reason_to_skip(self, tags: Iterable[str]) -> str:
+        """Why a scenario with these tags cannot run on this machine or release; empty when it can."""
+        for tag in tags:
+            if tag in NEEDS:
+                capability, words = NEEDS[tag]
+                found = capabilities.probe([capability])[capability]
+                if not found.available:
+                    return f"needs {words}: {found.detail}"
+            if tag in RELEASE_FACTS and not getattr(self.release, tag.removeprefix("release.")):
+                return f"Dynamo {self.release.version} has {RELEASE_FACTS[tag]}"
+            if tag in SIMULATED and tag not in self.release.engines:
+                return f"Dynamo {self.release.version} has no simulated {tag}"
+        return ""
+
+    def make_world(self, location: str) -> World:
+        """The world of the scenario at ``location`` (``features/x.feature:12``)."""
+        self._began = now()
+        return World(self.settings, self._folder(location), self._agent)
+
+    def _folder(self, location: str) -> Path:
+        return (self.settings.log_dir or self.folder / "scenarios") / slug(location)
+
+    def judge(self, world: World | None, ended: Ended) -> Verdict:
+        """Take the world down, judge its history and write the verdict down."""
+        verdict = Verdict(ended.feature, ended.name, ended.location, ended.tags, "skipped", 0.0, ended.skipped)
+        folder = self._folder(ended.location)
+        folder.mkdir(parents=True, exist_ok=True)
+        if world is not None:
+            failure, step = ended.failure, ended.failed_step
+            try:
+                history = world.close()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the scenario gets a verdict and the run goes on
+                history = History()
+                failure, step = failure or error, step or "the end of the scenario"
+            if not ended.skipped:
+                history = replace(history, not_judged=frozenset(opt_outs(ended.tags)))
+                verdict.findings = judge_scenario(history, failure, step)
+                release = self.release.version
+                verdict.verdict, verdict.reason, verdict.known_defects = decide(
+                    verdict.findings, self._records, release, ended.name, ended.feature
+                )
+            if ended.interrupted:
+                verdict.verdict, verdict.reason = "inconclusive", "the run was broken off"
+        verdict.seconds = round(now() - self._began, 3)
+        write_json(folder / "verdict.json", verdict.as_dict())
+        return verdict
+
+    def parameters(self, world: World | None) -> dict[str, str]:
+        """What a scenario ran on, for its report and the identity of its history."""
+        engine = world.engine if world else ""
+        found = {"target": self.settings.target, "dynamo": self.release.version, "engine": engine}
+        return {name: value for name, value in found.items() if value}

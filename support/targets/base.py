@@ -1,0 +1,159 @@
+"""The contract of a target: where the system under test runs, and what a deployment on it can be asked."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from support.releases import Release
+
+SIMULATED = ("vllm", "sglang", "trtllm")
+ENGINES = (*SIMULATED, "ruler")
+REQUEST_PLANES = ("tcp", "nats")
+
+
+class Unsupported(Exception):
+    """The chosen Dynamo release cannot do what a scenario wants; the scenario is skipped with this reason."""
+
+
+class DeploymentFailed(RuntimeError):
+    """The deployment did not come up; the message has the last lines of the log of the process to blame."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a deployment looks like.
+
+    Attributes:
+        engine: one of :data:`ENGINES`; all but ``ruler`` are simulated by ``dynamo.mocker``.
+        workers: workers that answer requests; in a disaggregated deployment the decode workers.
+        prefill_workers: 0 for an aggregated deployment.
+        request_plane: ``tcp`` or ``nats``.
+        migration_limit: how often one request may be moved to another worker; 0 switches migration off.
+        sequence_cap: tokens (prompt and answer) above which a request is not migrated; None: no cap.
+        health_checks: canary requests of Dynamo to its workers; off, for they disturb counts.
+        restart_policy: ``Never``, ``OnFailure`` or ``Always``, as the kubelet has it.
+        speed: speed of the workers relative to their default (about 170 tokens per second and stream).
+        prefill_seconds: time that the ruler engine takes before its first token; others have their own model of it.
+        lease_seconds: lifetime of a registration whose owner is gone; None: the release's default.
+        drain_seconds: how long a worker that is told to shut down may finish what it has; None: the release's default.
+        stream_timeout_seconds: silence of a worker after which the frontend gives it up; None: never.
+        worker_env: further environment variables of the workers.
+    """
+
+    engine: str = "ruler"
+    workers: int = 2
+    prefill_workers: int = 0
+    request_plane: str = "tcp"
+    migration_limit: int = 3
+    sequence_cap: int | None = None
+    health_checks: bool = False
+    restart_policy: str = "Never"
+    speed: float = 1.0
+    prefill_seconds: float = 0.0
+    lease_seconds: float | None = None
+    drain_seconds: float | None = None
+    stream_timeout_seconds: float | None = None
+    worker_env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def disaggregated(self) -> bool:
+        """Whether prefill and decode run on workers of their own."""
+        return self.prefill_workers > 0
+
+    def describe(self) -> str:
+        """One phrase for reports: ``2 vllm workers over tcp, migration limit 3``."""
+        kind = self.engine if self.engine == "ruler" else f"simulated {self.engine}"
+        count = f"{self.workers} {kind} workers" if self.workers != 1 else f"1 {kind} worker"
+        if self.disaggregated:
+            count = f"{self.prefill_workers} prefill and {self.workers} decode workers ({kind})"
+        return f"{count} over {self.request_plane}, migration limit {self.migration_limit}"
+
+    def check(self, release: Release) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ValueError: a value that makes no sense, with the allowed ones.
+            Unsupported: the release cannot do it.
+        """
+        if self.engine not in ENGINES:
+            raise ValueError(f"unknown engine {self.engine!r}; expected one of {', '.join(ENGINES)}")
+        if self.request_plane not in REQUEST_PLANES:
+            raise ValueError(f"unknown request plane {self.request_plane!r}; expected one of {', '.join(REQUEST_PLANES)}")
+        for name in ("workers", "prefill_workers", "migration_limit"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        if self.sequence_cap is not None and self.sequence_cap < 1:
+            raise ValueError(f"sequence_cap is {self.sequence_cap}; expected 1 or more")
+        if self.speed <= 0:
+            raise ValueError(f"speed is {self.speed}; expected more than 0")
+        if self.disaggregated and self.engine == "ruler":
+            raise ValueError(f"the ruler engine has no prefill workers; choose one of {', '.join(SIMULATED)}")
+        if self.engine not in release.engines:
+            raise Unsupported(f"Dynamo {release.version} has no simulated {self.engine}")
+        if self.sequence_cap is not None and not release.sequence_cap:
+            raise Unsupported(f"Dynamo {release.version} has no cap on the length of migrated sequences")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One host of a deployment.
+
+    Attributes:
+        name: logical name, ``vllm-worker-0``.
+        role: ``frontend``, ``worker``, ``prefill``, ``decode``, ``etcd`` or ``nats``.
+        address: IPv4 address.
+        metrics_url: its Prometheus page; None where it has none.
+        log: file with all that its process wrote.
+    """
+
+    name: str
+    role: str
+    address: str
+    metrics_url: str | None
+    log: Path
+
+
+class Deployment(Protocol):
+    """One running Dynamo."""
+
+    shape: Shape
+    model: str
+    nodes: list[Node]
+
+    @property
+    def frontend_url(self) -> str:
+        """Where its users send requests."""
+
+    @property
+    def workers(self) -> list[Node]:
+        """Nodes that answer requests, in the order of their names; prefill workers come last."""
+
+    def process(self, node: Node) -> dict[str, Any]:
+        """State of the node's process: ``state``, ``pid``, ``start_time``, ``exit_code``, ``restarts``."""
+
+    def wait_until_serving(self, workers: list[Node], timeout: float) -> float:
+        """Wait until the frontend lists exactly ``workers`` and serves the model; returns when that was.
+
+        Raises:
+            DeploymentFailed: a process ended, or ``timeout`` seconds passed.
+        """
+
+    def add_worker(self) -> Node:
+        """Start one more worker and wait until the frontend lists it."""
+
+    def topology(self) -> dict[str, Any]:
+        """The published document: ``deployment``, ``shape``, ``nodes`` with name, role, address, pid and start time."""
+
+    def remove(self) -> list[str]:
+        """Take everything down; returns what the kernel still shows of it, one line each."""
+
+
+class Target(Protocol):
+    """A place where deployments can be made."""
+
+    def deploy(self, shape: Shape) -> Deployment:
+        """Make a deployment and wait until it serves.
+
+        Raises:
+            ValueError, Unsupported, DeploymentFailed: see there.
+        """

@@ -1,0 +1,470 @@
+"""One scenario's world: its deployment, requests, faults and records, and how all of it ends.
+
+Feature files reach it through the steps; Python programs use it through :mod:`support.api`.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from support import releases
+from support.clock import now
+from support.events import EventLog
+from support.faults.processes import ProcessFaults, ProvenFault
+from support.judge.history import History
+from support.judge.verdict import Inconclusive
+from support.observe import journal
+from support.observe.health import instances
+from support.observe.logs import find_panics
+from support.observe.metrics import Metrics
+from support.observe.waiting import until
+from support.observe.workers import ENDPOINT, in_flight, produced_bytes, try_scrape
+from support.requests.client import Message, Pending, start_request
+from support.requests.ledger import Ledger, LedgerEntry
+from support.settings import Settings
+from support.targets.agent import Agent
+from support.targets.base import Deployment, Node, Shape
+from support.targets.local import LocalTarget
+
+# How long a request may take to reach a worker, and gauges to settle after the last request: both take milliseconds on an
+# idle machine; the bound leaves room for a machine with every core busy.
+ARRIVAL_SECONDS, SETTLE_SECONDS = 10.0, 5.0
+# Standing still can only be seen over a while: at 170 tokens per second a worker that goes on would write 80 tokens in it.
+QUIET_SECONDS = 0.5
+# A request that neither ends nor is given up by Dynamo is given up by the client, well after every deadline in a sentence.
+REQUEST_SECONDS = 60.0
+PROMPT = "how tall is the tower in the middle of the town"
+
+
+class World:
+    """Everything of one scenario.
+
+    Args:
+        settings: of the run.
+        folder: of the scenario; made if missing.
+        agent: the node agent of this cell.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, agent: Agent) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.settings, self.folder = settings, folder
+        self.release = releases.get(settings.dynamo)
+        self.events = EventLog(folder / "events.jsonl")
+        self.ledger = Ledger()
+        self.requests: list[Pending] = []
+        self.watched: list[Pending] = []
+        self.faults: list[ProvenFault] = []
+        self._agent = agent
+        self._deployment: Deployment | None = None
+        self._breaker: ProcessFaults | None = None
+        self._before: dict[str, Metrics] = {}
+
+    # -- the deployment
+
+    @property
+    def deployment(self) -> Deployment:
+        """The deployment of this scenario.
+
+        Raises:
+            RuntimeError: there is none yet.
+        """
+        if self._deployment is None:
+            raise RuntimeError("there is no deployment yet; begin with a sentence such as 'Given a Dynamo deployment with 2 vllm workers'")
+        return self._deployment
+
+    @property
+    def engine(self) -> str:
+        """Engine of the deployment, empty while there is none."""
+        return self._deployment.shape.engine if self._deployment else ""
+
+    def start_deployment(self, **shape: Any) -> Deployment:
+        """Make the scenario's deployment; the arguments are those of :class:`support.targets.base.Shape`.
+
+        Raises:
+            ValueError, Unsupported, DeploymentFailed: see there.
+            RuntimeError: there is one already.
+        """
+        if self._deployment is not None:
+            raise RuntimeError("there is a deployment already; a scenario has one")
+        shape.setdefault("request_plane", self.settings.request_plane)
+        target = LocalTarget(self.settings, self.release, self.folder, self.events, self._agent)
+        self._deployment = target.deploy(Shape(**shape))
+        self._breaker = ProcessFaults(self._agent, self._deployment, self.events)
+        self._before = self._scrape("before")
+        return self._deployment
+
+    def _scrape(self, when: str) -> dict[str, Metrics]:
+        folder = self.folder / "metrics" / when
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {}
+        for node in self.deployment.nodes:
+            if (metrics := try_scrape(node)) is not None:
+                (folder / f"{node.name}.txt").write_text(metrics.text)
+                found[node.name] = metrics
+        return found
+
+    def frontend_count(self, name: str, **labels: str) -> float:
+        """How much the frontend's counter has grown since the deployment was ready.
+
+        Args:
+            name: a key of the release's metrics, such as ``frontend_migrations``.
+        """
+        frontend = next(node for node in self.deployment.nodes if node.role == "frontend")
+        metrics = try_scrape(frontend)
+        if metrics is None:
+            raise AssertionError("the frontend does not answer on its metrics page")
+        metric = self.release.metrics[name]
+        return (metrics.value(metric, **labels) or 0.0) - (self._before[frontend.name].value(metric, **labels) or 0.0)
+
+    # -- requests
+
+    @property
+    def request(self) -> Pending:
+        """The request that the scenario is about.
+
+        Raises:
+            RuntimeError: there is none, or more than one.
+        """
+        if len(self.watched) != 1:
+            raise RuntimeError(f"the scenario has {len(self.watched)} requests where its sentence speaks of one")
+        return self.watched[0]
+
+    def send(
+        self,
+        api: str = "completions",
+        *,
+        stream: bool = True,
+        max_tokens: int = 100,
+        prompt_words: int | None = None,
+        watch: bool = True,
+        **options: Any,
+    ) -> Pending:
+        """Send a request to the deployment and come back at once.
+
+        Args:
+            prompt_words: length of the prompt; a short sentence if None.
+            watch: whether the scenario is about this request, see :attr:`watched`.
+            options: those of :func:`support.requests.client.start_request`.
+        """
+        words = PROMPT if prompt_words is None else " ".join(["word"] * prompt_words)
+        prompt: str | Sequence[Message] = words if api == "completions" else [{"role": "user", "content": words}]
+        options.setdefault("timeout", REQUEST_SECONDS)
+        pending = start_request(
+            self.deployment.frontend_url,
+            self.deployment.model,
+            prompt,
+            max_tokens,
+            stream=stream,
+            ledger=self.ledger,
+            **options,
+        )
+        self.requests.append(pending)
+        if watch:
+            self.watched.append(pending)
+        return pending
+
+    def in_flight(self) -> dict[str, float | None]:
+        """Node name -> requests that each worker is working on; None where it does not answer."""
+        return {node.name: in_flight(node, self.release.metrics) for node in self.deployment.workers}
+
+    def serving_worker(self, role: str = "", at_least: int = 1) -> Node:
+        """The worker with most requests in flight.
+
+        Args:
+            role: only workers of this role (``prefill``, ``decode``); any if empty.
+            at_least: how many requests it must have.
+
+        Raises:
+            Inconclusive: no worker has that many within :data:`ARRIVAL_SECONDS`: there is nothing to break.
+        """
+        candidates = [node for node in self.deployment.workers if not role or node.role == role]
+        busiest: list[tuple[float, Node]] = []
+
+        def idle() -> str | None:
+            counts = [(in_flight(node, self.release.metrics) or 0.0, node) for node in candidates]
+            busiest[:] = sorted(counts, key=lambda each: -each[0])[:1]
+            return None if busiest and busiest[0][0] >= at_least else f"{self.in_flight()} requests in flight"
+
+        try:
+            until(idle, ARRIVAL_SECONDS, f"a {role or 'worker'} has {at_least} requests in flight")
+        except AssertionError as error:
+            raise Inconclusive(f"nothing was in flight: {error}") from None
+        return busiest[0][1]
+
+    def produced_bytes(self) -> dict[str, float]:
+        """Node name -> bytes of answers sent so far, for every worker that answers."""
+        counts = {node.name: produced_bytes(node, self.release.metrics) for node in self.deployment.workers}
+        return {name: count for name, count in counts.items() if count is not None}
+
+    def see_production(self, worker: Node) -> None:
+        """Make sure that ``worker`` is producing an answer right now: something in flight, and its bytes rise.
+
+        Raises:
+            Inconclusive: it is not within :data:`ARRIVAL_SECONDS`.
+        """
+        start = produced_bytes(worker, self.release.metrics) or 0.0
+
+        def still() -> str | None:
+            current = produced_bytes(worker, self.release.metrics) or 0.0
+            return None if current > start else f"{current:g} bytes"
+
+        try:
+            until(still, ARRIVAL_SECONDS, f"{worker.name} produces more than {start:g} bytes")
+        except AssertionError as error:
+            raise Inconclusive(f"the worker was not producing: {error}") from None
+        self.events.add("proof", worker.name, f"{worker.name} is producing an answer")
+
+    def see_under_way(self, first_tokens: int) -> None:
+        """Make sure that every watched answer is coming in: its first tokens are there, or a worker produces them.
+
+        Raises:
+            Inconclusive: one is not.
+        """
+        for pending in self.watched:
+            if pending.entry.stream:
+                self.await_tokens(pending, first_tokens)
+        self.see_production(self.serving_worker())
+
+    def see_waiting(self) -> None:
+        """Make sure that a worker has the watched request and the client has nothing of its answer yet.
+
+        Raises:
+            Inconclusive: tokens have come already, or no worker has it.
+        """
+        self.serving_worker()
+        if self.request.entry.tokens or self.request.ended:
+            raise Inconclusive(f"request {self.request.entry.number} was to wait for its first token, but has it already")
+
+    def await_tokens(self, pending: Pending, count: int) -> None:
+        """Wait until the client has ``count`` tokens of an answer that is still under way.
+
+        Raises:
+            Inconclusive: the answer ended before, or they did not come within :data:`REQUEST_SECONDS`.
+        """
+        if not pending.wait_tokens(count, REQUEST_SECONDS) or pending.ended:
+            got = len(pending.entry.tokens)
+            raise Inconclusive(f"request {pending.entry.number} ended or stalled after {got} tokens; {count} were to come first")
+
+    def cancel(self, pending: Pending, how: str = "close") -> None:
+        """Cancel a request that is under way.
+
+        Raises:
+            Inconclusive: it had ended already, so nothing was cancelled.
+        """
+        self.events.add("fault", "client", f"client cancels request {pending.entry.number} by {how}")
+        if not pending.cancel(how):
+            raise Inconclusive(f"request {pending.entry.number} had ended before it could be cancelled")
+
+    # -- faults
+
+    def break_process(self, kind: str, node: Node, lease_seconds: float | None = None) -> ProvenFault:
+        """Inject a fault into a node's process and see it proven; see :class:`support.faults.processes.ProcessFaults`."""
+        assert self._breaker, "no deployment"
+        lease = {} if lease_seconds is None else {"lease_seconds": lease_seconds}
+        fault = self._breaker.inject(kind, node, **lease)
+        self.faults.append(fault)
+        return fault
+
+    def break_serving_worker(self, kind: str, role: str = "") -> ProvenFault:
+        """Break the worker that has most of the watched requests in flight, and see it proven.
+
+        Raises:
+            Inconclusive: no watched request was under way when the fault struck, so nobody could notice it.
+        """
+        fault = self.break_process(kind, self.serving_worker(role))
+        ends = [pending.entry.ended_at for pending in self.watched]
+        if all(end is not None and end < fault.injected_at for end in ends):
+            raise Inconclusive(f"no request was under way when {fault.node.name} was hit")
+        return fault
+
+    def recover(self, fault: ProvenFault) -> None:
+        """Undo a fault and see it gone."""
+        assert self._breaker, "no deployment"
+        self._breaker.recover(fault)
+
+    def expect_idle(self, timeout: float) -> None:
+        """No worker has anything in flight within ``timeout`` seconds, and those that answer produce nothing from then on.
+
+        Raises:
+            AssertionError: says which worker goes on.
+        """
+
+        def busy() -> str | None:
+            working = {name: count for name, count in self.in_flight().items() if count}
+            return ", ".join(f"{name} has {count:g}" for name, count in working.items()) or None
+
+        until(busy, timeout, "no worker has a request in flight")
+        before = self.produced_bytes()
+        rising: list[str] = []
+
+        def risen() -> str | None:
+            current = self.produced_bytes()
+            rising[:] = [f"{name} by {current[name] - count:g}" for name, count in before.items() if current.get(name, count) > count]
+            return None if rising else "nothing"
+
+        try:
+            until(risen, QUIET_SECONDS, "a worker produces more bytes")
+        except AssertionError:
+            return
+        raise AssertionError(f"with nothing in flight, bytes produced rose at {', '.join(rising)}")
+
+    def answers(self) -> list[LedgerEntry]:
+        """The watched requests that nobody cancelled, once they have ended.
+
+        Raises:
+            RuntimeError: there is none, so a sentence about all of them would say nothing.
+        """
+        entries = [pending.join().entry for pending in self.watched if pending.entry.cancelled_at is None]
+        if not entries:
+            raise RuntimeError("no request was left to judge; the sentence would hold for nothing")
+        return entries
+
+    def ended_within(self, timeout: float) -> LedgerEntry:
+        """The watched request, which has to end within ``timeout`` seconds of the last fault.
+
+        Raises:
+            AssertionError: it did not.
+        """
+        start = self.faults[-1].injected_at if self.faults else self.request.entry.intended_at
+        entry = self.request.join().entry
+        took = (entry.ended_at or now()) - start
+        if took > timeout:
+            raise AssertionError(f"request {entry.number} ended after {took:.1f} s; {timeout:g} s are allowed")
+        return entry
+
+    def _victims(self) -> set[str]:
+        return {fault.node.name for fault in self.faults}
+
+    def expect_takeover(self) -> None:
+        """A worker that was not hit has been given a request and has produced something.
+
+        Raises:
+            AssertionError: none has.
+        """
+        if not self.faults:
+            raise RuntimeError("no worker was hit; there is nothing to take over")
+        produced = {name: count for name, count in self.grown_bytes().items() if name not in self._victims()}
+        if not any(produced.values()):
+            raise AssertionError(f"no worker took over; bytes produced by the others: {produced}")
+
+    def expect_no_takeover(self) -> None:
+        """At most one worker has produced anything, and one that was not hit has nothing.
+
+        Raises:
+            AssertionError: more have.
+        """
+        producing = [name for name, count in self.grown_bytes().items() if count]
+        others = [name for name in producing if name not in self._victims()] if self.faults else producing[1:]
+        if others:
+            raise AssertionError(f"{', '.join(others)} went on with the request")
+
+    def grown_bytes(self) -> dict[str, float]:
+        """Node name -> bytes of answers that each worker that answers has sent since the deployment was ready."""
+        metric = self.release.metrics["worker_response_bytes"]
+        return {
+            name: count - ((self._before[name].value(metric, dynamo_endpoint=ENDPOINT) if name in self._before else None) or 0.0)
+            for name, count in self.produced_bytes().items()
+        }
+
+    def expect_count(self, name: str, count: int, **labels: str) -> None:
+        """The frontend's counter has grown by exactly ``count``; it may take :data:`SETTLE_SECONDS` to get there.
+
+        Raises:
+            AssertionError: it has not.
+        """
+
+        def off() -> str | None:
+            grown = self.frontend_count(name, **labels)
+            return None if grown == count else f"{grown:g}"
+
+        until(off, SETTLE_SECONDS, f"{self.release.metrics[name]} has grown by {count}")
+
+    def expect_cancellations(self, count: int, stream: bool, api: str) -> None:
+        """The frontend has counted ``count`` cancelled requests of this kind and none of another.
+
+        Raises:
+            AssertionError: it has not.
+        """
+        kind = {"endpoint": "chat_completions" if api == "chat" else "completions", "request_type": "stream" if stream else "unary"}
+        self.expect_count("frontend_cancellations", count, **kind)
+        self.expect_count("frontend_cancellations", count)
+
+    def expect_dead_listed(self) -> None:
+        """The frontend lists more workers than are alive.
+
+        Raises:
+            Inconclusive: it does not, so requests cannot run into a dead one.
+        """
+        alive = len(self.deployment.workers) - len(self._victims())
+        if self.listed_workers() <= alive:
+            raise Inconclusive(f"the frontend lists {self.listed_workers()} workers, no more than are alive")
+        self.events.add("proof", "frontend-0", f"the frontend lists {self.listed_workers()} workers, {alive} are alive")
+
+    def listed_workers(self) -> int:
+        """How many workers the frontend lists right now."""
+        return len(instances(self.deployment.frontend_url) or [])
+
+    # -- the end
+
+    def close(self, after_requests: Callable[[], None] = lambda: None) -> History:
+        """End all requests, read everything once more, take the deployment down and write the records.
+
+        Safe to call in every state, also after a failure half-way. ``after_requests`` runs once no request is under way.
+        """
+        left: list[str] = []
+        after: dict[str, Metrics] = {}
+        topology: dict[str, Any] = {}
+        for pending in self.requests:
+            if not pending.ended:
+                self.events.add("note", "client", f"request {pending.entry.number} was still under way at the end; client gives up")
+                pending.cancel()
+        for pending in self.requests:
+            pending.join(REQUEST_SECONDS)
+        after_requests()
+        if self._deployment is not None:
+            topology = self._deployment.topology()
+            for fault in self.faults:
+                if fault.kind == "hang":
+                    self._agent.recover(fault.id)
+            self._settle()
+            after = self._scrape("after")
+            left = self._deployment.remove()
+            self._add_states()
+        self.ledger.write(self.folder / "ledger.jsonl")
+        (self.folder / "topology.json").write_text(json.dumps(topology, indent=1))
+        logs = self.folder / "logs"
+        return History(
+            entries=self.ledger.entries(),
+            events=self.events.all(),
+            topology=topology,
+            metrics_before=self._before,
+            metrics_after=after,
+            panics={log.stem: found for log in sorted(logs.glob("*.log")) if (found := find_panics(log))},
+            worker_journal=journal.read(logs),
+            leftovers=left,
+            migration_limit=self._deployment.shape.migration_limit if self._deployment else None,
+            metric_names=self.release.metrics,
+        )
+
+    def _settle(self) -> None:
+        """Wait for the gauges to come to rest; what has not by then is for the judge."""
+        frontend = next(node for node in self.deployment.nodes if node.role == "frontend")
+        deadline = now() + SETTLE_SECONDS
+
+        def busy() -> str | None:
+            metrics = try_scrape(frontend)
+            open_requests = (metrics.value(self.release.metrics["frontend_inflight"]) if metrics else None) or 0.0
+            working = [count for count in self.in_flight().values() if count]
+            return f"{open_requests:g} at the frontend, {working} at workers" if open_requests or working else None
+
+        try:
+            until(busy, deadline - now(), "nothing is in flight")
+        except AssertionError as error:
+            self.events.add("note", "", str(error))
+
+    def _add_states(self) -> None:
+        for change in self._agent.history():
+            if change["state"] in ("starting", "running", "stopped", "hung", "dead"):
+                text = f"{change['state']}: {change['detail']}"
+                self.events.add("state", change["node"], text, at=change["at"])
