@@ -4,6 +4,51 @@ Feature: A worker dies and its answers go on
   gets every token once and in order, one end, and the bill of an undisturbed request; where Dynamo cannot do
   that, it says so in a clean error.
 
+  # Each pair of engine, API, mode and request plane occurs in one of the two tables.
+  @<engine>
+  Scenario Outline: The worker crashes in the middle of a stream (<engine>, <api>, <plane>)
+    Given a Dynamo deployment with 2 <engine> workers over <plane>
+    And a client is receiving a streamed <api> answer of 200 tokens
+    When the worker serving the request crashes in mid-answer
+    Then the answer completes with 200 tokens
+    And the answer comes without a pause of more than 2 seconds
+    And the frontend counts 1 migration
+    And another worker has served the rest
+
+    Examples:
+      | engine | api         | plane |
+      | vllm   | completions | tcp   |
+      | sglang | chat        | tcp   |
+      | trtllm | completions | tcp   |
+      | ruler  | chat        | tcp   |
+
+    @nats
+    Examples: over NATS
+      | engine | api         | plane |
+      | vllm   | chat        | nats  |
+      | ruler  | completions | nats  |
+
+  @<engine>
+  Scenario Outline: The worker crashes while it writes an answer in one piece (<engine>, <api>, <plane>)
+    Given a Dynamo deployment with 2 <engine> workers over <plane>
+    And a client is receiving a unary <api> answer of 200 tokens
+    When the worker serving the request crashes in mid-answer
+    Then within 10 seconds the answer completes with 200 tokens
+    And the frontend counts 1 migration
+    And another worker has served the rest
+
+    Examples:
+      | engine | api         | plane |
+      | vllm   | chat        | tcp   |
+      | sglang | completions | tcp   |
+      | ruler  | completions | tcp   |
+
+    @nats
+    Examples: over NATS
+      | engine | api         | plane |
+      | trtllm | chat        | nats  |
+      | sglang | completions | nats  |
+
   @ruler @smoke
   Scenario: Every token comes once and in order when the worker crashes in mid-answer
     Given a Dynamo deployment with 2 ruler workers
@@ -11,6 +56,199 @@ Feature: A worker dies and its answers go on
     When the worker serving the request crashes in mid-answer
     Then the answer completes with 200 tokens
     And every position comes once and in order
-    And the answer never pauses for more than 2 seconds
     And the frontend counts 1 migration
     And another worker has served the rest
+
+  @<engine>
+  Scenario Outline: The bill is that of an undisturbed request (<engine>, <mode> <api>)
+    Given a Dynamo deployment with 2 <engine> workers
+    And a client is receiving a <mode> <api> answer of 200 tokens
+      | setting | value |
+      | usage   | yes   |
+    When the worker serving the request crashes in mid-answer
+    Then the answer completes with 200 tokens
+    And the usage is what it would have been without the fault
+
+    Examples:
+      | engine | mode     | api         |
+      | ruler  | streamed | completions |
+      | vllm   | streamed | chat        |
+
+  @ruler
+  Scenario Outline: The worker crashes before the first token (<mode> <api>)
+    Given a Dynamo deployment with 2 ruler workers
+      | setting             | value    |
+      | time to first token | 1 second |
+    And a client is waiting for the first token of a <mode> <api> answer of 50 tokens
+    When the worker serving the request crashes before the first token
+    Then the answer completes with 50 tokens
+    And every position comes once and in order
+    And the frontend counts 1 migration
+
+    Examples:
+      | mode     | api         |
+      | streamed | chat        |
+      | unary    | completions |
+
+  @<engine>
+  Scenario Outline: A worker that is told to shut down finishes what it has (<engine>)
+    Given a Dynamo deployment with 2 <engine> workers
+    And a client is receiving a streamed completions answer of 300 tokens
+    When the worker serving the request is told to shut down in mid-answer
+    Then the answer completes with 300 tokens
+    And the answer comes without a pause of more than 2 seconds
+    And 4 new requests succeed within 5 seconds each
+
+    Examples:
+      | engine |
+      | vllm   |
+      | ruler  |
+
+  @ruler
+  Scenario: A worker whose drain deadline is shorter than the answer hands it over
+    Given a Dynamo deployment with 2 ruler workers
+      | setting        | value    |
+      | drain deadline | 1 second |
+    And a client is receiving a streamed completions answer of 800 tokens
+    When the worker serving the request is told to shut down in mid-answer
+    Then the answer completes with 800 tokens
+    And every position comes once and in order
+    And the answer comes without a pause of more than 2 seconds
+    And another worker has served the rest
+
+  @ruler
+  Scenario: Two workers in a row crash within the limit
+    Given a Dynamo deployment with 3 ruler workers
+      | setting         | value |
+      | migration limit | 2     |
+    And a client is receiving a streamed completions answer of 300 tokens
+    When the worker serving the request crashes after 50 tokens
+    And the worker serving the request crashes after 150 tokens
+    Then the answer completes with 300 tokens
+    And every position comes once and in order
+    And the frontend counts 2 migrations
+
+  @ruler
+  Scenario: The second crash is one too many for the limit
+    Given a Dynamo deployment with 3 ruler workers
+      | setting         | value |
+      | migration limit | 1     |
+    And a client is receiving a streamed completions answer of 300 tokens
+    When the worker serving the request crashes after 50 tokens
+    And the worker serving the request crashes after 150 tokens
+    Then within 5 seconds the answer ends in a clean error
+    And a new request succeeds within 5 seconds
+
+  @<engine>
+  Scenario Outline: With migration switched off a crash is a clean error (<engine>, <mode> <api>)
+    Given a Dynamo deployment with 2 <engine> workers
+      | setting         | value |
+      | migration limit | 0     |
+    And a client is receiving a <mode> <api> answer of 200 tokens
+    When the worker serving the request crashes in mid-answer
+    Then within 5 seconds the answer ends in a clean error
+    And the request was not moved to another worker
+
+    Examples:
+      | engine | mode     | api         |
+      | vllm   | streamed | chat        |
+      | ruler  | streamed | completions |
+      | sglang | unary    | completions |
+
+  @ruler
+  Scenario: An answer below the sequence cap is moved
+    Given a Dynamo deployment with 2 ruler workers
+      | setting      | value |
+      | sequence cap | 1000  |
+    And a client is receiving a streamed completions answer of 200 tokens
+    When the worker serving the request crashes after 50 tokens
+    Then the answer completes with 200 tokens
+    And every position comes once and in order
+
+  @ruler
+  Scenario: An answer above the sequence cap ends in a clean error
+    Given a Dynamo deployment with 2 ruler workers
+      | setting      | value |
+      | sequence cap | 50    |
+    And a client is receiving a streamed completions answer of 300 tokens
+    When the worker serving the request crashes after 100 tokens
+    Then within 5 seconds the answer ends in a clean error
+    And a new request succeeds within 5 seconds
+
+  @vllm
+  Scenario Outline: A request for two choices is not moved (<mode>)
+    Given a Dynamo deployment with 2 vllm workers
+    And a client is receiving a <mode> chat answer of 200 tokens
+      | setting | value |
+      | choices | 2     |
+    When the worker serving the request crashes in mid-answer
+    Then within 5 seconds the answer ends in a clean error
+
+    Examples:
+      | mode     |
+      | streamed |
+      | unary    |
+
+  @ruler
+  Scenario: All workers are lost and a new one joins
+    Given a Dynamo deployment with 2 ruler workers
+    And a client is receiving a streamed completions answer of 300 tokens
+    When all workers crash
+    Then within 20 seconds the answer ends in a clean error
+    When a new worker joins the deployment
+    Then a new request succeeds within 10 seconds
+
+  @ruler
+  Scenario: New requests succeed while a dead worker is still registered
+    Given a Dynamo deployment with 2 ruler workers
+      | setting | value     |
+      | lease   | 5 seconds |
+    When a worker crashes while nothing is under way
+    Then the frontend still lists the dead worker
+    And 6 new requests succeed within 5 seconds each
+    And within 12 seconds the frontend lists 1 worker
+
+  @ruler
+  Scenario: A hung worker does not hold an answer for longer than the stream timeout allows
+    Given a Dynamo deployment with 2 ruler workers
+      | setting        | value     |
+      | stream timeout | 2 seconds |
+    And a client is receiving a streamed completions answer of 300 tokens
+    When the worker serving the request hangs in mid-answer
+    Then the answer completes with 300 tokens
+    And every position comes once and in order
+    And the answer comes without a pause of more than 4 seconds
+    And another worker has served the rest
+
+  @ruler
+  Scenario: A worker that hangs for a while and goes on loses nothing
+    Given a Dynamo deployment with 2 ruler workers
+    And a client is receiving a streamed completions answer of 300 tokens
+    When the worker serving the request hangs in mid-answer
+    And the hung worker goes on
+    Then the answer completes with 300 tokens
+    And every position comes once and in order
+    And the request was not moved to another worker
+
+  @ruler
+  Scenario: Twenty streams are under way when a worker crashes
+    Given a Dynamo deployment with 2 ruler workers
+    And 20 clients are receiving streamed completions answers of 200 tokens
+    When the worker serving most of the requests crashes
+    Then every answer completes with 200 tokens
+    And every position comes once and in order
+    And 4 new requests succeed within 5 seconds each
+
+  @disaggregated @<engine>
+  Scenario Outline: The decode worker of a disaggregated deployment crashes in mid-answer (<engine>)
+    Given a disaggregated Dynamo deployment with 1 prefill and 2 decode <engine> workers
+    And a client is receiving a streamed completions answer of 200 tokens
+    When the decode worker serving the request crashes in mid-answer
+    Then the answer completes with 200 tokens
+    And the frontend counts 1 migration
+    And the answer comes without a pause of more than 2 seconds
+
+    Examples:
+      | engine |
+      | vllm   |
+      | sglang |

@@ -40,16 +40,23 @@ def given_received(context, stream, api, tokens):
     context.world.request.join()
 
 
-@when("a client asks for a {stream:Mode} {api:Api} answer of {tokens:Count} tokens")
-def when_asks(context, stream, api, tokens):
-    """Sends a request and does not wait for anything."""
-    send(context, stream=stream, api=api, max_tokens=tokens)
-
-
 @when("the client {way:Way} the connection")
 def when_gives_up(context, way):
     """Ends the TCP connection of a request that is under way: by an orderly close (FIN) or a reset (RST)."""
     context.world.cancel(context.world.request, way)
+
+
+@when("the client {way:Way} the connection while the request is being moved")
+def when_gives_up_on_the_move(context, way):
+    """A second worker has been given the request and the client has none of its tokens yet."""
+    context.world.see_moving()
+    context.world.cancel(context.world.request, way)
+
+
+@when("the client {way:Way} the connection after the answer")
+def when_gives_up_late(context, way):
+    """Nothing is under way any more."""
+    context.world.cancel_ended(context.world.request, way)
 
 
 @when("one of the clients {way:Way} its connection")
@@ -58,7 +65,7 @@ def when_one_gives_up(context, way):
     context.world.cancel(context.world.watched[0], way)
 
 
-@when("all clients {way:Way} their connections at once")
+@when("every client {way:Way} its connection at once")
 def when_all_give_up(context, way):
     """As fast as one thread can."""
     for pending in context.world.watched:

@@ -1,6 +1,12 @@
 """Sentences about workers, as their own metrics and journals show them."""
 
-from behave import then
+from behave import given, then
+
+
+@given("the {role:Role} worker has the request")
+def given_role_has_it(context, role):
+    """As that worker's own count of requests in flight says."""
+    context.world.serving_worker(role)
 
 
 @then("within {timeout:Time} no worker has a request in flight")
@@ -15,7 +21,13 @@ def then_other_worker(context):
     context.world.expect_takeover()
 
 
-@then("no other worker has served the request")
-def then_no_other_worker(context):
-    """Nobody but the first worker has produced anything."""
+@then("the request was not moved to another worker")
+def then_not_moved(context):
+    """At most one worker has produced anything."""
     context.world.expect_no_takeover()
+
+
+@then("the engine was told to stop and wrote no further token")
+def then_engine_stopped(context):
+    """For the ruler engine, from its own journal."""
+    context.world.expect_engine_stopped()

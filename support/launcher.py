@@ -259,9 +259,8 @@ def finish(launcher: Launcher, seconds: float, further: Sequence[str] = ()) -> i
     for sentence in trouble:
         print(f"note: {sentence}")
     if (page := launcher.reports / "allure-report" / "index.html").exists():
-        print(
-            f"report: {page.relative_to(launcher.root)}    logs: {(launcher.run / 'scenarios').relative_to(launcher.root)}"
-        )
+        print(f"report: {page.relative_to(launcher.root)}")
+    print(f"logs:   {(launcher.run / 'scenarios').relative_to(launcher.root)}")
     return 1 if complaints else 0
 
 

@@ -18,17 +18,19 @@ class Release:
 
     version: str
     engines: tuple[str, ...]
+    disaggregated_engines: tuple[str, ...]
     engine_type_flag: bool
     sequence_cap: bool
     nats_always: bool
     counts_cancellations: bool
+    drain_deadline: str | None
+    stream_timeout: str | None
     lease_seconds: float
     metrics: Mapping[str, str]
 
 
 @functools.cache
 def _table() -> Any:
-    # BaseLoader would keep 1.0.2 and 30 alike as text; safe_load reads versions with two dots as text, which is all there is.
     return yaml.safe_load(TABLE.read_text(encoding="utf-8"))
 
 
@@ -51,7 +53,8 @@ def get(version: str) -> Release:
     if version not in known():
         raise ValueError(f"unknown Dynamo release {version!r}; known: {', '.join(known())}")
     facts = {name: _row(rows, version) for name, rows in _table()["facts"].items()}
-    facts["engines"] = tuple(facts["engines"])
+    for name in ("engines", "disaggregated_engines"):
+        facts[name] = tuple(facts[name])
     return Release(version=version, **facts)
 
 

@@ -13,7 +13,7 @@ from support.judge.history import History
 from support.judge.judge import decide, judge_scenario, opt_outs
 from support.judge.verdict import Verdict
 from support.releases import Release
-from support.report.runs import slug, write_json
+from support.report.runs import scenario_folder, write_json
 from support.settings import Settings
 from support.targets.agent import Agent
 from support.targets.base import SIMULATED
@@ -30,11 +30,8 @@ NEEDS = {
 }
 """Tag -> capability of the machine (:mod:`support.capabilities`) and its name in words."""
 
-RELEASE_FACTS = {
-    "release.sequence_cap": "no cap on the length of migrated sequences",
-    "release.counts_cancellations": "no count of cancelled requests",
-}
-"""Tag -> what a release without that fact lacks, in words."""
+RELEASE_FACTS = {"release.counts_cancellations": "no count of cancelled requests"}
+"""Tag -> what a release without that fact lacks, in words. What a shape needs is found out when it is deployed."""
 
 
 def refuse_other_folder(root: Path) -> None:
@@ -114,7 +111,7 @@ class Run:
         return World(self.settings, self._folder(location), self._agent)
 
     def _folder(self, location: str) -> Path:
-        return (self.settings.log_dir or self.folder / "scenarios") / slug(location)
+        return scenario_folder(self.folder, location)
 
     def judge(self, world: World | None, ended: Ended) -> Verdict:
         """Take the world down, judge its history and write the verdict down."""

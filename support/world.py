@@ -256,6 +256,52 @@ class World:
         if not pending.cancel(how):
             raise Inconclusive(f"request {pending.entry.number} had ended before it could be cancelled")
 
+    def cancel_ended(self, pending: Pending, how: str) -> None:
+        """Cancel a request whose answer is complete, as a client does that closes a connection it needs no more.
+
+        Raises:
+            Inconclusive: it was still under way.
+        """
+        if pending.cancel(how):
+            raise Inconclusive(f"request {pending.entry.number} was to be over, but was still under way")
+
+    def see_moving(self) -> None:
+        """Make sure that a second worker has been given the watched request and none of its tokens have reached the client.
+
+        Raises:
+            Inconclusive: that is not so within :data:`ARRIVAL_SECONDS`.
+        """
+        logs = self.folder / "logs"
+        before = len(self.request.entry.tokens)
+
+        def one_worker() -> str | None:
+            given = [entry["worker"] for entry in journal.read(logs)]
+            return None if len(given) > 1 else f"given to {given}"
+
+        try:
+            until(one_worker, ARRIVAL_SECONDS, "a second worker has been given the request")
+        except AssertionError as error:
+            raise Inconclusive(f"the request was not being moved: {error}") from None
+        if len(self.request.entry.tokens) > before:
+            raise Inconclusive("the second worker was already writing when the client was to give up")
+        self.events.add("proof", "client", "a second worker has the request, the client has none of its tokens")
+
+    def expect_engine_stopped(self) -> None:
+        """Every worker that had a cancelled request and lives was told to stop, and wrote nothing after that.
+
+        Raises:
+            AssertionError: one finished the answer all the same, or still writes.
+            Inconclusive: no journal knows of the request.
+        """
+        victims = self._victims()
+        notes = [note for note in journal.read(self.folder / "logs") if note["worker"] not in victims]
+        if not notes:
+            raise Inconclusive("no living worker has been given a request")
+        for note in notes:
+            if note["outcome"] not in ("stopped", "abandoned"):
+                ended = "still writes" if note["outcome"] is None else f"{note['outcome']} it"
+                raise AssertionError(f"{note['worker']} was not told to stop: it {ended} ({note['produced']} tokens)")
+
     # -- faults
 
     def break_process(self, kind: str, node: Node, lease_seconds: float | None = None) -> ProvenFault:

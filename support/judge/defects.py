@@ -55,7 +55,7 @@ class Record:
     feature: str = ""
 
     def applies(self, release: str, scenario: str, feature: str = "") -> bool:
-        """Whether the defect is expected in ``scenario`` (its name) of ``feature`` on Dynamo ``release`` (``1.6.1``)."""
+        """Whether the defect is expected in ``scenario`` (its name) of ``feature`` on ``release`` (``1.6.1``)."""
         return (
             self.releases.contains(release, prereleases=True)
             and _matches(self.scenario, scenario)
@@ -89,7 +89,7 @@ def load(path: Path = FILE) -> list[Record]:
 
 
 def unmatched(records: Iterable[Record], scenarios: Iterable[tuple[str, str]]) -> list[str]:
-    """Ids of records whose scenario is not among ``scenarios`` (pairs of feature name and scenario name): stale records."""
+    """Ids of stale records: their scenario is not among ``scenarios`` (pairs of feature name and scenario name)."""
     names = list(scenarios)
     return [
         record.id

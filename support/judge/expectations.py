@@ -27,12 +27,6 @@ def expect_clean_error(entry: LedgerEntry) -> None:
         )
 
 
-def expect_sound_end(entry: LedgerEntry) -> None:
-    """Either a whole answer or a clean error."""
-    if outcome(entry).kind != "error":
-        expect_complete(entry, entry.max_tokens)
-
-
 def expect_positions(entry: LedgerEntry) -> None:
     """Every position of the ruler engine once and in order, beginning right after the prompt.
 

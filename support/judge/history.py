@@ -27,13 +27,13 @@ class History:
         metrics_before: node name -> its metrics when the deployment was ready.
         metrics_after: node name -> its metrics after the last request ended; a node that does not answer is left out.
         panics: node name -> panic messages found in its log.
-        worker_journal: what the ruler engine's workers wrote, one dictionary per request that reached a worker:
-            ``worker``, ``request_id``, ``start`` (tokens it was given), ``max_tokens``, ``produced``, ``outcome``, ``at``.
+        worker_journal: what the ruler engine's workers wrote, one dictionary per request that reached a worker
+            (:func:`support.observe.journal.read`).
         leftovers: what was on the machine after the deployment went and had not been there before (namespaces, rules,
             processes, files), one line each.
         migration_limit: how often one request may be moved to another worker; None where it is not known.
-        metric_names: the release's names for ``frontend_requests`` (counter), ``frontend_inflight``, ``frontend_queued`` and
-            ``worker_inflight`` (gauges); a name that is missing is not judged.
+        metric_names: the release's names for ``frontend_requests`` (counter), ``frontend_inflight``, ``frontend_queued``
+            and ``worker_inflight`` (gauges); a name that is missing is not judged.
         not_judged: rules that a tag of the scenario switches off (:func:`support.judge.judge.opt_outs`).
     """
 

@@ -73,7 +73,7 @@ def order(history: History) -> Iterator[Finding]:
 
 
 def well_formed(history: History) -> Iterator[Finding]:
-    """Every ``data:`` of a stream and every answer is a JSON object; events without data (annotations) are no matter."""
+    """Every ``data:`` of a stream and every answer is a JSON object; events without data (annotations) are not."""
     for entry in history.entries:
         for chunk in entry.chunks:
             if chunk.kind == "other" and not chunk.raw.startswith(("event:", "{")):

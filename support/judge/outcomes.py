@@ -13,8 +13,8 @@ class Outcome:
     """The end of a request as its user saw it.
 
     Attributes:
-        kind: ``complete`` (a whole answer), ``error`` (a clean refusal or failure that says so and cannot be taken for an
-            answer), ``cancelled`` (by us) or ``broken`` (anything else: always a finding).
+        kind: ``complete`` (a whole answer), ``error`` (a clean refusal or failure that says so and cannot be taken for
+            an answer), ``cancelled`` (by us) or ``broken`` (anything else: always a finding).
         why: what makes it broken, or what the error says; empty for ``complete`` and ``cancelled``.
     """
 

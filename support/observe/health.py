@@ -36,6 +36,19 @@ class Instance:
     transport: str
 
 
+def accepts_requests(frontend_url: str, timeout: float = 2.0) -> bool:
+    """Whether the completions API is switched on; 1.2 lists a model a moment before that and answers 404 until then.
+
+    Asked with an empty body, which is refused before it counts as a request.
+    """
+    parts = urllib.parse.urlsplit(f"{frontend_url}/v1/completions")
+    connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
+    with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
+        connection.request("POST", parts.path, "{}", {"Content-Type": "application/json"})
+        return connection.getresponse().status != 404
+    return False
+
+
 def models(frontend_url: str) -> list[str]:
     """Names of the models that the frontend lists; [] when it does not answer."""
     body = get_json(f"{frontend_url}/v1/models")

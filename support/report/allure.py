@@ -1,8 +1,8 @@
 """Allure results of behave runs: what allure-behave 2.16.2 gets wrong is put right here.
 
-Unpatched, a failed before_scenario shows as skipped, a failed after_scenario or cleanup as passed, a failed before_feature
-and everything under ``Rule:`` vanishes, reasons of skips are lost, a skip inside a step leaks its steps into the next
-scenario, and the same scenario on two Dynamo versions collapses into one with a "retry".
+Unpatched, a failed before_scenario shows as skipped, a failed after_scenario or cleanup as passed, a failed
+before_feature and everything under ``Rule:`` vanishes, reasons of skips are lost, a skip inside a step leaks its steps
+into the next scenario, and the same scenario on two Dynamo versions collapses into one with a "retry".
 """
 
 import os
@@ -42,7 +42,8 @@ def set_verdict(verdict: Verdict, parameters: Mapping[str, str]) -> None:
 
     Args:
         verdict: replaces the status that behave's steps add up to.
-        parameters: what the scenario ran on (``target``, ``engine``, ``dynamo``): shown, and part of its history's identity.
+        parameters: what the scenario ran on (``target``, ``engine``, ``dynamo``): shown, and part of the identity of its
+            history.
     """
     global _verdict
     _verdict = verdict

@@ -33,7 +33,7 @@ _OWN = "published-"
 
 
 def collect(run: Path) -> list[Verdict]:
-    """All verdicts of a run, by location. A scenario with a result but no verdict (a hook of behave failed) gets one here."""
+    """All verdicts of a run, by location; a scenario with a result but no verdict (a hook failed) gets one here."""
     verdicts = {}
     for file in (run / "scenarios").glob("*/verdict.json"):
         verdict = read_verdict(file)
@@ -121,7 +121,7 @@ def _attach(run: Path, verdicts: Sequence[Verdict], parameters: Mapping[str, str
 
 
 def _settle(result: dict[str, Any], verdict: Verdict) -> None:
-    """Make the result say what the verdict says; they differ where the process failed after its verdict or left none."""
+    """Make the result say what the verdict says; they differ where the process failed after it or left none."""
     category = wording.category(verdict)
     if _label(result, "category") == category and result["status"] == allure.STATUSES[verdict.verdict]:
         return
@@ -161,7 +161,7 @@ def _shortened(ledger: Path) -> bytes:
     if len(content) <= LEDGER_BYTES:
         return content
     half = LEDGER_BYTES // 2
-    note = f"\n... {len(content) - LEDGER_BYTES} bytes left out here; the whole ledger is {ledger.name} in the run's folder ...\n"
+    note = f"\n... {len(content) - LEDGER_BYTES} bytes left out; {ledger.name} in the run's folder has them ...\n"
     return content[:half] + note.encode() + content[-half:]
 
 

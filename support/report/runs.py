@@ -13,14 +13,14 @@ KEEP = 10
 
 
 def slug(location: str) -> str:
-    """Folder name of a scenario: ``features/migration.feature:12`` is ``migration-12``, deeper folders are kept in the name."""
+    """Folder name of a scenario: ``features/migration.feature:12`` is ``migration-12``; deeper folders stay in it."""
     path, _, line = location.rpartition(":")
     stem = path.removesuffix(".feature").removeprefix("./").removeprefix("features/")
     return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.") + f"-{line}"
 
 
 def create(reports: Path, log_dir: Path | None = None) -> Path:
-    """Make the folder of a new run and remove the oldest runs beyond :data:`KEEP`; one that is under way is never removed.
+    """Make the folder of a new run and remove the oldest beyond :data:`KEEP`; one that is under way is never removed.
 
     The folder's name begins with the start time, so names sort by age.
 

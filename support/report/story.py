@@ -58,7 +58,7 @@ def requests_table(folder: Path) -> str:
 
 
 def metrics_table(folder: Path) -> str:
-    """Every series of every node whose value changed, before and after; then those that stayed above zero. No histograms."""
+    """Every series of every node that changed, before and after; then those that stayed as they were. No histograms."""
     parts = []
     for file in sorted((folder / "metrics" / "after").glob("*.txt")):
         before, after = _series(folder / "metrics" / "before" / file.name), _series(file)

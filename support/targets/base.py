@@ -90,8 +90,14 @@ class Shape:
             raise ValueError(f"the ruler engine has no prefill workers; choose one of {', '.join(SIMULATED)}")
         if self.engine not in release.engines:
             raise Unsupported(f"Dynamo {release.version} has no simulated {self.engine}")
+        if self.disaggregated and self.engine not in release.disaggregated_engines:
+            raise Unsupported(f"Dynamo {release.version} simulates no disaggregated {self.engine}")
         if self.sequence_cap is not None and not release.sequence_cap:
             raise Unsupported(f"Dynamo {release.version} has no cap on the length of migrated sequences")
+        if self.drain_seconds is not None and not release.drain_deadline:
+            raise Unsupported(f"Dynamo {release.version} has no drain deadline")
+        if self.stream_timeout_seconds is not None and not release.stream_timeout:
+            raise Unsupported(f"Dynamo {release.version} has no timeout for silent workers")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from support import binaries
 from support.clock import now
 from support.events import EventLog
-from support.observe.health import instances, models
+from support.observe.health import accepts_requests, instances, models
 from support.observe.logs import tail
 from support.releases import Release
 from support.settings import ROOT, Settings
@@ -175,6 +175,7 @@ class LocalDeployment:
             "ETCD_ENDPOINTS": f"http://{self._only('etcd').address}:{ETCD_PORT}",
             "DYN_REQUEST_PLANE": self.shape.request_plane,
             "DYN_TCP_RPC_HOST": node.address,
+            "DYN_HTTP_RPC_HOST": node.address,
             "DYN_EVENT_PLANE_HOST": node.address,
             "DYN_HEALTH_CHECK_ENABLED": str(self.shape.health_checks).lower(),
         }
@@ -195,7 +196,7 @@ class LocalDeployment:
             argv += ["--migration-max-seq-len", str(self.shape.sequence_cap)]
         env = self._dynamo_env(node)
         if self.shape.stream_timeout_seconds is not None:
-            env["DYN_HTTP_BACKEND_STREAM_TIMEOUT_SECS"] = f"{self.shape.stream_timeout_seconds:g}"
+            env[str(self.target.release.stream_timeout)] = f"{self.shape.stream_timeout_seconds:g}"
         self._run(node, argv, env, ready=None, after=self._infrastructure())
 
     def _start_worker(self, role: str) -> Node:
@@ -203,6 +204,8 @@ class LocalDeployment:
         number = sum(node.role == role for node in self.nodes)
         node = self._node(f"{kind}-worker-{number}", role, SYSTEM_PORT)
         env = self._dynamo_env(node) | {"DYN_SYSTEM_HOST": node.address, "DYN_SYSTEM_PORT": str(SYSTEM_PORT)}
+        if self.shape.drain_seconds is not None:
+            env[str(self.target.release.drain_deadline)] = f"{self.shape.drain_seconds:g}"
         if self.shape.engine == "ruler":
             argv = [self._python, str(RULER)]
             env |= {
@@ -238,8 +241,8 @@ class LocalDeployment:
         wanted = len(workers)
 
         def serving() -> bool:
-            listed = instances(self.frontend_url)
-            return listed is not None and len(listed) == wanted and self.model in models(self.frontend_url)
+            url = self.frontend_url
+            return len(instances(url) or []) == wanted and self.model in models(url) and accepts_requests(url)
 
         waiting_for = [self._only("frontend"), *workers]
         return self._wait(serving, timeout, waiting_for, f"frontend lists {wanted} workers and serves {self.model}")

@@ -1,0 +1,26 @@
+"""The features read well to behave itself: every step defined, every definition used."""
+
+import subprocess
+import sys
+
+import pytest
+
+from support.settings import ROOT
+
+
+@pytest.fixture(scope="module")
+def usage() -> subprocess.CompletedProcess[str]:
+    """A dry run over every scenario, those left out by default included."""
+    everything = ["--tags", "not @no.such.tag"]
+    argv = [sys.executable, "-m", "behave", "--dry-run", "--no-summary", "-f", "steps.usage", *everything]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_no_step_is_undefined(usage: subprocess.CompletedProcess[str]) -> None:
+    undefined = usage.stdout.partition("UNDEFINED STEPS")[2]
+    assert (usage.returncode, undefined) == (0, ""), usage.stderr
+    assert "features/" in usage.stdout
+
+
+def test_no_step_definition_is_unused(usage: subprocess.CompletedProcess[str]) -> None:
+    assert usage.stdout.partition("UNUSED STEP DEFINITIONS")[2] == ""
