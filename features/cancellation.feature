@@ -49,7 +49,7 @@ Feature: A client gives up and its request costs nothing any more
   Scenario Outline: The client gives up while its long prompt is in prefill (<engine>, <mode> <api>)
     Given a Dynamo deployment with 1 <engine> worker
       | setting | value |
-      | speed   | 0.05  |
+      | speed   | 0.02  |
     And a client is waiting for the first token of a <mode> <api> answer of 500 tokens
       | setting      | value |
       | prompt words | 6000  |
@@ -107,7 +107,7 @@ Feature: A client gives up and its request costs nothing any more
   Scenario Outline: The client gives up while the prefill worker reads (<engine>)
     Given a disaggregated Dynamo deployment with 1 prefill and 1 decode <engine> workers
       | setting | value |
-      | speed   | 0.05  |
+      | speed   | 0.02  |
     And a client is waiting for the first token of a streamed completions answer of 500 tokens
       | setting      | value |
       | prompt words | 6000  |

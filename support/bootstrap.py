@@ -37,6 +37,7 @@ ENVIRONMENTS = ROOT / ".envs"
 REQUIREMENTS = (ROOT / "requirements.txt", ROOT / "requirements-constraints.txt")
 REPORT_PACKAGES = (ROOT / "support" / "report" / "package.json", ROOT / "support" / "report" / "package-lock.json")
 STAMP = ".finished"
+RELEASE = re.compile(r"\d+\.\d+\.\d+([a-z.]\w*)*")
 RECIPE = "1"  # raise it when environments made by older versions of this program have to be made anew
 
 # Names in ai-dynamo's requirements that no index need hold: aisimulate (1.5 on) is not needed by frontend and mocker,
@@ -207,7 +208,7 @@ def _environment(part: str, dynamo: str | None) -> Environment:
         return Environment("the report generator", folder, _texts(REPORT_PACKAGES), program, _build_report)
     if part != "dynamo":
         raise ValueError(f"there is no part {part!r}; allowed: {', '.join(PARTS)}")
-    if not re.fullmatch(r"\d+\.\d+\.\d+([a-z.]\w*)*", dynamo or ""):
+    if not RELEASE.fullmatch(dynamo or ""):
         raise BootstrapError(f"dynamo is {dynamo!r}; expected a release such as 1.6.1")
     folder = ENVIRONMENTS / f"dynamo-{dynamo}"
 
@@ -377,14 +378,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.path[0] = str(ROOT)
     parts = options.parts or PARTS
     try:
-        others = [part for part in parts if part != "dynamo"]
-        ensure(others)
-        if "dynamo" in parts:
-            version = _wanted_dynamo(options.dynamo)
-            if not _environment("dynamo", version).finished():
-                ensure(["suite"])
-                _check_release(version)
-                ensure(["dynamo"], version)
+        version = _wanted_dynamo(options.dynamo)
+        if "dynamo" in parts and not (RELEASE.fullmatch(version) and _environment("dynamo", version).finished()):
+            ensure(["suite"])
+            _check_release(version)
+        ensure(parts, version)
     except (BootstrapError, ValueError) as error:
         sys.exit(f"bootstrap: {error}")
     except OSError as error:

@@ -6,6 +6,7 @@ Nothing here changes the machine. ``python -m support.capabilities NAME ...`` is
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 
 from support import cells
 from support.settings import ROOT, gather
+
+TRIAL_SECONDS = 5
 
 
 class Capability(NamedTuple):
@@ -147,17 +150,23 @@ def _try_in_a_namespace(names: list[str]) -> dict[str, Capability]:
     return {name: Capability(name, *result) for name, result in json.loads(tried.stdout).items()}
 
 
+def _no_answer(_number: int, _frame: object) -> None:
+    raise TimeoutError(f"no answer within {TRIAL_SECONDS} seconds")
+
+
 def _main(names: list[str]) -> None:
     results: dict[str, tuple[bool, str]] = {}
+    signal.signal(signal.SIGALRM, _no_answer)  # pyroute2 waits for ever where nftables is refused
     for name in names:
+        signal.alarm(TRIAL_SECONDS)
         try:
             results[name] = (True, _TRIALS[name]())
-        except Exception as error:  # whatever the kernel or the library says, the answer is "not here, because"
+        except Exception as error:  # noqa: BLE001 - any refusal is an answer
             code = getattr(error, "code", None)  # what netlink answered
-            results[name] = (
-                False,
-                f"the kernel says: {os.strerror(code)}" if code else f"{type(error).__name__}: {error}",
-            )
+            words = f"the kernel says: {os.strerror(code)}" if code else f"{type(error).__name__}: {error}"
+            results[name] = (False, words)
+        finally:
+            signal.alarm(0)
     print(json.dumps(results))
 
 

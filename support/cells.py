@@ -45,3 +45,15 @@ def command(argv: list[str], mode: str = "auto") -> list[str]:
     world = "loopback" if reason else "namespaces"
     first = [sys.executable, "-m", "agents.cell", "--world", world, "--", *argv]
     return first if reason else [*_unshare(), "--", *first]
+
+
+def main() -> None:
+    """``python -m support.cells FILE [ARG...]``: replace this process by a Python program in a cell of its own."""
+    if len(sys.argv) < 2:
+        raise SystemExit("usage: python -m support.cells FILE [ARG...]")
+    argv = command([sys.executable, *sys.argv[1:]])
+    os.execvpe(argv[0], argv, os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [".", os.environ.get("PYTHONPATH")]))})
+
+
+if __name__ == "__main__":
+    main()

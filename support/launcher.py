@@ -377,8 +377,13 @@ def _last_words(folder: Path) -> str:
 
 
 def _die_with_parent() -> None:
-    """In the child before exec: end when the launcher ends, whatever ends it, and take signals again."""
+    """In the child before exec: end when the launcher ends, whatever ends it, and take signals again.
+
+    A shell starts background jobs with SIGINT ignored, and that would be inherited: behave could not be interrupted.
+    """
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_WAITED, signal.SIGTTOU})
 
 

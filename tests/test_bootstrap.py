@@ -231,3 +231,13 @@ def test_a_folder_that_cannot_be_written_is_named(checkout: Path) -> None:
     (checkout / ".envs").touch()
     with pytest.raises(BootstrapError, match=r"cannot write to .*\.envs"):
         bootstrap.ensure(["suite"])
+
+
+def test_a_python_without_any_installer_is_named_with_what_helps(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "SUITE", checkout / ".venv")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(checkout))
+    with bootstrap._locked() as lock, pytest.raises(BootstrapError, match="none of pip, ensurepip and virtualenv"):
+        Workshop(lock).uv("making .venv", "venv")

@@ -1,7 +1,9 @@
+import json
 import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,12 @@ def test_the_columns_line_up() -> None:
         "a       found it  b           -",
         "longer  no        much        all",
     ]
+
+
+def test_a_kernel_that_does_not_answer_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(capabilities, "TRIAL_SECONDS", 1)
+    monkeypatch.setitem(capabilities._TRIALS, "nftables", lambda: str(threading.Event().wait(30)))
+    capabilities._main(["nftables"])
+    assert json.loads(capsys.readouterr().out) == {"nftables": [False, "TimeoutError: no answer within 1 seconds"]}

@@ -24,3 +24,9 @@ def test_no_step_is_undefined(usage: subprocess.CompletedProcess[str]) -> None:
 
 def test_no_step_definition_is_unused(usage: subprocess.CompletedProcess[str]) -> None:
     assert usage.stdout.partition("UNUSED STEP DEFINITIONS")[2] == ""
+
+
+def test_behave_speaks_to_the_console_and_to_no_file() -> None:
+    dry = subprocess.run([sys.executable, "-m", "behave", "--dry-run"], cwd=ROOT, capture_output=True, text=True)
+    assert "Feature:" in dry.stdout  # `format` in behave.ini would send it to the file pretty.output
+    assert list(ROOT.glob("*.output")) == []

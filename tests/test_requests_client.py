@@ -313,8 +313,12 @@ def test_lost_in_the_middle_keeps_every_token_that_arrived(serve: Serve, how: st
     assert entry.exception
 
 
-def test_lost_in_the_middle_of_a_unary_body(serve: Serve) -> None:
-    server = serve(lambda connection: connection.send(answer("200 OK", b'{"choices": []}')[:-3]))
+CHUNKED_BODY = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nf\r\n"
+
+
+@pytest.mark.parametrize("head", [CHUNKED_BODY, answer("200 OK", b"x" * 15)[:-15]])
+def test_lost_in_the_middle_of_a_unary_body(serve: Serve, head: bytes) -> None:
+    server = serve(lambda connection: connection.send(head + b'{"choices": '))
     entry = send_completion_request(server.url, "m", "a", 9).entry
     assert entry.end == "lost"
     assert [(chunk.kind, chunk.raw) for chunk in entry.chunks] == [("other", '{"choices": ')]

@@ -32,8 +32,8 @@ class History:
         leftovers: what was on the machine after the deployment went and had not been there before (namespaces, rules,
             processes, files), one line each.
         migration_limit: how often one request may be moved to another worker; None where it is not known.
-        metric_names: the release's names for ``frontend_requests`` (counter), ``frontend_inflight``, ``frontend_queued``
-            and ``worker_inflight`` (gauges); a name that is missing is not judged.
+        metric_names: the release's names for ``frontend_requests`` (counter), ``frontend_inflight``,
+            ``frontend_queued`` and ``worker_inflight`` (gauges); a name that is missing is not judged.
         not_judged: rules that a tag of the scenario switches off (:func:`support.judge.judge.opt_outs`).
     """
 

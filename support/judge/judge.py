@@ -17,8 +17,8 @@ _VOIDS = {
     "client-lag": frozenset({"sentence"}),
 }
 """Suite's own rule -> rules whose findings then prove nothing. Without a proven fault, or when a step broke down
-half-way, whatever was seen may have another cause; a lagging client spoils times, which only sentences speak of; things left
-behind on the machine spoil nothing that was seen before."""
+half-way, whatever was seen may have another cause; a lagging client spoils times, which only sentences speak of; things
+left behind on the machine spoil nothing that was seen before."""
 
 
 def judge_scenario(history: History, step_failure: BaseException | None, step_name: str = "") -> list[Finding]:
@@ -69,7 +69,7 @@ def decide(
 def complaints(verdicts: Sequence[Verdict], is_allowed_skip: Callable[[str], bool]) -> list[str]:
     """Why a run is red, one phrase each; empty for a green run.
 
-    Green are *passed*, *known_defect* and skips whose reason ``is_allowed_skip``; one scenario at least has to have run.
+    Green are *passed*, *known_defect* and skips whose reason ``is_allowed_skip``; one scenario at least must have run.
     """
     found = []
     for name in ("failed", "inconclusive"):

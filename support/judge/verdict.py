@@ -18,8 +18,8 @@ class Finding:
     """One thing that the judge holds against a history.
 
     Attributes:
-        rule: short stable name of the broken invariant (:data:`support.judge.invariants.RULES`), ``sentence`` for a step
-            that did not hold, ``unproven`` or ``step-error`` for one that broke down.
+        rule: short stable name of the broken invariant (:data:`support.judge.invariants.RULES`), ``sentence`` for a
+            step that did not hold, ``unproven`` or ``step-error`` for one that broke down.
         about: what it is about: ``request 3``, ``vllm-worker-0``, or the sentence.
         message: one line that says what was seen and what was expected.
         blame: ``dynamo`` (the verdict is *failed*) or ``suite`` (*inconclusive*: us or the surroundings).

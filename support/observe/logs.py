@@ -138,8 +138,8 @@ def _text(content: bytes) -> str:
 
 
 def _without_ansi(content: bytes) -> bytes:
-    # Dynamo writes some ten escape sequences a line, but only a handful of different ones: taking them out one kind at a
-    # time is more than twice as fast as one substitution for all.
+    # Dynamo writes some ten escape sequences a line, but only a handful of different ones: taking them out one kind at
+    # a time is more than twice as fast as one substitution for all.
     for _ in range(_USUAL_COLOURS):
         start = content.find(b"\x1b")
         if start < 0:

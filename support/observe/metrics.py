@@ -65,4 +65,4 @@ def scrape(url: str, timeout: float = 2.0) -> Metrics:
     except urllib.error.HTTPError as error:
         raise ScrapeError(f"{url} answered {error.code}; expected metrics with status 200") from error
     except (OSError, http.client.HTTPException) as error:
-        raise ScrapeError(f"no metrics from {url}: {error}") from error
+        raise ScrapeError(f"no metrics from {url}: {getattr(error, 'reason', error)}") from error

@@ -42,8 +42,8 @@ def set_verdict(verdict: Verdict, parameters: Mapping[str, str]) -> None:
 
     Args:
         verdict: replaces the status that behave's steps add up to.
-        parameters: what the scenario ran on (``target``, ``engine``, ``dynamo``): shown, and part of the identity of its
-            history.
+        parameters: what the scenario ran on (``target``, ``engine``, ``dynamo``): shown, and part of the scenario's
+            identity in histories.
     """
     global _verdict
     _verdict = verdict
@@ -163,7 +163,8 @@ def _finish(result: TestResult, scenario: Any) -> None:
     result.stop = now()
     category = wording.category(verdict) if verdict else "skipped" if scenario.status == "skipped" else "suite"
     result.labels += labels(location_of(scenario), scenario.feature.name, category)
-    result.parameters += [Parameter(name, value) for name, value in _parameters.items()]
+    shown = {parameter.name for parameter in result.parameters}
+    result.parameters += [Parameter(name, value) for name, value in _parameters.items() if name not in shown]
     result.historyId = md5(result.historyId, *(f"{name}={value}" for name, value in sorted(_parameters.items())))
     stock = scenario_status_details(scenario)
     if verdict:

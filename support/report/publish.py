@@ -2,8 +2,6 @@
 
 import fcntl
 import json
-import multiprocessing
-import os
 import re
 import shutil
 import subprocess
@@ -21,12 +19,15 @@ from attr import asdict
 from support import binaries
 from support.judge.verdict import VERDICTS, Finding, Verdict, read_verdict
 from support.observe.logs import tail
-from support.report import allure, runs, story, wording
+from support.report import allure, runs, story, timeline, wording
 from support.settings import Settings
 
-TAIL_LINES = 100
-LEDGER_BYTES = 400_000
-"""A ledger above this is attached without the chunks in the middle of the file; on disk it is whole."""
+TAIL_LINES, PASSED_TAIL_LINES = 150, 25
+"""Lines of each log that are attached; the whole logs stay in the run's folder."""
+LEDGER_BYTES = 200_000
+"""A ledger above this is attached without its middle; on disk it is whole."""
+
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 _OWN = "published-"
 """Begins the file names of attachments made here, so that publishing a run again replaces them."""
@@ -74,7 +75,7 @@ def publish(run: Path, reports: Path, verdicts: Sequence[Verdict], settings: Set
         What could not be made, one sentence each: a missing picture or report does not change a verdict.
     """
     about = _read(run / "run.json")
-    trouble = _draw(run, verdicts)
+    trouble: list[str] = []
     results = run / "allure-results"
     _attach(run, verdicts, {"target": about["target"], "dynamo": about["dynamo"]})
     _write_environment(results, about)
@@ -105,6 +106,8 @@ def summarize(about: Mapping[str, Any], verdicts: Sequence[Verdict]) -> dict[str
 
 
 def _attach(run: Path, verdicts: Sequence[Verdict], parameters: Mapping[str, str]) -> None:
+    for stale in (run / "allure-results").glob(f"{_OWN}*"):
+        stale.unlink()
     by_location = {_label(_read(file), "location"): file for file in _results(run)}
     for verdict in verdicts:
         file = by_location.get(verdict.location)
@@ -114,9 +117,11 @@ def _attach(run: Path, verdicts: Sequence[Verdict], parameters: Mapping[str, str
         result = _read(file)
         _settle(result, verdict)
         folder = runs.scenario_folder(run, verdict.location)
-        result["description"] = story.story(folder, verdict)
+        timeline.draw(folder)
+        result["descriptionHtml"] = story.story(folder, verdict)
         kept = [entry for entry in result.get("attachments", []) if not entry["source"].startswith(_OWN)]
-        result["attachments"] = kept + list(_attachments(folder, run / "allure-results", result["uuid"]))
+        lines = PASSED_TAIL_LINES if verdict.verdict == "passed" else TAIL_LINES
+        result["attachments"] = kept + list(_attachments(folder, run / "allure-results", result["uuid"], lines))
         runs.write_json(file, result)
 
 
@@ -134,35 +139,47 @@ def _settle(result: dict[str, Any], verdict: Verdict) -> None:
     ]
 
 
-def _attachments(folder: Path, results: Path, uuid: str) -> Iterator[dict[str, str]]:
+def _attachments(folder: Path, results: Path, uuid: str, lines: int) -> Iterator[dict[str, str]]:
     def attach(name: str, kind: AttachmentType, content: bytes) -> dict[str, str]:
         source = f"{_OWN}{uuid}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}.{kind.extension}"
         (results / source).write_bytes(content)
         return {"name": name, "source": source, "type": kind.mime_type}
 
-    if (picture := folder / "timeline.png").exists():
-        yield attach("Timeline", AttachmentType.PNG, picture.read_bytes())
+    if (picture := folder / "timeline.svg").exists():
+        yield attach("Timeline", AttachmentType.SVG, picture.read_bytes())
     if requests := story.requests_table(folder):
         yield attach("Requests", AttachmentType.TEXT, requests.encode())
     if (ledger := folder / "ledger.jsonl").exists():
-        yield attach("Request ledger (JSON lines)", AttachmentType.TEXT, _shortened(ledger))
+        yield attach("Request ledger (JSON lines)", AttachmentType.TEXT, _compact(ledger))
     if (events := folder / "events.jsonl").exists():
         yield attach("Faults, proofs and states (JSON lines)", AttachmentType.TEXT, events.read_bytes())
     if metrics := story.metrics_table(folder):
         yield attach("Metrics before and after", AttachmentType.TEXT, metrics.encode())
     for log in sorted((folder / "logs").glob("*.log")):
-        yield attach(f"Log of {log.stem}, last {TAIL_LINES} lines", AttachmentType.TEXT, tail(log, TAIL_LINES).encode())
+        yield attach(f"Log of {log.stem}, last {lines} lines", AttachmentType.TEXT, tail(log, lines).encode())
     if (console := folder / "console.txt").exists():
-        yield attach("Console of behave", AttachmentType.TEXT, tail(console, TAIL_LINES).encode())
+        yield attach("Console of behave", AttachmentType.TEXT, tail(console, lines).encode())
 
 
-def _shortened(ledger: Path) -> bytes:
-    content = ledger.read_bytes()
+def _compact(ledger: Path) -> bytes:
+    """The ledger without what a line says in vain: empty fields, and an identity that is the same in each chunk."""
+    lines = []
+    for text in ledger.read_text(encoding="utf-8").splitlines():
+        entry = {name: value for name, value in json.loads(text).items() if value not in _EMPTY}
+        identity = dict[str, Any]()
+        for chunk in entry.get("chunks", []):
+            for name, value in list(chunk.items()):
+                if value in _EMPTY or identity.get(name) == value:
+                    del chunk[name]
+                elif name in ("completion_id", "created", "model"):
+                    identity[name] = value
+        lines.append(json.dumps(entry))
+    content = "\n".join(lines)
     if len(content) <= LEDGER_BYTES:
-        return content
-    half = LEDGER_BYTES // 2
-    note = f"\n... {len(content) - LEDGER_BYTES} bytes left out; {ledger.name} in the run's folder has them ...\n"
-    return content[:half] + note.encode() + content[-half:]
+        return content.encode()
+    half, left_out = LEDGER_BYTES // 2, len(content) - LEDGER_BYTES
+    note = f"\n... {left_out} bytes left out; {ledger.name} in the run's folder has them ...\n"
+    return (content[:half] + note + content[-half:]).encode()
 
 
 def _write_environment(results: Path, about: Mapping[str, Any]) -> None:
@@ -222,27 +239,6 @@ def without_analytics(page: str) -> str:
     """The report without the tag that Allure 3 puts in to report home."""
     tag = r"<script async src=\"https://www\.googletagmanager\.com/[^>]*></script>\s*<script>.*?</script>"
     return re.sub(tag, "", page, flags=re.DOTALL)
-
-
-def _draw(run: Path, verdicts: Sequence[Verdict]) -> list[str]:
-    folders = [runs.scenario_folder(run, verdict.location) for verdict in verdicts]
-    folders = [folder for folder in folders if (folder / "events.jsonl").exists() or (folder / "ledger.jsonl").exists()]
-    if not folders:
-        return []
-    from support.report import timeline  # noqa: F401 - 1.5 CPU-seconds, paid here once and inherited by the forks
-
-    with multiprocessing.get_context("fork").Pool(min(len(folders), len(os.sched_getaffinity(0)))) as pool:
-        return [message for message in pool.map(_draw_one, folders) if message]
-
-
-def _draw_one(folder: Path) -> str:
-    from support.report.timeline import draw
-
-    try:
-        draw(folder)
-    except Exception as error:
-        return f"no timeline for {folder.name}: {type(error).__name__}: {error}"
-    return ""
 
 
 def _verdict_of(result: Mapping[str, Any], location: str) -> Verdict:

@@ -1,7 +1,9 @@
 """A scenario told from what lies in its folder: what broke, what its users felt, what the metrics did."""
 
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,17 +15,20 @@ from support.report import wording
 from support.requests.ledger import LedgerEntry, read_ledger
 
 SHOWN_REQUESTS = 8
-"""Up to so many requests are told one by one; of more only the sums."""
+"""Up to so many requests are told one by one; of more only the sums and the broken ones."""
+SHOWN_FAULTS = 12
+"""Faults and proofs that are told."""
 
 
 def story(folder: Path, verdict: Verdict) -> str:
-    """Markdown of a few lines that answers: what broke, what did users feel, is it Dynamo or us."""
+    """A few lines of HTML and the timeline that answer: what broke, what did users feel, is it Dynamo or us."""
     entries = read_ledger(folder / "ledger.jsonl")
-    return "\n\n".join(
+    return "".join(
         [
-            f"**Verdict: {wording.CATEGORIES[wording.category(verdict)]}.** {_plain(verdict.reason)}".rstrip(),
-            "**What broke**\n\n" + _bullets(_faults(folder, entries)),
-            "**What users felt**\n\n" + _bullets(_felt(entries)),
+            f"<p><b>Verdict: {wording.CATEGORIES[wording.category(verdict)]}.</b> {escape(verdict.reason)}</p>",
+            f"<p><b>What broke</b></p>{_bullets(_faults(folder, entries))}",
+            f"<p><b>What users felt</b></p>{_bullets(_felt(entries))}",
+            _picture(folder / "timeline.svg"),
         ]
     )
 
@@ -61,16 +66,15 @@ def metrics_table(folder: Path) -> str:
     """Every series of every node that changed, before and after; then those that stayed as they were. No histograms."""
     parts = []
     for file in sorted((folder / "metrics" / "after").glob("*.txt")):
-        before, after = _series(folder / "metrics" / "before" / file.name), _series(file)
-        changed = [name for name in after if after[name] != before.get(name, 0.0)]
-        same = [name for name in after if name not in changed and after[name]]
-        rows = [
-            ("before", "after", "series"),
-            *((_number(before.get(name)), _number(after[name]), name) for name in changed),
-        ]
-        rows += [(_number(after[name]), "same", name) for name in same]
-        parts.append(f"{file.stem}\n{_columns(rows)}")
-    return "\n\n".join(parts)
+        before, after = _lines(folder / "metrics" / "before" / file.name), _lines(file)
+        # Parsing is what costs, so only lines that differ are parsed.
+        was = _series([line for line in before if line not in after])
+        now = _series([line for line in after if line not in before])
+        rows = [("before", "after", "series")]
+        rows += [(_number(was.get(name)), _number(value), name) for name, value in now.items() if value]
+        same = [line for line in after if line in before and not line.endswith((" 0", " 0.0"))]
+        parts.append("\n".join([file.stem, _columns(rows), "", "as before:", *same]))
+    return "\n\n\n".join(parts)
 
 
 def _faults(folder: Path, entries: list[LedgerEntry]) -> list[str]:
@@ -80,8 +84,9 @@ def _faults(folder: Path, entries: list[LedgerEntry]) -> list[str]:
     for event in events:
         if event.kind in ("fault", "proof"):
             since = "" if zero is None else f" ({event.at - zero:+.2f} s from the first request)"
-            told.append(f"{event.kind}: {_plain(event.text)}{since}")
-    told += [f"our own cancel of request {entry.number}" for entry in entries if entry.cancelled_at][:SHOWN_REQUESTS]
+            told.append(f"{event.kind}: {event.text}{since}")
+    if len(told) > SHOWN_FAULTS:
+        told[SHOWN_FAULTS:] = [f"and {len(told) - SHOWN_FAULTS} more"]
     return told or ["nothing: no fault was injected"]
 
 
@@ -95,32 +100,37 @@ def _felt(entries: list[LedgerEntry]) -> list[str]:
         told = []
     for entry, end in zip(entries, ends, strict=True):
         if len(entries) <= SHOWN_REQUESTS or end.kind == "broken":
-            why = f" ({_plain(shorten(end.why))})" if end.why else ""
+            why = f" ({shorten(end.why)})" if end.why else ""
             told.append(f"request {entry.number}: {end.kind}, {len(entry.tokens)} of {entry.max_tokens} tokens{why}")
     told = told[: SHOWN_REQUESTS + 1]
-    pause = max(entry.longest_pause for entry in entries)
-    return [*told, f"longest pause between two tokens: {pause:.2f} s"]
+    if pause := max(entry.longest_pause for entry in entries):
+        told.append(f"longest pause between two tokens: {pause:.2f} s")
+    return told
 
 
-def _series(file: Path) -> dict[str, float]:
-    if not file.exists():
-        return {}
+def _lines(file: Path) -> dict[str, None]:
+    """The samples of a scrape, a line each, in order and quick to look up; no comments, no buckets of histograms."""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    return dict.fromkeys(line for line in text.splitlines() if line and line[0] != "#" and "_bucket{" not in line)
+
+
+def _series(lines: list[str]) -> dict[str, float]:
     found = {}
-    for family in text_string_to_metric_families(file.read_text(encoding="utf-8")):
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
         for sample in family.samples:
-            if not sample.name.endswith(("_bucket", "_created")):
-                labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
-                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
     return found
 
 
-def _plain(text: str) -> str:
-    """``text`` with what Markdown and HTML would take for their own made harmless."""
-    return "".join(f"\\{char}" if char in r"\`*_[]<>#|" else char for char in text)
+def _picture(file: Path) -> str:
+    if not file.exists():
+        return ""
+    return f'<p><img alt="timeline" src="data:image/svg+xml;base64,{b64encode(file.read_bytes()).decode()}"/></p>'
 
 
 def _bullets(lines: list[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
 def _seconds(value: float | None) -> str:

@@ -10,7 +10,7 @@ import threading
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypedDict, Unpack, cast
 
 from support.clock import now
 from support.requests.ledger import Ledger, LedgerEntry
@@ -97,12 +97,7 @@ class CancellableRequest:
 class Pending:
     """A request under way."""
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        ledger: Ledger,
-        cancellable_request: CancellableRequest,
-    ) -> None:
+    def __init__(self, exchange: Exchange, ledger: Ledger, cancellable_request: CancellableRequest) -> None:
         self._exchange = exchange
         self._ledger = ledger
         self._cancellable_request = cancellable_request
@@ -127,10 +122,7 @@ class Pending:
         False as soon as the answer has ended with fewer, or after ``timeout`` seconds.
         """
         exchange = self._exchange
-        self._ledger.wait_for(
-            lambda: exchange.token_count >= count or exchange.entry.end is not None,
-            timeout,
-        )
+        self._ledger.wait_for(lambda: exchange.token_count >= count or exchange.entry.end is not None, timeout)
         return exchange.token_count >= count
 
     def join(self, timeout: float | None = None) -> Answer:
@@ -141,12 +133,7 @@ class Pending:
         """
         if not self._exchange.finished.wait(timeout):
             raise TimeoutError(f"request {self.entry.number} has not ended after {timeout:g} s")
-        return Answer(
-            self.entry.status_code,
-            self.entry.tokens,
-            "".join(self._exchange.text),
-            self.entry,
-        )
+        return Answer(self.entry.status_code, self.entry.tokens, "".join(self._exchange.text), self.entry)
 
 
 def start_request(
@@ -184,7 +171,6 @@ def start_request(
 
     Raises:
         ValueError: an argument is out of its range; says which and what was expected.
-        TypeError: (``send_*`` only) a prompt where messages belong or the other way round.
     """
     chat = not isinstance(prompt, str)
     _check(model, max_tokens, n, timeout)
@@ -200,12 +186,7 @@ def start_request(
             raise ValueError(f"extra names the field {key!r}, which has an argument of its own; use that")
     content |= extra or {}
 
-    url, wire, headers_sent = _encode(
-        base_url,
-        "/v1/chat/completions" if chat else "/v1/completions",
-        headers,
-        content,
-    )
+    url, wire, headers_sent = _encode(base_url, f"/v1/{'chat/' if chat else ''}completions", headers, content)
     handle = cancellable_request or CancellableRequest()
     handle._claim()
     ledger = ledger or Ledger()
@@ -229,76 +210,42 @@ def start_request(
     return Pending(exchange, ledger, handle)
 
 
+class Options(TypedDict, total=False):
+    """What :func:`start_request` takes by name, with the defaults that it has there."""
+
+    stream: bool
+    n: int
+    usage: bool
+    timeout: float
+    headers: Mapping[str, str] | None
+    extra: Mapping[str, Any] | None
+    cancellable_request: CancellableRequest | None
+    ledger: Ledger | None
+    intended_at: float | None
+
+
 def send_completion_request(
-    base_url: str,
-    model: str,
-    prompt: str,
-    max_tokens: int,
-    *,
-    stream: bool = False,
-    n: int = 1,
-    usage: bool = False,
-    timeout: float = 120.0,
-    headers: Mapping[str, str] | None = None,
-    extra: Mapping[str, Any] | None = None,
-    cancellable_request: CancellableRequest | None = None,
-    ledger: Ledger | None = None,
-    intended_at: float | None = None,
+    base_url: str, model: str, prompt: str, max_tokens: int, **options: Unpack[Options]
 ) -> Answer:
-    """Send a request to the completions API and wait for its end; arguments and errors as in :func:`start_request`."""
+    """Send a request to the completions API and wait for its end.
+
+    Arguments and errors as in :func:`start_request`, and TypeError for messages where a prompt belongs.
+    """
     if not isinstance(cast(object, prompt), str):
         raise TypeError(f"prompt is {prompt!r}; expected a string (messages go to send_chat_completion_request)")
-    return start_request(
-        base_url,
-        model,
-        prompt,
-        max_tokens,
-        stream=stream,
-        n=n,
-        usage=usage,
-        timeout=timeout,
-        headers=headers,
-        extra=extra,
-        cancellable_request=cancellable_request,
-        ledger=ledger,
-        intended_at=intended_at,
-    ).join()
+    return start_request(base_url, model, prompt, max_tokens, **options).join()
 
 
 def send_chat_completion_request(
-    base_url: str,
-    model: str,
-    messages: Sequence[Message],
-    max_tokens: int,
-    *,
-    stream: bool = False,
-    n: int = 1,
-    usage: bool = False,
-    timeout: float = 120.0,
-    headers: Mapping[str, str] | None = None,
-    extra: Mapping[str, Any] | None = None,
-    cancellable_request: CancellableRequest | None = None,
-    ledger: Ledger | None = None,
-    intended_at: float | None = None,
+    base_url: str, model: str, messages: Sequence[Message], max_tokens: int, **options: Unpack[Options]
 ) -> Answer:
-    """Send a request to the chat API and wait for its end; arguments and errors as in :func:`start_request`."""
+    """Send a request to the chat API and wait for its end.
+
+    Arguments and errors as in :func:`start_request`, and TypeError for a prompt where messages belong.
+    """
     if isinstance(cast(object, messages), str):
         raise TypeError(f"messages is {messages!r}; expected a list of messages with role and content")
-    return start_request(
-        base_url,
-        model,
-        messages,
-        max_tokens,
-        stream=stream,
-        n=n,
-        usage=usage,
-        timeout=timeout,
-        headers=headers,
-        extra=extra,
-        cancellable_request=cancellable_request,
-        ledger=ledger,
-        intended_at=intended_at,
-    ).join()
+    return start_request(base_url, model, messages, max_tokens, **options).join()
 
 
 def _check(model: str, max_tokens: int, n: int, timeout: float) -> None:
@@ -313,10 +260,7 @@ def _check(model: str, max_tokens: int, n: int, timeout: float) -> None:
 
 
 def _encode(
-    base_url: str,
-    path: str,
-    headers: Mapping[str, str] | None,
-    content: Mapping[str, Any],
+    base_url: str, path: str, headers: Mapping[str, str] | None, content: Mapping[str, Any]
 ) -> tuple[str, Wire, dict[str, str]]:
     """URL and headers as the ledger keeps them (no secrets), and the bytes to send."""
     url = urllib.parse.urlsplit(base_url)

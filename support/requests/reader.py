@@ -104,14 +104,7 @@ class Exchange(asyncio.BufferedProtocol):
     ``finished`` is set once the answer has ended *and* the socket is closed.
     """
 
-    def __init__(
-        self,
-        reader: Reader,
-        entry: LedgerEntry,
-        ledger: Ledger,
-        wire: Wire,
-        timeout: float,
-    ) -> None:
+    def __init__(self, reader: Reader, entry: LedgerEntry, ledger: Ledger, wire: Wire, timeout: float) -> None:
         self.entry = entry
         self.finished = threading.Event()
         self.text: list[str] = []
@@ -152,10 +145,7 @@ class Exchange(asyncio.BufferedProtocol):
         self._timer = self._reader.loop.call_later(self._timeout, self._expire)
         self._connecting = self._reader.loop.create_task(
             self._reader.loop.create_connection(
-                lambda: self,
-                self._wire.host,
-                self._wire.port,
-                ssl=self._wire.tls or None,
+                lambda: self, self._wire.host, self._wire.port, ssl=self._wire.tls or None
             )
         )
         self._connecting.add_done_callback(self._after_connect)
@@ -224,10 +214,7 @@ class Exchange(asyncio.BufferedProtocol):
                 self._end("complete")
             else:
                 stage = "before the headers" if self.entry.status_code is None else "in the middle of the body"
-                self._end(
-                    "lost",
-                    _describe(exc) if exc else f"the server closed the connection {stage}",
-                )
+                self._end("lost", _describe(exc) if exc else f"the server closed the connection {stage}")
         # asyncio closes the socket right after this call.
         self._reader.loop.call_soon(self.finished.set)
 
@@ -280,14 +267,10 @@ class Exchange(asyncio.BufferedProtocol):
         self._end("timeout", f"the answer had not ended after {self._timeout:g} s")
 
     def _end(
-        self,
-        end: str,
-        exception: str | None = None,
-        cancelled_by: str | None = None,
-        cancelled_at: float | None = None,
+        self, end: str, exception: str | None = None, cancelled_by: str | None = None, cancelled_at: float | None = None
     ) -> None:
         if end in ("complete", "lost"):
-            self._parse_rest()
+            self._parse_rest(end == "complete")
         self._reader.remove(self)
 
         def change() -> None:
@@ -308,15 +291,14 @@ class Exchange(asyncio.BufferedProtocol):
         else:
             self.finished.set()
 
-    def _parse_rest(self) -> None:
+    def _parse_rest(self, whole: bool) -> None:
+        raw = self._body.decode("utf-8", "replace")
         if self._events is not None:
             self._parse(self._events.flush())
-        elif self.entry.status_code is not None:
-            raw = self._body.decode("utf-8", "replace")
-            if self._message_complete or "content-length" not in self._headers:
-                self._parsed.append(parse_body(raw, self._read_at, self.entry.status_code))
-            elif raw:
-                self._parsed.append(Parsed([Chunk(self._read_at, "other", raw=raw)]))
+        elif whole:
+            self._parsed.append(parse_body(raw, self._read_at, self.entry.status_code or 0))
+        elif raw:
+            self._parsed.append(Parsed([Chunk(self._read_at, "other", raw=raw)]))
 
     def _parse(self, events: list[ServerEvent]) -> None:
         self._parsed += [parse_event(event, self._read_at) for event in events]

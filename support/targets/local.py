@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -72,17 +73,21 @@ class LocalTarget:
         }
 
 
-def _sabotaged(shape: Shape) -> Shape:
+def _sabotage() -> tuple[str, str]:
     """``FT_SABOTAGE`` breaks deployments on purpose, for the tests that prove that scenarios can fail (tests/sabotage)."""
-    sabotage = os.environ.get("FT_SABOTAGE", "")
-    if not sabotage:
-        return shape
-    kind, _, value = sabotage.partition("=")
+    kind, _, value = os.environ.get("FT_SABOTAGE", "").partition("=")
+    if kind not in ("", "ruler", "migration-limit", "proxy"):
+        raise ValueError(f"FT_SABOTAGE is {kind!r}; expected ruler=KIND, migration-limit=N or proxy=KIND")
+    return kind, value
+
+
+def _sabotaged(shape: Shape) -> Shape:
+    kind, value = _sabotage()
     if kind == "ruler":
         return replace(shape, worker_env=shape.worker_env | {"RULER_SABOTAGE": value})
     if kind == "migration-limit":
         return replace(shape, migration_limit=int(value))
-    raise ValueError(f"FT_SABOTAGE is {sabotage!r}; expected ruler=KIND or migration-limit=N")
+    return shape
 
 
 class LocalDeployment:
@@ -114,7 +119,8 @@ class LocalDeployment:
     @property
     def frontend_url(self) -> str:
         """Where its users send requests."""
-        return f"http://{self._only('frontend').address}:{FRONTEND_PORT}"
+        proxy = [node for node in self.nodes if node.role == "proxy"]
+        return f"http://{(proxy or [self._only('frontend')])[0].address}:{FRONTEND_PORT}"
 
     @property
     def workers(self) -> list[Node]:
@@ -137,6 +143,9 @@ class LocalDeployment:
             self._start_worker(decode)
         for _ in range(self.shape.prefill_workers):
             self._start_worker("prefill")
+        kind, value = _sabotage()
+        if kind == "proxy":
+            self._start_proxy(value)
         ready_at = self.wait_until_serving(self.workers, BOOT_SECONDS)
         text = f"{self.shape.describe()}: serving after {ready_at - began:.2f} s"
         self.target.events.add("note", "", text, boot_seconds=ready_at - began)
@@ -229,6 +238,13 @@ class LocalDeployment:
         if role == "prefill":
             flags += ["--bootstrap-ports", str(BOOTSTRAP_PORT)]
         return flags
+
+    def _start_proxy(self, kind: str) -> None:
+        upstream = self.frontend_url
+        node = self._node("sabotage-0", "proxy")
+        argv = [sys.executable, "-m", "agents.sabotage_proxy", "--listen", f"{node.address}:{FRONTEND_PORT}"]
+        argv += ["--upstream", upstream, "--kind", kind]
+        self._run(node, argv, {"PYTHONPATH": str(ROOT)}, ready=None, after=[])
 
     # -- while it runs
 

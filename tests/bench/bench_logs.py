@@ -1,6 +1,7 @@
 """How fast ``poll_for_pattern`` finds a line in a 1 GB log that grows at 50 MB/s, and in how much memory.
 
-Run it as ``python -m tests.bench.bench_logs``; exits 1 where a bound is broken.
+Run it as ``python -m tests.bench.bench_logs``; exits 1 where a bound is broken, which other load on the machine can do
+as well.
 """
 
 import math

@@ -1,0 +1,112 @@
+"""The building blocks by the names that users of Dynamo's own tests know, for those who write Python instead of sentences.
+
+::
+
+    from support.api import judge, kill_worker, spawn_long_request, start_deployment
+
+    deployment = start_deployment(engine="ruler", workers=2)
+    request = spawn_long_request(max_tokens=1000)
+    request.wait_tokens(10, timeout=30)
+    kill_worker(deployment.workers[0])
+    answer = request.join()
+    print(answer.status_code, len(answer.tokens), judge())
+
+``python -m support.cells my_script.py`` gives the script a cell as behave has one; started plainly it makes its nodes on loopback
+addresses. Either way everything ends with the script.
+"""
+
+import atexit
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from support.faults.processes import ProvenFault
+from support.judge.judge import judge_scenario
+from support.judge.verdict import Finding
+from support.requests.client import Pending
+from support.settings import ROOT, Settings
+from support.targets.agent import Agent
+from support.targets.base import Deployment, Node
+from support.world import World
+
+_worlds: list[World] = []
+
+
+def start_deployment(folder: Path | None = None, **shape: Any) -> Deployment:
+    """Start a Dynamo deployment and wait until it serves.
+
+    Args:
+        folder: where logs, ledger and metrics go; a new one below ``reports/python`` if None.
+        shape: fields of :class:`support.targets.base.Shape`, such as ``engine="vllm"``, ``workers=2``, ``migration_limit=3``.
+
+    Raises:
+        RuntimeError: this program has a deployment already; :func:`judge` ends it.
+        ValueError, Unsupported, DeploymentFailed: see :class:`support.targets.base.Target`.
+    """
+    if _worlds:
+        raise RuntimeError("this program has a deployment already; end it with judge() before the next one")
+    if "FT_AGENT" not in os.environ:
+        _make_loopback_cell()
+    if folder is None:
+        parent = ROOT / "reports" / "python"
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=parent))
+    world = World(Settings.load(), folder, Agent.of_this_cell())
+    deployment = world.start_deployment(**shape)
+    _worlds.append(world)
+    atexit.register(lambda: world in _worlds and judge())
+    return deployment
+
+
+def _make_loopback_cell() -> None:
+    """Start a node agent that ends with this process: its cell waits for the end of a pipe that only we hold."""
+    tell = 'echo "$FT_AGENT $FT_AGENT_TOKEN $FT_SCRATCH"; exec cat'
+    argv = [sys.executable, "-m", "agents.cell", "--world", "loopback", "--", "sh", "-c", tell]
+    cell = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
+    assert cell.stdout
+    names = ("FT_AGENT", "FT_AGENT_TOKEN", "FT_SCRATCH")
+    os.environ |= dict(zip(names, cell.stdout.readline().split(), strict=True)) | {"FT_CELL": "loopback"}
+
+
+def world() -> World:
+    """The world of this program's deployment: ledger, events, requests, faults.
+
+    Raises:
+        RuntimeError: there is no deployment.
+    """
+    if not _worlds:
+        raise RuntimeError("there is no deployment; call start_deployment() first")
+    return _worlds[-1]
+
+
+def spawn_long_request(max_tokens: int = 1000, **options: Any) -> Pending:
+    """Send a streamed request and come back at once; ``join()`` gives an answer with ``status_code``, ``tokens`` and ``entry``.
+
+    Args:
+        max_tokens: how many tokens to ask for.
+        options: those of :meth:`support.world.World.send`, such as ``api="chat"``, ``stream=False``, ``usage=True``.
+    """
+    return world().send(max_tokens=max_tokens, **options)
+
+
+def kill_worker(worker: Node, how: str = "crash") -> ProvenFault:
+    """Break a worker and return once the fault is proven.
+
+    Args:
+        worker: one of ``deployment.workers``.
+        how: ``crash`` (SIGKILL), ``terminate`` (SIGTERM), ``hang`` (SIGSTOP) or ``restart``.
+
+    Raises:
+        Inconclusive: the fault could not be proven.
+    """
+    return world().break_process(how, worker)
+
+
+def judge() -> list[Finding]:
+    """End all requests, take the deployment down and say what is wrong with what was seen; [] when nothing is."""
+    history = world().close()
+    _worlds.clear()
+    return judge_scenario(history, None)

@@ -1,0 +1,32 @@
+"""Runs scenarios of the features against real Dynamo for the suite's own tests, without touching the user's last report."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from support import cells
+from support.judge.verdict import Verdict, read_verdict
+from support.settings import ROOT
+
+# A boot may take a minute on a loaded machine and the longest scenario waits for half of one.
+LIMIT_SECONDS = 180
+
+
+def run(folder: Path, *selection: str, sabotage: str = "") -> list[Verdict]:
+    """Run behave in a cell of its own.
+
+    Args:
+        folder: of the run; gets what a run leaves behind.
+        selection: behave's arguments, such as ``--tags=@smoke`` or ``features/x.feature:12``.
+        sabotage: what is broken on purpose, see ``FT_SABOTAGE`` in docs/sabotage.md.
+
+    Returns:
+        The verdicts in the order of their scenarios.
+    """
+    (folder / "scenarios").mkdir(parents=True)
+    argv = cells.command([sys.executable, "-m", "behave", "-f", "plain", *selection])
+    env = os.environ | {"FT_RUN_DIR": str(folder), "FT_SABOTAGE": sabotage}
+    with (folder / "console.txt").open("w") as console:
+        subprocess.run(argv, cwd=ROOT, env=env, stdout=console, stderr=subprocess.STDOUT, timeout=LIMIT_SECONDS, check=False)
+    return [read_verdict(file) for file in sorted(folder.glob("scenarios/*/verdict.json"))]

@@ -1,0 +1,229 @@
+"""The invariants on synthetic histories: each rule is shown a sound history and one that breaks it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from support.judge.history import History
+from support.judge.invariants import RULES, check, misplaced
+from support.judge.outcomes import describe, outcome
+from support.requests.ledger import Chunk, LedgerEntry
+
+PROMPT = "three words here"
+ID = "cmpl-0000-1111"
+
+
+class Scrape:
+    """Metrics of one node, by name."""
+
+    def __init__(self, **values: float) -> None:
+        self.values = values
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.values.get(name)
+
+
+def token(position: int, **fields: Any) -> Chunk:
+    fields = {"index": 0, "completion_id": ID, "created": 7, "model": "m"} | fields
+    return Chunk(1.0 + position / 100, "token", tokens=[f"p{position}"], positions=[position], **fields)
+
+
+def answer(tokens: int = 4, **fields: Any) -> LedgerEntry:
+    """A sound streamed answer of the ruler engine."""
+    chunks = [token(3 + number) for number in range(tokens)]
+    chunks += [Chunk(2.0, "finish", index=0, finish_reason="length", completion_id=ID, created=7, model="m")]
+    chunks += [Chunk(2.0, "usage"), Chunk(2.0, "done", raw="[DONE]")]
+    usage = {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 3 + tokens}
+    entry = LedgerEntry(
+        1, "completions", True, "m", PROMPT, tokens, usage_asked=True, sent_at=1.0, connected_at=1.0, status_code=200
+    )
+    entry.chunks, entry.usage, entry.end, entry.ended_at = chunks, usage, "complete", 2.0
+    return replace(entry, **fields)
+
+
+def without(entry: LedgerEntry, kind: str) -> LedgerEntry:
+    return replace(entry, chunks=[chunk for chunk in entry.chunks if chunk.kind != kind])
+
+
+def rules(entry: LedgerEntry) -> set[str]:
+    return {finding.rule for finding in check(History(entries=[entry]))}
+
+
+def test_a_sound_answer_breaks_no_rule() -> None:
+    assert outcome(answer()).kind == "complete"
+    assert check(History(entries=[answer()])) == []
+
+
+ERROR = Chunk(1.5, "error", raw='{"error": {"message": "worker gone"}}')
+DONE = Chunk(1.6, "done", raw="[DONE]")
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind", "why"),
+    [
+        (answer(end=None), "broken", "had not ended"),
+        (answer(end="lost"), "broken", "connection was lost after 4 of 4 tokens"),
+        (answer(end="timeout"), "broken", "deadline passed"),
+        (answer(end="cancelled"), "cancelled", ""),
+        (answer(end="refused", status_code=None, chunks=[]), "error", "refused"),
+        (without(answer(), "finish"), "broken", "no finish_reason"),
+        (without(answer(), "done"), "broken", "no [DONE]"),
+        (answer(chunks=[*answer().chunks, DONE]), "broken", "[DONE] 2 times"),
+        (answer(chunks=[*answer().chunks[:5], *answer().chunks[4:]]), "broken", "2 finish reasons"),
+        (answer(chunks=[token(3), ERROR, DONE]), "error", "worker gone"),
+        (answer(chunks=[token(3), ERROR]), "error", "worker gone"),
+        (answer(chunks=[token(3), ERROR, ERROR]), "broken", "2 errors"),
+        (answer(chunks=[ERROR, token(3), DONE]), "broken", "went on after its error"),
+        (answer(chunks=[token(3, finish_reason="length"), ERROR]), "broken", "a finish_reason and an error"),
+        (answer(status_code=503, chunks=[ERROR]), "error", "HTTP 503"),
+        (answer(status_code=503, chunks=[]), "broken", "without a word"),
+        (answer(status_code=503, chunks=[token(3)]), "broken", "came with tokens"),
+        (answer(status_code=301, chunks=[]), "broken", "HTTP 301"),
+        (answer(stream=False, chunks=[ERROR]), "broken", "an error inside an HTTP 200"),
+        (answer(stream=False, chunks=[]), "broken", "empty body"),
+    ],
+)
+def test_every_end_is_told_apart(entry: LedgerEntry, kind: str, why: str) -> None:
+    assert outcome(entry).kind == kind
+    assert why in outcome(entry).why
+
+
+def test_a_choice_without_an_end_is_broken_although_the_other_has_one() -> None:
+    assert "choice 1 ended" in outcome(answer(n=2)).why
+
+
+def test_what_a_request_got_is_told_in_one_line() -> None:
+    told = describe(answer(max_tokens=200, chunks=[token(3), ERROR, DONE]))
+    assert told == 'HTTP 200, 1 of 200 tokens, no finish_reason, error {"error": {"message": "worker gone"}}'
+
+
+@pytest.mark.parametrize(
+    ("rule", "entry"),
+    [
+        ("one-outcome", without(answer(), "finish")),
+        ("token-count", answer(max_tokens=5)),
+        ("token-count", answer(max_tokens=3)),
+        ("identity", answer(chunks=[token(3, completion_id="cmpl-other"), *answer().chunks])),
+        ("identity", answer(chunks=[token(3, created=8), *answer().chunks])),
+        ("order", answer(chunks=[*answer().chunks[:5], token(7), *answer().chunks[5:]])),
+        ("order", answer(chunks=[*answer().chunks, token(7)])),
+        ("well-formed", answer(chunks=[Chunk(1.0, "other", raw="not json"), *answer().chunks])),
+        ("positions", answer(chunks=[token(4), *answer().chunks])),
+        ("positions", answer(chunks=[Chunk(1.0, "token", index=0, tokens=["what"]), *answer().chunks])),
+        ("usage", answer(usage=None)),
+        ("usage", answer(usage={"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11})),
+        ("usage", answer(usage={"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6})),
+        ("client-lag", answer(lag_seconds=0.6)),
+    ],
+)
+def test_a_broken_answer_breaks_its_rule(rule: str, entry: LedgerEntry) -> None:
+    assert rule in rules(entry)
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ([3, 4, 5], ""),
+        ([3, 4, 6], "lost 5"),
+        ([4, 5, 6], "lost 3"),
+        ([3, 4, 4, 5], "repeated 4"),
+        ([3, 5, 4, 6], "reordered from 4 on"),
+        ([3, 4, 0, 1], "invented 0-1"),
+        ([3, 4, 5, 6, 7, 8, 9], "invented 9"),
+    ],
+)
+def test_misplaced_positions_are_named(seen: list[int], said: str) -> None:
+    wrong = misplaced(seen, start=3, budget=6)
+    assert (said in wrong) if said else (wrong == "")
+
+
+def attempt(worker: str, start: int, budget: int, at: float = 1.1) -> dict[str, Any]:
+    return {
+        "worker": worker,
+        "request_id": "0000-1111",
+        "at": at,
+        "start": start,
+        "max_tokens": budget,
+        "produced": None,
+    }
+
+
+def journal(*attempts: dict[str, Any], **entry: Any) -> list[str]:
+    history = History(entries=[answer(**entry)], worker_journal=list(attempts), migration_limit=1)
+    return [f"{finding.rule} {finding.about}" for finding in check(history)]
+
+
+def test_a_replay_with_what_was_left_is_sound() -> None:
+    assert journal(attempt("w-0", 3, 4), attempt("w-1", 5, 2, at=1.2)) == []
+
+
+def test_a_replay_with_the_whole_budget_is_found() -> None:
+    assert journal(attempt("w-0", 3, 4), attempt("w-1", 5, 4, at=1.2)) == ["replay request 1"]
+
+
+def test_a_replay_that_forgets_the_prompt_is_found() -> None:
+    assert "replay request 1" in journal(attempt("w-0", 3, 4), attempt("w-1", 2, 5, at=1.2))
+
+
+def test_more_workers_than_the_limit_allows_are_found() -> None:
+    moves = [attempt("w-0", 3, 4), attempt("w-1", 4, 3, at=1.2), attempt("w-2", 5, 2, at=1.3)]
+    assert journal(*moves) == ["migration-limit request 1"]
+
+
+def test_a_cancelled_request_that_reaches_a_further_worker_is_found() -> None:
+    moves = [attempt("w-0", 3, 4), attempt("w-1", 5, 2, at=3.0)]
+    assert journal(*moves, end="cancelled", cancelled_at=1.15) == ["cancel-stays request 1"]
+    assert journal(*moves[:1], end="cancelled", cancelled_at=1.15) == []
+
+
+NAMES = {"frontend_requests": "requests", "frontend_inflight": "inflight", "worker_inflight": "busy"}
+TOPOLOGY = {"nodes": [{"name": "frontend-0", "role": "frontend"}, {"name": "w-0", "role": "worker"}]}
+
+
+def fleet(before: float = 10, after: float = 11, **worker: float) -> History:
+    return History(
+        entries=[answer()],
+        topology=TOPOLOGY,
+        metrics_before={"frontend-0": Scrape(requests=before, inflight=0)},
+        metrics_after={"frontend-0": Scrape(requests=after, inflight=0), "w-0": Scrape(**worker)},
+        metric_names=NAMES,
+    )
+
+
+def test_counters_and_gauges_that_agree_with_the_ledger_are_sound() -> None:
+    assert check(fleet(busy=0)) == []
+
+
+def test_a_leaked_slot_is_found() -> None:
+    assert [(finding.rule, finding.about) for finding in check(fleet(busy=1))] == [("gauges", "w-0")]
+
+
+@pytest.mark.parametrize("after", [10, 12])
+def test_a_counter_that_disagrees_with_the_ledger_is_found(after: float) -> None:
+    assert [finding.rule for finding in check(fleet(after=after))] == ["counters"]
+
+
+def test_counters_are_not_judged_when_the_frontend_was_restarted_or_is_gone() -> None:
+    assert check(fleet(before=10, after=1)) == []
+    assert check(replace(fleet(), metrics_after={})) == []
+
+
+def test_a_request_given_up_early_may_or_may_not_have_been_counted() -> None:
+    given_up = answer(number=2, status_code=None, chunks=[], end="cancelled")
+    for after in (11, 12):
+        assert check(replace(fleet(after=after), entries=[answer(), given_up])) == []
+
+
+def test_panics_blame_dynamo_and_leftovers_blame_us() -> None:
+    found = check(History(panics={"frontend-0": ["panicked at x.rs:1"] * 2}, leftovers=["namespace n1"]))
+    assert [(f.rule, f.blame, f.about) for f in found] == [
+        ("panics", "dynamo", "frontend-0"),
+        ("leftovers", "suite", "machine"),
+    ]
+    assert found[0].message == "panicked at x.rs:1 (2 times)"
+
+
+def test_a_rule_that_is_opted_out_of_is_not_judged() -> None:
+    history = History(entries=[without(answer(), "finish")], not_judged=frozenset(RULES))
+    assert check(history) == []
