@@ -56,6 +56,8 @@ def main() -> int:
     else:
         scratch = Path(tempfile.mkdtemp(prefix="cell-", dir=os.environ.get("FT_RUN_DIR")))
 
+    lying = os.environ.get("FT_SABOTAGE", "").startswith("injector=")
+    agent_module = "agents.sabotage_injector" if lying else "agents.node_agent"
     token = secrets.token_hex(16)
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         environment = os.environ | {
@@ -65,7 +67,7 @@ def main() -> int:
             "FT_SCRATCH": str(scratch),
         }
         agent = subprocess.Popen(
-            [sys.executable, "-m", "agents.node_agent", "--listen-fd", str(listener.fileno())],
+            [sys.executable, "-m", agent_module, "--listen-fd", str(listener.fileno())],
             env=environment,
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,

@@ -612,9 +612,9 @@ def application(agent: NodeAgent) -> web.Application:
     return app
 
 
-async def serve(listener: socket.socket) -> None:
-    """Serve on ``listener`` until SIGTERM."""
-    agent = NodeAgent(Path(os.environ["FT_SCRATCH"]), os.environ["FT_CELL"] == "namespaces")
+async def serve(listener: socket.socket, kind: type[NodeAgent] = NodeAgent) -> None:
+    """Serve an agent of this ``kind`` on ``listener`` until SIGTERM."""
+    agent = kind(Path(os.environ["FT_SCRATCH"]), os.environ["FT_CELL"] == "namespaces")
     runner = web.AppRunner(application(agent), access_log=None)
     await runner.setup()
     await web.SockSite(runner, listener).start()

@@ -17,12 +17,11 @@ addresses. Either way everything ends with the script.
 
 import atexit
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from support import cells
 from support.faults.processes import ProvenFault
 from support.judge.judge import judge_scenario
 from support.judge.verdict import Finding
@@ -49,7 +48,7 @@ def start_deployment(folder: Path | None = None, **shape: Any) -> Deployment:
     if _worlds:
         raise RuntimeError("this program has a deployment already; end it with judge() before the next one")
     if "FT_AGENT" not in os.environ:
-        _make_loopback_cell()
+        os.environ |= cells.start_loopback()
     if folder is None:
         parent = ROOT / "reports" / "python"
         parent.mkdir(parents=True, exist_ok=True)
@@ -59,16 +58,6 @@ def start_deployment(folder: Path | None = None, **shape: Any) -> Deployment:
     _worlds.append(world)
     atexit.register(lambda: world in _worlds and judge())
     return deployment
-
-
-def _make_loopback_cell() -> None:
-    """Start a node agent that ends with this process: its cell waits for the end of a pipe that only we hold."""
-    tell = 'echo "$FT_AGENT $FT_AGENT_TOKEN $FT_SCRATCH"; exec cat'
-    argv = [sys.executable, "-m", "agents.cell", "--world", "loopback", "--", "sh", "-c", tell]
-    cell = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
-    assert cell.stdout
-    names = ("FT_AGENT", "FT_AGENT_TOKEN", "FT_SCRATCH")
-    os.environ |= dict(zip(names, cell.stdout.readline().split(), strict=True)) | {"FT_CELL": "loopback"}
 
 
 def world() -> World:

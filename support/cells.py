@@ -4,6 +4,7 @@ import functools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 NAMESPACES = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--net"]
 
@@ -45,6 +46,21 @@ def command(argv: list[str], mode: str = "auto") -> list[str]:
     world = "loopback" if reason else "namespaces"
     first = [sys.executable, "-m", "agents.cell", "--world", world, "--", *argv]
     return first if reason else [*_unshare(), "--", *first]
+
+
+def start_loopback() -> dict[str, str]:
+    """Start a cell without namespaces beside this process; it ends with this process, however that ends.
+
+    Returns:
+        The environment variables by which the cell's node agent is found.
+    """
+    tell = 'echo "$FT_AGENT $FT_AGENT_TOKEN $FT_SCRATCH"; exec cat'  # cat ends when the pipe that only we hold is closed
+    argv = [sys.executable, "-m", "agents.cell", "--world", "loopback", "--", "sh", "-c", tell]
+    root = Path(__file__).resolve().parent.parent
+    cell = subprocess.Popen(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
+    assert cell.stdout
+    names = ("FT_AGENT", "FT_AGENT_TOKEN", "FT_SCRATCH")
+    return dict(zip(names, cell.stdout.readline().split(), strict=True)) | {"FT_CELL": "loopback"}
 
 
 def main() -> None:

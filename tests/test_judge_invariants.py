@@ -25,7 +25,7 @@ class Scrape:
 
 
 def token(position: int, **fields: Any) -> Chunk:
-    fields = {"index": 0, "completion_id": ID, "created": 7, "model": "m"} | fields
+    fields = dict[str, Any](index=0, completion_id=ID, created=7, model="m") | fields
     return Chunk(1.0 + position / 100, "token", tokens=[f"p{position}"], positions=[position], **fields)
 
 

@@ -1,11 +1,13 @@
 """From findings to a verdict, the records of known defects, the allow-list of skips, and what makes a run red."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from support import releases
 from support.judge import defects, skips
 from support.judge.history import History
 from support.judge.judge import complaints, decide, judge_scenario, opt_outs
@@ -102,7 +104,7 @@ def test_the_reason_names_the_first_finding_and_counts_the_others() -> None:
     ],
 )
 def test_a_wrong_record_is_refused_by_name(tmp_path: Path, change: dict[str, str], said: str) -> None:
-    with pytest.raises(ValueError, match="record 1 \\(short-answer\\)") as refusal:
+    with pytest.raises(ValueError, match=r"record 1 \(short-answer\)") as refusal:
         records(tmp_path, change)
     assert said in str(refusal.value)
 
@@ -112,7 +114,7 @@ def test_records_that_clash_or_lack_fields_are_refused(tmp_path: Path) -> None:
         records(tmp_path, {}, {})
     file = tmp_path / "one.yaml"
     file.write_text("- {id: x}")
-    with pytest.raises(ValueError, match="scenario, releases, rule, seen, .* missing"):
+    with pytest.raises(ValueError, match=r"scenario, releases, rule, seen, .* missing"):
         defects.load(file)
 
 
@@ -188,6 +190,19 @@ def test_skips_are_allowed_by_machine_and_by_release(tmp_path: Path) -> None:
     assert not skips.allowed("", {"no-gpu"}, "1.0.2", known)
 
 
+def test_the_allow_list_agrees_with_the_table_of_releases() -> None:
+    known = skips.load()
+    for version in releases.known():
+        release = releases.get(version)
+        for engine in ("vllm", "sglang", "trtllm"):
+            reason = f"Dynamo {version} has no simulated {engine}"
+            assert skips.allowed(reason, set(), version, known) == (engine not in release.engines)
+        reason = f"Dynamo {version} has no cap on the length of migrated sequences"
+        assert skips.allowed(reason, set(), version, known) == (not release.sequence_cap)
+        reason = f"Dynamo {version} has no count of cancelled requests"
+        assert skips.allowed(reason, set(), version, known) == (not release.counts_cancellations)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -206,8 +221,6 @@ def test_a_wrong_allow_list_is_refused(tmp_path: Path, text: str, said: str) -> 
 
 
 def test_a_verdict_survives_the_disk(tmp_path: Path) -> None:
-    import json
-
     written = Verdict("F", "s", "features/f.feature:1", ["a"], "failed", 1.5, "why", [OTHER])
     file = tmp_path / "verdict.json"
     file.write_text(json.dumps(written.as_dict()))

@@ -76,8 +76,8 @@ class LocalTarget:
 def _sabotage() -> tuple[str, str]:
     """``FT_SABOTAGE`` breaks deployments on purpose, for the tests that prove that scenarios can fail (tests/sabotage)."""
     kind, _, value = os.environ.get("FT_SABOTAGE", "").partition("=")
-    if kind not in ("", "ruler", "migration-limit", "proxy"):
-        raise ValueError(f"FT_SABOTAGE is {kind!r}; expected ruler=KIND, migration-limit=N or proxy=KIND")
+    if kind not in ("", "ruler", "migration-limit", "proxy", "injector"):
+        raise ValueError(f"FT_SABOTAGE is {kind!r}; expected ruler=, proxy= or injector=KIND, or migration-limit=N")
     return kind, value
 
 

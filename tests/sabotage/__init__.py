@@ -1,0 +1,41 @@
+"""The proof that scenarios can fail: each is run with something broken on purpose and has to turn red for that reason."""
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import yaml
+
+from support.launcher import Scenario, enumerate_scenarios
+from support.settings import ROOT
+
+TABLE = Path(__file__).with_name("table.yaml")
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """One row of the table."""
+
+    scenario: str
+    sabotage: str
+    seen: str
+    verdict: str = "failed"
+
+    def matches(self, name: str) -> bool:
+        """Whether the row is about the scenario called ``name``."""
+        return fnmatchcase(name, self.scenario)
+
+    def explains(self, verdict: str, reason: str) -> bool:
+        """Whether a scenario turned red as it had to."""
+        return bool(re.fullmatch(self.verdict, verdict) and re.search(self.seen, reason))
+
+
+def table() -> list[Sabotage]:
+    """All rows; a TypeError names an unknown or missing key."""
+    return [Sabotage(**row) for row in yaml.safe_load(TABLE.read_text(encoding="utf-8"))]
+
+
+def scenarios() -> list[Scenario]:
+    """Every scenario of the default selection."""
+    return enumerate_scenarios(ROOT, [], [])

@@ -1,0 +1,310 @@
+"""The launcher on a toy project: every way in which a scenario's process can end, limits, signals, selection."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from support import cells, launcher
+from support.judge.verdict import Verdict
+from support.launcher import Launcher, Scenario, enumerate_scenarios
+from support.report import publish, runs
+from support.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+
+ENVIRONMENT = """
+import os
+from pathlib import Path
+from support.judge.verdict import Verdict
+from support.report import allure, runs
+
+allure.install()
+
+def after_scenario(context, scenario):
+    failed = any(step.status.has_failed() for step in scenario.all_steps)
+    location = allure.location_of(scenario)
+    word = "inconclusive" if failed else "passed"
+    verdict = Verdict(scenario.feature.name, scenario.name, location, scenario.effective_tags, word, 0.5)
+    folder = Path(os.environ["FT_RUN_DIR"], "scenarios", runs.slug(location))
+    folder.mkdir(exist_ok=True)
+    runs.write_json(folder / "verdict.json", verdict.as_dict())
+    allure.set_verdict(verdict, {})
+    if "lies" in scenario.tags:
+        raise OSError("after the verdict")
+"""
+
+STEPS = """
+import os, signal, time
+from pathlib import Path
+from behave import step
+
+@step("it works")
+def works(context):
+    pass
+
+@step("it dies")
+def dies(context):
+    os._exit(9)
+
+@step("it hangs")
+def hangs(context):
+    Path("hanging").touch()
+    time.sleep(60)
+
+@step("it hangs and will not listen")
+def deaf(context):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path("hanging").touch()
+    time.sleep(60)
+
+@step("it notes when")
+def notes(context):
+    with open("notes", "a") as stream:
+        stream.write(f"{time.monotonic()} ")
+    time.sleep(0.3)
+    with open("notes", "a") as stream:
+        stream.write(f"{time.monotonic()}\\n")
+"""
+
+FEATURE = """
+@toy
+Feature: Toy
+  Scenario: works
+    Given it works
+  Scenario: dies
+    Given it dies
+  @lies
+  Scenario: lies
+    Given it works
+  Scenario: hangs
+    Given it hangs
+  Scenario: is deaf
+    Given it hangs and will not listen
+  @serial
+  Scenario: alone
+    Given it notes when
+  @serial
+  Scenario: alone too
+    Given it notes when
+  @slow
+  Scenario Outline: row <number>
+    Given it works
+    Examples:
+      | number |
+      | 1      |
+      | 2      |
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in {
+        "environment.py": ENVIRONMENT,
+        "steps/s.py": STEPS,
+        "features/toy.feature": FEATURE,
+        "behave.ini": "[behave]\npaths = features\nshow_skipped = false\n"
+        "scenario_outline_annotation_schema = {name}\ndefault_tags = not @slow\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # The cell is tested elsewhere; here its place is taken by the bare command.
+    monkeypatch.setattr(cells, "command", lambda argv, mode="auto": argv)
+    return tmp_path
+
+
+def launch(project: Path, *names: str, jobs: int = 2) -> tuple[Launcher, dict[str, Verdict]]:
+    chosen = [scenario for scenario in enumerate_scenarios(project, [], []) if scenario.name in names]
+    assert len(chosen) == len(names)
+    made = Launcher(project, Settings(), [], runs.create(project / "reports"))
+    verdicts = made.acceptance(chosen, [], jobs)
+    assert {verdict.name for verdict in publish.collect(made.run)} == set(names)
+    return made, {verdict.name: verdict for verdict in verdicts}
+
+
+def test_scenarios_are_listed_as_behave_would_run_them(project: Path) -> None:
+    everything = enumerate_scenarios(project, [], [])
+    names = ["works", "dies", "lies", "hangs", "is deaf", "alone", "alone too"]
+    assert [scenario.name for scenario in everything] == names
+    assert everything[0] == Scenario("Toy", "works", "features/toy.feature:4", ("toy",))
+    slow = enumerate_scenarios(project, [], ["@slow"])
+    assert [(scenario.name, scenario.limit) for scenario in slow] == [("row 1", 3600.0), ("row 2", 3600.0)]
+    assert [scenario.name for scenario in enumerate_scenarios(project, ["features/toy.feature:9"], [])] == ["lies"]
+    assert enumerate_scenarios(project, [], ["@toy and @nothing"]) == []
+
+
+def test_undefined_steps_are_told_before_anything_runs(project: Path) -> None:
+    (project / "features" / "wrong.feature").write_text("Feature: W\n  Scenario: w\n    Given nobody knows this\n")
+    with pytest.raises(RuntimeError, match="nobody knows this"):
+        enumerate_scenarios(project, [], [])
+
+
+def test_every_process_leaves_a_verdict(project: Path) -> None:
+    made, verdicts = launch(project, "works", "dies", "lies")
+    assert {name: verdict.verdict for name, verdict in verdicts.items()} == {
+        "works": "passed",
+        "dies": "inconclusive",
+        "lies": "inconclusive",
+    }
+    assert verdicts["dies"].reason.startswith("behave ended with status 9 and left no verdict")
+    assert "after the verdict passed: HOOK-ERROR in after_scenario: OSError" in verdicts["lies"].reason
+    assert "it works" in (made.run / "scenarios" / "toy-4" / "console.txt").read_text()
+    assert set(json.loads((project / "reports" / "durations.json").read_text())) == {
+        "Toy: works",
+        "Toy: dies",
+        "Toy: lies",
+    }
+
+
+def test_serial_scenarios_run_alone(project: Path) -> None:
+    _, verdicts = launch(project, "alone", "alone too", jobs=4)
+    assert [verdict.verdict for verdict in verdicts.values()] == ["passed", "passed"]
+    first, second = (tuple(map(float, line.split())) for line in (project / "notes").read_text().splitlines())
+    assert first[1] <= second[0]
+
+
+@pytest.mark.parametrize("name", ["hangs", "is deaf"])
+def test_a_scenario_that_does_not_end_is_ended(project: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(launcher, "LIMIT", 2.0)
+    monkeypatch.setattr(launcher, "GRACE", 0.5)
+    began = time.monotonic()
+    _, verdicts = launch(project, name)
+    assert time.monotonic() - began < 10
+    assert verdicts[name].verdict == "inconclusive"
+    assert verdicts[name].reason == "did not end within its limit of 2 s"
+
+
+STUB = """
+import sys
+from support import cells, launcher
+cells.command = lambda argv, mode="auto": argv
+sys.exit(launcher.main({arguments!r}))
+"""
+
+
+def start(project: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The launcher in a process of its own, once its scenario hangs."""
+    (project / "hanging").unlink(missing_ok=True)
+    command = [sys.executable, "-c", STUB.format(arguments=list(arguments))]
+    process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 20
+    while not (project / "hanging").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    return process
+
+
+def hanging(project: Path) -> list[int]:
+    """Pids of behave processes that work in the project."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"behave" in words and os.readlink(entry / "cwd") == str(project):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+ACCEPTANCE = ("acceptance", "--features", "features/toy.feature:11")
+BEHAVE = ("behave", "--", "features/toy.feature:11")
+
+
+@pytest.mark.parametrize("arguments", [ACCEPTANCE, BEHAVE])
+def test_ctrl_c_ends_the_scenario_and_still_publishes(project: Path, arguments: tuple[str, ...]) -> None:
+    process = start(project, *arguments)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "interrupted by SIGINT" in output
+    summary = json.loads((project / "reports" / "summary.json").read_text())
+    assert [scenario["verdict"] for scenario in summary["scenarios"]] == ["inconclusive"]
+    assert hanging(project) == []
+
+
+@pytest.mark.parametrize("arguments", [ACCEPTANCE, BEHAVE])
+def test_sigkill_of_the_launcher_leaves_no_process(project: Path, arguments: tuple[str, ...]) -> None:
+    process = start(project, *arguments)
+    assert hanging(project)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 5
+    while hanging(project):
+        assert time.monotonic() < deadline, "behave outlived its launcher"
+        time.sleep(0.05)
+
+
+def call(project: Path, *arguments: str) -> tuple[int, str]:
+    command = [sys.executable, "-c", STUB.format(arguments=list(arguments))]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_plain_behave_passes_its_arguments_on_and_publishes(project: Path) -> None:
+    status, output = call(project, "behave", "--", "--tags=@slow", "-f", "plain", "-Djobs=3")
+    assert status == 0, output
+    assert "jobs              3" in output
+    assert "row 1" in output
+    summary = json.loads((project / "reports" / "summary.json").read_text())
+    assert summary["verdicts"]["passed"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("behave", "--", "--tags=@nothing"), "no scenario ran"),
+        (("behave", "--", "features/toy.feature:9"), "1 inconclusive"),
+        (("acceptance", "--tags", "@nothing"), "no scenario ran"),
+    ],
+)
+def test_a_red_run_exits_with_1(project: Path, arguments: tuple[str, ...], said: str) -> None:
+    status, output = call(project, *arguments)
+    assert status == 1
+    assert said in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("acceptance", "-D", "dynamo=0.0.1"), "unknown Dynamo release '0.0.1'"),
+        (("acceptance", "-D", "colour=red"), "there is no setting 'colour'"),
+        (("behave", "--", "-Dtarget=moon"), "target is 'moon'"),
+        (("acceptance", "--jobs", "0"), "'0' is not a number of scenarios"),
+        (("acceptance", "--features", "features/none.feature"), "features/none.feature"),
+        (("acceptance", "--tags", "@a and ("), "behave cannot list the scenarios"),
+    ],
+)
+def test_a_wrong_call_is_refused_in_words(project: Path, arguments: tuple[str, ...], said: str) -> None:
+    status, output = call(project, *arguments)
+    assert status == 2
+    assert said in output
+    assert "Traceback" not in output
+    assert not (project / "reports" / "summary.json").exists()
+
+
+def test_another_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    status, output = call(tmp_path, "acceptance")
+    assert status == 2
+    assert f"{tmp_path} is not the root of the checkout" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["-D", "a=1", "-Db=2", "--define=c=3", "--define", "d = 4"], {"a": "1", "b": "2", "c": "3", "d": "4"}),
+        (["-Dflag", "--tags", "x", "file.feature"], {"flag": "true"}),
+    ],
+)
+def test_definitions_are_found_among_behaves_arguments(words: list[str], found: dict[str, str]) -> None:
+    assert launcher._userdata(words) == found

@@ -1,0 +1,168 @@
+"""The node agent: processes, restarts, faults, leases, bad input. Its nodes are on loopback here, its processes shells."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import cells
+from support.clock import now
+from support.observe import process
+from support.observe.waiting import until
+from support.targets.agent import Agent, AgentError
+
+SLEEPER = ["sleep", "600"]
+
+
+@pytest.fixture(scope="module")
+def cell() -> dict[str, str]:
+    """One cell for all tests of this file."""
+    return cells.start_loopback()
+
+
+@pytest.fixture
+def agent(cell: dict[str, str]) -> Iterator[Agent]:
+    """The cell's agent, with nothing deployed before and after."""
+    agent = Agent(cell["FT_AGENT"], cell["FT_AGENT_TOKEN"])
+    yield agent
+    agent.remove_deployment()
+    assert agent.world()["processes"] == []
+
+
+@pytest.fixture
+def start(agent: Agent, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Start a process on a node of its own and wait until it is ready; returns the agent's view of it."""
+
+    def run(argv: list[str], name: str = "node-0", **spec: Any) -> dict[str, Any]:
+        agent.add_node(name)
+        agent.run(node=name, argv=argv, env={"PATH": os.environ["PATH"]}, log=str(tmp_path / f"{name}.log"), **spec)
+        until(lambda: None if view(agent, name)["ready"] else str(view(agent, name)), 10, f"{name} is ready")
+        return view(agent, name)
+
+    return run
+
+
+def view(agent: Agent, name: str = "node-0") -> dict[str, Any]:
+    return agent.processes()[name]
+
+
+def test_crash_ends_the_very_process_and_its_undo_starts_it_again(agent: Agent, start: Callable[..., dict[str, Any]]) -> None:
+    before = start(SLEEPER)
+    fault = agent.inject("crash", "node-0", 60)
+    assert (fault["state"], fault["evidence"]["exit_code"], fault["undo"]) == ("active", -9, "start again")
+    assert process.state(before["pid"], before["start_time"]) == "gone"
+    assert agent.recover(fault["id"])["state"] == "recovered"
+    after = view(agent)
+    assert after["pid"] != before["pid"]
+    assert process.state(after["pid"], after["start_time"]) == "alive"
+
+
+def test_hang_ends_by_itself_at_its_deadline(agent: Agent, start: Callable[..., dict[str, Any]]) -> None:
+    victim = start(SLEEPER)
+    fault = agent.inject("hang", "node-0", 0.3)
+    assert process.state(victim["pid"], victim["start_time"]) == "stopped"
+    until(lambda: None if process.state(victim["pid"], victim["start_time"]) == "alive" else "stopped", 5, "it goes on")
+    assert now() >= fault["deadline"]
+    until(lambda: None if agent.fault(fault["id"])["state"] == "recovered" else "not yet", 5, "the agent says so")
+
+
+def test_terminate_lets_the_process_end_as_it_likes(agent: Agent, start: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    start(["sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"])
+    log = tmp_path / "node-0.log"
+    until(lambda: None if log.read_text() else "no output", 5, "the trap is set")
+    agent.inject("terminate", "node-0", 60)
+    until(lambda: None if view(agent)["state"] == "exited" else view(agent)["state"], 5, "it has ended")
+    assert view(agent)["exit_code"] == 7
+
+
+def test_restart_brings_a_new_process(agent: Agent, start: Callable[..., dict[str, Any]]) -> None:
+    before = start(SLEEPER)
+    fault = agent.inject("restart", "node-0", 60)
+    assert fault["state"] == "recovered"
+    assert view(agent)["pid"] != before["pid"]
+    assert process.state(before["pid"], before["start_time"]) == "gone"
+
+
+def test_journal_has_the_undo_before_anything_changes(agent: Agent, start: Callable[..., dict[str, Any]], cell: dict[str, str]) -> None:
+    start(SLEEPER)
+    fault = agent.inject("hang", "node-0", 60)
+    lines = [json.loads(line) for line in (Path(cell["FT_SCRATCH"]) / "journal.jsonl").read_text().splitlines()]
+    mine = [line for line in lines if line["id"] == fault["id"]]
+    assert [line["state"] for line in mine] == ["pending", "active"]
+    assert mine[0]["undo"] == "SIGCONT"
+    assert mine[0]["history"][0]["at"] < fault["evidence"]["sent_at"]
+    agent.recover(fault["id"])
+
+
+def test_restarts_wait_longer_each_time_as_the_kubelet_does(agent: Agent, tmp_path: Path) -> None:
+    agent.add_node("node-0")
+    spec = {"env": {"PATH": os.environ["PATH"]}, "log": str(tmp_path / "log"), "restart_policy": "OnFailure"}
+    agent.run(node="node-0", argv=["sh", "-c", "exit 3"], backoff_seconds=0.1, **spec)
+    until(lambda: None if view(agent)["restarts"] >= 4 else str(view(agent)["restarts"]), 10, "four restarts")
+    waits = [change["detail"] for change in agent.history() if change["node"] == "node-0" and change["state"] == "backoff"]
+    assert waits[:4] == ["restart in 0 s", "restart in 0.1 s", "restart in 0.2 s", "restart in 0.4 s"]
+
+
+def test_on_failure_leaves_a_clean_exit_alone(agent: Agent, tmp_path: Path) -> None:
+    agent.add_node("node-0")
+    spec = {"env": {"PATH": os.environ["PATH"]}, "log": str(tmp_path / "log"), "restart_policy": "OnFailure"}
+    agent.run(node="node-0", argv=["sh", "-c", "exit 0"], **spec)
+    until(lambda: None if view(agent)["state"] == "exited" else view(agent)["state"], 5, "it has ended")
+    assert view(agent)["restarts"] == 0
+
+
+def test_what_comes_after_waits_for_readiness(agent: Agent, tmp_path: Path) -> None:
+    address = agent.add_node("server-0")
+    serve = f"import http.server as h; h.HTTPServer(('{address}', 8000), h.SimpleHTTPRequestHandler).serve_forever()"
+    spec = {"env": {"PATH": os.environ["PATH"]}, "log": str(tmp_path / "log")}
+    agent.run(node="server-0", argv=["python3", "-c", serve], ready=f"http://{address}:8000/", **spec)
+    agent.add_node("client-0")
+    agent.run(node="client-0", argv=SLEEPER, after=["server-0"], **spec)
+    until(lambda: None if view(agent, "client-0")["ready"] else "waiting", 10, "the client runs")
+    moves = [(change["node"], change["state"]) for change in agent.history()][-4:]
+    assert moves.index(("server-0", "running")) < moves.index(("client-0", "starting"))
+
+
+def test_a_program_that_is_not_there_is_named(agent: Agent, tmp_path: Path) -> None:
+    agent.add_node("node-0")
+    agent.run(node="node-0", argv=["/no/such/program"], env={"PATH": "/"}, log=str(tmp_path / "log"))
+    until(lambda: None if view(agent)["state"] == "failed" else view(agent)["state"], 5, "it has failed")
+    assert "cannot start /no/such/program" in view(agent)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "node", "lease", "status", "words"),
+    [
+        ("explode", "node-0", 60, 422, "allowed: crash, terminate, hang, restart"),
+        ("crash", "node-9", 60, 404, "known: node-0"),
+        ("crash", "node-0", 0, 422, "above 0 and at most 3600"),
+        ("crash", "node-0", 4000, 422, "above 0 and at most 3600"),
+    ],
+)
+def test_bad_faults_are_refused_in_words(
+    agent: Agent, start: Callable[..., dict[str, Any]], kind: str, node: str, lease: float, status: int, words: str
+) -> None:
+    victim = start(SLEEPER)
+    with pytest.raises(AgentError, match=words) as caught:
+        agent.inject(kind, node, lease)
+    assert caught.value.status == status
+    assert process.state(victim["pid"], victim["start_time"]) == "alive"
+
+
+def test_a_dead_process_cannot_be_broken_and_a_hung_one_not_told(agent: Agent, start: Callable[..., dict[str, Any]]) -> None:
+    start(SLEEPER)
+    agent.inject("hang", "node-0", 60)
+    with pytest.raises(AgentError, match="recover that first"):
+        agent.inject("terminate", "node-0", 60)
+    agent.inject("crash", "node-0", 60)
+    with pytest.raises(AgentError, match="nothing to hang"):
+        agent.inject("hang", "node-0", 60)
+
+
+def test_only_its_own_cell_may_talk_to_it(cell: dict[str, str]) -> None:
+    with pytest.raises(AgentError, match="token") as caught:
+        Agent(cell["FT_AGENT"], "wrong").processes()
+    assert caught.value.status == 401

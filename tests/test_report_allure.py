@@ -1,0 +1,192 @@
+"""The patch of allure-behave, on a real run of behave with every way in which a scenario can end."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.judge.verdict import Finding, Verdict
+from support.report import allure
+
+ROOT = Path(__file__).parents[1]
+
+ENVIRONMENT = """
+from support.judge.verdict import Verdict
+from support.report import allure
+
+allure.install()
+allure.install()
+
+def before_all(context):
+    context.on_cleanup_error = allure.on_cleanup_error
+
+def before_feature(context, feature):
+    if "feature_breaks" in feature.tags:
+        raise OSError("no feature today")
+
+def before_scenario(context, scenario):
+    if "before_breaks" in scenario.tags:
+        raise OSError("no scenario today")
+    if "skipped_before" in scenario.tags:
+        scenario.skip("needs a GPU")
+    if "cleanup_breaks" in scenario.tags:
+        context.add_cleanup(throw_away)
+
+def throw_away():
+    raise OSError("it sticks")
+
+def after_scenario(context, scenario):
+    if "after_breaks" in scenario.tags:
+        raise OSError("no end today")
+    for tag in scenario.tags:
+        if tag.startswith("verdict."):
+            word = tag.removeprefix("verdict.")
+            verdict = Verdict(scenario.feature.name, scenario.name, "", scenario.tags, word, 1.0, "for a reason")
+            allure.set_verdict(verdict, {"dynamo": context.config.userdata["dynamo"]})
+"""
+
+STEPS = """
+from behave import step
+
+@step("it works")
+def works(context):
+    pass
+
+@step("it fails")
+def fails(context):
+    raise AssertionError("it did not work")
+
+@step("it gives up")
+def gives_up(context):
+    context.scenario.skip("needs two GPUs")
+"""
+
+FEATURE = """
+Feature: Ends
+  @before_breaks
+  Scenario: before breaks
+    Given it works
+  @after_breaks
+  Scenario: after breaks
+    Given it works
+  @cleanup_breaks @verdict.passed
+  Scenario: cleanup breaks
+    Given it works
+  @skipped_before
+  Scenario: skipped before
+    Given it works
+  Scenario: skipped in a step
+    Given it gives up
+    Then it works
+  Scenario: after the skip
+    Given it works
+  @verdict.passed
+  Scenario: passed
+    Given it works
+  @verdict.failed
+  Scenario: failed by an invariant
+    Given it works
+  @verdict.inconclusive
+  Scenario: inconclusive
+    Given it fails
+  @verdict.known_defect
+  Scenario: known defect
+    Given it fails
+  Rule: a rule
+    Scenario: under a rule
+      Given it works
+"""
+
+BROKEN_FEATURE = """
+@feature_breaks
+Feature: Never begins
+  Scenario: never starts
+    Given it works
+"""
+
+
+def run(folder: Path, dynamo: str) -> dict[str, dict[str, Any]]:
+    """Results of the toy project by scenario name."""
+    for name, text in {
+        "environment.py": ENVIRONMENT,
+        "steps/s.py": STEPS,
+        "features/ends.feature": FEATURE,
+        "features/broken.feature": BROKEN_FEATURE,
+        "behave.ini": "[behave]\npaths = features\nshow_skipped = false\ncapture_hooks = false\n",
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    results = folder / f"results-{dynamo}"
+    command = [sys.executable, "-m", "behave", "-f", "allure_behave.formatter:AllureFormatter", "-o", str(results)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([*command, f"-Ddynamo={dynamo}"], cwd=folder, env=environment, capture_output=True)
+    found = [json.loads(file.read_text()) for file in results.glob("*-result.json")]
+    assert len(found) == 12
+    return {result["name"]: result for result in found}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return run(tmp_path_factory.mktemp("toy"), "1.6.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "said", "category"),
+    [
+        ("before breaks", "broken", "no scenario today", "suite"),
+        ("after breaks", "broken", "no end today", "suite"),
+        ("cleanup breaks", "broken", "throw_away failed in cleanup: OSError: it sticks", "suite"),
+        ("never starts", "broken", "no feature today", "suite"),
+        ("skipped before", "skipped", "needs a GPU", "skipped"),
+        ("skipped in a step", "skipped", "needs two GPUs", "skipped"),
+        ("passed", "passed", "", "passed"),
+        ("failed by an invariant", "failed", "Dynamo defect: for a reason", "dynamo"),
+        ("inconclusive", "broken", "says nothing about Dynamo): for a reason", "suite"),
+        ("known defect", "failed", "Known Dynamo defect: for a reason", "known"),
+        ("under a rule", "passed", "", "suite"),
+    ],
+)
+def test_every_end_is_reported(
+    results: dict[str, dict[str, Any]], name: str, status: str, said: str, category: str
+) -> None:
+    result = results[name]
+    assert result["status"] == status
+    assert said in (result.get("statusDetails") or {}).get("message", "")
+    labels = {label["name"]: label["value"] for label in result["labels"]}
+    assert labels["category"] == category
+    assert labels["location"].startswith("features/")
+
+
+def test_steps_of_a_skipped_scenario_do_not_leak_into_the_next_one(results: dict[str, dict[str, Any]]) -> None:
+    assert [step["name"] for step in results["after the skip"]["steps"]] == ["Given it works"]
+
+
+def test_only_a_known_defect_is_marked_as_known(results: dict[str, dict[str, Any]]) -> None:
+    known = [name for name, result in results.items() if (result.get("statusDetails") or {}).get("known")]
+    assert known == ["known defect"]
+
+
+def test_another_release_has_a_history_of_its_own(results: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    other = run(tmp_path, "1.4.2")
+    assert other["passed"]["historyId"] != results["passed"]["historyId"]
+    assert other["passed"]["testCaseId"] == results["passed"]["testCaseId"]
+    assert {"name": "dynamo", "value": "1.4.2"} in other["passed"]["parameters"]
+
+
+def test_another_version_of_allure_behave_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allure, "version", lambda package: "3.0.0")
+    with pytest.raises(RuntimeError, match=r"allure-behave 3\.0\.0 is installed"):
+        allure.install()
+
+
+def test_a_synthetic_result_says_what_the_verdict_says() -> None:
+    finding = Finding("step-error", "x", "killed", blame="suite")
+    verdict = Verdict("F", "s", "features/f.feature:3", ["smoke"], "inconclusive", 2.0, "killed", [finding])
+    result = allure.synthetic(verdict, {"dynamo": "1.6.1"})
+    assert (result.status, result.stop - result.start) == ("broken", 2000)
+    assert result.statusDetails.message == "Suite or surroundings (says nothing about Dynamo): killed"
+    assert "[step-error] x: killed" in result.statusDetails.trace

@@ -1,0 +1,279 @@
+"""What is published of a run: attachments, story, picture, summary, console; with no Node.js."""
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from allure_commons.logger import AllureFileLogger
+
+from support import binaries
+from support.events import EventLog
+from support.judge.verdict import Finding, Verdict
+from support.report import allure, console, publish, runs, story, timeline
+from support.requests.ledger import Chunk, Ledger
+from support.settings import Settings
+
+WHY = Finding("sentence", "Then it ends", "37 of 200 tokens, no finish_reason")
+
+
+def verdict(word: str = "passed", line: int = 12, **fields: Any) -> Verdict:
+    return Verdict("Migration", f"scenario {line}", f"features/m.feature:{line}", ["smoke"], word, 1.5, **fields)
+
+
+def fill(folder: Path, requests: int = 2, faults: int = 1, pause: float = 0.5) -> None:
+    """A scenario's folder as a world leaves it: a crash in mid-answer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ledger, events = Ledger(), EventLog(folder / "events.jsonl")
+    for node in ("frontend-0", "vllm-worker-0"):
+        events.add("state", node, "running: pid 7", at=99.0)
+    for number in range(faults):
+        events.add("fault", "vllm-worker-0", f"crash <number> {number}", at=100.4)
+        events.add("proof", "vllm-worker-0", f"pid {number} is gone", at=100.5)
+    events.add("state", "vllm-worker-0", "dead: SIGKILL", at=100.45)
+    for _ in range(requests):
+        entry = ledger.open(api="completions", stream=True, model="m", prompt="a b", max_tokens=20, sent_at=100.0)
+        for number in range(20):
+            at = 100.1 + number / 100 + (pause if number > 10 else 0)
+            entry.chunks.append(Chunk(at, "token", 0, [f"w{number}"], completion_id="cmpl-1"))
+        entry.chunks += [Chunk(at, "finish", 0, finish_reason="length"), Chunk(at, "done")]
+        entry.status_code, entry.end, entry.ended_at = 200, "complete", at
+    ledger.write(folder / "ledger.jsonl")
+    (folder / "topology.json").write_text(json.dumps({"nodes": [{"name": "frontend-0"}, {"name": "vllm-worker-0"}]}))
+    (folder / "logs").mkdir(exist_ok=True)
+    (folder / "logs" / "frontend-0.log").write_text("".join(f"\x1b[31mline {number}\x1b[0m\n" for number in range(500)))
+    for when, count in (("before", 1), ("after", 4)):
+        (folder / "metrics" / when).mkdir(parents=True, exist_ok=True)
+        text = (
+            f'# TYPE n counter\nn_total{{api="chat"}} {count}\nsame_total 5\nzero_total 0\nh_bucket{{le="1"}} {count}\n'
+        )
+        (folder / "metrics" / when / "frontend-0.txt").write_text(text)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = runs.create(tmp_path / "reports")
+    about = {"dynamo": "1.6.1", "target": "local", "started": "now", "argv": [], "versions": {"etcd": "3.5.1"}}
+    runs.write_json(folder / "run.json", about)
+    return folder
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    def missing(settings: Settings) -> Path:
+        raise FileNotFoundError("Node.js is not here")
+
+    monkeypatch.setattr(binaries, "node", missing)
+    return Settings()
+
+
+def results(reports: Path) -> dict[str, dict[str, Any]]:
+    found = [json.loads(file.read_text()) for file in (reports / "allure-results").glob("*-result.json")]
+    return {result["name"]: result for result in found}
+
+
+def test_a_run_is_published(run: Path, settings: Settings) -> None:
+    reports = run.parents[1]
+    for each in (verdict(), verdict("failed", 20, reason="cut off", findings=[WHY])):
+        fill(runs.scenario_folder(run, each.location))
+        publish.write_verdict(run, each)
+    verdicts = publish.collect(run)
+    assert [each.location for each in verdicts] == ["features/m.feature:12", "features/m.feature:20"]
+
+    assert publish.publish(run, reports, verdicts, settings) == ["no HTML report: Node.js is not here"]
+
+    summary = json.loads((reports / "summary.json").read_text())
+    assert summary["verdicts"] == {"passed": 1, "failed": 1, "inconclusive": 0, "known_defect": 0, "skipped": 0}
+    assert summary["scenarios"][1] == {
+        "feature": "Migration",
+        "name": "scenario 20",
+        "tags": ["smoke"],
+        "verdict": "failed",
+        "seconds": 1.5,
+        "reason": "cut off",
+    }
+    failed = results(reports)["scenario 20"]
+    assert failed["status"] == "failed"
+    names = [attachment["name"] for attachment in failed["attachments"]]
+    assert names == [
+        "Timeline",
+        "Requests",
+        "Request ledger (JSON lines)",
+        "Faults, proofs and states (JSON lines)",
+        "Metrics before and after",
+        "Log of frontend-0, last 150 lines",
+    ]
+    assert all((reports / "allure-results" / attachment["source"]).exists() for attachment in failed["attachments"])
+    assert "etcd=3.5.1" in (reports / "allure-results" / "environment.properties").read_text()
+
+
+def test_publishing_again_replaces_what_was_attached(run: Path, settings: Settings) -> None:
+    fill(runs.scenario_folder(run, verdict().location))
+    for _ in range(2):
+        publish.publish(run, run.parents[1], [verdict()], settings)
+    assert len(results(run.parents[1])["scenario 12"]["attachments"]) == 6
+    assert len(list((run.parents[1] / "allure-results").glob("published-*"))) == 6
+
+
+def test_a_report_of_another_run_does_not_stay(run: Path, settings: Settings) -> None:
+    page = run.parents[1] / "allure-report" / "index.html"
+    page.parent.mkdir()
+    page.write_text("old")
+    publish.publish(run, run.parents[1], [verdict()], settings)
+    assert not page.exists()
+
+
+def test_a_verdict_changed_after_the_result_was_written_is_shown(run: Path, settings: Settings) -> None:
+    logger = AllureFileLogger(run / "allure-results")
+    logger.report_result(allure.synthetic(verdict(), {}))
+    publish.publish(run, run.parents[1], [verdict("inconclusive", reason="it hung", findings=[])], settings)
+    result = results(run.parents[1])["scenario 12"]
+    assert result["status"] == "broken"
+    assert result["statusDetails"]["message"].endswith("says nothing about Dynamo): it hung")
+    assert {"name": "category", "value": "suite"} in result["labels"]
+
+
+def test_a_result_without_a_verdict_becomes_inconclusive(run: Path) -> None:
+    AllureFileLogger(run / "allure-results").report_result(allure.synthetic(verdict("inconclusive", reason="hook"), {}))
+    [found] = publish.collect(run)
+    assert (found.verdict, found.location) == ("inconclusive", "features/m.feature:12")
+    assert publish.said(run, found.location) == "Suite or surroundings (says nothing about Dynamo): hook"
+    assert publish.collect(run) == [found]
+
+
+def test_the_ledger_is_attached_without_empty_words(tmp_path: Path) -> None:
+    fill(tmp_path, requests=1)
+    [line] = publish._compact(tmp_path / "ledger.jsonl").decode().splitlines()
+    entry = json.loads(line)
+    assert len(entry["chunks"]) == 22
+    assert entry["chunks"][0]["completion_id"] == "cmpl-1"
+    assert set(entry["chunks"][1]) == {"at", "kind", "index", "tokens"}
+    assert "exception" not in entry
+
+
+def test_a_long_ledger_loses_its_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "LEDGER_BYTES", 1000)
+    fill(tmp_path)
+    text = publish._compact(tmp_path / "ledger.jsonl").decode()
+    assert len(text) < 1200
+    assert "bytes left out; ledger.jsonl in the run's folder has them" in text
+
+
+def test_the_story_tells_what_broke_and_what_users_felt(tmp_path: Path) -> None:
+    fill(tmp_path)
+    told = story.story(tmp_path, verdict("failed", reason="cut <off>", findings=[WHY]))
+    assert "<b>Verdict: Dynamo defect.</b> cut &lt;off&gt;" in told
+    assert "fault: crash &lt;number&gt; 0 (+0.40 s from the first request)" in told
+    assert "request 2: complete, 20 of 20 tokens" in told
+    assert "longest pause between two tokens: 0.51 s" in told
+    assert "data:image" not in told
+    timeline.draw(tmp_path)
+    assert "data:image/svg+xml;base64," in story.story(tmp_path, verdict())
+
+
+def test_the_story_of_many_requests_gives_sums(tmp_path: Path) -> None:
+    fill(tmp_path, requests=30, faults=20)
+    told = story.story(tmp_path, verdict())
+    assert "30 requests: 30 complete" in told
+    assert "and 28 more" in told
+    assert "request 2" not in told
+
+
+def test_the_story_of_nothing(tmp_path: Path) -> None:
+    told = story.story(tmp_path, verdict("skipped", reason="needs a GPU"))
+    assert "no fault was injected" in told
+    assert "no request was sent" in told
+    assert story.requests_table(tmp_path) == story.metrics_table(tmp_path) == ""
+
+
+def test_the_metrics_table_shows_what_changed(tmp_path: Path) -> None:
+    fill(tmp_path)
+    lines = story.metrics_table(tmp_path).splitlines()
+    assert lines[2].split() == ["1", "4", "n_total{api=chat}"]
+    assert lines[-1] == "same_total 5"
+    assert not [line for line in lines if "bucket" in line or "zero" in line]
+
+
+def texts(picture: Path) -> list[str]:
+    return [element.text or "" for element in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_the_timeline_shows_requests_faults_and_nodes(tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / "verdict.json").write_text(json.dumps(verdict("failed").as_dict()))
+    picture = timeline.draw(tmp_path)
+    assert picture
+    told = texts(picture)
+    assert told[0] == "scenario 12: FAILED"
+    assert "fault at 0.40 s: crash <number> 0" in told
+    assert "proof at 0.50 s: pid 0 is gone" in told
+    assert "request 1: complete, 20 of 20" in told
+    assert "pause 0.51 s in request 1" in told
+    assert "vllm-worker-0" in told
+
+
+def test_a_crowded_timeline_stays_readable(tmp_path: Path) -> None:
+    fill(tmp_path, requests=40, faults=30, pause=0)
+    picture = timeline.draw(tmp_path)
+    assert picture
+    told = texts(picture)
+    assert "40 complete" in told
+    assert sum(text.startswith(("fault", "proof", "and 53 more")) for text in told) == timeline.WORDED
+    assert not [text for text in told if text.startswith("pause")]
+
+
+def test_no_timeline_without_anything_to_draw(tmp_path: Path) -> None:
+    assert timeline.draw(tmp_path) is None
+    EventLog(tmp_path / "events.jsonl").add("note", "", "hello", at=5.0)
+    assert timeline.draw(tmp_path) == tmp_path / "timeline.svg"
+
+
+def test_the_console_table_says_it_in_ten_seconds() -> None:
+    verdicts = [verdict(), verdict("failed", 20, reason="cut off"), verdict("skipped", 30, reason="needs a GPU")]
+    lines = console.table(verdicts, "Dynamo 1.6.1 on target local", 12.3, ["1 failed"]).splitlines()
+    assert lines[1] == "Dynamo 1.6.1 on target local: 3 scenarios in 12 s"
+    assert lines[3].split() == ["Migration", "1", "1", "-", "-", "1"]
+    assert lines[-1] == "RED (exit status 1): 1 failed"
+    assert lines[-5:-2] == [
+        "FAILED          1.5 s  Migration: scenario 20",
+        "                       Dynamo defect: cut off",
+        "                       features/m.feature:20",
+    ]
+    assert console.table([verdict()], "x", 1, []).endswith("GREEN (exit status 0)")
+
+
+def test_the_tag_that_reports_home_is_taken_out() -> None:
+    tag = '<script async src="https://www.googletagmanager.com/gtag/js?id=G-1"></script>\n<script>\n gtag()\n</script>'
+    assert publish.without_analytics(f"<a>{tag}<b><script>stays</script>") == "<a><b><script>stays</script>"
+
+
+def test_the_newest_runs_are_kept(tmp_path: Path) -> None:
+    for day in range(12):
+        (tmp_path / "runs" / f"202501{day + 10}-000000-999999{day}").mkdir(parents=True)
+    running = tmp_path / "runs" / "20240101-000000-1"
+    running.mkdir()
+    created = runs.create(tmp_path)
+    kept = runs.history(tmp_path)
+    assert created in kept
+    assert running in kept
+    assert len(kept) == runs.KEEP + 1
+    assert not (tmp_path / "runs" / "20250110-000000-9999990").exists()
+
+
+def test_logs_go_where_they_are_wanted(tmp_path: Path) -> None:
+    run = runs.create(tmp_path / "reports", tmp_path / "logs")
+    (run / "scenarios" / "x").mkdir()
+    assert (tmp_path / "logs" / run.name / "x").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("location", "name"),
+    [
+        ("features/migration.feature:12", "migration-12"),
+        ("features/deep/a b.feature:3", "deep-a-b-3"),
+        ("x.feature:1", "x-1"),
+    ],
+)
+def test_a_scenario_folder_is_named_after_its_place(location: str, name: str) -> None:
+    assert runs.slug(location) == name

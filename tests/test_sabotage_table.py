@@ -1,0 +1,24 @@
+"""Each scenario has a sabotage that turns it red, and each row of the table is about a scenario; `make sabotage` runs them."""
+
+from agents import sabotage_injector, sabotage_proxy
+from support.settings import ROOT
+from tests.sabotage import scenarios, table
+
+
+def test_every_scenario_has_a_sabotage() -> None:
+    names = [scenario.name for scenario in scenarios()]
+    assert len(names) >= 50
+    assert [name for name in names if not any(row.matches(name) for row in table())] == []
+
+
+def test_every_row_is_about_a_scenario() -> None:
+    names = [scenario.name for scenario in scenarios()]
+    assert [row.scenario for row in table() if not any(row.matches(name) for name in names)] == []
+
+
+def test_every_kind_of_sabotage_is_used_and_known() -> None:
+    used = {row.sabotage for row in table() if row.sabotage and not row.sabotage.startswith("migration-limit=")}
+    known = {f"proxy={kind}" for kind in sabotage_proxy.KINDS} | {f"injector={kind}" for kind in sabotage_injector.KINDS}
+    engine = (ROOT / "agents" / "ruler.py").read_text()  # it can be imported in Dynamo's environment only
+    assert {each for each in used if not each.startswith("ruler=")} == known
+    assert all(f'"{each.removeprefix("ruler=")}"' in engine for each in used if each.startswith("ruler="))
