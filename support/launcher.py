@@ -224,18 +224,21 @@ def enumerate_scenarios(root: Path, features: Sequence[str], tags: Sequence[str]
     """
     with tempfile.TemporaryDirectory() as scratch:
         listing = Path(scratch, "scenarios.json")
-        options = ["--dry-run", "--no-summary", "--no-snippets", "--color=off", "-f", "json", "-o", str(listing)]
+        options = ["--dry-run", "--no-snippets", "--color=off", "-f", "json", "-o", str(listing)]
         selection = [f"--tags={tag}" for tag in tags]
         command = [sys.executable, "-m", "behave", *options, *selection, *features]
         done = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if done.returncode or not listing.exists():
-            raise RuntimeError(f"behave cannot list the scenarios:\n{done.stdout}{done.stderr}".rstrip())
-        text = listing.read_text(encoding="utf-8").strip()
-    content = json.loads(text) if text else []
+        text = listing.read_text(encoding="utf-8").strip() if listing.exists() else ""
+    features_found = json.loads(text) if text else []
+    elements = [(feature, element) for feature in features_found for element in feature.get("elements", [])]
+    steps = [step for _, element in elements for step in element["steps"]]
+    if undefined := [f"{step['location']} {step['name']}" for step in steps if "match" not in step]:
+        raise RuntimeError("\n  ".join(["behave knows no step for these sentences:", *undefined]))
+    if done.returncode:
+        raise RuntimeError(f"behave cannot list the scenarios:\n{done.stdout}{done.stderr}".rstrip())
     return [
         Scenario(feature["name"], element["name"], element["location"], (*feature["tags"], *element["tags"]))
-        for feature in content
-        for element in feature.get("elements", [])
+        for feature, element in elements
         if element["type"] == "scenario"
     ]
 
@@ -275,6 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = options.arguments if options.mode == "behave" else [f"-D{define}" for define in options.defines]
         userdata = _userdata(given)
         settings = Settings.load(userdata)
+        cells.command([], settings.cells)  # refuses what this machine cannot do, before anything is made
         defines = [f"-D{name}={value}" for name, value in userdata.items()]
         jobs = options.jobs or settings.jobs if options.mode == "acceptance" else 1
         if options.mode == "acceptance":

@@ -6,7 +6,6 @@ Usage: ``python -m tests.reproduce DEFECT RELEASE[,RELEASE...] NAME [--times 5] 
 
 import argparse
 import gzip
-import shutil
 import tempfile
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -32,19 +31,18 @@ def main() -> None:
 
     def one(which: tuple[str, int]) -> tuple[tuple[str, int], list[tuple[Verdict, Path]]]:
         release, time = which
-        folder = Path(tempfile.mkdtemp(prefix="reproduce-")) / "run"
+        folder = Path(scratch) / f"{release}-{time}"
         verdicts = run(folder, *selection, "-D", f"dynamo={release}")
         files = sorted(folder.glob("scenarios/*/verdict.json"))
         return which, [(verdict, file.parent) for verdict, file in zip(verdicts, files, strict=True)]
 
     seen: dict[tuple[str, str], list[str]] = defaultdict(list)
-    with ThreadPoolExecutor(options.jobs) as pool:
+    with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch, ThreadPoolExecutor(options.jobs) as pool:
         for (release, time), results in pool.map(one, runs):
             for verdict, folder in results:
                 seen[release, verdict.name].append(f"{verdict.verdict}: {verdict.reason}")
                 if verdict.verdict in ("failed", "known_defect"):
                     keep(folder / "ledger.jsonl", kept / f"{release}-{folder.name}-{time}.ledger.jsonl.gz")
-                shutil.rmtree(folder.parent.parent.parent, ignore_errors=True)
     for (release, name), reasons in sorted(seen.items()):
         shown = sum(reason.startswith(("failed", "known_defect")) for reason in reasons)
         print(f"{release}  {shown}/{len(reasons)}  {name}")

@@ -34,14 +34,19 @@ _OWN = "published-"
 
 
 def collect(run: Path) -> list[Verdict]:
-    """All verdicts of a run, by location; a scenario with a result but no verdict (a hook failed) gets one here."""
+    """All verdicts of a run, by location.
+
+    A scenario whose result tells of a failed hook or cleanup, which came before or after the verdict, is inconclusive.
+    """
     verdicts = {}
     for file in (run / "scenarios").glob("*/verdict.json"):
         verdict = read_verdict(file)
         verdicts[verdict.location] = verdict
     for result in map(_read, _results(run)):
         location = _label(result, "location")
-        if location and location not in verdicts:
+        verdict_so_far = verdicts[location].verdict if location in verdicts else ""
+        belied = result["status"] == "broken" and verdict_so_far in ("passed", "skipped", "known_defect")
+        if location and (belied or not verdict_so_far):
             verdicts[location] = verdict = _verdict_of(result, location)
             write_verdict(run, verdict)
     return sorted(verdicts.values(), key=_by_location)

@@ -236,7 +236,14 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _text(
-    x: float, y: float, words: str, colour: str = "#222222", *, size: int = 12, weight: str = "normal", anchor: str = "start"
+    x: float,
+    y: float,
+    words: str,
+    colour: str = "#222222",
+    *,
+    size: int = 12,
+    weight: str = "normal",
+    anchor: str = "start",
 ) -> str:
     style = f'fill="{colour}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}"'
     halo = 'stroke="white" stroke-width="3" paint-order="stroke"'
