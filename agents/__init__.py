@@ -1,1 +1,3 @@
-"""Programs that run and break things: the cell's first process, the node agent, the ruler engine. They never import support."""
+"""Programs that run and break things: the cell's first process, the node agent, the ruler engine. They never import
+support.
+"""

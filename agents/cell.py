@@ -3,7 +3,8 @@
 Usage: ``python -m agents.cell --world namespaces|loopback -- COMMAND [ARG...]``
 
 With ``namespaces`` it expects to be PID 1 of fresh PID, mount and network namespaces (``support.cells`` makes them with
-unshare); its end is then the kernel's signal to end every process and namespace of the cell. With ``loopback`` there are no
+unshare); its end is then the kernel's signal to end every process and namespace of the cell. With ``loopback`` there
+are no
 namespaces: every process is tied to its parent's life instead (PR_SET_PDEATHSIG).
 
 The command finds in its environment ``FT_CELL`` (``namespaces`` or ``loopback``), ``FT_AGENT`` (URL of the node agent),
@@ -74,8 +75,9 @@ def main() -> int:
             preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads here
         )
     command = subprocess.Popen(options.command, env=environment, preexec_fn=die_with_parent)  # noqa: PLW1509
+    # Whoever ends the run signals the whole process group, the command included; passed on, it would arrive twice.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: command.send_signal(received))
+        signal.signal(number, lambda *_: None)
     status = _wait_for(command)
     if options.world == "loopback":
         for pid in children_of(os.getpid()):

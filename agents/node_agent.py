@@ -1,21 +1,22 @@
 """The node agent: a small kubelet for one cell. It alone starts, stops, restarts and signals what runs on the nodes.
 
-Usage: ``python -m agents.node_agent --listen-fd N`` (started by :mod:`agents.cell`, which hands over the listening socket).
+Usage: ``python -m agents.node_agent --listen-fd N`` (started by :mod:`agents.cell`, which hands over the listening
+socket).
 
 HTTP API, JSON in and out, bearer token ``FT_AGENT_TOKEN``; errors are problem+json (``title``, ``status``, ``detail``):
 
-====================================  =====================================================================================
-``POST /v1/nodes``                    ``{"name"}``: make a node, returns its ``address``
-``POST /v1/processes``                start a process on a node, see :class:`Spec`; returns :meth:`Process.view`
-``GET /v1/processes``                 all processes with state, pid, start time, exit code, restarts
-``POST /v1/processes/{node}/start``   start a stopped process again with the spec that it had
-``POST /v1/faults``                   ``{"type": crash|terminate|hang|restart, "node", "lease_seconds"}``; returns :meth:`Fault.view`
-``GET /v1/faults``, ``/v1/faults/ID`` faults with state, evidence and history
-``POST /v1/faults/{id}/recover``      undo it now
-``GET /v1/history``                   every change of state since the cell began, on CLOCK_MONOTONIC
-``GET /v1/world``                     processes, network namespaces and links that the kernel knows in this cell
-``DELETE /v1/deployment``             end all processes, remove all nodes; returns when the kernel says that they are gone
-====================================  =====================================================================================
+==================================  ==================================================================================
+``POST /v1/nodes``                  ``{"name"}``: make a node, returns its ``address``
+``POST /v1/processes``              start a process on a node, see :class:`Spec`; returns :meth:`Process.view`
+``GET /v1/processes``               all processes with state, pid, start time, exit code, restarts
+``POST /v1/processes/NODE/start``   start a stopped process again with the spec that it had
+``POST /v1/faults``                 ``{"type", "node", "lease_seconds"}`` with a type of :data:`FAULT_TYPES`
+``GET /v1/faults[/ID]``             faults with state, evidence and history, see :class:`Fault`
+``POST /v1/faults/ID/recover``      undo it now
+``GET /v1/history``                 every change of state since the cell began, on CLOCK_MONOTONIC
+``GET /v1/world``                   processes, network namespaces and links that the kernel knows in this cell
+``DELETE /v1/deployment``           end all processes, remove all nodes; answers when the kernel says they are gone
+==================================  ==================================================================================
 """
 
 import argparse
@@ -42,8 +43,8 @@ from agents.kernel import children_of, die_with_parent, enter_network_namespace,
 FAULT_TYPES = ("crash", "terminate", "hang", "restart")
 RESTART_POLICIES = ("Never", "OnFailure", "Always")
 DEFAULT_LEASE_SECONDS, LONGEST_LEASE_SECONDS = 300.0, 3600.0
-# The kubelet's crash-loop back-off: the first restart at once, then 10 s, doubled up to 300 s, forgotten after 10 minutes
-# of running (kubernetes.io, "Pod Lifecycle", restartPolicy).
+# The kubelet's crash-loop back-off: the first restart at once, then 10 s, doubled up to 300 s, forgotten after 10
+# minutes of running (kubernetes.io, "Pod Lifecycle", restartPolicy).
 BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, BACKOFF_RESET_SECONDS = 10.0, 300.0, 600.0
 READINESS_PERIOD_SECONDS = 0.02
 
@@ -140,8 +141,8 @@ class Process:
 class Fault:
     """One deliberate damage to a process.
 
-    ``state``: pending, active, recovering, recovered or failed. ``deadline`` is on CLOCK_MONOTONIC. ``evidence`` is what the
-    agent did and saw; it proves nothing by itself, observers look at the victim.
+    ``state``: pending, active, recovering, recovered or failed. ``deadline`` is on CLOCK_MONOTONIC. ``evidence`` is
+    what the agent did and saw; it proves nothing by itself, observers look at the victim.
     """
 
     id: str
@@ -170,9 +171,7 @@ class Network:
         self.files: dict[str, int] = {}
         self._numbers = itertools.count(10)
         # Runs side by side on one loopback keep out of each other's way by a random /24 of 127/8.
-        self._prefix = (
-            self.PREFIX if namespaces else f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}."
-        )
+        self._prefix = self.PREFIX if namespaces else f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}."
 
     def add(self, name: str) -> str:
         """Make the node ``name``; returns its IPv4 address."""
@@ -400,8 +399,8 @@ class NodeAgent:
         """Do the damage; returns when it is done, with the raw evidence.
 
         Raises:
-            Problem: 422 for a type or lease that is not allowed, 404 for an unknown node, 409 when the process does not run
-                or is already under a fault that this one contradicts.
+            Problem: 422 for a type or lease that is not allowed, 404 for an unknown node, 409 when the process does
+                not run or is already under a fault that this one contradicts.
         """
         kind, node = body.get("type"), str(body.get("node", ""))
         if kind not in FAULT_TYPES:
@@ -416,7 +415,9 @@ class NodeAgent:
         hung = [each for each in self._active(node) if each.type == "hang"]
         if hung and kind in ("hang", "terminate", "restart"):
             # A stopped process does not act on SIGTERM; only SIGKILL reaches it.
-            raise Problem(409, "Conflicting fault", f"{node!r} is already hung by fault {hung[0].id}; recover that first")
+            raise Problem(
+                409, "Conflicting fault", f"{node!r} is already hung by fault {hung[0].id}; recover that first"
+            )
         undo = {"crash": "start again", "terminate": "start again", "hang": "SIGCONT", "restart": "none"}[kind]
         fault = Fault(f"f-{secrets.token_hex(4)}", kind, node, time.monotonic() + lease, lease, undo)
         self.faults[fault.id] = fault
@@ -447,7 +448,9 @@ class NodeAgent:
                 self._finish(each, note="the hung process was crashed")
         sent = self._signal(process, signal.SIGKILL)
         await process.ended.wait()
-        self._move(fault, "active", signal="SIGKILL", sent_at=sent, gone_at=time.monotonic(), exit_code=process.exit_code)
+        self._move(
+            fault, "active", signal="SIGKILL", sent_at=sent, gone_at=time.monotonic(), exit_code=process.exit_code
+        )
 
     async def _terminate(self, fault: Fault, process: Process) -> None:
         self._move(fault, "active", signal="SIGTERM", sent_at=self._signal(process, signal.SIGTERM))
@@ -517,7 +520,8 @@ class NodeAgent:
         self._leases.clear()
         for task in list(self._tasks):
             task.cancel()
-        # The newest first: what is started last leans on what was started before, and would fill its log with complaints.
+        # The newest first: what is started last leans on what was started before, and would fill its log with
+        # complaints.
         pids = sorted(children_of(os.getpid()), reverse=True)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -538,7 +542,9 @@ class NodeAgent:
 
 
 @web.middleware
-async def guard(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+async def guard(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
     """Check the token and turn :class:`Problem` into problem+json."""
     expected = f"Bearer {os.environ['FT_AGENT_TOKEN']}"
     if not hmac.compare_digest(request.headers.get("Authorization", ""), expected):
@@ -621,7 +627,8 @@ async def serve(listener: socket.socket, kind: type[NodeAgent] = NodeAgent) -> N
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is for the runner, which then takes the deployment down
+    # Ctrl-C is for the runner, which then takes the deployment down.
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
     await stop.wait()
     await agent.remove_deployment()
     await runner.cleanup()

@@ -1,7 +1,9 @@
 """A deliberately bad neighbour between clients and a real frontend: the suite's proof that its scenarios can fail.
 
-Usage: ``python -m agents.sabotage_proxy --listen HOST:PORT --upstream URL --kind KIND``. It passes everything on unharmed but for
-the one thing that its kind spoils, see :data:`KINDS`. Started by the local target under ``FT_SABOTAGE=proxy=KIND``, never otherwise.
+Usage: ``python -m agents.sabotage_proxy --listen HOST:PORT --upstream URL --kind KIND``. It passes everything on
+unharmed but for
+the one thing that its kind spoils, see :data:`KINDS`. Started by the local target under ``FT_SABOTAGE=proxy=KIND``,
+never otherwise.
 """
 
 import argparse
@@ -44,13 +46,17 @@ class Proxy:
         async with aiohttp.ClientSession() as session:
             if request.method == "GET":
                 async with session.get(self.upstream + request.path_qs) as answer:
-                    return web.Response(body=await answer.read(), status=answer.status, content_type=answer.content_type)
+                    return web.Response(
+                        body=await answer.read(), status=answer.status, content_type=answer.content_type
+                    )
             number = next(self.requests)
             if self.kind == "refuses-later" and number > 1:
                 return web.json_response({"message": "refused by sabotage", "code": 503}, status=503)
             if self.kind == "cancels-another":
                 self._in_background(self._send_and_leave(request.path, body))
-            async with session.post(self.upstream + request.path, data=body, headers={"Content-Type": "application/json"}) as answer:
+            async with session.post(
+                self.upstream + request.path, data=body, headers={"Content-Type": "application/json"}
+            ) as answer:
                 if answer.content_type == "text/event-stream":
                     return await self._stream(request, answer)
                 content = self._spoil_body(await answer.json())
@@ -111,7 +117,10 @@ class Proxy:
                 choice.pop("finish_reason", None)
         if self.kind == "overcharges" and content.get("usage"):
             content["usage"]["prompt_tokens"] += 1
-        if self.kind in ("drops-token", "truncates") and content.get("object") in ("text_completion", "chat.completion"):
+        if self.kind in ("drops-token", "truncates") and content.get("object") in (
+            "text_completion",
+            "chat.completion",
+        ):
             for choice in content["choices"]:
                 if choice.get("finish_reason") and _text({"choices": [choice]}):
                     _cut(choice)

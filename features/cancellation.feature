@@ -53,6 +53,7 @@ Feature: A client gives up and its request costs nothing any more
     And a client is waiting for the first token of a <mode> <api> answer of 500 tokens
       | setting      | value |
       | prompt words | 6000  |
+    And a worker has been reading its prompt for 1 second
     When the client closes the connection
     Then within 2 seconds no worker has a request in flight
 
@@ -111,7 +112,7 @@ Feature: A client gives up and its request costs nothing any more
     And a client is waiting for the first token of a streamed completions answer of 500 tokens
       | setting      | value |
       | prompt words | 6000  |
-    And the prefill worker has the request
+    And the prefill worker has been reading its prompt for 1 second
     When the client closes the connection
     Then within 2 seconds no worker has a request in flight
 

@@ -17,7 +17,9 @@ def deploy(context, **shape):
 
 @given("a Dynamo deployment with {count:Count} {engine:Engine} {noun:Noun}")
 def given_aggregated(context, count, engine, noun):
-    """Each worker answers requests from first to last token. The table below may set the SHAPE_OPTIONS of support/words.py."""
+    """Each worker answers requests from first to last token. The table below may set the SHAPE_OPTIONS of
+    support/words.py.
+    """
     deploy(context, engine=engine, workers=count)
 
 
@@ -27,7 +29,9 @@ def given_over_plane(context, count, engine, noun, plane):
     deploy(context, engine=engine, workers=count, request_plane=plane)
 
 
-@given("a disaggregated Dynamo deployment with {prefill:Count} prefill and {decode:Count} decode {engine:Engine} workers")
+@given(
+    "a disaggregated Dynamo deployment with {prefill:Count} prefill and {decode:Count} decode {engine:Engine} workers"
+)
 def given_disaggregated(context, prefill, decode, engine):
     """Prefill workers read the prompt, decode workers write the answer."""
     deploy(context, engine=engine, prefill_workers=prefill, workers=decode)
@@ -43,4 +47,8 @@ def when_worker_joins(context):
 def then_lists(context, timeout, count, noun):
     """Workers as the frontend's health page lists them."""
     world = context.world
-    until(lambda: None if world.listed_workers() == count else f"{world.listed_workers()} listed", timeout, f"{count} listed")
+    until(
+        lambda: None if world.listed_workers() == count else f"{world.listed_workers()} listed",
+        timeout,
+        f"{count} listed",
+    )

@@ -3,10 +3,16 @@
 from behave import given, then
 
 
-@given("the {role:Role} worker has the request")
-def given_role_has_it(context, role):
-    """As that worker's own count of requests in flight says."""
-    context.world.serving_worker(role)
+@given("a worker has been reading its prompt for {time:Time}")
+def given_reading(context, time):
+    """As the worker's own count of requests in flight says; the client has nothing yet."""
+    context.world.see_reading(time)
+
+
+@given("the {role:Role} worker has been reading its prompt for {time:Time}")
+def given_role_reading(context, role, time):
+    """The same in a disaggregated deployment."""
+    context.world.see_reading(time, role)
 
 
 @then("within {timeout:Time} no worker has a request in flight")

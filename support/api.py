@@ -1,4 +1,5 @@
-"""The building blocks by the names that users of Dynamo's own tests know, for those who write Python instead of sentences.
+"""The building blocks by the names that users of Dynamo's own tests know, for those who write Python instead of
+sentences.
 
 ::
 
@@ -11,8 +12,8 @@
     answer = request.join()
     print(answer.status_code, len(answer.tokens), judge())
 
-``python -m support.cells my_script.py`` gives the script a cell as behave has one; started plainly it makes its nodes on loopback
-addresses. Either way everything ends with the script.
+``python -m support.cells my_script.py`` gives the script a cell as behave has one; started plainly it makes its nodes
+on loopback addresses. Either way everything ends with the script.
 """
 
 import atexit
@@ -39,7 +40,8 @@ def start_deployment(folder: Path | None = None, **shape: Any) -> Deployment:
 
     Args:
         folder: where logs, ledger and metrics go; a new one below ``reports/python`` if None.
-        shape: fields of :class:`support.targets.base.Shape`, such as ``engine="vllm"``, ``workers=2``, ``migration_limit=3``.
+        shape: fields of :class:`support.targets.base.Shape`, such as ``engine="vllm"``, ``workers=2``,
+        ``migration_limit=3``.
 
     Raises:
         RuntimeError: this program has a deployment already; :func:`judge` ends it.
@@ -72,7 +74,8 @@ def world() -> World:
 
 
 def spawn_long_request(max_tokens: int = 1000, **options: Any) -> Pending:
-    """Send a streamed request and come back at once; ``join()`` gives an answer with ``status_code``, ``tokens`` and ``entry``.
+    """Send a streamed request and come back at once; ``join()`` gives an answer with ``status_code``, ``tokens`` and
+    ``entry``.
 
     Args:
         max_tokens: how many tokens to ask for.

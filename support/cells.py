@@ -54,7 +54,9 @@ def start_loopback() -> dict[str, str]:
     Returns:
         The environment variables by which the cell's node agent is found.
     """
-    tell = 'echo "$FT_AGENT $FT_AGENT_TOKEN $FT_SCRATCH"; exec cat'  # cat ends when the pipe that only we hold is closed
+    tell = (
+        'echo "$FT_AGENT $FT_AGENT_TOKEN $FT_SCRATCH"; exec cat'  # cat ends when the pipe that only we hold is closed
+    )
     argv = [sys.executable, "-m", "agents.cell", "--world", "loopback", "--", "sh", "-c", tell]
     root = Path(__file__).resolve().parent.parent
     cell = subprocess.Popen(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
@@ -68,7 +70,9 @@ def main() -> None:
     if len(sys.argv) < 2:
         raise SystemExit("usage: python -m support.cells FILE [ARG...]")
     argv = command([sys.executable, *sys.argv[1:]])
-    os.execvpe(argv[0], argv, os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [".", os.environ.get("PYTHONPATH")]))})
+    os.execvpe(
+        argv[0], argv, os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [".", os.environ.get("PYTHONPATH")]))}
+    )
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ def _one_of(what: str, words: Mapping[str, Any]) -> Callable[[str], Any]:
             raise ValueError(f"unknown {what} {text!r}; expected one of: {', '.join(words)}")
         return words[text]
 
-    # Any run of words reaches the conversion, which then says what is wrong; a pattern of the right ones alone would make the
-    # whole step undefined.
+    # Any run of words reaches the conversion, which then says what is wrong; a pattern of the right ones alone would
+    # make the whole step undefined.
     convert.pattern = r"[\w-]+" if all(" " not in word for word in words) else r"[\w-]+(?: [\w-]+){0,4}?"  # type: ignore[attr-defined]
     return convert
 
@@ -72,7 +72,10 @@ SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "migration limit": ("migration_limit", count),
     "sequence cap": ("sequence_cap", count),
     "health checks": ("health_checks", yes_or_no),
-    "restart policy": ("restart_policy", _one_of("restart policy", {each: each for each in ("Never", "OnFailure", "Always")})),
+    "restart policy": (
+        "restart_policy",
+        _one_of("restart policy", {each: each for each in ("Never", "OnFailure", "Always")}),
+    ),
     "speed": ("speed", float),
     "time to first token": ("prefill_seconds", seconds),
     "lease": ("lease_seconds", seconds),

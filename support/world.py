@@ -27,12 +27,14 @@ from support.targets.agent import Agent
 from support.targets.base import Deployment, Node, Shape
 from support.targets.local import LocalTarget
 
-# How long a request may take to reach a worker, and gauges to settle after the last request: both take milliseconds on an
-# idle machine; the bound leaves room for a machine with every core busy.
+# How long a request may take to reach a worker, and gauges to settle after the last request: both take milliseconds
+# on an idle machine; the bound leaves room for a machine with every core busy.
 ARRIVAL_SECONDS, SETTLE_SECONDS = 10.0, 5.0
-# Standing still can only be seen over a while: at 170 tokens per second a worker that goes on would write 80 tokens in it.
+# Standing still can only be seen over a while: at 170 tokens per second a worker that goes on would write 80 tokens
+# in it.
 QUIET_SECONDS = 0.5
-# A request that neither ends nor is given up by Dynamo is given up by the client, well after every deadline in a sentence.
+# A request that neither ends nor is given up by Dynamo is given up by the client, well after every deadline in a
+# sentence.
 REQUEST_SECONDS = 60.0
 PROMPT = "how tall is the tower in the middle of the town"
 
@@ -70,7 +72,8 @@ class World:
             RuntimeError: there is none yet.
         """
         if self._deployment is None:
-            raise RuntimeError("there is no deployment yet; begin with a sentence such as 'Given a Dynamo deployment with 2 vllm workers'")
+            message = "there is no deployment yet; begin with a sentence such as "
+            raise RuntimeError(message + "'Given a Dynamo deployment with 2 vllm workers'")
         return self._deployment
 
     @property
@@ -234,7 +237,29 @@ class World:
         """
         self.serving_worker()
         if self.request.entry.tokens or self.request.ended:
-            raise Inconclusive(f"request {self.request.entry.number} was to wait for its first token, but has it already")
+            raise Inconclusive(
+                f"request {self.request.entry.number} was to wait for its first token, but has it already"
+            )
+
+    def see_reading(self, seconds: float, role: str = "") -> None:
+        """Make sure that a worker has had the watched request for ``seconds`` on end, and the client nothing yet.
+
+        A request that is cancelled the moment it arrives may never reach the engine, which is another case.
+
+        Raises:
+            Inconclusive: tokens have come already, or the worker let go of it.
+        """
+        worker = self.serving_worker(role)
+        since = now()
+
+        def reading() -> str | None:
+            self.see_waiting()
+            if not in_flight(worker, self.release.metrics):
+                raise Inconclusive(f"{worker.name} let go of the request after {now() - since:.2f} s")
+            return None if now() - since >= seconds else f"for {now() - since:.2f} s"
+
+        until(reading, seconds + ARRIVAL_SECONDS, f"{worker.name} has been reading for {seconds:g} s")
+        self.events.add("proof", worker.name, f"{worker.name} has been reading the prompt for {seconds:g} s")
 
     def await_tokens(self, pending: Pending, count: int) -> None:
         """Wait until the client has ``count`` tokens of an answer that is still under way.
@@ -244,7 +269,9 @@ class World:
         """
         if not pending.wait_tokens(count, REQUEST_SECONDS) or pending.ended:
             got = len(pending.entry.tokens)
-            raise Inconclusive(f"request {pending.entry.number} ended or stalled after {got} tokens; {count} were to come first")
+            raise Inconclusive(
+                f"request {pending.entry.number} ended or stalled after {got} tokens; {count} were to come first"
+            )
 
     def cancel(self, pending: Pending, how: str = "close") -> None:
         """Cancel a request that is under way.
@@ -266,7 +293,8 @@ class World:
             raise Inconclusive(f"request {pending.entry.number} was to be over, but was still under way")
 
     def see_moving(self) -> None:
-        """Make sure that a second worker has been given the watched request and none of its tokens have reached the client.
+        """Make sure that a second worker has been given the watched request and none of its tokens have reached the
+        client.
 
         Raises:
             Inconclusive: that is not so within :data:`ARRIVAL_SECONDS`.
@@ -305,7 +333,9 @@ class World:
     # -- faults
 
     def break_process(self, kind: str, node: Node, lease_seconds: float | None = None) -> ProvenFault:
-        """Inject a fault into a node's process and see it proven; see :class:`support.faults.processes.ProcessFaults`."""
+        """Inject a fault into a node's process and see it proven; see
+        :class:`support.faults.processes.ProcessFaults`.
+        """
         assert self._breaker, "no deployment"
         lease = {} if lease_seconds is None else {"lease_seconds": lease_seconds}
         fault = self._breaker.inject(kind, node, **lease)
@@ -330,7 +360,8 @@ class World:
         self._breaker.recover(fault)
 
     def expect_idle(self, timeout: float) -> None:
-        """No worker has anything in flight within ``timeout`` seconds, and those that answer produce nothing from then on.
+        """No worker has anything in flight within ``timeout`` seconds, and those that answer produce nothing from
+        then on.
 
         Raises:
             AssertionError: says which worker goes on.
@@ -346,7 +377,11 @@ class World:
 
         def risen() -> str | None:
             current = self.produced_bytes()
-            rising[:] = [f"{name} by {current[name] - count:g}" for name, count in before.items() if current.get(name, count) > count]
+            rising[:] = [
+                f"{name} by {current[name] - count:g}"
+                for name, count in before.items()
+                if current.get(name, count) > count
+            ]
             return None if rising else "nothing"
 
         try:
@@ -409,7 +444,8 @@ class World:
         """Node name -> bytes of answers that each worker that answers has sent since the deployment was ready."""
         metric = self.release.metrics["worker_response_bytes"]
         return {
-            name: count - ((self._before[name].value(metric, dynamo_endpoint=ENDPOINT) if name in self._before else None) or 0.0)
+            name: count
+            - ((self._before[name].value(metric, dynamo_endpoint=ENDPOINT) if name in self._before else None) or 0.0)
             for name, count in self.produced_bytes().items()
         }
 
@@ -432,7 +468,10 @@ class World:
         Raises:
             AssertionError: it has not.
         """
-        kind = {"endpoint": "chat_completions" if api == "chat" else "completions", "request_type": "stream" if stream else "unary"}
+        kind = {
+            "endpoint": "chat_completions" if api == "chat" else "completions",
+            "request_type": "stream" if stream else "unary",
+        }
         self.expect_count("frontend_cancellations", count, **kind)
         self.expect_count("frontend_cancellations", count)
 
@@ -456,14 +495,17 @@ class World:
     def close(self, after_requests: Callable[[], None] = lambda: None) -> History:
         """End all requests, read everything once more, take the deployment down and write the records.
 
-        Safe to call in every state, also after a failure half-way. ``after_requests`` runs once no request is under way.
+        Safe to call in every state, also after a failure half-way. ``after_requests`` runs once no request is under
+        way.
         """
         left: list[str] = []
         after: dict[str, Metrics] = {}
         topology: dict[str, Any] = {}
         for pending in self.requests:
             if not pending.ended:
-                self.events.add("note", "client", f"request {pending.entry.number} was still under way at the end; client gives up")
+                self.events.add(
+                    "note", "client", f"request {pending.entry.number} was still under way at the end; client gives up"
+                )
                 pending.cancel()
         for pending in self.requests:
             pending.join(REQUEST_SECONDS)

@@ -1,4 +1,6 @@
-"""Runs scenarios of the features against real Dynamo for the suite's own tests, without touching the user's last report."""
+"""Runs scenarios of the features against real Dynamo for the suite's own tests, without touching the user's last
+report.
+"""
 
 import os
 import subprocess
@@ -28,5 +30,7 @@ def run(folder: Path, *selection: str, sabotage: str = "") -> list[Verdict]:
     argv = cells.command([sys.executable, "-m", "behave", "-f", "plain", *selection])
     env = os.environ | {"FT_RUN_DIR": str(folder), "FT_SABOTAGE": sabotage}
     with (folder / "console.txt").open("w") as console:
-        subprocess.run(argv, cwd=ROOT, env=env, stdout=console, stderr=subprocess.STDOUT, timeout=LIMIT_SECONDS, check=False)
+        subprocess.run(
+            argv, cwd=ROOT, env=env, stdout=console, stderr=subprocess.STDOUT, timeout=LIMIT_SECONDS, check=False
+        )
     return [read_verdict(file) for file in sorted(folder.glob("scenarios/*/verdict.json"))]

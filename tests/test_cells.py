@@ -23,8 +23,8 @@ agent.add_node("node-0")
 env = {"PATH": os.environ["PATH"], "MARK": os.environ["MARK"]}
 agent.run(node="node-0", argv=["sleep", "600"], env=env, log=os.environ["FT_SCRATCH"] + "/log")
 while not agent.processes()["node-0"]["ready"]: time.sleep(0.01)
-Path(sys.argv[1]).write_text(json.dumps({"network": os.readlink("/proc/self/ns/net"), "links": len(agent.world()["links"])}))
-time.sleep(600)
+Path(sys.argv[1]).write_text(json.dumps({"network": os.readlink("/proc/self/ns/net"), "links":
+len(agent.world()["links"])})) time.sleep(600)
 """
 
 modes = pytest.mark.parametrize("mode", ["on", "off"])
@@ -52,7 +52,9 @@ def tagged(mark: str) -> dict[int, str]:
 
 @pytest.fixture
 def tenant(mode: str, tmp_path: Path) -> tuple[subprocess.Popen[bytes], str, Path]:
-    """A cell with a tenant: its outermost process, a mark that all its processes carry, the file that the tenant wrote."""
+    """A cell with a tenant: its outermost process, a mark that all its processes carry, the file that the tenant
+    wrote.
+    """
     mark, told = f"tenant-{os.getpid()}-{tmp_path.name}", tmp_path / "told.json"
     argv = cells.command([sys.executable, "-c", TENANT, str(told)], mode)
     env = os.environ | {"FT_RUN_DIR": str(tmp_path), "MARK": mark}
@@ -82,7 +84,11 @@ def test_processes_of_a_node_end_with_their_agent(tenant: tuple[subprocess.Popen
     process, mark, _ = tenant
     os.kill(pid_of(mark, "agents.node_agent"), signal.SIGKILL)
     sleepers = [line for line in tagged(mark).values() if line.startswith("sleep 600")]
-    until(lambda: None if not any(line.startswith("sleep 600") for line in tagged(mark).values()) else str(sleepers), 10, "gone")
+    until(
+        lambda: None if not any(line.startswith("sleep 600") for line in tagged(mark).values()) else str(sleepers),
+        10,
+        "gone",
+    )
     process.kill()
     process.wait()
 

@@ -1,4 +1,6 @@
-"""The node agent: processes, restarts, faults, leases, bad input. Its nodes are on loopback here, its processes shells."""
+"""The node agent: processes, restarts, faults, leases, bad input. Its nodes are on loopback here, its processes
+shells.
+"""
 
 import json
 import os
@@ -49,7 +51,9 @@ def view(agent: Agent, name: str = "node-0") -> dict[str, Any]:
     return agent.processes()[name]
 
 
-def test_crash_ends_the_very_process_and_its_undo_starts_it_again(agent: Agent, start: Callable[..., dict[str, Any]]) -> None:
+def test_crash_ends_the_very_process_and_its_undo_starts_it_again(
+    agent: Agent, start: Callable[..., dict[str, Any]]
+) -> None:
     before = start(SLEEPER)
     fault = agent.inject("crash", "node-0", 60)
     assert (fault["state"], fault["evidence"]["exit_code"], fault["undo"]) == ("active", -9, "start again")
@@ -69,7 +73,9 @@ def test_hang_ends_by_itself_at_its_deadline(agent: Agent, start: Callable[..., 
     until(lambda: None if agent.fault(fault["id"])["state"] == "recovered" else "not yet", 5, "the agent says so")
 
 
-def test_terminate_lets_the_process_end_as_it_likes(agent: Agent, start: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_terminate_lets_the_process_end_as_it_likes(
+    agent: Agent, start: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     start(["sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"])
     log = tmp_path / "node-0.log"
     until(lambda: None if log.read_text() else "no output", 5, "the trap is set")
@@ -86,7 +92,9 @@ def test_restart_brings_a_new_process(agent: Agent, start: Callable[..., dict[st
     assert process.state(before["pid"], before["start_time"]) == "gone"
 
 
-def test_journal_has_the_undo_before_anything_changes(agent: Agent, start: Callable[..., dict[str, Any]], cell: dict[str, str]) -> None:
+def test_journal_has_the_undo_before_anything_changes(
+    agent: Agent, start: Callable[..., dict[str, Any]], cell: dict[str, str]
+) -> None:
     start(SLEEPER)
     fault = agent.inject("hang", "node-0", 60)
     lines = [json.loads(line) for line in (Path(cell["FT_SCRATCH"]) / "journal.jsonl").read_text().splitlines()]
@@ -102,7 +110,9 @@ def test_restarts_wait_longer_each_time_as_the_kubelet_does(agent: Agent, tmp_pa
     spec = {"env": {"PATH": os.environ["PATH"]}, "log": str(tmp_path / "log"), "restart_policy": "OnFailure"}
     agent.run(node="node-0", argv=["sh", "-c", "exit 3"], backoff_seconds=0.1, **spec)
     until(lambda: None if view(agent)["restarts"] >= 4 else str(view(agent)["restarts"]), 10, "four restarts")
-    waits = [change["detail"] for change in agent.history() if change["node"] == "node-0" and change["state"] == "backoff"]
+    waits = [
+        change["detail"] for change in agent.history() if change["node"] == "node-0" and change["state"] == "backoff"
+    ]
     assert waits[:4] == ["restart in 0 s", "restart in 0.1 s", "restart in 0.2 s", "restart in 0.4 s"]
 
 
@@ -152,7 +162,9 @@ def test_bad_faults_are_refused_in_words(
     assert process.state(victim["pid"], victim["start_time"]) == "alive"
 
 
-def test_a_dead_process_cannot_be_broken_and_a_hung_one_not_told(agent: Agent, start: Callable[..., dict[str, Any]]) -> None:
+def test_a_dead_process_cannot_be_broken_and_a_hung_one_not_told(
+    agent: Agent, start: Callable[..., dict[str, Any]]
+) -> None:
     start(SLEEPER)
     agent.inject("hang", "node-0", 60)
     with pytest.raises(AgentError, match="recover that first"):

@@ -1,4 +1,6 @@
-"""Each scenario has a sabotage that turns it red, and each row of the table is about a scenario; `make sabotage` runs them."""
+"""Each scenario has a sabotage that turns it red, and each row of the table is about a scenario; `make sabotage`
+runs them.
+"""
 
 from agents import sabotage_injector, sabotage_proxy
 from support.settings import ROOT
@@ -18,7 +20,9 @@ def test_every_row_is_about_a_scenario() -> None:
 
 def test_every_kind_of_sabotage_is_used_and_known() -> None:
     used = {row.sabotage for row in table() if row.sabotage and not row.sabotage.startswith("migration-limit=")}
-    known = {f"proxy={kind}" for kind in sabotage_proxy.KINDS} | {f"injector={kind}" for kind in sabotage_injector.KINDS}
+    known = {f"proxy={kind}" for kind in sabotage_proxy.KINDS} | {
+        f"injector={kind}" for kind in sabotage_injector.KINDS
+    }
     engine = (ROOT / "agents" / "ruler.py").read_text()  # it can be imported in Dynamo's environment only
     assert {each for each in used if not each.startswith("ruler=")} == known
     assert all(f'"{each.removeprefix("ruler=")}"' in engine for each in used if each.startswith("ruler="))

@@ -31,7 +31,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def verdicts(folders: dict[str, Path]) -> dict[str, list[Verdict]]:
-    """The smoke scenarios as they are, and each with something broken on purpose; side by side, for boots mostly wait."""
+    """The smoke scenarios as they are, and each with something broken on purpose; side by side, for boots mostly
+    wait.
+    """
 
     def one(name: str) -> list[Verdict]:
         selection, sabotage = SELECTIONS[name]
@@ -61,7 +63,9 @@ def test_a_cancel_that_is_not_passed_on_fails(verdicts: dict[str, list[Verdict]]
     assert "no worker has a request in flight" in verdict.reason
 
 
-def test_the_record_of_a_scenario_can_be_judged_again(verdicts: dict[str, list[Verdict]], folders: dict[str, Path]) -> None:
+def test_the_record_of_a_scenario_can_be_judged_again(
+    verdicts: dict[str, list[Verdict]], folders: dict[str, Path]
+) -> None:
     (scenario,) = (folders["sound"] / "scenarios").glob("migration-*")
     entries, events = read_ledger(scenario / "ledger.jsonl"), read_events(scenario / "events.jsonl")
     assert [len(entry.positions) for entry in entries] == [200]

@@ -1,6 +1,7 @@
 """What sentences expect of single answers. Pure: a ledger entry in, an AssertionError with what was seen out.
 
-The always-on invariants (``invariants.py``) judge every request anyway; these say which of the sound outcomes it had to be.
+The always-on invariants (``invariants.py``) judge every request anyway; these say which of the sound outcomes it had
+to be.
 """
 
 from support.judge.invariants import misplaced, prompt_tokens
@@ -13,9 +14,8 @@ def expect_complete(entry: LedgerEntry, tokens: int) -> None:
     seen = outcome(entry)
     if seen.kind != "complete" or len(entry.tokens) != tokens:
         why = f"{seen.kind}: {seen.why}" if seen.why else seen.kind
-        raise AssertionError(
-            f"request {entry.number} was to complete with {tokens} tokens and a finish_reason, but got {describe(entry)} ({why})"
-        )
+        wanted = f"request {entry.number} was to complete with {tokens} tokens and a finish_reason"
+        raise AssertionError(f"{wanted}, but got {describe(entry)} ({why})")
 
 
 def expect_clean_error(entry: LedgerEntry) -> None:
@@ -53,6 +53,10 @@ def expect_usage(entry: LedgerEntry) -> None:
 def expect_no_pause(entry: LedgerEntry, seconds: float) -> None:
     """No pause between two tokens longer than ``seconds``; the stream has at least two tokens."""
     if len(entry.token_times) < 2:
-        raise AssertionError(f"request {entry.number} has {len(entry.token_times)} tokens, too few for a pause between them")
+        raise AssertionError(
+            f"request {entry.number} has {len(entry.token_times)} tokens, too few for a pause between them"
+        )
     if entry.longest_pause > seconds:
-        raise AssertionError(f"request {entry.number} paused for {entry.longest_pause:.2f} s; at most {seconds:g} s is allowed")
+        raise AssertionError(
+            f"request {entry.number} paused for {entry.longest_pause:.2f} s; at most {seconds:g} s is allowed"
+        )

@@ -56,7 +56,9 @@ def models(frontend_url: str) -> list[str]:
 
 
 def instances(frontend_url: str) -> list[Instance] | None:
-    """The ``generate`` endpoints that the frontend lists; None when it does not answer. Its ``/health`` is 200 without any."""
+    """The ``generate`` endpoints that the frontend lists; None when it does not answer. Its ``/health`` is 200
+    without any.
+    """
     body = get_json(f"{frontend_url}/health")
     if body is None:
         return None

@@ -14,8 +14,8 @@ def state(pid: int, start_time: int) -> str:
 
     Args:
         pid: its pid as seen from here.
-        start_time: its start in clock ticks since boot (field 22 of proc(5) stat), which tells it from a later process with
-            the same pid.
+        start_time: its start in clock ticks since boot (field 22 of proc(5) stat), which tells it from a later
+            process with the same pid.
 
     Returns:
         ``gone`` (there is no such process, or only its zombie), ``stopped`` (SIGSTOP holds it) or ``alive``.

@@ -20,13 +20,21 @@ def try_scrape(node: Node) -> Metrics | None:
         return None
 
 
+def _count(node: Node, name: str) -> float | None:
+    metrics = try_scrape(node)
+    return None if metrics is None else metrics.value(name, dynamo_endpoint=ENDPOINT) or 0.0
+
+
+def requests_served(node: Node, names: Mapping[str, str]) -> float | None:
+    """Requests that the worker has been given since it started; None when it does not answer."""
+    return _count(node, names["worker_requests"])
+
+
 def in_flight(node: Node, names: Mapping[str, str]) -> float | None:
     """Requests that the worker says it is working on; None when it does not answer."""
-    metrics = try_scrape(node)
-    return None if metrics is None else metrics.value(names["worker_inflight"], dynamo_endpoint=ENDPOINT) or 0.0
+    return _count(node, names["worker_inflight"])
 
 
 def produced_bytes(node: Node, names: Mapping[str, str]) -> float | None:
     """Bytes of answers that the worker has sent since it started; None when it does not answer."""
-    metrics = try_scrape(node)
-    return None if metrics is None else metrics.value(names["worker_response_bytes"], dynamo_endpoint=ENDPOINT) or 0.0
+    return _count(node, names["worker_response_bytes"])

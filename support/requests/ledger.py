@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ class Chunk:
 
     Attributes:
         at: when the client read it, seconds on :mod:`support.clock`.
-        kind: ``token`` (carries text), ``role`` (an empty delta that opens a chat answer), ``finish`` (an empty delta with
-            a finish reason), ``usage``, ``error`` (an ``error`` object, whatever the status), ``done`` (``[DONE]``), ``body``
-            (unary), ``other``.
+        kind: ``token`` (carries text), ``role`` (an empty delta that opens a chat answer), ``finish`` (an empty delta
+            with
+            a finish reason), ``usage``, ``error`` (an ``error`` object, whatever the status), ``done`` (``[DONE]``),
+            ``body`` (unary), ``other``.
         index: the choice that it belongs to; None where it belongs to none.
         tokens: the tokens of its text. The suite's tokenizer makes each whitespace-separated word one token.
-        positions: absolute positions of those tokens where the ruler engine wrote them (``p17`` is position 17), else [].
+        positions: absolute positions of those tokens where the ruler engine wrote them (``p17`` is position 17), else
+        [].
         finish_reason: as the server sent it, else None.
         completion_id, created, model: as the server sent them, else None.
         raw: the payload as text, kept for everything that is not a plain token chunk.
@@ -43,9 +46,11 @@ class Chunk:
 class LedgerEntry:
     """All that the client saw of one request.
 
-    Times are seconds on :mod:`support.clock`; None means that it did not happen. ``end`` is None while the request is under
+    Times are seconds on :mod:`support.clock`; None means that it did not happen. ``end`` is None while the request is
+    under
     way, then one of ``complete`` (the server closed the answer in an orderly way: the HTTP body ended), ``cancelled``
-    (by us), ``lost`` (connection reset or closed mid-body), ``refused`` (no connection), ``timeout`` (our own deadline).
+    (by us), ``lost`` (connection reset or closed mid-body), ``refused`` (no connection), ``timeout`` (our own
+    deadline).
     ``complete`` says nothing about the content: that is for the judge.
     """
 
@@ -114,7 +119,7 @@ class LedgerEntry:
     def longest_pause(self) -> float:
         """Longest time in seconds between two successive chunks that carry tokens; 0.0 with fewer than two."""
         times = sorted({chunk.at for chunk in self.chunks if chunk.tokens})
-        return max((after - before for before, after in zip(times, times[1:], strict=False)), default=0.0)
+        return max((after - before for before, after in pairwise(times)), default=0.0)
 
 
 class Ledger:
@@ -125,7 +130,9 @@ class Ledger:
         self._entries: list[LedgerEntry] = []
 
     def open(self, **fields: Any) -> LedgerEntry:
-        """Add an entry; ``fields`` are those of :class:`LedgerEntry` except ``number``, which is given here from 1 up."""
+        """Add an entry; ``fields`` are those of :class:`LedgerEntry` except ``number``, which is given here from 1
+        up.
+        """
         with self._changed:
             entry = LedgerEntry(number=len(self._entries) + 1, **fields)
             self._entries.append(entry)
@@ -144,7 +151,9 @@ class Ledger:
             return list(self._entries)
 
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Wait until ``condition()`` holds; it is asked again after every change. False when ``timeout`` seconds passed first."""
+        """Wait until ``condition()`` holds; it is asked again after every change. False when ``timeout`` seconds
+        passed first.
+        """
         deadline = now() + timeout
         with self._changed:
             while not condition():

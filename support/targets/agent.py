@@ -16,7 +16,9 @@ class AgentError(RuntimeError):
 
 
 class Agent:
-    """One node agent; its methods raise :class:`AgentError`. Not to be shared between threads while a call is under way."""
+    """One node agent; its methods raise :class:`AgentError`. Not to be shared between threads while a call is under
+    way.
+    """
 
     def __init__(self, url: str, token: str) -> None:
         self._address = urllib.parse.urlsplit(url).netloc

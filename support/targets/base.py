@@ -78,7 +78,9 @@ class Shape:
         if self.engine not in ENGINES:
             raise ValueError(f"unknown engine {self.engine!r}; expected one of {', '.join(ENGINES)}")
         if self.request_plane not in REQUEST_PLANES:
-            raise ValueError(f"unknown request plane {self.request_plane!r}; expected one of {', '.join(REQUEST_PLANES)}")
+            raise ValueError(
+                f"unknown request plane {self.request_plane!r}; expected one of {', '.join(REQUEST_PLANES)}"
+            )
         for name in ("workers", "prefill_workers", "migration_limit"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")

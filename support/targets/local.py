@@ -14,7 +14,9 @@ from support.clock import now
 from support.events import EventLog
 from support.observe.health import accepts_requests, instances, models
 from support.observe.logs import tail
+from support.observe.workers import requests_served
 from support.releases import Release
+from support.requests.client import send_completion_request
 from support.settings import ROOT, Settings
 from support.targets.agent import Agent
 from support.targets.base import DeploymentFailed, Node, Shape
@@ -74,7 +76,9 @@ class LocalTarget:
 
 
 def _sabotage() -> tuple[str, str]:
-    """``FT_SABOTAGE`` breaks deployments on purpose, for the tests that prove that scenarios can fail (tests/sabotage)."""
+    """``FT_SABOTAGE`` breaks deployments on purpose, for the tests that prove that scenarios can fail
+    (tests/sabotage).
+    """
     kind, _, value = os.environ.get("FT_SABOTAGE", "").partition("=")
     if kind not in ("", "ruler", "migration-limit", "proxy", "injector"):
         raise ValueError(f"FT_SABOTAGE is {kind!r}; expected ruler=, proxy= or injector=KIND, or migration-limit=N")
@@ -147,6 +151,8 @@ class LocalDeployment:
         if kind == "proxy":
             self._start_proxy(value)
         ready_at = self.wait_until_serving(self.workers, BOOT_SECONDS)
+        if self.shape.disaggregated:
+            ready_at = self._wait_until_prefill_is_used()
         text = f"{self.shape.describe()}: serving after {ready_at - began:.2f} s"
         self.target.events.add("note", "", text, boot_seconds=ready_at - began)
 
@@ -263,6 +269,18 @@ class LocalDeployment:
         waiting_for = [self._only("frontend"), *workers]
         return self._wait(serving, timeout, waiting_for, f"frontend lists {wanted} workers and serves {self.model}")
 
+    def _wait_until_prefill_is_used(self) -> float:
+        """Up to 1.4 the frontend serves a disaggregated model with decode workers alone until it has found the others."""
+        prefill = [node for node in self.nodes if node.role == "prefill"]
+
+        def used() -> bool:
+            send_completion_request(self.frontend_url, self.model, "ready", 1, timeout=BOOT_SECONDS)
+            return any(requests_served(node, self.target.release.metrics) for node in prefill)
+
+        return self._wait(
+            used, BOOT_SECONDS, [self._only("frontend"), *self.workers], "a prefill worker gets a request"
+        )
+
     def _wait(self, condition: Callable[[], bool], timeout: float, needed: list[Node], what: str) -> float:
         deadline = now() + timeout
         names = {node.name: node for node in [*needed, *(node for node in self.nodes if node.role in ("etcd", "nats"))]}
@@ -270,11 +288,15 @@ class LocalDeployment:
             for name, process in self._agent.processes().items():
                 if name in names and process["state"] in ("exited", "failed"):
                     why = process["detail"] or f"ended with status {process['exit_code']}"
-                    raise DeploymentFailed(f"{name} {why} while it was needed; last lines of its log:\n{self._tail(names[name])}")
+                    raise DeploymentFailed(
+                        f"{name} {why} while it was needed; last lines of its log:\n{self._tail(names[name])}"
+                    )
             if now() > deadline:
                 logs = "\n".join(f"--- {node.name}\n{self._tail(node)}" for node in needed)
                 listed = instances(self.frontend_url)
-                raise DeploymentFailed(f"not within {timeout:g} s: {what}; the frontend lists {listed}; last lines:\n{logs}")
+                raise DeploymentFailed(
+                    f"not within {timeout:g} s: {what}; the frontend lists {listed}; last lines:\n{logs}"
+                )
             time.sleep(POLL_SECONDS)
         return now()
 
@@ -315,5 +337,3 @@ class LocalDeployment:
             for each in things
             if each not in self._world_before[kind]
         ]
-
-

@@ -1,7 +1,7 @@
 """The tokenizer of the simulated model: generated, so that nothing is downloaded, and readable by man and machine.
 
-Every whitespace-separated word is one token. Words ``w3`` to ``w4095`` are what the mocker draws from (it uses token ids from
-about 1000 to 2000), words ``p0`` to ``p12287`` are the ruler's positions, any other word is ``<unk>``.
+Every whitespace-separated word is one token. Words ``w3`` to ``w4095`` are what the mocker draws from (it uses token
+ids from about 1000 to 2000), words ``p0`` to ``p12287`` are the ruler's positions, any other word is ``<unk>``.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""``python -m tests.sabotage [--jobs N] [--name GLOB]``: run every row of the table; exit 1 when one does not turn red as it has to."""
+"""``python -m tests.sabotage [--jobs N] [--name GLOB]``: run every row of the table; exit 1 when one does not turn
+red as it has to.
+"""
 
 import argparse
 import sys
@@ -18,21 +20,29 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=4)
     parser.add_argument("--name", default="*", help="only scenarios whose name matches this glob")
     options = parser.parse_args()
-    pairs = [(each, row) for each in scenarios() if fnmatchcase(each.name, options.name) for row in table() if row.matches(each.name)]
+    pairs = [
+        (each, row)
+        for each in scenarios()
+        if fnmatchcase(each.name, options.name)
+        for row in table()
+        if row.matches(each.name)
+    ]
 
     def one(pair: tuple[Scenario, Sabotage]) -> tuple[Scenario, Sabotage, str, str]:
         scenario, row = pair
         with tempfile.TemporaryDirectory(prefix="sabotage-") as folder:
             verdicts = run(Path(folder) / "run", scenario.location, sabotage=row.sabotage)
-        (verdict,) = verdicts or [None]
-        return scenario, row, verdict.verdict if verdict else "no verdict", verdict.reason if verdict else ""
+        seen = (verdicts[0].verdict, verdicts[0].reason) if verdicts else ("no verdict", "")
+        return scenario, row, *seen
 
     survived = 0
     with ThreadPoolExecutor(options.jobs) as pool:
         for scenario, row, verdict, reason in pool.map(one, pairs):
             caught = row.explains(verdict, reason)
             survived += not caught
-            print(f"{'caught  ' if caught else 'SURVIVED'}  {row.sabotage:<28} {verdict:<13} {scenario.name}", flush=True)
+            print(
+                f"{'caught  ' if caught else 'SURVIVED'}  {row.sabotage:<28} {verdict:<13} {scenario.name}", flush=True
+            )
             if not caught:
                 print(f"          expected {row.verdict} with {row.seen!r}, got: {reason}")
     print(f"{len(pairs) - survived} caught, {survived} survived")
