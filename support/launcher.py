@@ -26,7 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from support import binaries, capabilities, cells
+from support import binaries, bootstrap, capabilities, cells
 from support.judge import judge, skips
 from support.judge.verdict import Finding, Verdict, read_verdict
 from support.observe.logs import tail
@@ -283,9 +283,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jobs = options.jobs or settings.jobs if options.mode == "acceptance" else 1
         if options.mode == "acceptance":
             scenarios = enumerate_scenarios(root, options.features, options.tags)
+        bootstrap.ensure(("dynamo",), settings.dynamo)
         launcher = Launcher(root, settings, defines, runs.create(root / "reports", settings.log_dir))
         _write_about(launcher)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, bootstrap.BootstrapError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(settings.describe(), flush=True)

@@ -3,6 +3,7 @@ runs them.
 """
 
 from agents import sabotage_injector, sabotage_proxy
+from support.judge import defects
 from support.settings import ROOT
 from tests.sabotage import scenarios, table
 
@@ -26,3 +27,7 @@ def test_every_kind_of_sabotage_is_used_and_known() -> None:
     engine = (ROOT / "agents" / "ruler.py").read_text()  # it can be imported in Dynamo's environment only
     assert {each for each in used if not each.startswith("ruler=")} == known
     assert all(f'"{each.removeprefix("ruler=")}"' in engine for each in used if each.startswith("ruler="))
+
+
+def test_every_known_defect_is_about_a_scenario() -> None:
+    assert defects.unmatched(defects.load(), [(scenario.feature, scenario.name) for scenario in scenarios()]) == []

@@ -270,7 +270,7 @@ class LocalDeployment:
         return self._wait(serving, timeout, waiting_for, f"frontend lists {wanted} workers and serves {self.model}")
 
     def _wait_until_prefill_is_used(self) -> float:
-        """Up to 1.4 the frontend serves a disaggregated model with decode workers alone until it has found the others."""
+        """Up to 1.4 the frontend serves a disaggregated model with decode workers alone at first."""
         prefill = [node for node in self.nodes if node.role == "prefill"]
 
         def used() -> bool:
