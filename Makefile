@@ -7,7 +7,7 @@ RUN = .venv/bin/python -m
 BOOTSTRAP = $(PYTHON) support/bootstrap.py
 export TAGS
 
-.PHONY: acceptance test bench doctor report bootstrap clean distclean
+.PHONY: acceptance test sabotage bench doctor report bootstrap clean distclean
 
 acceptance: bootstrap
 	@$(RUN) support.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
@@ -17,6 +17,10 @@ test: bootstrap
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	$(RUN) pytest
+
+# every scenario with something broken on purpose: each has to turn red for that reason (docs/sabotage.md)
+sabotage: bootstrap
+	$(RUN) tests.sabotage
 
 bench: bootstrap
 	@for each in tests/bench/bench_*.py; do $(RUN) "tests.bench.$$(basename "$$each" .py)" || exit 1; done

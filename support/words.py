@@ -3,10 +3,11 @@
 A wrong word fails at its step with the list of the right ones. environment.py registers :data:`TYPES` with behave.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from support.targets.base import ENGINES, REQUEST_PLANES
+from support.targets.base import ENGINES, REQUEST_PLANES, RESTART_POLICIES
 
 FATES = {"crashes": "crash", "is told to shut down": "terminate", "hangs": "hang", "is restarted": "restart"}
 WAYS = {"closes": "close", "resets": "reset"}
@@ -36,6 +37,8 @@ def count(text: str) -> int:
 
 def seconds(text: str) -> float:
     """``2 seconds``, ``500 milliseconds`` in seconds."""
+    if not re.fullmatch(seconds.pattern, text):  # type: ignore[attr-defined]
+        raise ValueError(f"{text!r} is no time; expected such as 2 seconds or 500 milliseconds")
     number, _, unit = text.partition(" ")
     return float(number) / (1000 if unit.startswith("milli") else 1)
 
@@ -72,10 +75,7 @@ SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "migration limit": ("migration_limit", count),
     "sequence cap": ("sequence_cap", count),
     "health checks": ("health_checks", yes_or_no),
-    "restart policy": (
-        "restart_policy",
-        _one_of("restart policy", {each: each for each in ("Never", "OnFailure", "Always")}),
-    ),
+    "restart policy": ("restart_policy", _one_of("restart policy", {each: each for each in RESTART_POLICIES})),
     "speed": ("speed", float),
     "time to first token": ("prefill_seconds", seconds),
     "lease": ("lease_seconds", seconds),

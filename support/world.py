@@ -498,6 +498,7 @@ class World:
         Safe to call in every state, also after a failure half-way. ``after_requests`` runs once no request is under
         way.
         """
+        self.events.add("note", "", "the steps are over")
         left: list[str] = []
         after: dict[str, Metrics] = {}
         topology: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from support.releases import Release
 SIMULATED = ("vllm", "sglang", "trtllm")
 ENGINES = (*SIMULATED, "ruler")
 REQUEST_PLANES = ("tcp", "nats")
+RESTART_POLICIES = ("Never", "OnFailure", "Always")
 
 
 class Unsupported(Exception):
@@ -75,12 +76,13 @@ class Shape:
             ValueError: a value that makes no sense, with the allowed ones.
             Unsupported: the release cannot do it.
         """
-        if self.engine not in ENGINES:
-            raise ValueError(f"unknown engine {self.engine!r}; expected one of {', '.join(ENGINES)}")
-        if self.request_plane not in REQUEST_PLANES:
-            raise ValueError(
-                f"unknown request plane {self.request_plane!r}; expected one of {', '.join(REQUEST_PLANES)}"
-            )
+        for what, value, allowed in (
+            ("engine", self.engine, ENGINES),
+            ("request plane", self.request_plane, REQUEST_PLANES),
+            ("restart policy", self.restart_policy, RESTART_POLICIES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(allowed)}")
         for name in ("workers", "prefill_workers", "migration_limit"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
