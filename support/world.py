@@ -13,6 +13,7 @@ from support.clock import now
 from support.events import EventLog
 from support.faults.processes import ProcessFaults, ProvenFault
 from support.judge.history import History
+from support.judge.outcomes import describe
 from support.judge.verdict import Inconclusive
 from support.observe import journal
 from support.observe.health import instances
@@ -192,7 +193,8 @@ class World:
         try:
             until(idle, ARRIVAL_SECONDS, f"a {role or 'worker'} has {at_least} requests in flight")
         except AssertionError as error:
-            raise Inconclusive(f"nothing was in flight: {error}") from None
+            sent = "; ".join(f"request {pending.entry.number}: {describe(pending.entry)}" for pending in self.watched)
+            raise Inconclusive(f"nothing was in flight: {error} ({sent or 'no request was sent'})") from None
         return busiest[0][1]
 
     def produced_bytes(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """How long a deployment takes to serve, next to what its processes need when started by hand, and what the suite adds.
 
-Bounds: a boot through the suite takes at most 1.3 times as long as by hand (medians of runs in turn); a scenario costs at most
-0.5 s beyond boot and waiting.
+Bounds: a boot through the suite takes at most 1.3 times as long as by hand (median of the ratios of runs in turn); a
+scenario costs at most 0.5 s beyond boot and waiting.
 """
 
 import json
@@ -76,7 +76,7 @@ def boots() -> int:
 
 
 def added() -> float:
-    """Seconds that one smoke scenario takes in a cell of its own, less its boot and what happened between boot and its end."""
+    """Seconds that one smoke scenario takes in a cell of its own, less its boot and the time from there to its end."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "scenarios").mkdir()
         argv = cells.command([sys.executable, "-m", "behave", "--tags=@smoke and @cancellation", "-f", "plain"])
