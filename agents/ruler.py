@@ -24,7 +24,7 @@ import dynamo.llm
 from dynamo.llm import ModelInput, ModelType, register_model
 from dynamo.runtime import DistributedRuntime, dynamo_worker
 
-SABOTAGES = ("forgets-position", "repeats-token", "drops-token", "swallows-finish", "ignores-cancel", "invents-token")
+SABOTAGES = ("forgets-position", "repeats-token", "drops-token", "swallows-finish", "invents-token")
 
 FIRST_ID = int(os.environ["RULER_FIRST_ID"])
 PERIOD = 1 / float(os.environ["RULER_TOKENS_PER_SECOND"])
@@ -63,7 +63,7 @@ async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[dict[
         due = time.monotonic() + PREFILL
         await asyncio.sleep(PREFILL)
         for position in positions(token_ids, budget):
-            if SABOTAGE != "ignores-cancel" and (context.is_stopped() or context.is_killed()):
+            if context.is_stopped() or context.is_killed():
                 outcome = "stopped"
                 return
             answer: dict[str, Any] = {"token_ids": [FIRST_ID + position]}

@@ -60,6 +60,8 @@ class Proxy:
                 if answer.content_type == "text/event-stream":
                     return await self._stream(request, answer)
                 content = self._spoil_body(await answer.json())
+                if self.kind in ("drops-token", "truncates"):
+                    _cut(content)
                 status = 200 if self.kind == "hides-errors" else answer.status
                 return web.json_response(content, status=status)
 
@@ -117,13 +119,6 @@ class Proxy:
                 choice.pop("finish_reason", None)
         if self.kind == "overcharges" and content.get("usage"):
             content["usage"]["prompt_tokens"] += 1
-        if self.kind in ("drops-token", "truncates") and content.get("object") in (
-            "text_completion",
-            "chat.completion",
-        ):
-            for choice in content["choices"]:
-                if choice.get("finish_reason") and _text({"choices": [choice]}):
-                    _cut(choice)
         return content
 
 
@@ -134,10 +129,11 @@ def _text(content: dict[str, Any]) -> str:
     return delta.get("content") or delta.get("text") or ""
 
 
-def _cut(choice: dict[str, Any]) -> None:
+def _cut(content: dict[str, Any]) -> None:
     """Take the last word off a whole answer."""
-    place, name = (choice["message"], "content") if "message" in choice else (choice, "text")
-    place[name] = " ".join(place[name].split()[:-1])
+    for choice in content.get("choices", []):
+        place, name = (choice["message"], "content") if "message" in choice else (choice, "text")
+        place[name] = " ".join(place[name].split()[:-1])
 
 
 def main() -> None:

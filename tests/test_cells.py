@@ -23,8 +23,9 @@ agent.add_node("node-0")
 env = {"PATH": os.environ["PATH"], "MARK": os.environ["MARK"]}
 agent.run(node="node-0", argv=["sleep", "600"], env=env, log=os.environ["FT_SCRATCH"] + "/log")
 while not agent.processes()["node-0"]["ready"]: time.sleep(0.01)
-Path(sys.argv[1]).write_text(json.dumps({"network": os.readlink("/proc/self/ns/net"), "links":
-len(agent.world()["links"])})) time.sleep(600)
+told = {"network": os.readlink("/proc/self/ns/net"), "links": len(agent.world()["links"])}
+Path(sys.argv[1]).write_text(json.dumps(told))
+time.sleep(600)
 """
 
 modes = pytest.mark.parametrize("mode", ["on", "off"])
