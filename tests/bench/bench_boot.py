@@ -31,7 +31,11 @@ def by_hand(settings: Settings, folder: Path) -> float:
     """Start etcd, a frontend and two workers as a person would, on loopback; returns seconds until they serve."""
     python = str(binaries.dynamo_python(settings.dynamo))
     etcd, frontend = "http://127.0.0.1:2379", "http://127.0.0.1:8000"
-    env = os.environ | {"HF_HOME": str(ensure(ROOT / ".envs" / "model")), "HF_HUB_OFFLINE": "1", "HOME": str(folder)}
+    env = cells.environment() | {
+        "HF_HOME": str(ensure(ROOT / ".envs" / "model")),
+        "HF_HUB_OFFLINE": "1",
+        "HOME": str(folder),
+    }
     env |= {"ETCD_ENDPOINTS": etcd, "DYN_TCP_RPC_HOST": "127.0.0.1", "DYN_LOG": "info"}
     started: list[subprocess.Popen[bytes]] = []
 
@@ -81,7 +85,7 @@ def added() -> float:
         (Path(folder) / "scenarios").mkdir()
         argv = cells.command([sys.executable, "-m", "behave", "--tags=@smoke and @cancellation", "-f", "plain"])
         began = now()
-        env = os.environ | {"FT_RUN_DIR": folder}
+        env = cells.environment() | {"FT_RUN_DIR": folder}
         subprocess.run(argv, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, check=True)
         wall = now() - began
         (events,) = Path(folder).glob("scenarios/*/events.jsonl")
@@ -94,7 +98,9 @@ def added() -> float:
 def main() -> int:
     """Print both figures and their bounds; returns 1 when one is out of bounds."""
     argv = cells.command([sys.executable, "-m", "tests.bench.bench_boot", "inside"])
-    answer = subprocess.run(argv, cwd=ROOT, env=os.environ | {"FT_RUN_DIR": tempfile.gettempdir()}, capture_output=True)
+    answer = subprocess.run(
+        argv, cwd=ROOT, env=cells.environment() | {"FT_RUN_DIR": tempfile.gettempdir()}, capture_output=True
+    )
     pairs = json.loads(answer.stdout)
     hand, suite = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratio = statistics.median(one / other for other, one in pairs)
