@@ -14,13 +14,10 @@ The command finds in its environment ``FT_CELL`` (``namespaces`` or ``loopback``
 import argparse
 import contextlib
 import os
-import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from agents.kernel import bring_loopback_up, children_of, die_with_parent, mount_tmpfs
@@ -55,11 +52,13 @@ def main() -> int:
         bring_loopback_up()
         scratch = _make_private_run()
     else:
+        import tempfile  # these two take as long to load as all the rest, and only this case needs them
+
         scratch = Path(tempfile.mkdtemp(prefix="cell-", dir=os.environ.get("FT_RUN_DIR")))
 
     lying = os.environ.get("FT_SABOTAGE", "").startswith("injector=")
     agent_module = "agents.sabotage_injector" if lying else "agents.node_agent"
-    token = secrets.token_hex(16)
+    token = os.urandom(16).hex()
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         environment = os.environ | {
             "FT_CELL": options.world,
@@ -84,6 +83,8 @@ def main() -> int:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         agent.wait()
+        import shutil
+
         shutil.rmtree(scratch, ignore_errors=True)
     return status if status >= 0 else 128 - status
 

@@ -51,7 +51,7 @@ def command(argv: list[str], mode: str = "auto") -> list[str]:
 def environment() -> dict[str, str]:
     """The environment for a cell's command: ours, but with bytecode cached.
 
-    Each scenario is a process of its own, which would compile the suite and its packages anew each time, for half a second.
+    Each scenario is a process of its own, which would compile the suite and its packages anew, for half a second.
     """
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 

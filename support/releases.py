@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from packaging.version import Version
+
+from support.data import read_yaml
 
 TABLE = Path(__file__).with_name("releases.yaml")
 
@@ -31,7 +32,7 @@ class Release:
 
 @functools.cache
 def _table() -> Any:
-    return yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    return read_yaml(TABLE)
 
 
 def known() -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from support.data import read_yaml
 from support.judge.invariants import RULES
 from support.judge.verdict import Finding
 
@@ -74,7 +75,7 @@ def load(path: Path = FILE) -> list[Record]:
         ValueError: the file is not a list of records, or a record is wrong; the message names the record and the field.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path)
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name} is not YAML: {error}") from error
     if data is None:

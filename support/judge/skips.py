@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from support.data import read_yaml
 
 FILE = Path(__file__).with_name("skips.yaml")
 MACHINES = ("no-root", "no-namespaces", "no-nftables", "no-netem", "no-kmsg", "no-cgroups", "no-gpu", "no-cluster")
@@ -37,7 +38,7 @@ def load(path: Path = FILE) -> list[AllowedSkip]:
     Raises:
         ValueError: an entry has an unknown field, no reason, or neither a machine condition nor releases.
     """
-    data = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+    data = read_yaml(path) or []
     if not isinstance(data, list):
         raise ValueError(f"{path.name} holds a {type(data).__name__}; expected a list")
     return [_entry(f"{path.name}, entry {number}", fields) for number, fields in enumerate(data, 1)]
