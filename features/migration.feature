@@ -239,6 +239,14 @@ Feature: A worker dies and its answers go on
     And every position comes once and in order
     And 4 new requests succeed within 5 seconds each
 
+  @ruler
+  Scenario: A worker crashes in a row of requests and the client notices nothing
+    Given a Dynamo deployment with 2 ruler workers
+    And a client is asking for 10 streamed chat answers of 50 tokens, one after the other
+    When the worker serving the next request crashes after 4 requests
+    Then every answer completes with 50 tokens
+    And every position comes once and in order
+
   @disaggregated @<engine>
   Scenario Outline: The decode worker of a disaggregated deployment crashes in mid-answer (<engine>)
     Given a disaggregated Dynamo deployment with 1 prefill and 2 decode <engine> workers

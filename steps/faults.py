@@ -21,6 +21,13 @@ def when_worker_breaks_after(context, kind, tokens):
     context.world.break_serving_worker(kind)
 
 
+@when("the worker serving the next request {kind:Fate} after {count:Count} {noun:Noun}")
+def when_worker_breaks_after_requests(context, kind, count, noun):
+    """Hit while it serves a request, once that many have ended."""
+    context.world.await_answers(count)
+    context.world.break_serving_worker(kind)
+
+
 @when("the worker serving the request {kind:Fate} before the first token")
 def when_worker_breaks_early(context, kind):
     """Hit while the client has nothing yet."""

@@ -26,6 +26,14 @@ def given_many_receiving(context, count, stream, api, tokens):
     context.world.see_under_way(FIRST_TOKENS)
 
 
+@given(
+    "a client is asking for {count:Count} {stream:Mode} {api:Api} answers of {tokens:Count} tokens, one after the other"
+)
+def given_in_turn(context, count, stream, api, tokens):
+    """Each request is sent as soon as the answer before it has ended; the steps go on meanwhile."""
+    context.world.send_in_turn(count, stream=stream, api=api, max_tokens=tokens)
+
+
 @given("a client is waiting for the first token of a {stream:Mode} {api:Api} answer of {tokens:Count} tokens")
 def given_waiting(context, stream, api, tokens):
     """A worker has the request, the client has nothing yet."""

@@ -4,6 +4,7 @@ Feature files reach it through the steps; Python programs use it through :mod:`s
 """
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ class World:
         self.ledger = Ledger()
         self.requests: list[Pending] = []
         self.watched: list[Pending] = []
+        self._client: threading.Thread | None = None
+        self._closing = False
         self.faults: list[ProvenFault] = []
         self._agent = agent
         self._deployment: Deployment | None = None
@@ -167,6 +170,35 @@ class World:
         if watch:
             self.watched.append(pending)
         return pending
+
+    def send_in_turn(self, count: int, **request: Any) -> None:
+        """Have one client send ``count`` requests, each as soon as the one before has ended; returns at once.
+
+        Args:
+            request: as for :meth:`send`.
+        """
+
+        def client() -> None:
+            for _ in range(count):
+                if self._closing:
+                    return
+                self.send(**request).join()
+
+        self._client = threading.Thread(target=client, daemon=True)
+        self._client.start()
+
+    def await_answers(self, count: int) -> None:
+        """Wait until ``count`` of the watched requests have ended.
+
+        Raises:
+            Inconclusive: they have not within :data:`REQUEST_SECONDS`, or the client has nothing left to send.
+        """
+
+        def ended() -> int:
+            return sum(each.entry.end is not None for each in list(self.watched))
+
+        if not self.ledger.wait_for(lambda: ended() >= count, REQUEST_SECONDS):
+            raise Inconclusive(f"{count} requests were to end first; {ended()} have")
 
     def in_flight(self) -> dict[str, float | None]:
         """Node name -> requests that each worker is working on; None where it does not answer."""
@@ -398,6 +430,8 @@ class World:
         Raises:
             RuntimeError: there is none, so a sentence about all of them would say nothing.
         """
+        if self._client:
+            self._client.join()
         entries = [pending.join().entry for pending in self.watched if pending.entry.cancelled_at is None]
         if not entries:
             raise RuntimeError("no request was left to judge; the sentence would hold for nothing")
@@ -501,6 +535,7 @@ class World:
         way.
         """
         self.events.add("note", "", "the steps are over")
+        self._closing = True
         left: list[str] = []
         after: dict[str, Metrics] = {}
         topology: dict[str, Any] = {}
@@ -510,6 +545,8 @@ class World:
                     "note", "client", f"request {pending.entry.number} was still under way at the end; client gives up"
                 )
                 pending.cancel()
+        if self._client:
+            self._client.join()
         for pending in self.requests:
             pending.join(REQUEST_SECONDS)
         after_requests()

@@ -1,5 +1,7 @@
 """Two scenarios against real Dynamo, and the proof that they can fail."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from support.judge.history import History
 from support.judge.judge import judge_scenario
 from support.judge.verdict import Verdict
 from support.requests.ledger import read_ledger
+from support.settings import ROOT
 from tests.scenarios import run
 
 MIGRATION = "Every token comes once and in order when the worker crashes in mid-answer"
@@ -71,3 +74,16 @@ def test_the_record_of_a_scenario_can_be_judged_again(
     assert [len(entry.positions) for entry in entries] == [200]
     assert {"fault", "proof", "state"} <= {event.kind for event in events}
     assert judge_scenario(History(entries=entries, events=events), None) == []
+
+
+def test_the_snippet_of_the_python_api_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "python-api.md").read_text()
+    snippet = page.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "snippet.py").write_text(snippet)
+    argv = [sys.executable, "-m", "support.cells", str(tmp_path / "snippet.py")]
+    answer = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    status, tokens, pause = answer.stdout.splitlines()[0].split()
+    assert (status, tokens) == ("200", "300")
+    assert float(pause) < 2
+    assert answer.stdout.splitlines()[1] == "[]"
