@@ -47,8 +47,6 @@ DEFAULT_LEASE_SECONDS, LONGEST_LEASE_SECONDS = 300.0, 3600.0
 # minutes of running (kubernetes.io, "Pod Lifecycle", restartPolicy).
 BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, BACKOFF_RESET_SECONDS = 10.0, 300.0, 600.0
 READINESS_PERIOD_SECONDS = 0.02
-# What the kernel still shows of a removed deployment after this long is for the judge.
-REMOVAL_SECONDS = 5.0
 
 
 class Problem(Exception):
@@ -165,7 +163,7 @@ class Fault:
 class Network:
     """Nodes of a cell. With namespaces: one network namespace each on one bridge; without: loopback addresses."""
 
-    BRIDGE, PREFIX = "cell0", "10.77.0."
+    BRIDGE, PREFIX, GROUP = "cell0", "10.77.0.", 77
 
     def __init__(self, namespaces: bool) -> None:
         self.namespaces = namespaces
@@ -194,11 +192,12 @@ class Network:
                 route.link("add", ifname=self.BRIDGE, kind="bridge")
                 index = route.link_lookup(ifname=self.BRIDGE)[0]
                 route.addr("add", index=index, address=f"{self.PREFIX}1", prefixlen=24)
-                route.link("set", index=index, state="up")
+                route.link("set", index=index, state="up", group=self.GROUP)
             bridge = route.link_lookup(ifname=self.BRIDGE)[0]
             peer = {"ifname": "eth0", "net_ns_fd": name}
             route.link("add", ifname=outside, kind="veth", peer=peer)
-            route.link("set", index=route.link_lookup(ifname=outside)[0], master=bridge, state="up")
+            index = route.link_lookup(ifname=outside)[0]
+            route.link("set", index=index, master=bridge, state="up", group=self.GROUP)
         netns.pushns(name)
         try:
             with IPRoute() as route:
@@ -212,20 +211,17 @@ class Network:
         finally:
             netns.popns()
 
-    async def remove_all(self) -> None:
-        """Remove every node and the bridge; returns once the kernel shows none of their links."""
+    def remove_all(self) -> None:
+        """Remove every node and the bridge."""
         if self.namespaces and self.addresses:
             from pyroute2 import IPRoute, netns
 
+            with IPRoute() as route:
+                # All links of the group in one go; one by one the kernel waits for each.
+                route.link("del", index=0, group=self.GROUP)
             for name, fd in self.files.items():
                 os.close(fd)
                 netns.remove(name)
-            with IPRoute() as route:
-                route.link("del", index=route.link_lookup(ifname=self.BRIDGE)[0])
-            # The kernel takes nameless namespaces down in one go, with both ends of their links.
-            deadline = time.monotonic() + REMOVAL_SECONDS
-            while len(self.kernel_view()["links"]) > 1 and time.monotonic() < deadline:
-                await asyncio.sleep(0.002)
         self.addresses.clear()
         self.files.clear()
         self._numbers = itertools.count(10)
@@ -537,7 +533,7 @@ class NodeAgent:
         for node in self.processes:
             self._note(node, "removed")
         self.processes.clear()
-        await self.network.remove_all()
+        self.network.remove_all()
         self.faults.clear()
         return {"ended": pids}
 

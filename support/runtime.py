@@ -123,8 +123,8 @@ class Run:
             try:
                 history = world.close()
             except Exception as error:  # noqa: BLE001 - whatever it is, the scenario gets a verdict and the run goes on
-                history = History()
-                failure, step = failure or error, step or "the end of the scenario"
+                # Without its end the history proves nothing, whatever a sentence found before.
+                history, failure, step = History(), error, "the end of the scenario"
             if not ended.skipped:
                 history = replace(history, not_judged=frozenset(opt_outs(ended.tags)))
                 verdict.findings = judge_scenario(history, failure, step)
