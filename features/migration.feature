@@ -199,6 +199,19 @@ Feature: A worker dies and its answers go on
     Then a new request succeeds within 10 seconds
 
   @ruler
+  Scenario: A supervised worker comes back after its crash
+    Given a Dynamo deployment with 2 ruler workers
+      | setting        | value     |
+      | restart policy | Always    |
+      | lease          | 5 seconds |
+    And a client is receiving a streamed completions answer of 300 tokens
+    When the worker serving the request crashes in mid-answer
+    Then the answer completes with 300 tokens
+    And within 20 seconds the crashed worker runs again
+    And within 20 seconds the frontend lists 2 workers
+    And a new request succeeds within 5 seconds
+
+  @ruler
   Scenario: New requests succeed while a dead worker is still registered
     Given a Dynamo deployment with 2 ruler workers
       | setting | value     |

@@ -2,7 +2,6 @@
 
 from behave import given, then, when
 
-from support.observe.waiting import until
 from support.targets.base import Unsupported
 from support.words import SHAPE_OPTIONS, options
 
@@ -46,9 +45,4 @@ def when_worker_joins(context):
 @then("within {timeout:Time} the frontend lists {count:Count} {noun:Noun}")
 def then_lists(context, timeout, count, noun):
     """Workers as the frontend's health page lists them."""
-    world = context.world
-    until(
-        lambda: None if world.listed_workers() == count else f"{world.listed_workers()} listed",
-        timeout,
-        f"{count} listed",
-    )
+    context.world.fleet.expect_listed(count, timeout)

@@ -64,7 +64,13 @@ def when_idle_worker_crashes(context):
 @then("the frontend still lists the dead worker")
 def then_still_listed(context):
     """Else the scenario could not show what becomes of requests meanwhile."""
-    context.world.expect_dead_listed()
+    context.world.fleet.expect_dead_listed(context.world.victims)
+
+
+@then("within {timeout:Time} the crashed worker runs again")
+def then_runs_again(context, timeout):
+    """Started by the restart policy, and answering."""
+    context.world.expect_restarted(timeout)
 
 
 @when("the hung worker goes on")

@@ -8,19 +8,19 @@ from support.judge.expectations import expect_complete
 @then("the frontend counts {count:Count} {noun:Noun}")
 def then_migrations(context, count, noun):
     """Since the deployment was ready."""
-    context.world.expect_count("frontend_migrations", count)
+    context.world.fleet.expect_count("frontend_migrations", count)
 
 
 @then("the frontend counts {count:Count} cancelled {stream:Mode} {api:Api} {noun:Noun}")
 def then_cancellations(context, count, stream, api, noun):
     """Since the deployment was ready, for this endpoint and type of request."""
-    context.world.expect_cancellations(count, stream, api)
+    context.world.fleet.expect_cancellations(count, stream, api)
 
 
 @then("the frontend counts no cancelled request")
 def then_no_cancellation(context):
     """Of any kind."""
-    context.world.expect_count("frontend_cancellations", 0)
+    context.world.fleet.expect_count("frontend_cancellations", 0)
 
 
 @then("a new request succeeds within {timeout:Time}")

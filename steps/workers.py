@@ -18,19 +18,19 @@ def given_role_reading(context, role, time):
 @then("within {timeout:Time} no worker has a request in flight")
 def then_idle(context, timeout):
     """And none of them produces anything from then on."""
-    context.world.expect_idle(timeout)
+    context.world.fleet.expect_idle(timeout)
 
 
 @then("another worker has served the rest")
 def then_other_worker(context):
     """A worker that was not hit has received a request and produced bytes."""
-    context.world.expect_takeover()
+    context.world.fleet.expect_takeover(context.world.victims)
 
 
 @then("the request was not moved to another worker")
 def then_not_moved(context):
     """At most one worker has produced anything."""
-    context.world.expect_no_takeover()
+    context.world.fleet.expect_no_takeover(context.world.victims)
 
 
 @then("the engine was told to stop and wrote no further token")

@@ -99,6 +99,6 @@ def kill_worker(worker: Node, how: str = "crash") -> ProvenFault:
 
 def judge() -> list[Finding]:
     """End all requests, take the deployment down and say what is wrong with what was seen; [] when nothing is."""
-    history = world().close()
+    history = world().close(give_up=False)
     _worlds.clear()
     return judge_scenario(history, None)

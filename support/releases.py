@@ -27,6 +27,7 @@ class Release:
     drain_deadline: str | None
     stream_timeout: str | None
     lease_seconds: float
+    lease_setting: str | None
     metrics: Mapping[str, str]
 
 

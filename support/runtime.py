@@ -121,7 +121,7 @@ class Run:
         if world is not None:
             failure, step = ended.failure, ended.failed_step
             try:
-                history = world.close()
+                history = world.close(give_up=failure is not None or bool(ended.skipped) or ended.interrupted)
             except Exception as error:  # noqa: BLE001 - whatever it is, the scenario gets a verdict and the run goes on
                 # Without its end the history proves nothing, whatever a sentence found before.
                 history, failure, step = History(), error, "the end of the scenario"

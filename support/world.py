@@ -5,7 +5,7 @@ Feature files reach it through the steps; Python programs use it through :mod:`s
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,13 @@ from support.clock import now
 from support.events import EventLog
 from support.faults.processes import ProcessFaults, ProvenFault
 from support.judge.history import History
-from support.judge.outcomes import describe
 from support.judge.verdict import Inconclusive
 from support.observe import journal
-from support.observe.health import instances
+from support.observe.fleet import ARRIVAL_SECONDS, Fleet
 from support.observe.logs import find_panics
 from support.observe.metrics import Metrics
 from support.observe.waiting import until
-from support.observe.workers import ENDPOINT, in_flight, produced_bytes, try_scrape
+from support.observe.workers import in_flight, try_scrape
 from support.requests.client import Message, Pending, start_request
 from support.requests.ledger import Ledger, LedgerEntry
 from support.settings import Settings
@@ -29,12 +28,6 @@ from support.targets.agent import Agent
 from support.targets.base import Deployment, Node, Shape
 from support.targets.local import LocalTarget
 
-# How long a request may take to reach a worker, and gauges to settle after the last request: both take milliseconds
-# on an idle machine; the bound leaves room for a machine with every core busy.
-ARRIVAL_SECONDS, SETTLE_SECONDS = 10.0, 5.0
-# Standing still can only be seen over a while: at 170 tokens per second a worker that goes on would write 80 tokens
-# in it.
-QUIET_SECONDS = 0.5
 # A request that neither ends nor is given up by Dynamo is given up by the client, well after every deadline in a
 # sentence.
 REQUEST_SECONDS = 60.0
@@ -63,8 +56,8 @@ class World:
         self.faults: list[ProvenFault] = []
         self._agent = agent
         self._deployment: Deployment | None = None
+        self._fleet: Fleet | None = None
         self._breaker: ProcessFaults | None = None
-        self._before: dict[str, Metrics] = {}
 
     # -- the deployment
 
@@ -79,6 +72,18 @@ class World:
             message = "there is no deployment yet; begin with a sentence such as "
             raise RuntimeError(message + "'Given a Dynamo deployment with 2 vllm workers'")
         return self._deployment
+
+    @property
+    def fleet(self) -> Fleet:
+        """The deployment as its own metrics and lists show it; there is one as soon as there is a deployment."""
+        if self._fleet is None:
+            raise RuntimeError("there is no deployment yet to look at")
+        return self._fleet
+
+    @property
+    def victims(self) -> set[str]:
+        """Names of the nodes that a fault has hit."""
+        return {fault.node.name for fault in self.faults}
 
     @property
     def engine(self) -> str:
@@ -98,31 +103,8 @@ class World:
         target = LocalTarget(self.settings, self.release, self.folder, self.events, self._agent)
         self._deployment = target.deploy(Shape(**shape))
         self._breaker = ProcessFaults(self._agent, self._deployment, self.events)
-        self._before = self._scrape("before")
+        self._fleet = Fleet(self._deployment, self.release, self.events, self.folder / "metrics")
         return self._deployment
-
-    def _scrape(self, when: str) -> dict[str, Metrics]:
-        folder = self.folder / "metrics" / when
-        folder.mkdir(parents=True, exist_ok=True)
-        found = {}
-        for node in self.deployment.nodes:
-            if (metrics := try_scrape(node)) is not None:
-                (folder / f"{node.name}.txt").write_text(metrics.text)
-                found[node.name] = metrics
-        return found
-
-    def frontend_count(self, name: str, **labels: str) -> float:
-        """How much the frontend's counter has grown since the deployment was ready.
-
-        Args:
-            name: a key of the release's metrics, such as ``frontend_migrations``.
-        """
-        frontend = next(node for node in self.deployment.nodes if node.role == "frontend")
-        metrics = try_scrape(frontend)
-        if metrics is None:
-            raise AssertionError("the frontend does not answer on its metrics page")
-        metric = self.release.metrics[name]
-        return (metrics.value(metric, **labels) or 0.0) - (self._before[frontend.name].value(metric, **labels) or 0.0)
 
     # -- requests
 
@@ -200,58 +182,6 @@ class World:
         if not self.ledger.wait_for(lambda: ended() >= count, REQUEST_SECONDS):
             raise Inconclusive(f"{count} requests were to end first; {ended()} have")
 
-    def in_flight(self) -> dict[str, float | None]:
-        """Node name -> requests that each worker is working on; None where it does not answer."""
-        return {node.name: in_flight(node, self.release.metrics) for node in self.deployment.workers}
-
-    def serving_worker(self, role: str = "", at_least: int = 1) -> Node:
-        """The worker with most requests in flight.
-
-        Args:
-            role: only workers of this role (``prefill``, ``decode``); any if empty.
-            at_least: how many requests it must have.
-
-        Raises:
-            Inconclusive: no worker has that many within :data:`ARRIVAL_SECONDS`: there is nothing to break.
-        """
-        candidates = [node for node in self.deployment.workers if not role or node.role == role]
-        busiest: list[tuple[float, Node]] = []
-
-        def idle() -> str | None:
-            counts = [(in_flight(node, self.release.metrics) or 0.0, node) for node in candidates]
-            busiest[:] = sorted(counts, key=lambda each: -each[0])[:1]
-            return None if busiest and busiest[0][0] >= at_least else f"{self.in_flight()} requests in flight"
-
-        try:
-            until(idle, ARRIVAL_SECONDS, f"a {role or 'worker'} has {at_least} requests in flight")
-        except AssertionError as error:
-            sent = "; ".join(f"request {pending.entry.number}: {describe(pending.entry)}" for pending in self.watched)
-            raise Inconclusive(f"nothing was in flight: {error} ({sent or 'no request was sent'})") from None
-        return busiest[0][1]
-
-    def produced_bytes(self) -> dict[str, float]:
-        """Node name -> bytes of answers sent so far, for every worker that answers."""
-        counts = {node.name: produced_bytes(node, self.release.metrics) for node in self.deployment.workers}
-        return {name: count for name, count in counts.items() if count is not None}
-
-    def see_production(self, worker: Node) -> None:
-        """Make sure that ``worker`` is producing an answer right now: something in flight, and its bytes rise.
-
-        Raises:
-            Inconclusive: it is not within :data:`ARRIVAL_SECONDS`.
-        """
-        start = produced_bytes(worker, self.release.metrics) or 0.0
-
-        def still() -> str | None:
-            current = produced_bytes(worker, self.release.metrics) or 0.0
-            return None if current > start else f"{current:g} bytes"
-
-        try:
-            until(still, ARRIVAL_SECONDS, f"{worker.name} produces more than {start:g} bytes")
-        except AssertionError as error:
-            raise Inconclusive(f"the worker was not producing: {error}") from None
-        self.events.add("proof", worker.name, f"{worker.name} is producing an answer")
-
     def see_under_way(self, first_tokens: int) -> None:
         """Make sure that every watched answer is coming in: its first tokens are there, or a worker produces them.
 
@@ -261,7 +191,7 @@ class World:
         for pending in self.watched:
             if pending.entry.stream:
                 self.await_tokens(pending, first_tokens)
-        self.see_production(self.serving_worker())
+        self.fleet.see_production(self.fleet.serving_worker())
 
     def see_waiting(self) -> None:
         """Make sure that a worker has the watched request and the client has nothing of its answer yet.
@@ -269,7 +199,7 @@ class World:
         Raises:
             Inconclusive: tokens have come already, or no worker has it.
         """
-        self.serving_worker()
+        self.fleet.serving_worker()
         if self.request.entry.tokens or self.request.ended:
             raise Inconclusive(
                 f"request {self.request.entry.number} was to wait for its first token, but has it already"
@@ -283,7 +213,7 @@ class World:
         Raises:
             Inconclusive: tokens have come already, or the worker let go of it.
         """
-        worker = self.serving_worker(role)
+        worker = self.fleet.serving_worker(role)
         since = now()
 
         def reading() -> str | None:
@@ -355,7 +285,7 @@ class World:
             AssertionError: one finished the answer all the same, or still writes.
             Inconclusive: no journal knows of the request.
         """
-        victims = self._victims()
+        victims = self.victims
         notes = [note for note in journal.read(self.folder / "logs") if note["worker"] not in victims]
         if not notes:
             raise Inconclusive("no living worker has been given a request")
@@ -382,7 +312,7 @@ class World:
         Raises:
             Inconclusive: no watched request was under way when the fault struck, so nobody could notice it.
         """
-        fault = self.break_process(kind, self.serving_worker(role))
+        fault = self.break_process(kind, self.fleet.serving_worker(role))
         ends = [pending.entry.ended_at for pending in self.watched]
         if all(end is not None and end < fault.injected_at for end in ends):
             raise Inconclusive(f"no request was under way when {fault.node.name} was hit")
@@ -392,37 +322,6 @@ class World:
         """Undo a fault and see it gone."""
         assert self._breaker, "no deployment"
         self._breaker.recover(fault)
-
-    def expect_idle(self, timeout: float) -> None:
-        """No worker has anything in flight within ``timeout`` seconds, and those that answer produce nothing from
-        then on.
-
-        Raises:
-            AssertionError: says which worker goes on.
-        """
-
-        def busy() -> str | None:
-            working = {name: count for name, count in self.in_flight().items() if count}
-            return ", ".join(f"{name} has {count:g}" for name, count in working.items()) or None
-
-        until(busy, timeout, "no worker has a request in flight")
-        before = self.produced_bytes()
-        rising: list[str] = []
-
-        def risen() -> str | None:
-            current = self.produced_bytes()
-            rising[:] = [
-                f"{name} by {current[name] - count:g}"
-                for name, count in before.items()
-                if current.get(name, count) > count
-            ]
-            return None if rising else "nothing"
-
-        try:
-            until(risen, QUIET_SECONDS, "a worker produces more bytes")
-        except AssertionError:
-            return
-        raise AssertionError(f"with nothing in flight, bytes produced rose at {', '.join(rising)}")
 
     def answers(self) -> list[LedgerEntry]:
         """The watched requests that nobody cancelled, once they have ended.
@@ -450,113 +349,54 @@ class World:
             raise AssertionError(f"request {entry.number} ended after {took:.1f} s; {timeout:g} s are allowed")
         return entry
 
-    def _victims(self) -> set[str]:
-        return {fault.node.name for fault in self.faults}
-
-    def expect_takeover(self) -> None:
-        """A worker that was not hit has been given a request and has produced something.
+    def expect_restarted(self, timeout: float) -> None:
+        """The last victim has been started again and answers within ``timeout`` seconds.
 
         Raises:
-            AssertionError: none has.
+            AssertionError: it has not, or does not.
         """
-        if not self.faults:
-            raise RuntimeError("no worker was hit; there is nothing to take over")
-        produced = {name: count for name, count in self.grown_bytes().items() if name not in self._victims()}
-        if not any(produced.values()):
-            raise AssertionError(f"no worker took over; bytes produced by the others: {produced}")
+        node = self.faults[-1].node
 
-    def expect_no_takeover(self) -> None:
-        """At most one worker has produced anything, and one that was not hit has nothing.
+        def down() -> str | None:
+            process = self.deployment.process(node)
+            if not process["restarts"] or try_scrape(node) is None:
+                return f"{process['state']}, {process['restarts']} restarts"
+            return None
 
-        Raises:
-            AssertionError: more have.
-        """
-        producing = [name for name, count in self.grown_bytes().items() if count]
-        others = [name for name in producing if name not in self._victims()] if self.faults else producing[1:]
-        if others:
-            raise AssertionError(f"{', '.join(others)} went on with the request")
-
-    def grown_bytes(self) -> dict[str, float]:
-        """Node name -> bytes of answers that each worker that answers has sent since the deployment was ready."""
-        metric = self.release.metrics["worker_response_bytes"]
-        return {
-            name: count
-            - ((self._before[name].value(metric, dynamo_endpoint=ENDPOINT) if name in self._before else None) or 0.0)
-            for name, count in self.produced_bytes().items()
-        }
-
-    def expect_count(self, name: str, count: int, **labels: str) -> None:
-        """The frontend's counter has grown by exactly ``count``; it may take :data:`SETTLE_SECONDS` to get there.
-
-        Raises:
-            AssertionError: it has not.
-        """
-
-        def off() -> str | None:
-            grown = self.frontend_count(name, **labels)
-            return None if grown == count else f"{grown:g}"
-
-        until(off, SETTLE_SECONDS, f"{self.release.metrics[name]} has grown by {count}")
-
-    def expect_cancellations(self, count: int, stream: bool, api: str) -> None:
-        """The frontend has counted ``count`` cancelled requests of this kind and none of another.
-
-        Raises:
-            AssertionError: it has not.
-        """
-        kind = {
-            "endpoint": "chat_completions" if api == "chat" else "completions",
-            "request_type": "stream" if stream else "unary",
-        }
-        self.expect_count("frontend_cancellations", count, **kind)
-        self.expect_count("frontend_cancellations", count)
-
-    def expect_dead_listed(self) -> None:
-        """The frontend lists more workers than are alive.
-
-        Raises:
-            Inconclusive: it does not, so requests cannot run into a dead one.
-        """
-        alive = len(self.deployment.workers) - len(self._victims())
-        if self.listed_workers() <= alive:
-            raise Inconclusive(f"the frontend lists {self.listed_workers()} workers, no more than are alive")
-        self.events.add("proof", "frontend-0", f"the frontend lists {self.listed_workers()} workers, {alive} are alive")
-
-    def listed_workers(self) -> int:
-        """How many workers the frontend lists right now."""
-        return len(instances(self.deployment.frontend_url) or [])
+        until(down, timeout, f"{node.name} runs again")
 
     # -- the end
 
-    def close(self, after_requests: Callable[[], None] = lambda: None) -> History:
-        """End all requests, read everything once more, take the deployment down and write the records.
+    def close(self, give_up: bool) -> History:
+        """See all requests end, read everything once more, take the deployment down and write the records.
 
-        Safe to call in every state, also after a failure half-way. ``after_requests`` runs once no request is under
-        way.
+        Safe to call in every state, also after a failure half-way.
+
+        Args:
+            give_up: whether to cancel what is still under way, as after a failure; else each request has until its own
+                deadline, and the judge will speak of one that needed it.
         """
         self.events.add("note", "", "the steps are over")
         self._closing = True
-        left: list[str] = []
-        after: dict[str, Metrics] = {}
-        topology: dict[str, Any] = {}
         for pending in self.requests:
-            if not pending.ended:
+            if give_up and not pending.ended:
                 self.events.add(
-                    "note", "client", f"request {pending.entry.number} was still under way at the end; client gives up"
+                    "note", "client", f"request {pending.entry.number} was still under way; client gives up"
                 )
                 pending.cancel()
         if self._client:
             self._client.join()
         for pending in self.requests:
-            pending.join(REQUEST_SECONDS)
-        after_requests()
+            pending.join()
+        left: list[str] = []
+        after: dict[str, Metrics] = {}
+        topology: dict[str, Any] = {}
         if self._deployment is not None:
             topology = self._deployment.topology()
             for fault in self.faults:
                 if fault.kind == "hang":
                     self._agent.recover(fault.id)
-            self._settle()
-            after = self._scrape("after")
+            after = self.fleet.last_look()
             left = self._deployment.remove()
             self._add_states()
         self.ledger.write(self.folder / "ledger.jsonl")
@@ -566,7 +406,7 @@ class World:
             entries=self.ledger.entries(),
             events=self.events.all(),
             topology=topology,
-            metrics_before=self._before,
+            metrics_before=self._fleet.before if self._fleet else {},
             metrics_after=after,
             panics={log.stem: found for log in sorted(logs.glob("*.log")) if (found := find_panics(log))},
             worker_journal=journal.read(logs),
@@ -574,22 +414,6 @@ class World:
             migration_limit=self._deployment.shape.migration_limit if self._deployment else None,
             metric_names=self.release.metrics,
         )
-
-    def _settle(self) -> None:
-        """Wait for the gauges to come to rest; what has not by then is for the judge."""
-        frontend = next(node for node in self.deployment.nodes if node.role == "frontend")
-        deadline = now() + SETTLE_SECONDS
-
-        def busy() -> str | None:
-            metrics = try_scrape(frontend)
-            open_requests = (metrics.value(self.release.metrics["frontend_inflight"]) if metrics else None) or 0.0
-            working = [count for count in self.in_flight().values() if count]
-            return f"{open_requests:g} at the frontend, {working} at workers" if open_requests or working else None
-
-        try:
-            until(busy, deadline - now(), "nothing is in flight")
-        except AssertionError as error:
-            self.events.add("note", "", str(error))
 
     def _add_states(self) -> None:
         for change in self._agent.history():

@@ -35,7 +35,8 @@ class Shape:
         restart_policy: ``Never``, ``OnFailure`` or ``Always``, as the kubelet has it.
         speed: speed of the workers relative to their default (about 170 tokens per second and stream).
         prefill_seconds: time that the ruler engine takes before its first token; others have their own model of it.
-        lease_seconds: lifetime of a registration whose owner is gone; None: the release's default.
+        lease_seconds: lifetime of a registration whose owner is gone; None: the release's default. Releases where it
+            cannot be set keep theirs, which is 10 s.
         drain_seconds: how long a worker that is told to shut down may finish what it has; None: the release's default.
         stream_timeout_seconds: silence of a worker after which the frontend gives it up; None: never.
         worker_env: further environment variables of the workers.

@@ -195,8 +195,8 @@ class LocalDeployment:
         }
         if self._nats:
             env["NATS_SERVER"] = f"nats://{self._only('nats').address}:{NATS_PORT}"
-        if self.shape.lease_seconds is not None:
-            env["ETCD_LEASE_TTL"] = f"{self.shape.lease_seconds:g}"
+        if self.shape.lease_seconds is not None and self.target.release.lease_setting:
+            env[self.target.release.lease_setting] = f"{self.shape.lease_seconds:g}"
         return env
 
     def _infrastructure(self) -> list[str]:

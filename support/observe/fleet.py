@@ -1,0 +1,246 @@
+"""The fleet: workers and frontend of a deployment as their own metrics and lists show them. Looks and never touches."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from support.events import EventLog
+from support.judge.verdict import Inconclusive
+from support.observe.health import instances
+from support.observe.metrics import Metrics
+from support.observe.waiting import until
+from support.observe.workers import ENDPOINT, in_flight, produced_bytes, try_scrape
+from support.releases import Release
+from support.targets.base import Deployment, Node
+
+# How long a request may take to reach a worker, and gauges to settle after the last request: both take milliseconds on
+# an idle machine; the bounds leave room for a machine with every core busy.
+ARRIVAL_SECONDS, SETTLE_SECONDS = 10.0, 5.0
+# Standing still can only be seen over a while: at 170 tokens per second a worker that goes on would write 80 in it.
+QUIET_SECONDS = 0.5
+
+
+class Fleet:
+    """What can be seen of a deployment, now and since it was ready.
+
+    Args:
+        deployment: the deployment, just ready.
+        release: names of its metrics.
+        events: gets a proof for whatever was made sure of.
+        folder: gets the metrics pages, ``before/`` now and ``after/`` by :meth:`last_look`.
+    """
+
+    def __init__(self, deployment: Deployment, release: Release, events: EventLog, folder: Path) -> None:
+        self.deployment, self.release, self.events, self.folder = deployment, release, events, folder
+        self.before = self._scrape("before")
+
+    @property
+    def _frontend(self) -> Node:
+        return next(node for node in self.deployment.nodes if node.role == "frontend")
+
+    def _scrape(self, when: str) -> dict[str, Metrics]:
+        folder = self.folder / when
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {}
+        for node in self.deployment.nodes:
+            if (metrics := try_scrape(node)) is not None:
+                (folder / f"{node.name}.txt").write_text(metrics.text)
+                found[node.name] = metrics
+        return found
+
+    def in_flight(self) -> dict[str, float | None]:
+        """Node name -> requests that each worker is working on; None where it does not answer."""
+        return {node.name: in_flight(node, self.release.metrics) for node in self.deployment.workers}
+
+    def serving_worker(self, role: str = "", at_least: int = 1) -> Node:
+        """The worker with most requests in flight.
+
+        Args:
+            role: only workers of this role (``prefill``, ``decode``); any if empty.
+            at_least: how many requests it must have.
+
+        Raises:
+            Inconclusive: no worker has that many within :data:`ARRIVAL_SECONDS`: there is nothing to break.
+        """
+        candidates = [node for node in self.deployment.workers if not role or node.role == role]
+        busiest: list[tuple[float, Node]] = []
+
+        def idle() -> str | None:
+            counts = [(in_flight(node, self.release.metrics) or 0.0, node) for node in candidates]
+            busiest[:] = sorted(counts, key=lambda each: -each[0])[:1]
+            return None if busiest and busiest[0][0] >= at_least else f"{self.in_flight()} requests in flight"
+
+        try:
+            until(idle, ARRIVAL_SECONDS, f"a {role or 'worker'} has {at_least} requests in flight")
+        except AssertionError as error:
+            raise Inconclusive(f"nothing was in flight: {error}") from None
+        return busiest[0][1]
+
+    def produced_bytes(self) -> dict[str, float]:
+        """Node name -> bytes of answers sent so far, for every worker that answers."""
+        counts = {node.name: produced_bytes(node, self.release.metrics) for node in self.deployment.workers}
+        return {name: count for name, count in counts.items() if count is not None}
+
+    def grown_bytes(self) -> dict[str, float]:
+        """Node name -> bytes of answers that each worker that answers has sent since the deployment was ready."""
+        metric = self.release.metrics["worker_response_bytes"]
+        return {
+            name: count
+            - ((self.before[name].value(metric, dynamo_endpoint=ENDPOINT) if name in self.before else None) or 0.0)
+            for name, count in self.produced_bytes().items()
+        }
+
+    def see_production(self, worker: Node) -> None:
+        """Make sure that ``worker`` is producing an answer right now: something in flight, and its bytes rise.
+
+        Raises:
+            Inconclusive: it is not within :data:`ARRIVAL_SECONDS`.
+        """
+        start = produced_bytes(worker, self.release.metrics) or 0.0
+
+        def still() -> str | None:
+            current = produced_bytes(worker, self.release.metrics) or 0.0
+            return None if current > start else f"{current:g} bytes"
+
+        try:
+            until(still, ARRIVAL_SECONDS, f"{worker.name} produces more than {start:g} bytes")
+        except AssertionError as error:
+            raise Inconclusive(f"the worker was not producing: {error}") from None
+        self.events.add("proof", worker.name, f"{worker.name} is producing an answer")
+
+    def expect_idle(self, timeout: float) -> None:
+        """No worker has anything in flight within ``timeout`` seconds, and none produces anything from then on.
+
+        Workers that do not answer (dead, hung) are left out, but one at least has to.
+
+        Raises:
+            AssertionError: says which worker goes on.
+        """
+
+        def busy() -> str | None:
+            counts = {name: count for name, count in self.in_flight().items() if count is not None}
+            working = [f"{name} has {count:g}" for name, count in counts.items() if count]
+            return ", ".join(working) or (None if counts else "no worker answers")
+
+        until(busy, timeout, "no worker has a request in flight")
+        before = self.produced_bytes()
+        rising: list[str] = []
+
+        def risen() -> str | None:
+            current = self.produced_bytes()
+            rising[:] = [
+                f"{name} by {current[name] - count:g}"
+                for name, count in before.items()
+                if current.get(name, count) > count
+            ]
+            return None if rising else "nothing"
+
+        try:
+            until(risen, QUIET_SECONDS, "a worker produces more bytes")
+        except AssertionError:
+            return
+        raise AssertionError(f"with nothing in flight, bytes produced rose at {', '.join(rising)}")
+
+    def expect_takeover(self, victims: Collection[str]) -> None:
+        """A worker other than ``victims`` has produced something since the deployment was ready.
+
+        Raises:
+            AssertionError: none has.
+        """
+        if not victims:
+            raise RuntimeError("no worker was hit; there is nothing to take over")
+        produced = {name: count for name, count in self.grown_bytes().items() if name not in victims}
+        if not any(produced.values()):
+            raise AssertionError(f"no worker took over; bytes produced by the others: {produced}")
+
+    def expect_no_takeover(self, victims: Collection[str]) -> None:
+        """At most one worker has produced anything since the deployment was ready; where one was hit, no other.
+
+        Raises:
+            AssertionError: more have.
+        """
+        producing = [name for name, count in self.grown_bytes().items() if count]
+        others = [name for name in producing if name not in victims] if victims else producing[1:]
+        if others:
+            raise AssertionError(f"{', '.join(others)} went on with the request")
+
+    def listed_workers(self) -> int:
+        """How many workers the frontend lists right now."""
+        return len(instances(self.deployment.frontend_url) or [])
+
+    def expect_listed(self, count: int, timeout: float) -> None:
+        """The frontend lists exactly ``count`` workers within ``timeout`` seconds.
+
+        Raises:
+            AssertionError: it does not.
+        """
+
+        def others() -> str | None:
+            listed = self.listed_workers()
+            return None if listed == count else f"{listed} listed"
+
+        until(others, timeout, f"the frontend lists {count} workers")
+
+    def expect_dead_listed(self, victims: Collection[str]) -> None:
+        """The frontend lists more workers than are alive without ``victims``.
+
+        Raises:
+            Inconclusive: it does not, so requests cannot run into a dead one.
+        """
+        alive = len(self.deployment.workers) - len(victims)
+        if self.listed_workers() <= alive:
+            raise Inconclusive(f"the frontend lists {self.listed_workers()} workers, no more than are alive")
+        self.events.add("proof", "frontend-0", f"the frontend lists {self.listed_workers()} workers, {alive} are alive")
+
+    def frontend_count(self, name: str, **labels: str) -> float:
+        """How much the frontend's counter has grown since the deployment was ready.
+
+        Args:
+            name: a key of the release's metrics, such as ``frontend_migrations``.
+        """
+        metrics = try_scrape(self._frontend)
+        if metrics is None:
+            raise AssertionError("the frontend does not answer on its metrics page")
+        metric = self.release.metrics[name]
+        before = self.before[self._frontend.name].value(metric, **labels) or 0.0
+        return (metrics.value(metric, **labels) or 0.0) - before
+
+    def expect_count(self, name: str, count: int, **labels: str) -> None:
+        """The frontend's counter has grown by exactly ``count``; it may take :data:`SETTLE_SECONDS` to get there.
+
+        Raises:
+            AssertionError: it has not.
+        """
+
+        def off() -> str | None:
+            grown = self.frontend_count(name, **labels)
+            return None if grown == count else f"{grown:g}"
+
+        until(off, SETTLE_SECONDS, f"{self.release.metrics[name]} has grown by {count}")
+
+    def expect_cancellations(self, count: int, stream: bool, api: str) -> None:
+        """The frontend has counted ``count`` cancelled requests of this kind and none of another.
+
+        Raises:
+            AssertionError: it has not.
+        """
+        kind = {
+            "endpoint": "chat_completions" if api == "chat" else "completions",
+            "request_type": "stream" if stream else "unary",
+        }
+        self.expect_count("frontend_cancellations", count, **kind)
+        self.expect_count("frontend_cancellations", count)
+
+    def last_look(self) -> dict[str, Metrics]:
+        """Node name -> its metrics once the gauges have come to rest; what has not by then is for the judge."""
+
+        def busy() -> str | None:
+            metrics = try_scrape(self._frontend)
+            open_requests = (metrics.value(self.release.metrics["frontend_inflight"]) if metrics else None) or 0.0
+            working = [count for count in self.in_flight().values() if count]
+            return f"{open_requests:g} at the frontend, {working} at workers" if open_requests or working else None
+
+        try:
+            until(busy, SETTLE_SECONDS, "nothing is in flight")
+        except AssertionError as error:
+            self.events.add("note", "", str(error))
+        return self._scrape("after")
