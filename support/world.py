@@ -14,6 +14,7 @@ from support.clock import now
 from support.events import EventLog
 from support.faults.processes import ProcessFaults, ProvenFault
 from support.judge.history import History
+from support.judge.outcomes import describe
 from support.judge.verdict import Inconclusive
 from support.observe import journal
 from support.observe.fleet import ARRIVAL_SECONDS, Fleet
@@ -232,10 +233,8 @@ class World:
             Inconclusive: the answer ended before, or they did not come within :data:`REQUEST_SECONDS`.
         """
         if not pending.wait_tokens(count, REQUEST_SECONDS) or pending.ended:
-            got = len(pending.entry.tokens)
-            raise Inconclusive(
-                f"request {pending.entry.number} ended or stalled after {got} tokens; {count} were to come first"
-            )
+            seen = describe(pending.entry)
+            raise Inconclusive(f"request {pending.entry.number} was to get {count} tokens first, but got {seen}")
 
     def cancel(self, pending: Pending, how: str = "close") -> None:
         """Cancel a request that is under way.

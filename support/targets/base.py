@@ -113,6 +113,7 @@ class Node:
         name: logical name, ``vllm-worker-0``.
         role: ``frontend``, ``worker``, ``prefill``, ``decode``, ``etcd`` or ``nats``.
         address: IPv4 address.
+        port: where its process listens; that of its metrics for a worker.
         metrics_url: its Prometheus page; None where it has none.
         log: file with all that its process wrote.
     """
@@ -120,8 +121,14 @@ class Node:
     name: str
     role: str
     address: str
+    port: int
     metrics_url: str | None
     log: Path
+
+    @property
+    def endpoint(self) -> str:
+        """``ADDRESS:PORT``."""
+        return f"{self.address}:{self.port}"
 
 
 class Deployment(Protocol):

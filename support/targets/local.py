@@ -1,7 +1,10 @@
 """The local target: real Dynamo, etcd and NATS on nodes of this machine, in the cell that this process runs in."""
 
+import contextlib
 import functools
 import os
+import random
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +25,8 @@ from support.targets.agent import Agent
 from support.targets.base import DeploymentFailed, Node, Shape
 from support.targets.tokenizer import FIRST_POSITION_ID, MODEL, ensure
 
-FRONTEND_PORT, SYSTEM_PORT, ETCD_PORT, PEER_PORT, NATS_PORT, BOOTSTRAP_PORT = 8000, 9090, 2379, 2380, 4222, 12345
+FRONTEND_PORT, SYSTEM_PORT, BOOTSTRAP_PORT = 8000, 9090, 12345
+ETCD_PORT, PEER_PORT, NATS_PORT, MONITOR_PORT = 2379, 2380, 4222, 8222
 # A boot costs 1 to 6 s and up to 4 CPU-seconds by release; many of them may share two cores.
 BOOT_SECONDS = 90.0
 POLL_SECONDS = 0.02
@@ -93,6 +97,17 @@ def _sabotaged(shape: Shape) -> Shape:
     return shape
 
 
+def _port(address: str, usual: int) -> int:
+    """The usual port on a node of our own; without namespaces a free one, for strangers may listen on all addresses."""
+    if os.environ["FT_CELL"] == "namespaces":
+        return usual  # nobody else is on that node, and its address cannot be tried from here
+    # Dynamo reads DYN_SYSTEM_PORT as a signed 16-bit number.
+    for port in random.sample(range(20000, 2**15), 50):
+        with contextlib.suppress(OSError), socket.create_server((address, port)):
+            return port
+    raise DeploymentFailed(f"none of 50 ports between 20000 and 32767 is free on {address}; see what listens there")
+
+
 class LocalDeployment:
     """One running Dynamo on the local target; implements :class:`support.targets.base.Deployment`."""
 
@@ -109,10 +124,11 @@ class LocalDeployment:
     def _python(self) -> str:
         return str(binaries.dynamo_python(self.target.release.version))
 
-    def _node(self, name: str, role: str, port: int | None = None) -> Node:
+    def _node(self, name: str, role: str, usual_port: int, metrics: bool = True) -> Node:
         address = self._agent.add_node(name)
-        url = f"http://{address}:{port}/metrics" if port else None
-        node = Node(name, role, address, url, self.target.logs / f"{name}.log")
+        port = _port(address, usual_port)
+        url = f"http://{address}:{port}/metrics" if metrics else None
+        node = Node(name, role, address, port, url, self.target.logs / f"{name}.log")
         self.nodes.append(node)
         return node
 
@@ -123,7 +139,7 @@ class LocalDeployment:
     def frontend_url(self) -> str:
         """Where its users send requests."""
         proxy = [node for node in self.nodes if node.role == "proxy"]
-        return f"http://{(proxy or [self._only('frontend')])[0].address}:{FRONTEND_PORT}"
+        return f"http://{(proxy or [self._only('frontend')])[0].endpoint}"
 
     @property
     def workers(self) -> list[Node]:
@@ -168,7 +184,7 @@ class LocalDeployment:
 
     def _start_etcd(self) -> None:
         node = self._node("etcd-0", "etcd", ETCD_PORT)
-        client, peer = f"http://{node.address}:{ETCD_PORT}", f"http://{node.address}:{PEER_PORT}"
+        client, peer = f"http://{node.endpoint}", f"http://{node.address}:{_port(node.address, PEER_PORT)}"
         argv = [str(binaries.etcd(self.target.settings)), "--name", node.name]
         argv += ["--data-dir", str(self.target.scratch / f"{node.name}-{time.monotonic_ns()}")]
         argv += ["--listen-client-urls", client, "--advertise-client-urls", client]
@@ -177,16 +193,16 @@ class LocalDeployment:
         self._run(node, argv, {}, ready=f"{client}/health", after=[])
 
     def _start_nats(self) -> None:
-        node = self._node("nats-0", "nats")
-        monitor = NATS_PORT + 1
-        argv = [str(binaries.nats(self.target.settings)), "--addr", node.address, "--port", str(NATS_PORT)]
+        node = self._node("nats-0", "nats", NATS_PORT, metrics=False)
+        monitor = _port(node.address, MONITOR_PORT)
+        argv = [str(binaries.nats(self.target.settings)), "--addr", node.address, "--port", str(node.port)]
         argv += ["--http_port", str(monitor), "--jetstream"]
         argv += ["--store_dir", str(self.target.scratch / f"{node.name}-{time.monotonic_ns()}")]
         self._run(node, argv, {}, ready=f"http://{node.address}:{monitor}/healthz", after=[])
 
     def _dynamo_env(self, node: Node) -> dict[str, str]:
         env = {
-            "ETCD_ENDPOINTS": f"http://{self._only('etcd').address}:{ETCD_PORT}",
+            "ETCD_ENDPOINTS": f"http://{self._only('etcd').endpoint}",
             "DYN_REQUEST_PLANE": self.shape.request_plane,
             "DYN_TCP_RPC_HOST": node.address,
             "DYN_HTTP_RPC_HOST": node.address,
@@ -194,7 +210,7 @@ class LocalDeployment:
             "DYN_HEALTH_CHECK_ENABLED": str(self.shape.health_checks).lower(),
         }
         if self._nats:
-            env["NATS_SERVER"] = f"nats://{self._only('nats').address}:{NATS_PORT}"
+            env["NATS_SERVER"] = f"nats://{self._only('nats').endpoint}"
         if self.shape.lease_seconds is not None and self.target.release.lease_setting:
             env[self.target.release.lease_setting] = f"{self.shape.lease_seconds:g}"
         return env
@@ -204,7 +220,7 @@ class LocalDeployment:
 
     def _start_frontend(self) -> None:
         node = self._node("frontend-0", "frontend", FRONTEND_PORT)
-        argv = [self._python, "-m", "dynamo.frontend", "--http-host", node.address, "--http-port", str(FRONTEND_PORT)]
+        argv = [self._python, "-m", "dynamo.frontend", "--http-host", node.address, "--http-port", str(node.port)]
         argv += ["--migration-limit", str(self.shape.migration_limit)]
         if self.shape.sequence_cap is not None:
             argv += ["--migration-max-seq-len", str(self.shape.sequence_cap)]
@@ -217,7 +233,7 @@ class LocalDeployment:
         kind = self.shape.engine if role == "worker" else f"{self.shape.engine}-{role}"
         number = sum(node.role == role for node in self.nodes)
         node = self._node(f"{kind}-worker-{number}", role, SYSTEM_PORT)
-        env = self._dynamo_env(node) | {"DYN_SYSTEM_HOST": node.address, "DYN_SYSTEM_PORT": str(SYSTEM_PORT)}
+        env = self._dynamo_env(node) | {"DYN_SYSTEM_HOST": node.address, "DYN_SYSTEM_PORT": str(node.port)}
         if self.shape.drain_seconds is not None:
             env[str(self.target.release.drain_deadline)] = f"{self.shape.drain_seconds:g}"
         if self.shape.engine == "ruler":
@@ -241,13 +257,16 @@ class LocalDeployment:
         if role != "worker":
             flags += ["--disaggregation-mode", role]
         if role == "prefill":
-            flags += ["--bootstrap-ports", str(BOOTSTRAP_PORT)]
+            flags += [
+                "--bootstrap-ports",
+                str(_port("0.0.0.0", BOOTSTRAP_PORT)),
+            ]  # the mocker binds it on all addresses
         return flags
 
     def _start_proxy(self, kind: str) -> None:
         upstream = self.frontend_url
-        node = self._node("sabotage-0", "proxy")
-        argv = [sys.executable, "-m", "agents.sabotage_proxy", "--listen", f"{node.address}:{FRONTEND_PORT}"]
+        node = self._node("sabotage-0", "proxy", FRONTEND_PORT, metrics=False)
+        argv = [sys.executable, "-m", "agents.sabotage_proxy", "--listen", node.endpoint]
         argv += ["--upstream", upstream, "--kind", kind]
         self._run(node, argv, {"PYTHONPATH": str(ROOT)}, ready=None, after=[])
 
@@ -273,8 +292,9 @@ class LocalDeployment:
         prefill = [node for node in self.nodes if node.role == "prefill"]
 
         def used() -> bool:
-            send_completion_request(self.frontend_url, self.model, "ready", 1, timeout=BOOT_SECONDS)
-            return any(requests_served(node, self.target.release.metrics) for node in prefill)
+            answer = send_completion_request(self.frontend_url, self.model, "ready", 1, timeout=BOOT_SECONDS)
+            served = any(requests_served(node, self.target.release.metrics) for node in prefill)
+            return answer.status_code == 200 and served
 
         return self._wait(
             used, BOOT_SECONDS, [self._only("frontend"), *self.workers], "a prefill worker gets a request"
