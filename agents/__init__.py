@@ -1,3 +1,1 @@
-"""Programs that run and break things: the cell's first process, the node agent, the ruler engine. They never import
-support.
-"""
+"""Programs that run and break things: a cell's first process, node agent, ruler. They never import support."""

@@ -4,8 +4,7 @@ Usage: ``python -m agents.cell --world namespaces|loopback -- COMMAND [ARG...]``
 
 With ``namespaces`` it expects to be PID 1 of fresh PID, mount and network namespaces (``support.cells`` makes them with
 unshare); its end is then the kernel's signal to end every process and namespace of the cell. With ``loopback`` there
-are no
-namespaces: every process is tied to its parent's life instead (PR_SET_PDEATHSIG).
+are no namespaces: every process is tied to its parent's life instead (PR_SET_PDEATHSIG).
 
 The command finds in its environment ``FT_CELL`` (``namespaces`` or ``loopback``), ``FT_AGENT`` (URL of the node agent),
 ``FT_AGENT_TOKEN`` (bearer token) and ``FT_SCRATCH`` (a folder that vanishes with the cell).

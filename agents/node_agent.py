@@ -521,8 +521,7 @@ class NodeAgent:
         self._leases.clear()
         for task in list(self._tasks):
             task.cancel()
-        # The newest first: what is started last leans on what was started before, and would fill its log with
-        # complaints.
+        # The newest first: what is started last leans on the others, and would fill its log with complaints.
         pids = sorted(children_of(os.getpid()), reverse=True)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):

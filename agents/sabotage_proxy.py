@@ -1,9 +1,8 @@
 """A deliberately bad neighbour between clients and a real frontend: the suite's proof that its scenarios can fail.
 
 Usage: ``python -m agents.sabotage_proxy --listen HOST:PORT --upstream URL --kind KIND``. It passes everything on
-unharmed but for
-the one thing that its kind spoils, see :data:`KINDS`. Started by the local target under ``FT_SABOTAGE=proxy=KIND``,
-never otherwise.
+unharmed but for the one thing that its kind spoils, see :data:`KINDS`. Started by the local target under
+``FT_SABOTAGE=proxy=KIND``, never otherwise.
 """
 
 import argparse

@@ -1,6 +1,4 @@
-"""Sentences about faults. A step returns once the fault is proven on its victim; without proof the scenario is
-inconclusive.
-"""
+"""Sentences about faults. A step returns once the fault is proven on its victim, else the scenario is inconclusive."""
 
 from behave import then, when
 

@@ -1,5 +1,4 @@
-"""The building blocks by the names that users of Dynamo's own tests know, for those who write Python instead of
-sentences.
+"""The building blocks by the names that users of Dynamo's own tests know, for those who write Python.
 
 ::
 

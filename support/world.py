@@ -256,8 +256,7 @@ class World:
             raise Inconclusive(f"request {pending.entry.number} was to be over, but was still under way")
 
     def see_moving(self) -> None:
-        """Make sure that a second worker has been given the watched request and none of its tokens have reached the
-        client.
+        """Make sure that a second worker has been given the watched request and the client has none of its tokens.
 
         Raises:
             Inconclusive: that is not so within :data:`ARRIVAL_SECONDS`.

@@ -1,8 +1,8 @@
 """How often a scenario shows a defect: the evidence that a record in support/judge/known_defects.yaml needs.
 
 Usage: ``python -m tests.reproduce DEFECT RELEASE[,RELEASE...] NAME [--times 5] [--jobs 3]`` where NAME is behave's
-``--name``. Prints
-``k/n`` and what was seen for each scenario and release, and keeps the ledgers in ``docs/defects/DEFECT/``.
+``--name``. Prints ``k/n`` and what was seen for each scenario and release, and keeps the ledgers in
+``docs/defects/DEFECT/``.
 """
 
 import argparse

@@ -1,6 +1,4 @@
-"""Runs scenarios of the features against real Dynamo for the suite's own tests, without touching the user's last
-report.
-"""
+"""Runs scenarios against real Dynamo for the suite's own tests, without touching the user's last report."""
 
 import subprocess
 import sys

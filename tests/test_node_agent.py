@@ -1,6 +1,4 @@
-"""The node agent: processes, restarts, faults, leases, bad input. Its nodes are on loopback here, its processes
-shells.
-"""
+"""The node agent: processes, restarts, faults, leases, bad input. Its nodes are on loopback here."""
 
 import json
 import os

@@ -1,6 +1,4 @@
-"""Each scenario has a sabotage that turns it red, and each row of the table is about a scenario; `make sabotage`
-runs them.
-"""
+"""Each scenario has a sabotage that turns it red, each row a scenario; `make sabotage` runs them."""
 
 from agents import sabotage_injector, sabotage_proxy
 from support.judge import defects

@@ -1,7 +1,6 @@
 """What sentences expect of single answers. Pure: a ledger entry in, an AssertionError with what was seen out.
 
-The always-on invariants (``invariants.py``) judge every request anyway; these say which of the sound outcomes it had
-to be.
+The always-on invariants (``invariants.py``) judge every request anyway; these say which sound outcome it had to be.
 """
 
 from support.judge.invariants import misplaced, prompt_tokens

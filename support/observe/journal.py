@@ -1,6 +1,4 @@
-"""What the workers of the ruler engine wrote down: which requests reached them, with how many tokens, and how they
-left.
-"""
+"""What the workers of the ruler engine wrote down: which requests reached them, and how they left."""
 
 import json
 from pathlib import Path
@@ -11,10 +9,9 @@ def read(logs: Path) -> list[dict[str, Any]]:
     """One dictionary per request that reached a worker, oldest first.
 
     Keys: ``worker`` (node name), ``request_id``, ``at`` (received, seconds on :mod:`support.clock`), ``start``
-    (number of tokens
-    that it was given), ``max_tokens``, ``produced``, ``left_at`` and ``outcome`` (``finished``, ``stopped``: it was
-    told to stop,
-    ``abandoned``: its consumer went away); the last three are None where the worker died with the request.
+    (number of tokens that it was given), ``max_tokens``, ``produced``, ``left_at`` and ``outcome`` (``finished``,
+    ``stopped``: it was told to stop, ``abandoned``: its consumer went away); the last three are None where the worker
+    died with the request.
     """
     found = []
     for file in sorted(logs.glob("*.journal.jsonl")):

@@ -18,8 +18,8 @@ class Chunk:
     Attributes:
         at: when the client read it, seconds on :mod:`support.clock`.
         kind: ``token`` (carries text), ``role`` (an empty delta that opens a chat answer), ``finish`` (an empty delta
-            with
-            a finish reason), ``usage``, ``error`` (an ``error`` object, whatever the status), ``done`` (``[DONE]``),
+            with a finish reason), ``usage``, ``error`` (an ``error`` object, whatever the status), ``done``
+            (``[DONE]``),
             ``body`` (unary), ``other``.
         index: the choice that it belongs to; None where it belongs to none.
         tokens: the tokens of its text. The suite's tokenizer makes each whitespace-separated word one token.
@@ -47,10 +47,9 @@ class LedgerEntry:
     """All that the client saw of one request.
 
     Times are seconds on :mod:`support.clock`; None means that it did not happen. ``end`` is None while the request is
-    under
-    way, then one of ``complete`` (the server closed the answer in an orderly way: the HTTP body ended), ``cancelled``
-    (by us), ``lost`` (connection reset or closed mid-body), ``refused`` (no connection), ``timeout`` (our own
-    deadline).
+    under way, then one of ``complete`` (the server closed the answer in an orderly way: the HTTP body ended),
+    ``cancelled`` (by us), ``lost`` (connection reset or closed mid-body), ``refused`` (no connection), ``timeout``
+    (our own deadline).
     ``complete`` says nothing about the content: that is for the judge.
     """
 

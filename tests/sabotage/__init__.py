@@ -1,6 +1,4 @@
-"""The proof that scenarios can fail: each is run with something broken on purpose and has to turn red for that
-reason.
-"""
+"""The proof that scenarios can fail: each is run with something broken and has to turn red for that reason."""
 
 import re
 from dataclasses import dataclass

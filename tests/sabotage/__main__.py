@@ -1,6 +1,4 @@
-"""``python -m tests.sabotage [--jobs N] [--name GLOB]``: run every row of the table; exit 1 when one does not turn
-red as it has to.
-"""
+"""``python -m tests.sabotage [--jobs N] [--name GLOB]``: run the table; exit 1 when a row does not turn red."""
 
 import argparse
 import sys
