@@ -36,6 +36,7 @@ def by_hand(settings: Settings, folder: Path) -> float:
         "HF_HUB_OFFLINE": "1",
         "HOME": str(folder),
     }
+    env |= {"TMPDIR": str(folder)}  # Dynamo leaves files in it
     env |= {"ETCD_ENDPOINTS": etcd, "DYN_TCP_RPC_HOST": "127.0.0.1", "DYN_LOG": "info"}
     started: list[subprocess.Popen[bytes]] = []
 
