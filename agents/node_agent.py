@@ -47,6 +47,8 @@ DEFAULT_LEASE_SECONDS, LONGEST_LEASE_SECONDS = 300.0, 3600.0
 # minutes of running (kubernetes.io, "Pod Lifecycle", restartPolicy).
 BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, BACKOFF_RESET_SECONDS = 10.0, 300.0, 600.0
 READINESS_PERIOD_SECONDS = 0.02
+# SIGCONT acts at once; only a process in uninterruptible sleep takes longer.
+SIGNAL_SECONDS = 5.0
 
 
 class Problem(Exception):
@@ -458,7 +460,7 @@ class NodeAgent:
 
     async def _hang(self, fault: Fault, process: Process) -> None:
         sent = self._signal(process, signal.SIGSTOP)
-        while (stat := stat_of(process.pid or 0)) and stat[0] != "T":
+        while (stat := stat_of(process.pid or 0)) and stat[0] != "T" and time.monotonic() < fault.deadline:
             await asyncio.sleep(0.001)
         self._note(process.spec.node, "hung", "SIGSTOP")
         self._move(fault, "active", signal="SIGSTOP", sent_at=sent, kernel_state=stat[0] if stat else "gone")
@@ -497,12 +499,17 @@ class NodeAgent:
         process = self.process(fault.node)
         if fault.type == "hang" and process.start_time == fault.evidence["start_time"] and process.alive():
             os.kill(process.pid or 0, signal.SIGCONT)
-            while (stat := stat_of(process.pid or 0)) and stat[0] == "T":
+            deadline = time.monotonic() + SIGNAL_SECONDS
+            while (stat := stat_of(process.pid or 0)) and stat[0] == "T" and time.monotonic() < deadline:
                 await asyncio.sleep(0.001)
+            if stat and stat[0] == "T":
+                self._move(fault, "failed", kernel_state="T")
+                return fault
             self._note(process.spec.node, "running", "SIGCONT")
             self._finish(fault, kernel_state=stat[0] if stat else "gone")
         elif fault.type in ("crash", "terminate"):
-            if fault.type == "terminate":
+            if fault.type == "terminate" and process.alive():
+                self._signal(process, signal.SIGKILL)  # as the kubelet does when the grace period is over
                 await process.ended.wait()
             if process.state in ("exited", "failed"):
                 self.start_again(fault.node)

@@ -183,6 +183,7 @@ Feature: A worker dies and its answers go on
       | choices | 2     |
     When the worker serving the request crashes in mid-answer
     Then within 5 seconds the answer ends in a clean error
+    And the request was not moved to another worker
 
     Examples:
       | mode     |

@@ -2,13 +2,11 @@
 
 from behave import then, when
 
-FIRST_TOKENS = 10
-
 
 @when("the worker serving the request {kind:Fate} in mid-answer")
 def when_worker_breaks(context, kind):
     """The worker is seen to produce the answer when it is hit."""
-    context.world.see_under_way(FIRST_TOKENS)
+    context.world.see_under_way()
     context.world.break_serving_worker(kind)
 
 
@@ -36,7 +34,7 @@ def when_worker_breaks_early(context, kind):
 @when("the {role:Role} worker serving the request {kind:Fate} in mid-answer")
 def when_role_breaks(context, role, kind):
     """The same in a disaggregated deployment."""
-    context.world.see_under_way(FIRST_TOKENS)
+    context.world.see_under_way()
     context.world.break_serving_worker(kind, role)
 
 

@@ -4,8 +4,6 @@ from behave import given, when
 
 from support.words import REQUEST_OPTIONS, options
 
-FIRST_TOKENS = 10
-
 
 def send(context, count=1, **request):
     """Send ``count`` requests that the scenario is about."""
@@ -16,14 +14,14 @@ def send(context, count=1, **request):
 def given_receiving(context, stream, api, tokens):
     """The answer is under way: its first tokens are there, or, where the client sees none, a worker produces them."""
     send(context, stream=stream, api=api, max_tokens=tokens)
-    context.world.see_under_way(FIRST_TOKENS)
+    context.world.see_under_way()
 
 
 @given("{count:Count} clients are receiving {stream:Mode} {api:Api} answers of {tokens:Count} tokens")
 def given_many_receiving(context, count, stream, api, tokens):
     """The same for many clients at once."""
     send(context, count, stream=stream, api=api, max_tokens=tokens)
-    context.world.see_under_way(FIRST_TOKENS)
+    context.world.see_under_way()
 
 
 @given(

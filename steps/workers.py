@@ -33,7 +33,7 @@ def then_not_moved(context):
     context.world.fleet.expect_no_takeover(context.world.victims)
 
 
-@then("the engine was told to stop and wrote no further token")
+@then("the engine was told to stop before the end of the answer")
 def then_engine_stopped(context):
     """For the ruler engine, from its own journal."""
     context.world.expect_engine_stopped()

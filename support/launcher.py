@@ -290,6 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(settings.describe(), flush=True)
+    if sabotage := os.environ.get("FT_SABOTAGE"):
+        print(f"FT_SABOTAGE={sabotage}: this run is broken on purpose and says nothing about Dynamo", flush=True)
     if options.mode == "behave":
         return _finish_behave(launcher, launcher.behave(options.arguments), began)
     print(f"{len(scenarios)} scenarios, {jobs} at a time", flush=True)

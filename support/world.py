@@ -32,6 +32,8 @@ from support.targets.local import LocalTarget
 # A request that neither ends nor is given up by Dynamo is given up by the client, well after every deadline in a
 # sentence.
 REQUEST_SECONDS = 60.0
+# With these a stream is under way beyond doubt, and still far from its end.
+FIRST_TOKENS = 10
 PROMPT = "how tall is the tower in the middle of the town"
 
 
@@ -183,7 +185,7 @@ class World:
         if not self.ledger.wait_for(lambda: ended() >= count, REQUEST_SECONDS):
             raise Inconclusive(f"{count} requests were to end first; {ended()} have")
 
-    def see_under_way(self, first_tokens: int) -> None:
+    def see_under_way(self) -> None:
         """Make sure that every watched answer is coming in: its first tokens are there, or a worker produces them.
 
         Raises:
@@ -191,7 +193,7 @@ class World:
         """
         for pending in self.watched:
             if pending.entry.stream:
-                self.await_tokens(pending, first_tokens)
+                self.await_tokens(pending, FIRST_TOKENS)
         self.fleet.see_production(self.fleet.serving_worker())
 
     def see_waiting(self) -> None:
@@ -277,7 +279,7 @@ class World:
         self.events.add("proof", "client", "a second worker has the request, the client has none of its tokens")
 
     def expect_engine_stopped(self) -> None:
-        """Every worker that had a cancelled request and lives was told to stop, and wrote nothing after that.
+        """Every living worker that was given a request was told to stop before it had written the whole answer.
 
         Raises:
             AssertionError: one finished the answer all the same, or still writes.

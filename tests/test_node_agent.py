@@ -82,6 +82,17 @@ def test_terminate_lets_the_process_end_as_it_likes(
     assert view(agent)["exit_code"] == 7
 
 
+def test_a_shutdown_that_is_ignored_ends_with_its_lease(
+    agent: Agent, start: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    before = start(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.01; done"])
+    until(lambda: None if (tmp_path / "node-0.log").read_text() else "no output", 5, "the trap is set")
+    fault = agent.inject("terminate", "node-0", 0.3)
+    until(lambda: None if agent.fault(fault["id"])["state"] == "recovered" else "not yet", 5, "the lease has ended")
+    assert process.state(before["pid"], before["start_time"]) == "gone"
+    assert view(agent)["pid"] != before["pid"]
+
+
 def test_restart_brings_a_new_process(agent: Agent, start: Callable[..., dict[str, Any]]) -> None:
     before = start(SLEEPER)
     fault = agent.inject("restart", "node-0", 60)

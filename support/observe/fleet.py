@@ -51,15 +51,14 @@ class Fleet:
         """Node name -> requests that each worker is working on; None where it does not answer."""
         return {node.name: in_flight(node, self.release.metrics) for node in self.deployment.workers}
 
-    def serving_worker(self, role: str = "", at_least: int = 1) -> Node:
+    def serving_worker(self, role: str = "") -> Node:
         """The worker with most requests in flight.
 
         Args:
             role: only workers of this role (``prefill``, ``decode``); any if empty.
-            at_least: how many requests it must have.
 
         Raises:
-            Inconclusive: no worker has that many within :data:`ARRIVAL_SECONDS`: there is nothing to break.
+            Inconclusive: no worker has any within :data:`ARRIVAL_SECONDS`: there is nothing to break.
         """
         candidates = [node for node in self.deployment.workers if not role or node.role == role]
         busiest: list[tuple[float, Node]] = []
@@ -67,10 +66,14 @@ class Fleet:
         def idle() -> str | None:
             counts = [(in_flight(node, self.release.metrics) or 0.0, node) for node in candidates]
             busiest[:] = sorted(counts, key=lambda each: -each[0])[:1]
-            return None if busiest and busiest[0][0] >= at_least else f"{self.in_flight()} requests in flight"
+            return None if busiest and busiest[0][0] else f"{self.in_flight()} requests in flight"
 
         try:
-            until(idle, ARRIVAL_SECONDS, f"a {role or 'worker'} has {at_least} requests in flight")
+            until(
+                idle,
+                ARRIVAL_SECONDS,
+                f"a {role} worker has a request in flight" if role else "a worker has a request in flight",
+            )
         except AssertionError as error:
             raise Inconclusive(f"nothing was in flight: {error}") from None
         return busiest[0][1]
