@@ -7,7 +7,9 @@ RUN = .venv/bin/python -m
 BOOTSTRAP = $(PYTHON) support/bootstrap.py
 export TAGS
 
-.PHONY: acceptance test sabotage bench doctor report bootstrap clean distclean
+# make up [ENGINE=vllm] [WORKERS=2]: a deployment that stays, with the frontend on localhost:8000 and the fault service on
+# localhost:8080; make down ends it. make crash-trials [N=200] [SEED=1]: kills agents at random moments, looks for leaks.
+.PHONY: acceptance test sabotage crash-trials up down bench doctor report bootstrap clean distclean
 
 acceptance: bootstrap
 	@$(RUN) support.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
@@ -21,6 +23,15 @@ test: bootstrap
 # every scenario with something broken on purpose: each has to turn red for that reason (docs/sabotage.md)
 sabotage: bootstrap
 	$(RUN) tests.sabotage
+
+crash-trials: bootstrap
+	$(RUN) tests.crash_trials --trials $(or $(N),200) $(if $(SEED),--seed $(SEED))
+
+up: bootstrap
+	@$(RUN) support.stay up $(if $(ENGINE),--engine $(ENGINE)) $(if $(WORKERS),--workers $(WORKERS))
+
+down:
+	@$(RUN) support.stay down
 
 bench: bootstrap
 	@for each in tests/bench/bench_*.py; do $(RUN) "tests.bench.$$(basename "$$each" .py)" || exit 1; done

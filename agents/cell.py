@@ -1,13 +1,18 @@
-"""First process of a cell: prepares it, runs the node agent and one command in it, and ends with that command.
+"""First process of a cell: prepares it, runs the agents and one command in it, and ends with that command.
 
-Usage: ``python -m agents.cell --world namespaces|loopback -- COMMAND [ARG...]``
+Usage: ``python -m agents.cell --world namespaces|loopback [--service-fd N] -- COMMAND [ARG...]``
 
 With ``namespaces`` it expects to be PID 1 of fresh PID, mount and network namespaces (``support.cells`` makes them with
 unshare); its end is then the kernel's signal to end every process and namespace of the cell. With ``loopback`` there
 are no namespaces: every process is tied to its parent's life instead (PR_SET_PDEATHSIG).
 
-The command finds in its environment ``FT_CELL`` (``namespaces`` or ``loopback``), ``FT_AGENT`` (URL of the node agent),
-``FT_AGENT_TOKEN`` (bearer token) and ``FT_SCRATCH`` (a folder that vanishes with the cell).
+The node agent and the fault service are started again whenever they die; their listening sockets are kept here, so
+that a request which comes meanwhile waits. With ``--service-fd`` the fault service listens on that socket of the world
+outside as well, and asks for no token.
+
+The command finds in its environment ``FT_CELL`` (``namespaces`` or ``loopback``), ``FT_AGENT`` and ``FT_FAULTS`` (URLs
+of the node agent and the fault service), ``FT_AGENT_TOKEN`` (bearer token of both) and ``FT_SCRATCH`` (a folder that
+vanishes with the cell).
 """
 
 import argparse
@@ -17,9 +22,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from agents.kernel import bring_loopback_up, children_of, die_with_parent, mount_tmpfs
+
+# A program that dies sooner than this after its start is broken rather than killed: it may not take the machine.
+SHORT_LIFE_SECONDS, RESTART_DELAY_SECONDS = 0.2, 0.2
 
 
 def _make_private_run() -> Path:
@@ -30,7 +39,33 @@ def _make_private_run() -> Path:
     return scratch
 
 
-def _wait_for(command: subprocess.Popen[bytes]) -> int:
+class Program:
+    """A program of the suite that is kept running on a listening socket."""
+
+    def __init__(self, module: str, fds: list[int], environment: dict[str, str]) -> None:
+        self._argv = [sys.executable, "-m", module, *(f"--listen-fd={fd}" for fd in fds)]
+        self._fds, self._environment = fds, environment
+        self.start()
+
+    def start(self) -> None:
+        """Start it, for the first time or again."""
+        self._started = time.monotonic()
+        self.process = subprocess.Popen(
+            self._argv,
+            env=self._environment,
+            pass_fds=self._fds,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads here
+        )
+
+    def start_again(self) -> None:
+        """Start it after its death."""
+        if time.monotonic() - self._started < SHORT_LIFE_SECONDS:
+            time.sleep(RESTART_DELAY_SECONDS)
+        self.start()
+
+
+def _wait_for(command: subprocess.Popen[bytes], programs: list[Program]) -> int:
     """Reap whatever ends until ``command`` does; orphans of the cell end up here too."""
     while True:
         try:
@@ -39,12 +74,16 @@ def _wait_for(command: subprocess.Popen[bytes]) -> int:
             continue
         if pid == command.pid:
             return os.waitstatus_to_exitcode(status)
+        for program in programs:
+            if pid == program.process.pid:
+                program.start_again()
 
 
 def main() -> int:
     """Run the command in the prepared cell; returns its exit status, 128 + N when signal N ended it."""
     parser = argparse.ArgumentParser(prog="python -m agents.cell")
     parser.add_argument("--world", choices=("namespaces", "loopback"), required=True)
+    parser.add_argument("--service-fd", type=int)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     if options.world == "namespaces":
@@ -58,30 +97,34 @@ def main() -> int:
     lying = os.environ.get("FT_SABOTAGE", "").startswith("injector=")
     agent_module = "agents.sabotage_injector" if lying else "agents.node_agent"
     token = os.urandom(16).hex()
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-        environment = os.environ | {
-            "FT_CELL": options.world,
-            "FT_AGENT": f"http://127.0.0.1:{listener.getsockname()[1]}",
-            "FT_AGENT_TOKEN": token,
-            "FT_SCRATCH": str(scratch),
-        }
-        agent = subprocess.Popen(
-            [sys.executable, "-m", agent_module, "--listen-fd", str(listener.fileno())],
-            env=environment,
-            pass_fds=[listener.fileno()],
-            stdin=subprocess.DEVNULL,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads here
-        )
+    agent_socket, service_socket = (socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(2))
+    environment = os.environ | {
+        "FT_CELL": options.world,
+        "FT_AGENT": f"http://127.0.0.1:{agent_socket.getsockname()[1]}",
+        "FT_FAULTS": f"http://127.0.0.1:{service_socket.getsockname()[1]}",
+        "FT_AGENT_TOKEN": token,
+        "FT_SCRATCH": str(scratch),
+    }
+    service_fds = [service_socket.fileno()]
+    service_environment = environment | {"FT_SERVICE_TOKEN": token}
+    if options.service_fd is not None:
+        service_fds.append(options.service_fd)
+        del service_environment["FT_SERVICE_TOKEN"]
+    programs = [
+        Program(agent_module, [agent_socket.fileno()], environment),
+        Program("agents.fault_service", service_fds, service_environment),
+    ]
     command = subprocess.Popen(options.command, env=environment, preexec_fn=die_with_parent)  # noqa: PLW1509
     # Whoever ends the run signals the whole process group, the command included; passed on, it would arrive twice.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    status = _wait_for(command)
+    status = _wait_for(command, programs)
     if options.world == "loopback":
         for pid in children_of(os.getpid()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        agent.wait()
+        for program in programs:
+            program.process.wait()
         import shutil
 
         shutil.rmtree(scratch, ignore_errors=True)

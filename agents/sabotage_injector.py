@@ -7,15 +7,61 @@ import argparse
 import asyncio
 import os
 import socket
+from collections.abc import Mapping
 from typing import Any
 
-from agents.node_agent import Fault, NodeAgent, serve
+from agents.faults import Driver, Fault, Plan
+from agents.node_agent import NodeAgent, serve
 
 KINDS = {
     "does-nothing": "inject answers success and does nothing",
     "hits-another": "inject hits another node of the same role",
+    "cuts-one-way": "a cut of both directions cuts one",
+    "swallows-line": "no line reaches the kernel log",
     "recovers-nothing": "recover answers success and does nothing",
 }
+
+
+class LyingDriver:
+    """Stands in front of a real driver and lies for it; see :data:`KINDS`."""
+
+    def __init__(self, real: Driver, kind: str, agent: NodeAgent) -> None:
+        self._real, self._kind, self._agent = real, kind, agent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def _other(self, name: str) -> str:
+        role = self._agent.network.roles().get(name)
+        return next((each for each, its in self._agent.network.roles().items() if its == role and each != name), name)
+
+    def plan(self, body: dict[str, Any]) -> Plan:
+        """The real plan, of something else."""
+        if self._kind == "cuts-one-way" and body.get("direction") == "both":
+            return self._real.plan(body | {"direction": "to"})
+        if self._kind != "hits-another":
+            return self._real.plan(body)
+        if "target" in body:
+            plan = self._real.plan(body | {"target": self._other(body["target"])})
+            plan.targets = [body["target"]]
+        else:
+            plan = self._real.plan(body | {"targets": [self._other(name) for name in body["targets"]]})
+            plan.targets = list(body["targets"])
+        return plan
+
+    async def apply(self, fault: Fault) -> None:
+        """Nothing, or what was planned."""
+        if self._kind != "does-nothing":
+            await self._real.apply(fault)
+
+    async def undo(self, fault: Fault) -> None:
+        """Nothing, or the real undo."""
+        if self._kind != "recovers-nothing":
+            await self._real.undo(fault)
+
+    def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+        """None, whatever there is."""
+        return [] if self._kind == "recovers-nothing" else self._real.differences(before, after)
 
 
 class LyingAgent(NodeAgent):
@@ -23,26 +69,11 @@ class LyingAgent(NodeAgent):
 
     kind = ""
 
-    async def inject(self, body: dict[str, Any]) -> Fault:
-        """See :data:`KINDS`."""
-        if self.kind == "does-nothing":
-            fault = Fault("f-lie", str(body["type"]), str(body["node"]), 0.0, 300.0, "none", state="active")
-            self.faults[fault.id] = fault
-            return fault
-        if self.kind == "hits-another":
-            role = str(body["node"]).rpartition("-")[0]
-            others = [name for name in self.processes if name.startswith(role) and name != body["node"]]
-            fault = await super().inject(body | {"node": others[0]})
-            fault.node = str(body["node"])
-            return fault
-        return await super().inject(body)
-
-    async def recover(self, fault_id: str) -> Fault:
-        """See :data:`KINDS`."""
-        if self.kind == "recovers-nothing":
-            self.faults[fault_id].state = "recovered"
-            return self.faults[fault_id]
-        return await super().recover(fault_id)
+    def drivers(self) -> Mapping[str, Driver]:
+        """The real ones behind :class:`LyingDriver`."""
+        if self.kind == "swallows-line":
+            self.gpus.swallow_lines()
+        return {name: LyingDriver(driver, self.kind, self) for name, driver in super().drivers().items()}
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from support import cells
-from support.faults.processes import ProvenFault
+from support.faults.proven import ProvenFault
 from support.judge.judge import judge_scenario
 from support.judge.verdict import Finding
 from support.requests.client import Pending

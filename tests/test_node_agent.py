@@ -10,6 +10,7 @@ import pytest
 
 from support import cells
 from support.clock import now
+from support.faults.service import FaultRefused, FaultService
 from support.observe import process
 from support.observe.waiting import until
 from support.targets.agent import Agent, AgentError
@@ -37,7 +38,7 @@ def start(agent: Agent, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Start a process on a node of its own and wait until it is ready; returns the agent's view of it."""
 
     def run(argv: list[str], name: str = "node-0", **spec: Any) -> dict[str, Any]:
-        agent.add_node(name)
+        agent.add_node(name, "worker")
         agent.run(node=name, argv=argv, env={"PATH": os.environ["PATH"]}, log=str(tmp_path / f"{name}.log"), **spec)
         until(lambda: None if view(agent, name)["ready"] else str(view(agent, name)), 10, f"{name} is ready")
         return view(agent, name)
@@ -45,77 +46,89 @@ def start(agent: Agent, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     return run
 
 
+@pytest.fixture
+def faults(cell: dict[str, str]) -> FaultService:
+    """The cell's fault service."""
+    return FaultService(cell["FT_FAULTS"], cell["FT_AGENT_TOKEN"])
+
+
+def break_it(faults: FaultService, kind: str, node: str, seconds: float) -> dict[str, Any]:
+    return faults.inject("process", target_pod=node, type=kind, duration_seconds=seconds)
+
+
 def view(agent: Agent, name: str = "node-0") -> dict[str, Any]:
     return agent.processes()[name]
 
 
 def test_crash_ends_the_very_process_and_its_undo_starts_it_again(
-    agent: Agent, start: Callable[..., dict[str, Any]]
+    agent: Agent, faults: FaultService, start: Callable[..., dict[str, Any]]
 ) -> None:
     before = start(SLEEPER)
-    fault = agent.inject("crash", "node-0", 60)
-    assert (fault["state"], fault["evidence"]["exit_code"], fault["undo"]) == ("active", -9, "start again")
+    fault = break_it(faults, "crash", "node-0", 60)
+    assert (fault["state"], fault["evidence"]["exit_code"]) == ("active", -9)
     assert process.state(before["pid"], before["start_time"]) == "gone"
-    assert agent.recover(fault["id"])["state"] == "recovered"
+    assert faults.recover(fault["id"])["state"] == "recovered"
     after = view(agent)
     assert after["pid"] != before["pid"]
     assert process.state(after["pid"], after["start_time"]) == "alive"
 
 
-def test_hang_ends_by_itself_at_its_deadline(agent: Agent, start: Callable[..., dict[str, Any]]) -> None:
+def test_hang_ends_by_itself_at_its_deadline(
+    agent: Agent, faults: FaultService, start: Callable[..., dict[str, Any]]
+) -> None:
     victim = start(SLEEPER)
-    fault = agent.inject("hang", "node-0", 0.3)
+    fault = break_it(faults, "hang", "node-0", 0.3)
     assert process.state(victim["pid"], victim["start_time"]) == "stopped"
     until(lambda: None if process.state(victim["pid"], victim["start_time"]) == "alive" else "stopped", 5, "it goes on")
     assert now() >= fault["deadline"]
-    until(lambda: None if agent.fault(fault["id"])["state"] == "recovered" else "not yet", 5, "the agent says so")
+    until(lambda: None if faults.get(fault["id"])["state"] == "recovered" else "not yet", 5, "the agent says so")
 
 
 def test_terminate_lets_the_process_end_as_it_likes(
-    agent: Agent, start: Callable[..., dict[str, Any]], tmp_path: Path
+    agent: Agent, faults: FaultService, start: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     start(["sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"])
     log = tmp_path / "node-0.log"
     until(lambda: None if log.read_text() else "no output", 5, "the trap is set")
-    agent.inject("terminate", "node-0", 60)
+    break_it(faults, "terminate", "node-0", 60)
     until(lambda: None if view(agent)["state"] == "exited" else view(agent)["state"], 5, "it has ended")
     assert view(agent)["exit_code"] == 7
 
 
 def test_a_shutdown_that_is_ignored_ends_with_its_lease(
-    agent: Agent, start: Callable[..., dict[str, Any]], tmp_path: Path
+    agent: Agent, faults: FaultService, start: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     before = start(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.01; done"])
     until(lambda: None if (tmp_path / "node-0.log").read_text() else "no output", 5, "the trap is set")
-    fault = agent.inject("terminate", "node-0", 0.3)
-    until(lambda: None if agent.fault(fault["id"])["state"] == "recovered" else "not yet", 5, "the lease has ended")
+    fault = break_it(faults, "terminate", "node-0", 0.3)
+    until(lambda: None if faults.get(fault["id"])["state"] == "recovered" else "not yet", 5, "the lease has ended")
     assert process.state(before["pid"], before["start_time"]) == "gone"
     assert view(agent)["pid"] != before["pid"]
 
 
-def test_restart_brings_a_new_process(agent: Agent, start: Callable[..., dict[str, Any]]) -> None:
+def test_restart_brings_a_new_process(agent: Agent, faults: FaultService, start: Callable[..., dict[str, Any]]) -> None:
     before = start(SLEEPER)
-    fault = agent.inject("restart", "node-0", 60)
+    fault = break_it(faults, "restart", "node-0", 60)
     assert fault["state"] == "recovered"
     assert view(agent)["pid"] != before["pid"]
     assert process.state(before["pid"], before["start_time"]) == "gone"
 
 
 def test_journal_has_the_undo_before_anything_changes(
-    agent: Agent, start: Callable[..., dict[str, Any]], cell: dict[str, str]
+    agent: Agent, faults: FaultService, start: Callable[..., dict[str, Any]], cell: dict[str, str]
 ) -> None:
     start(SLEEPER)
-    fault = agent.inject("hang", "node-0", 60)
+    fault = break_it(faults, "hang", "node-0", 60)
     lines = [json.loads(line) for line in (Path(cell["FT_SCRATCH"]) / "journal.jsonl").read_text().splitlines()]
     mine = [line for line in lines if line["id"] == fault["id"]]
     assert [line["state"] for line in mine] == ["pending", "active"]
-    assert mine[0]["undo"] == "SIGCONT"
+    assert mine[0]["undo"]["node"] == "node-0"
     assert mine[0]["history"][0]["at"] < fault["evidence"]["sent_at"]
-    agent.recover(fault["id"])
+    faults.recover(fault["id"])
 
 
 def test_restarts_wait_longer_each_time_as_the_kubelet_does(agent: Agent, tmp_path: Path) -> None:
-    agent.add_node("node-0")
+    agent.add_node("node-0", "worker")
     spec = {"env": {"PATH": os.environ["PATH"]}, "log": str(tmp_path / "log"), "restart_policy": "OnFailure"}
     agent.run(node="node-0", argv=["sh", "-c", "exit 3"], backoff_seconds=0.1, **spec)
     until(lambda: None if view(agent)["restarts"] >= 4 else str(view(agent)["restarts"]), 10, "four restarts")
@@ -126,7 +139,7 @@ def test_restarts_wait_longer_each_time_as_the_kubelet_does(agent: Agent, tmp_pa
 
 
 def test_on_failure_leaves_a_clean_exit_alone(agent: Agent, tmp_path: Path) -> None:
-    agent.add_node("node-0")
+    agent.add_node("node-0", "worker")
     spec = {"env": {"PATH": os.environ["PATH"]}, "log": str(tmp_path / "log"), "restart_policy": "OnFailure"}
     agent.run(node="node-0", argv=["sh", "-c", "exit 0"], **spec)
     until(lambda: None if view(agent)["state"] == "exited" else view(agent)["state"], 5, "it has ended")
@@ -134,11 +147,11 @@ def test_on_failure_leaves_a_clean_exit_alone(agent: Agent, tmp_path: Path) -> N
 
 
 def test_what_comes_after_waits_for_readiness(agent: Agent, tmp_path: Path) -> None:
-    address = agent.add_node("server-0")
+    address = agent.add_node("server-0", "worker")
     serve = f"import http.server as h; h.HTTPServer(('{address}', 8000), h.SimpleHTTPRequestHandler).serve_forever()"
     spec = {"env": {"PATH": os.environ["PATH"]}, "log": str(tmp_path / "log")}
     agent.run(node="server-0", argv=["python3", "-c", serve], ready=f"http://{address}:8000/", **spec)
-    agent.add_node("client-0")
+    agent.add_node("client-0", "worker")
     agent.run(node="client-0", argv=SLEEPER, after=["server-0"], **spec)
     until(lambda: None if view(agent, "client-0")["ready"] else "waiting", 10, "the client runs")
     moves = [(change["node"], change["state"]) for change in agent.history()][-4:]
@@ -146,7 +159,7 @@ def test_what_comes_after_waits_for_readiness(agent: Agent, tmp_path: Path) -> N
 
 
 def test_a_program_that_is_not_there_is_named(agent: Agent, tmp_path: Path) -> None:
-    agent.add_node("node-0")
+    agent.add_node("node-0", "worker")
     agent.run(node="node-0", argv=["/no/such/program"], env={"PATH": "/"}, log=str(tmp_path / "log"))
     until(lambda: None if view(agent)["state"] == "failed" else view(agent)["state"], 5, "it has failed")
     assert "cannot start /no/such/program" in view(agent)["detail"]
@@ -155,32 +168,41 @@ def test_a_program_that_is_not_there_is_named(agent: Agent, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("kind", "node", "lease", "status", "words"),
     [
-        ("explode", "node-0", 60, 422, "allowed: crash, terminate, hang, restart"),
+        ("explode", "node-0", 60, 422, "'crash', 'terminate', 'hang' or 'restart'"),
         ("crash", "node-9", 60, 404, "known: node-0"),
-        ("crash", "node-0", 0, 422, "above 0 and at most 3600"),
-        ("crash", "node-0", 4000, 422, "above 0 and at most 3600"),
+        ("crash", "node-0", 0, 422, "greater than 0"),
+        ("crash", "node-0", 4000, 422, "less than or equal to 3600"),
     ],
 )
 def test_bad_faults_are_refused_in_words(
-    agent: Agent, start: Callable[..., dict[str, Any]], kind: str, node: str, lease: float, status: int, words: str
+    agent: Agent,
+    faults: FaultService,
+    start: Callable[..., dict[str, Any]],
+    kind: str,
+    node: str,
+    lease: float,
+    status: int,
+    words: str,
 ) -> None:
     victim = start(SLEEPER)
-    with pytest.raises(AgentError, match=words) as caught:
-        agent.inject(kind, node, lease)
+    with pytest.raises(FaultRefused, match=words) as caught:
+        break_it(faults, kind, node, lease)
     assert caught.value.status == status
     assert process.state(victim["pid"], victim["start_time"]) == "alive"
 
 
 def test_a_dead_process_cannot_be_broken_and_a_hung_one_not_told(
-    agent: Agent, start: Callable[..., dict[str, Any]]
+    faults: FaultService, start: Callable[..., dict[str, Any]]
 ) -> None:
     start(SLEEPER)
-    agent.inject("hang", "node-0", 60)
-    with pytest.raises(AgentError, match="recover that first"):
-        agent.inject("terminate", "node-0", 60)
-    agent.inject("crash", "node-0", 60)
-    with pytest.raises(AgentError, match="nothing to hang"):
-        agent.inject("hang", "node-0", 60)
+    hang = break_it(faults, "hang", "node-0", 60)
+    with pytest.raises(FaultRefused, match="recover that first") as caught:
+        break_it(faults, "terminate", "node-0", 60)
+    assert caught.value.status == 409
+    faults.recover(hang["id"])
+    break_it(faults, "crash", "node-0", 60)
+    with pytest.raises(FaultRefused, match="nothing to break"):
+        break_it(faults, "hang", "node-0", 60)
 
 
 def test_only_its_own_cell_may_talk_to_it(cell: dict[str, str]) -> None:

@@ -1,45 +1,26 @@
-"""Faults of processes, asked of the node agent and proven on the victim."""
+"""Faults of processes, asked of the fault service and proven on the victim."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from support.clock import now
 from support.events import EventLog
+from support.faults.proven import LEASE_SECONDS, ProvenFault
+from support.faults.service import FaultService
 from support.judge.verdict import Inconclusive
 from support.observe import process
 from support.observe.health import instances
 from support.observe.waiting import until
-from support.targets.agent import Agent
 from support.targets.base import Deployment, Node
 
-LEASE_SECONDS = 300.0
 # SIGKILL and SIGSTOP act at once, SIGTERM as soon as the worker's loop runs; a loaded machine adds scheduling delays.
 PROOF_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class ProvenFault:
-    """A fault that was seen to bite.
-
-    Attributes:
-        id: the agent's id of it.
-        kind: ``crash``, ``terminate``, ``hang`` or ``restart``.
-        node: the victim.
-        injected_at: when it was asked for; ``proven_at``: when the victim was seen to suffer it.
-    """
-
-    id: str
-    kind: str
-    node: Node
-    injected_at: float
-    proven_at: float
 
 
 class ProcessFaults:
     """Injects faults of processes; every injection and proof goes to ``events``."""
 
-    def __init__(self, agent: Agent, deployment: Deployment, events: EventLog) -> None:
-        self._agent, self._deployment, self._events = agent, deployment, events
+    def __init__(self, service: FaultService, deployment: Deployment, events: EventLog) -> None:
+        self._service, self._deployment, self._events = service, deployment, events
 
     def inject(self, kind: str, node: Node, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
         """Break the node's process and return once the victim shows it.
@@ -51,12 +32,12 @@ class ProcessFaults:
 
         Raises:
             Inconclusive: the victim does not show it.
-            AgentError: the agent refused.
+            FaultRefused: the fault service refused.
         """
         before = self._deployment.process(node)
         listed_before = len(instances(self._deployment.frontend_url) or [])
         injected_at = now()
-        fault = self._agent.inject(kind, node.name, lease_seconds)
+        fault = self._service.inject("process", target_pod=node.name, type=kind, duration_seconds=lease_seconds)
         self._events.add("fault", node.name, f"{kind} {node.name}", at=injected_at, fault=fault["id"])
 
         def unproven() -> str | None:
@@ -72,7 +53,7 @@ class ProcessFaults:
         except AssertionError as error:
             raise Inconclusive(f"the fault was not proven: {error}") from None
         self._events.add("proof", node.name, self._proof(kind, node, before), at=proven_at, fault=fault["id"])
-        return ProvenFault(fault["id"], kind, node, injected_at, proven_at)
+        return ProvenFault(fault["id"], "process", kind, node, injected_at, proven_at)
 
     @staticmethod
     def _proof(kind: str, node: Node, before: dict[str, Any]) -> str:
@@ -86,9 +67,9 @@ class ProcessFaults:
         """Undo the fault and return once the victim shows that it is gone.
 
         Raises:
-            Inconclusive: the agent says recovered, the victim does not.
+            Inconclusive: the service says recovered, the victim does not.
         """
-        self._agent.recover(fault.id)
+        self._service.recover(fault.id)
 
         def broken() -> str | None:
             now_running = self._deployment.process(fault.node)

@@ -51,9 +51,9 @@ class Agent:
             raise AgentError(answer.status, f"{content['title']}: {content['detail']}")
         return content
 
-    def add_node(self, name: str) -> str:
+    def add_node(self, name: str, role: str) -> str:
         """Make a node; returns its address."""
-        return str(self._call("POST", "/v1/nodes", {"name": name})["address"])
+        return str(self._call("POST", "/v1/nodes", {"name": name, "role": role})["address"])
 
     def run(self, **spec: Any) -> dict[str, Any]:
         """Start a process on a node; the arguments are those of the agent's ``Spec``."""
@@ -67,17 +67,13 @@ class Agent:
         """Start the stopped process of a node again."""
         self._call("POST", f"/v1/processes/{node}/start")
 
-    def inject(self, kind: str, node: str, lease_seconds: float) -> dict[str, Any]:
-        """Break the process of a node; returns the fault with the agent's raw evidence."""
-        return dict(self._call("POST", "/v1/faults", {"type": kind, "node": node, "lease_seconds": lease_seconds}))
+    def gpus(self) -> dict[str, list[dict[str, Any]]]:
+        """Node name -> telemetry of its simulated GPUs."""
+        return dict(self._call("GET", "/v1/gpus"))
 
-    def fault(self, fault_id: str) -> dict[str, Any]:
-        """A fault with state, evidence and history."""
-        return dict(self._call("GET", f"/v1/faults/{fault_id}"))
-
-    def recover(self, fault_id: str) -> dict[str, Any]:
-        """Undo a fault."""
-        return dict(self._call("POST", f"/v1/faults/{fault_id}/recover"))
+    def topology(self) -> dict[str, Any]:
+        """Nodes with role, address and process, and the agent's own pid."""
+        return dict(self._call("GET", "/v1/topology"))
 
     def history(self) -> list[dict[str, Any]]:
         """Every change of state since the cell began."""

@@ -125,7 +125,7 @@ class LocalDeployment:
         return str(binaries.dynamo_python(self.target.release.version))
 
     def _node(self, name: str, role: str, usual_port: int, metrics: bool = True) -> Node:
-        address = self._agent.add_node(name)
+        address = self._agent.add_node(name, role)
         port = _port(address, usual_port)
         url = f"http://{address}:{port}/metrics" if metrics else None
         node = Node(name, role, address, port, url, self.target.logs / f"{name}.log")
@@ -171,7 +171,9 @@ class LocalDeployment:
         text = f"{self.shape.describe()}: serving after {ready_at - began:.2f} s"
         self.target.events.add("note", "", text, boot_seconds=ready_at - began)
 
-    def _run(self, node: Node, argv: list[str], env: dict[str, str], ready: str | None, after: list[str]) -> None:
+    def _run(
+        self, node: Node, argv: list[str], env: dict[str, str], ready: str | None, after: list[str], **more: Any
+    ) -> None:
         self._agent.run(
             node=node.name,
             argv=argv,
@@ -180,6 +182,7 @@ class LocalDeployment:
             after=after,
             ready=ready,
             restart_policy=self.shape.restart_policy,
+            **more,
         )
 
     def _start_etcd(self) -> None:
@@ -247,7 +250,9 @@ class LocalDeployment:
             }
         else:
             argv = [self._python, "-m", "dynamo.mocker", *self._mocker_flags(role)]
-        self._run(node, argv, env | self.shape.worker_env, ready=None, after=self._infrastructure())
+        work = {"url": str(node.metrics_url), "metric": self.target.release.metrics["worker_response_bytes"]}
+        env |= self.shape.worker_env
+        self._run(node, argv, env, ready=None, after=self._infrastructure(), gpus=1, progress=work)
         return node
 
     def _mocker_flags(self, role: str) -> list[str]:

@@ -1,0 +1,101 @@
+"""Entry point of the fault service."""
+
+import argparse
+import ipaddress
+import os
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from agents.fault_service.api import Policy, application
+from agents.fault_service.fleet import AgentAddress
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m agents.fault_service",
+        description="Injects faults into Dynamo deployments. Environment: FT_SERVICE_TOKEN (bearer token of this "
+        "service), FT_AGENT and FT_AGENT_TOKEN (node agent of this cell, known as deployment 'local').",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address; any but loopback needs a token")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--listen-fd", type=int, action="append", default=[], help="serve this socket instead")
+    parser.add_argument("--token-file", type=Path, help="file with the bearer token; else FT_SERVICE_TOKEN")
+    parser.add_argument("--agent", action="append", default=[], metavar="DEPLOYMENT=URL", help="a node agent")
+    parser.add_argument("--gpu-agent", metavar="URL", help="a GPU agent, known as deployment 'machine'")
+    parser.add_argument("--agent-token-file", type=Path, help="token of the agents; else FT_AGENT_TOKEN")
+    parser.add_argument("--state-dir", type=Path, help="for the audit log")
+    parser.add_argument("--allow-node", action="append", default=[], metavar="NAME", help="the only targets allowed")
+    parser.add_argument("--allow-namespace", action="append", default=[], metavar="NAMESPACE", help="of NAMESPACE/POD")
+    parser.add_argument("--max-active", type=int, default=10, help="live faults at once (default 10)")
+    parser.add_argument("--max-share", type=float, default=1.0, help="share of nodes of a role under faults at once")
+    return parser
+
+
+def _state_dir(given: Path | None) -> Path:
+    if given or os.environ.get("FT_SCRATCH"):
+        return given or Path(os.environ["FT_SCRATCH"])
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "dynamo-faults"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def main() -> None:
+    """Serve until SIGTERM.
+
+    Raises:
+        SystemExit: 2 for options that make no sense, 1 when the address cannot be had.
+    """
+    parser = _parser()
+    options = parser.parse_args()
+    try:
+        token = options.token_file.read_text().strip() if options.token_file else os.environ.get("FT_SERVICE_TOKEN", "")
+        own = os.environ.get("FT_AGENT_TOKEN", "")
+        agent_token = options.agent_token_file.read_text().strip() if options.agent_token_file else own
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")
+    if not options.listen_fd and not _is_loopback(options.host) and not token:
+        parser.error(f"--host {options.host} can be reached from outside: give a token with --token-file")
+    if options.max_active < 1 or not 0 < options.max_share <= 1:
+        parser.error("--max-active has to be 1 or more, --max-share above 0 and at most 1")
+    agents = []
+    for each in options.agent:
+        name, separator, url = each.partition("=")
+        if not separator or not url.startswith("http"):
+            parser.error(f"--agent {each}: expected DEPLOYMENT=URL")
+        agents.append(AgentAddress(name, url.rstrip("/"), agent_token))
+    if not agents and os.environ.get("FT_AGENT"):
+        agents.append(AgentAddress("local", os.environ["FT_AGENT"], agent_token))
+    if options.gpu_agent:
+        agents.append(AgentAddress("machine", options.gpu_agent.rstrip("/"), agent_token))
+    policy = Policy(
+        audit=_state_dir(options.state_dir) / "audit.jsonl",
+        token=token,
+        nodes=frozenset(options.allow_node),
+        namespaces=frozenset(options.allow_namespace),
+        max_active=options.max_active,
+        max_share=options.max_share,
+    )
+    try:
+        listeners = [socket.socket(fileno=fd) for fd in options.listen_fd] or [
+            socket.create_server((options.host, options.port), backlog=64)
+        ]
+    except OSError as error:
+        print(f"fault service: {options.host}:{options.port}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(1) from None
+    config = uvicorn.Config(application(agents, policy), log_level="warning", access_log=False, loop="asyncio")
+    uvicorn.Server(config).run(sockets=listeners)
+
+
+if __name__ == "__main__":
+    main()

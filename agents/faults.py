@@ -1,0 +1,310 @@
+"""Faults as leases: what every agent does alike, whatever it breaks.
+
+A fault is written to the journal before the first change, ends at its deadline unless it is ended before, and is
+called ``recovered`` only after the state before has been compared with the state after. What is broken and how is the
+business of a :class:`Driver`.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+STATES = ("pending", "active", "recovering", "recovered", "failed", "latched")
+LIVE = ("pending", "active", "recovering")
+DEFAULT_SECONDS, LONGEST_SECONDS = 300.0, 3600.0
+SEVERITIES = {"LOW": 0.25, "MEDIUM": 0.5, "HIGH": 0.75}
+"""Severity -> share of speed, memory or load that is taken."""
+
+
+class Problem(Exception):
+    """A request that cannot be served; becomes an RFC 9457 problem+json answer."""
+
+    def __init__(self, status: int, title: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.title, self.detail = status, title, detail
+
+
+@dataclass
+class Plan:
+    """What a fault would do, before anything is changed.
+
+    Attributes:
+        kind: ``process``, ``network`` or ``gpu``.
+        type: which of its kind.
+        targets: names of the nodes that suffer.
+        touches: every object, rule and process that would be touched, one line each.
+        undo: all that the undo needs, also after a restart of the agent; on disk before the first change.
+        parameters: the strength and whatever else was asked for, with defaults filled in.
+        severity: key of :data:`SEVERITIES` where one was given.
+        fidelity: of a GPU fault: ``reported``, ``emulated`` or ``real``.
+        conflicts: keys; a fault that has one in common with a live fault is refused.
+        repair: what has to be repaired by other means; with it the fault ends as ``latched``.
+        momentary: whether it is over as soon as it is done.
+    """
+
+    kind: str
+    type: str
+    targets: list[str]
+    touches: list[str]
+    undo: dict[str, Any]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    severity: str | None = None
+    fidelity: str | None = None
+    conflicts: list[str] = field(default_factory=list)
+    repair: str = ""
+    momentary: bool = False
+
+
+@dataclass
+class Fault(Plan):
+    """One deliberate damage; all of its plan and what has become of it.
+
+    Attributes:
+        deadline: when it ends, on CLOCK_MONOTONIC; ``created_at`` and ``expires_at`` are for readers (ISO 8601, UTC).
+        evidence: what the agent did and saw. It proves nothing by itself; observers look at the victim.
+        history: every state it has been in, with time and what was seen then.
+    """
+
+    id: str = ""
+    deployment: str = ""
+    state: str = "pending"
+    duration_seconds: float = DEFAULT_SECONDS
+    deadline: float = 0.0
+    created_at: str = ""
+    expires_at: str = ""
+    evidence: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def view(self) -> dict[str, Any]:
+        """JSON form, whole."""
+        return asdict(self)
+
+    def summary(self) -> dict[str, Any]:
+        """JSON form for lists: no evidence, history, undo or touched objects."""
+        left_out = ("evidence", "history", "undo", "touches", "conflicts")
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
+
+
+class Driver(Protocol):
+    """How one kind of fault is made and undone. An agent may die at any moment: all methods but ``plan`` work from
+    the fault alone. One more method, ``async resume(fault)``, is called after a restart of the agent where it exists.
+    """
+
+    def plan(self, body: dict[str, Any]) -> Plan:
+        """Check a request and say what it would do; changes nothing.
+
+        Raises:
+            Problem: 404, 409, 422 or 501.
+        """
+
+    async def snapshot(self, fault: Fault) -> dict[str, Any]:
+        """The state of what the fault touches, as the kernel has it."""
+
+    async def apply(self, fault: Fault) -> None:
+        """Do the damage; raw evidence goes to ``fault.evidence``."""
+
+    async def undo(self, fault: Fault) -> None:
+        """Undo it; a second call changes nothing."""
+
+    def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+        """In words, what is not as it was; [] when all is."""
+
+    def capabilities(self) -> dict[str, dict[str, Any]]:
+        """``KIND.TYPE`` -> ``available`` and ``detail``."""
+
+
+def read_journal(path: Path) -> dict[str, Fault]:
+    """Faults by id as a journal has them last; a line cut short by a crash is left out."""
+    found = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                entry = json.loads(line)
+                found[entry["id"]] = Fault(**entry)
+    return found
+
+
+class FaultBook:
+    """All faults of one agent: its journal, its leases, its drivers.
+
+    Args:
+        journal: file, made if missing; this process is its only writer.
+        drivers: kind -> driver.
+        deployment: name of the deployment that the agent belongs to.
+    """
+
+    def __init__(self, journal: Path, drivers: Mapping[str, Driver], deployment: str = "local") -> None:
+        self.journal, self.drivers, self.deployment = journal, drivers, deployment
+        self.faults: dict[str, Fault] = {}
+        self._leases: dict[str, asyncio.TimerHandle] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- the journal
+
+    def _write(self, fault: Fault) -> None:
+        with self.journal.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(fault.view()) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _move(self, fault: Fault, state: str, **seen: Any) -> None:
+        fault.state = state
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        fault.history.append({"at": time.monotonic(), "time": moment, "state": state} | seen)
+        self._write(fault)
+
+    def replay(self) -> None:
+        """Take up what an agent before this one has left: live faults are armed again, half-made ones undone."""
+        self.faults = read_journal(self.journal)
+        for fault in self.faults.values():
+            if fault.state == "active":
+                self._arm(fault)
+                resume = getattr(self._driver(fault.kind), "resume", None)
+                if resume:
+                    self._spawn(resume(fault))
+            elif fault.state in LIVE:
+                self._spawn(self.recover(fault.id))
+
+    # -- leases
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _arm(self, fault: Fault) -> None:
+        loop = asyncio.get_running_loop()
+        # asyncio's clock is CLOCK_MONOTONIC, the deadline's own.
+        self._leases[fault.id] = loop.call_at(fault.deadline, lambda: self._spawn(self.recover(fault.id, "deadline")))
+
+    def _disarm(self, fault: Fault) -> None:
+        timer = self._leases.pop(fault.id, None)
+        if timer:
+            timer.cancel()
+
+    # -- what can be asked
+
+    def live(self) -> list[Fault]:
+        """Faults that are not over."""
+        return [fault for fault in self.faults.values() if fault.state in LIVE]
+
+    def get(self, fault_id: str) -> Fault:
+        """One fault; :class:`Problem` 404 when there is none."""
+        if fault_id not in self.faults:
+            raise Problem(404, "Unknown fault", f"no fault {fault_id!r}; GET /api/v1/faults lists them")
+        return self.faults[fault_id]
+
+    def _driver(self, kind: str) -> Driver:
+        if kind not in self.drivers:
+            raise Problem(422, "Unknown kind of fault", f"kind {kind!r}; allowed: {', '.join(self.drivers)}")
+        return self.drivers[kind]
+
+    @staticmethod
+    def duration(body: Mapping[str, Any]) -> float:
+        """Seconds that a request wants its fault to last; :class:`Problem` 422 when that cannot be."""
+        given = body.get("duration_seconds")
+        seconds = DEFAULT_SECONDS if given is None else given
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_SECONDS:
+            detail = f"duration_seconds {seconds!r}; expected a number above 0 and at most {LONGEST_SECONDS:g}"
+            raise Problem(422, "Bad duration", detail)
+        return float(seconds)
+
+    def plan(self, body: dict[str, Any]) -> Plan:
+        """What a request would do, all checks included; changes nothing.
+
+        Raises:
+            Problem: 409 when a live fault is in the way, and what the driver raises.
+        """
+        self.duration(body)
+        plan = self._driver(str(body.get("kind"))).plan(body)
+        for other in self.live():
+            if shared := set(plan.conflicts) & set(other.conflicts):
+                what = ", ".join(sorted(shared))
+                detail = f"{what} is under fault {other.id} ({other.type}) already; recover that first"
+                raise Problem(409, "Conflicting fault", detail)
+        return plan
+
+    async def inject(self, body: dict[str, Any]) -> Fault:
+        """Make a fault; returns when the damage is done, with the raw evidence.
+
+        Raises:
+            Problem: it was refused, or failed; then what was half done has been undone.
+        """
+        plan, seconds = self.plan(body), self.duration(body)
+        now = datetime.now(UTC)
+        fault = Fault(
+            **{each.name: getattr(plan, each.name) for each in fields(plan)},
+            id=f"f-{secrets.token_hex(4)}",
+            deployment=self.deployment,
+            duration_seconds=seconds,
+            deadline=time.monotonic() + seconds,
+            created_at=now.isoformat(timespec="milliseconds"),
+            expires_at=(now + timedelta(seconds=seconds)).isoformat(timespec="milliseconds"),
+        )
+        self.faults[fault.id] = fault
+        self._locks[fault.id] = asyncio.Lock()
+        driver = self._driver(fault.kind)
+        async with self._locks[fault.id]:
+            fault.evidence["before"] = await driver.snapshot(fault)
+            self._move(fault, "pending")
+            self._arm(fault)
+            try:
+                await driver.apply(fault)
+            except BaseException as error:
+                with contextlib.suppress(Problem, OSError):
+                    await driver.undo(fault)
+                self._disarm(fault)
+                self._move(fault, "failed", error=str(error))
+                raise
+            self._move(fault, "active")
+        return await self.recover(fault.id, "over") if fault.momentary else fault
+
+    async def recover(self, fault_id: str, why: str = "call") -> Fault:
+        """Undo a fault and compare before with after; a second call changes nothing, a failed undo is tried again.
+
+        Args:
+            why: ``call``, ``deadline`` or ``over``.
+        """
+        fault = self.get(fault_id)
+        async with self._locks.setdefault(fault_id, asyncio.Lock()):
+            failed_undo = fault.state == "failed" and "after" in fault.evidence
+            if fault.state not in LIVE and not failed_undo:
+                return fault
+            driver = self._driver(fault.kind)
+            self._move(fault, "recovering", why=why)
+            try:
+                await driver.undo(fault)
+                after = await driver.snapshot(fault)
+                wrong = driver.differences(fault.evidence.get("before", {}), after)
+            except (Problem, OSError) as error:
+                after, wrong = {}, [str(error)]
+            self._disarm(fault)
+            fault.evidence |= {"after": after, "differences": wrong}
+            if wrong:
+                self._move(fault, "failed", differences=wrong)
+            else:
+                self._move(fault, "latched" if fault.repair else "recovered")
+        return fault
+
+    async def recover_all(self) -> list[Fault]:
+        """Undo every live fault, the newest first, and return them."""
+        return [await self.recover(fault.id) for fault in reversed(self.live())]
+
+    def close(self) -> None:
+        """Forget the leases; for an agent whose world ends as a whole."""
+        for timer in self._leases.values():
+            timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        self._leases.clear()
+        self.faults.clear()
+        self._locks.clear()

@@ -1,0 +1,36 @@
+"""Sentences about GPUs. A step returns once the kernel log, the process or the client's tokens show the fault."""
+
+from behave import then, when
+
+
+@when("the GPU of the worker serving the request reports XID {xid:Count}")
+def when_xid(context, xid):
+    """A line in the kernel log, and what such an error brings to the worker."""
+    context.world.see_under_way()
+    context.world.break_gpu(xid)
+
+
+@when("the GPU of the worker serving the request reports XID {xid:Count} with all that follows it")
+def when_xid_sequence(context, xid):
+    """The lines that follow such an error in real logs come too."""
+    context.world.see_under_way()
+    context.world.break_gpu(xid, sequence=True)
+
+
+@when("the GPU of the worker serving the request {strain:Strain} by {share:Count} percent")
+def when_strained(context, strain, share):
+    """Seen in its telemetry and, where it makes the worker slower, in the client's tokens per second."""
+    context.world.see_under_way()
+    context.world.strain_gpu(strain, share / 100)
+
+
+@when("the GPU is repaired")
+def when_repaired(context):
+    """The fault is undone, the worker runs and its GPU shows nothing of it."""
+    context.world.recover(context.world.faults[-1])
+
+
+@then("the worker stays out")
+def then_out(context):
+    """It may not start, although its restart policy would have it start."""
+    context.world.expect_out(context.world.faults[-1].node)

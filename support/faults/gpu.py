@@ -1,0 +1,147 @@
+"""Faults of GPUs, asked of the fault service, proven in the kernel log, on the process and by the client's tokens."""
+
+from collections.abc import Callable
+from typing import Any
+
+from support.clock import now
+from support.events import EventLog
+from support.faults.proven import LEASE_SECONDS, ProvenFault
+from support.faults.service import FaultService
+from support.judge.verdict import Inconclusive
+from support.observe import process
+from support.observe.kernel_log import KernelLog
+from support.observe.waiting import until
+from support.targets.agent import Agent
+from support.targets.base import Deployment, Node
+
+PROOF_SECONDS = 5.0
+CONSEQUENCES = {43: "gone", 48: "gone", 79: "gone", 94: "gone", 95: "gone", 119: "stopped", 120: "stopped"}
+"""XID -> what the kernel shows of the victim's process afterwards; for all others it lives on."""
+# The duty cycle is corrected every 0.4 s, and settles in a few of those.
+SETTLE_SECONDS, WINDOW_SECONDS, TOLERANCE = 15.0, 1.0, 0.2
+READINGS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "THROTTLE": lambda seen: seen["throttle_reasons"] == ["sw_power_cap"],
+    "OVERHEAT": lambda seen: seen["throttle_reasons"] == ["hw_thermal_slowdown"] and seen["temperature_c"] > 90,
+    "COMPUTE_OVERLOAD": lambda seen: seen["utilization_percent"] == 100,
+    "MEMORY_PRESSURE": lambda seen: seen["memory_used_mib"] > 0.65 * seen["memory_total_mib"],
+}
+"""Fault -> whether the victim's telemetry shows it."""
+
+
+class GpuFaults:
+    """Breaks GPUs; every injection and proof goes to ``events``.
+
+    Args:
+        rate: tokens per second that clients have received over the given number of seconds up to now.
+    """
+
+    def __init__(
+        self,
+        service: FaultService,
+        agent: Agent,
+        deployment: Deployment,
+        events: EventLog,
+        rate: Callable[[float], float],
+    ) -> None:
+        self._service, self._agent, self._deployment, self._events = service, agent, deployment, events
+        self._rate = rate
+
+    def xid(self, number: int, node: Node, sequence: bool = False, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
+        """Report an XID error of a worker's GPU; returns once the kernel log shows it and the worker suffers it.
+
+        Raises:
+            Inconclusive: the log or the worker does not show it.
+            FaultRefused: the fault service refused.
+        """
+        before = self._deployment.process(node)
+        log, injected_at = KernelLog(), now()
+        order: dict[str, Any] = {"target_pod": node.name, "fault_type": "XID_ERROR", "xid": number}
+        fault = self._service.inject("gpu", **order, parameters={"sequence": sequence}, duration_seconds=lease_seconds)
+        what = f"XID {number} ({fault['parameters']['meaning']}) on the GPU of {node.name}"
+        self._events.add("fault", node.name, what, at=injected_at, fault=fault["id"])
+        wanted = CONSEQUENCES.get(number, "alive")
+
+        def unproven() -> str | None:
+            if number not in log.xids(fault["parameters"]["pci"]):
+                return "the kernel log does not show it"
+            seen = process.state(before["pid"], before["start_time"])
+            return None if seen == wanted else f"its process is {seen}"
+
+        try:
+            proven_at = until(unproven, PROOF_SECONDS, f"{what} is seen")
+        except AssertionError as error:
+            raise Inconclusive(f"the fault was not proven: {error}") from None
+        finally:
+            log.close()
+        words = f"the kernel log shows {what}; its process is {wanted} ({fault['fidelity']})"
+        self._events.add("proof", node.name, words, at=proven_at, fault=fault["id"])
+        return ProvenFault(fault["id"], "gpu", f"XID {number}", node, injected_at, proven_at)
+
+    def strain(self, kind: str, node: Node, share: float, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
+        """Slow a worker's GPU down by ``share`` or take that share of its memory; returns once that is seen.
+
+        Args:
+            kind: key of :data:`READINGS`.
+
+        Raises:
+            Inconclusive: telemetry does not show it, or clients do not get the fewer tokens that they should.
+            FaultRefused: the fault service refused.
+        """
+        slows = kind != "MEMORY_PRESSURE"
+        if slows:
+            self._see_work()
+        base, injected_at = self._rate(WINDOW_SECONDS), now()
+        order: dict[str, Any] = {"target_pod": node.name, "fault_type": kind, "parameters": {"share": share}}
+        fault = self._service.inject("gpu", **order, duration_seconds=lease_seconds)
+        what = f"{kind} of the GPU of {node.name} by {share:.0%}"
+        self._events.add("fault", node.name, what, at=injected_at, fault=fault["id"])
+        wanted = (1 - share) * base
+
+        def unproven() -> str | None:
+            reading = self._agent.gpus()[node.name][0]
+            if not READINGS[kind](reading):
+                return f"its telemetry is {reading}"
+            rate = self._rate(WINDOW_SECONDS) if slows and now() > injected_at + WINDOW_SECONDS else base
+            close = not slows or abs(rate - wanted) <= TOLERANCE * share * base
+            return None if close else f"{rate:.0f} tokens per second of {base:.0f}; {wanted:.0f} are wanted"
+
+        try:
+            proven_at = until(unproven, SETTLE_SECONDS, f"{what} is seen")
+        except AssertionError as error:
+            raise Inconclusive(f"the fault was not proven: {error}") from None
+        effect = (
+            f"clients get {self._rate(WINDOW_SECONDS):.0f} of {base:.0f} tokens per second"
+            if slows
+            else "its memory is taken"
+        )
+        self._events.add("proof", node.name, f"{what}: {effect}", at=proven_at, fault=fault["id"])
+        return ProvenFault(fault["id"], "gpu", kind, node, injected_at, proven_at)
+
+    def _see_work(self) -> None:
+        try:
+            until(lambda: None if self._rate(WINDOW_SECONDS) else "none", SETTLE_SECONDS, "tokens come")
+        except AssertionError as error:
+            raise Inconclusive(f"no tokens came before the fault, so none could come slower: {error}") from None
+
+    def recover(self, fault: ProvenFault) -> None:
+        """Undo the fault and see the victim alive and its GPU as it was.
+
+        Raises:
+            Inconclusive: the service says recovered, the victim does not.
+        """
+        self._service.recover(fault.id)
+
+        def broken() -> str | None:
+            running = self._deployment.process(fault.node)
+            seen = process.state(running["pid"], running["start_time"])
+            reading = self._agent.gpus()[fault.node.name][0]
+            if seen != "alive" or reading["state"] != "ok":
+                return f"its process is {seen}, its GPU {reading['state']}"
+            return f"its telemetry is {reading}" if any(shows(reading) for shows in READINGS.values()) else None
+
+        try:
+            at = until(broken, PROOF_SECONDS, f"{fault.node.name} is free of {fault.kind}")
+        except AssertionError as error:
+            raise Inconclusive(f"the recovery was not proven: {error}") from None
+        self._events.add("fault", fault.node.name, f"{fault.kind} of {fault.node.name} undone", fault=fault.id)
+        self._events.add("proof", fault.node.name, f"{fault.node.name} runs, its GPU is sound", at=at, fault=fault.id)
