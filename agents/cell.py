@@ -114,7 +114,13 @@ def main() -> int:
         Program(agent_module, [agent_socket.fileno()], environment),
         Program("agents.fault_service", service_fds, service_environment),
     ]
-    command = subprocess.Popen(options.command, env=environment, preexec_fn=die_with_parent)  # noqa: PLW1509
+    # What the cell was started with open is meant for the command; our own sockets close by themselves.
+    command = subprocess.Popen(
+        options.command,
+        env=environment,
+        close_fds=False,
+        preexec_fn=die_with_parent,  # noqa: PLW1509
+    )
     # Whoever ends the run signals the whole process group, the command included; passed on, it would arrive twice.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
