@@ -399,12 +399,14 @@ class ProcessTable:
             self.start_again(node)
         if process.fences:
             return
-        try:
-            await asyncio.wait_for(process.ready.wait(), READY_SECONDS)
-        except TimeoutError:
-            raise Problem(
-                500, "Not ready", f"{node!r} is {process.state} {READY_SECONDS:g} s after its start"
-            ) from None
+        deadline = time.monotonic() + READY_SECONDS
+        while not process.ready.is_set():
+            if process.state in ("exited", "failed"):
+                why = process.detail or f"it ended with status {process.exit_code}"
+                raise Problem(500, "Cannot start", f"{node!r}: {why}")
+            if time.monotonic() > deadline:
+                raise Problem(500, "Not ready", f"{node!r} is {process.state} {READY_SECONDS:g} s after its start")
+            await asyncio.sleep(READINESS_PERIOD_SECONDS)
 
     def fence(self, node: str, reason: str) -> None:
         """Keep the node's process from being started, for ``reason``; one that runs is left alone."""
