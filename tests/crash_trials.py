@@ -348,7 +348,9 @@ def kill_runner(seed: int) -> tuple[str, list[str]]:
     command = cells.command([sys.executable, "-c", TENANT, str(seed)], "on")
     before = {entry.name for entry in Path("/sys/class/net").iterdir()}
     rules = set(_rules())
-    cell = subprocess.Popen(command, cwd=ROOT, env=cells.environment(), stdout=subprocess.PIPE, text=True)
+    # unshare complains on stderr when its child is killed
+    quiet = subprocess.DEVNULL
+    cell = subprocess.Popen(command, cwd=ROOT, env=cells.environment(), stdout=subprocess.PIPE, stderr=quiet, text=True)
     assert cell.stdout
     state = cell.stdout.readline().strip() or "none"
     tree = [psutil.Process(cell.pid), *psutil.Process(cell.pid).children(recursive=True)]

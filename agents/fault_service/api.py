@@ -70,7 +70,7 @@ def problem(status: int, title: str, detail: str, allowed: list[str] | None = No
     return JSONResponse(content, status, headers, media_type="application/problem+json")
 
 
-_PAGE = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemPage"}}}}
+_PAGE = {"content": {"application/problem+json": {"schema": models.ProblemPage.model_json_schema()}}}
 _WORDS = {
     401: "no token",
     403: "wrong token, or a target that is not allowed",
@@ -233,6 +233,8 @@ def _add_guards(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(HTTPException)
     async def not_found(_: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:
+            return problem(422, "Not JSON", "body: it cannot be read as JSON in UTF-8")
         answer = problem(error.status_code, str(error.detail), f"{error.detail}; /docs lists what there is")
         answer.headers.update(error.headers or {})
         return answer
