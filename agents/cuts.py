@@ -30,6 +30,8 @@ DIRECTIONS = ("both", "to", "from")
 LEAST_KBIT = 8
 # pyroute2 waits for ever where the kernel refuses nftables.
 KERNEL_SECONDS = 5.0
+# By which our queueing discipline is told from anybody else's.
+HANDLE = 0xF7A10000
 SET, CHAINS = "peers", {"to": ("in", "input", 12), "from": ("out", "output", 16)}
 """Direction -> name and hook of its chain at the victim, and offset of the other side's address in the IPv4 header."""
 
@@ -107,8 +109,9 @@ class CutDriver:
             if name not in roles:
                 known = ", ".join(sorted(roles)) or "none"
                 raise Problem(404, "Unknown target", f"no node {name!r}; known: {known}")
-        # Within one group each pair is to be cut once.
-        pairs = {tuple(sorted((target, source))): (target, source) for target in targets for source in sources}
+        # Within one group both directions of a pair are to be cut once.
+        order = sorted if direction == "both" else list
+        pairs = {tuple(order((target, source))): (target, source) for target in targets for source in sources}
         cuts: dict[str, list[str]] = {}
         for target, source in pairs.values():
             if target != source:
@@ -135,6 +138,7 @@ class CutDriver:
             touches = [
                 f"{target}: table ip ft_ID, set {SET} ({', '.join(others)}, expiring), chain "
                 + " and chain ".join(f"{CHAINS[side][0]} (hook {CHAINS[side][1]}, {kind})" for side in sides)
+                + (", open TCP connections between them (SOCK_DESTROY)" if kind == "reset" else "")
                 for target, others in cuts.items()
             ]
             conflicts = [
@@ -325,6 +329,10 @@ def _pass_on(kind: str) -> list[Any]:
 
     protocol, flags, reset = 9, 13, b"\x04"
     parts = [_expression("payload", dreg=REGISTER, base=NETWORK_HEADER, offset=protocol, len=1), match(ANSWERS[kind])]
+    if kind == "reject":
+        unreachable, kind_of_message = b"\x03", 0
+        parts.append(_expression("payload", dreg=REGISTER, base=TRANSPORT_HEADER, offset=kind_of_message, len=1))
+        parts.append(match(unreachable))
     if kind == "reset":
         mask, none = ({"attrs": [("NFTA_DATA_VALUE", each)]} for each in (reset, b"\x00"))
         parts.append(_expression("payload", dreg=REGISTER, base=TRANSPORT_HEADER, offset=flags, len=1))
@@ -336,6 +344,9 @@ def _pass_on(kind: str) -> list[Any]:
 def _cut(fault: Fault, node: str) -> None:
     table, left = f"ft_{fault.id}", fault.deadline - time.monotonic()
     milliseconds = max(1, int(left * 1000))
+    if fault.type == "reset":
+        # Before the rules: they would answer the victim's own next packet, and its peer would never be told.
+        fault.evidence.setdefault("connections_reset", {})[node] = _destroy_open(fault.undo["peers"][node])
     with _nft() as nft:
         nft.table("create", name=table)
         nft.sets("add", table=table, name=SET, key_type="ipv4_addr", timeout=milliseconds)
@@ -350,7 +361,8 @@ def _cut(fault: Fault, node: str) -> None:
             rule = _rule(fault.type, offset, int(fault.parameters.get("percent", 0)))
             nft.rule("add", table=table, chain=name, expressions=(rule,))
     if fault.type == "reset":
-        fault.evidence.setdefault("connections_reset", {})[node] = _destroy_open(fault.undo["peers"][node])
+        # Those that were made meanwhile.
+        fault.evidence["connections_reset"][node] += _destroy_open(fault.undo["peers"][node])
 
 
 def _destroy_open(peers: list[str]) -> int:
@@ -415,7 +427,9 @@ def _limit(link: str, rate_kbit: int) -> None:
 
     with IPRoute() as route:
         index = route.link_lookup(ifname=link)[0]
-        route.tc("add", "tbf", index, handle="1:", rate=f"{rate_kbit}kbit", latency="400ms", burst=16000)
+        if any(each.get_attr("TCA_KIND") not in ("noqueue", "pfifo_fast") for each in route.get_qdiscs(index=index)):
+            raise Problem(409, "Conflicting queue", f"{link} has a queueing discipline of somebody else's")
+        route.tc("add", "tbf", index, handle=HANDLE, rate=f"{rate_kbit}kbit", latency="400ms", burst=16000)
 
 
 def _unlimit(link: str) -> None:
@@ -423,5 +437,5 @@ def _unlimit(link: str) -> None:
 
     with IPRoute() as route, contextlib.suppress(Exception):
         for index in route.link_lookup(ifname=link):
-            if any(each.get_attr("TCA_KIND") == "tbf" for each in route.get_qdiscs(index=index)):
+            if any(each["handle"] == HANDLE for each in route.get_qdiscs(index=index)):
                 route.tc("del", index=index, root=True)
