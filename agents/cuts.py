@@ -18,7 +18,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from agents.faults import Fault, Plan, Problem
@@ -365,6 +364,16 @@ def _cut(fault: Fault, node: str) -> None:
         fault.evidence["connections_reset"][node] += _destroy_open(fault.undo["peers"][node])
 
 
+def _open_connections() -> list[Any]:
+    from pyroute2 import DiagSocket
+
+    # ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING (tcp_states.h); no listener
+    states = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
+    with DiagSocket() as diag:
+        diag.bind()
+        return list(diag.get_sock_stats(family=socket.AF_INET, states=states))
+
+
 def _destroy_open(peers: list[str]) -> int:
     """End the open TCP connections to ``peers`` as a reset ends them, for both sides; returns how many there were.
 
@@ -375,18 +384,17 @@ def _destroy_open(peers: list[str]) -> int:
     kind, flags = 21, 0x5  # SOCK_DESTROY; NLM_F_REQUEST and NLM_F_ACK
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as diag:  # NETLINK_SOCK_DIAG
         diag.settimeout(KERNEL_SECONDS)
-        for line in Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]:
-            local, remote = (each.split(":") for each in line.split()[1:3])
-            here, there = (bytes.fromhex(each[0])[::-1] for each in (local, remote))
-            if socket.inet_ntoa(there) not in peers:
+        for each in _open_connections():
+            if each["idiag_dst"] not in peers:
                 continue
-            ports = struct.pack("!HH", int(local[1], 16), int(remote[1], 16))
-            ends = here.ljust(16, b"\0") + there.ljust(16, b"\0")
+            ports = struct.pack("!HH", each["idiag_sport"], each["idiag_dport"])
+            ends = b"".join(socket.inet_aton(each[end]).ljust(16, b"\0") for end in ("idiag_src", "idiag_dst"))
             request = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
-            request += ports + ends + struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # any interface, any cookie
+            # The cookie names this very socket; without it a listener on that port would do as well.
+            request += ports + ends + struct.pack("=IQ", each["idiag_if"], each["idiag_cookie"])
             diag.send(struct.pack("=IHHII", 16 + len(request), kind, flags, 0, 0) + request)
             code = struct.unpack_from("=i", diag.recv(4096), 16)[0]
-            if code not in (0, -errno.ENOENT):  # one that has ended meanwhile is as good
+            if code not in (0, -errno.ENOENT, -errno.ESTALE):  # one that has ended meanwhile is as good
                 raise OSError(-code, f"SOCK_DESTROY: {os.strerror(-code)}")
             count += code == 0
     return count

@@ -1,5 +1,6 @@
 """Nodes of a cell: network namespaces on one bridge, or addresses of the loopback where namespaces cannot be had."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -116,6 +117,10 @@ class Network:
                     route.link("set", index=index, state="up")
                 # Dynamo before 1.3 finds its own address through the default route and fails without one.
                 route.route("add", gateway=f"{self.PREFIX}1")
+            # The kernel sends one host at most one refusal (ICMP) per second after the first six: a cut that rejects
+            # would turn silent. Without root that limit cannot be changed.
+            with contextlib.suppress(OSError):
+                Path("/proc/sys/net/ipv4/icmp_ratelimit").write_text("0")
         finally:
             netns.popns()
 

@@ -442,6 +442,13 @@ class ProcessTable:
                 await asyncio.to_thread(process.child.wait)
             else:
                 await self.await_kernel_state(node, "gone")
+        # What was forked between the look and the signal.
+        deadline = time.monotonic() + SIGNAL_SECONDS
+        while (left := marked(str(self.scratch))) and time.monotonic() < deadline:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(0.005)
         for node in self.processes:
             self.note(node, "removed")
         self.processes.clear()
