@@ -6,9 +6,10 @@ With ``namespaces`` it expects to be PID 1 of fresh PID, mount and network names
 unshare); its end is then the kernel's signal to end every process and namespace of the cell. With ``loopback`` there
 are no namespaces: every process is tied to its parent's life instead (PR_SET_PDEATHSIG).
 
-The node agent and the fault service are started again whenever they die; their listening sockets are kept here, so
-that a request which comes meanwhile waits. With ``--service-fd`` the fault service listens on that socket of the world
-outside as well, and asks for no token.
+The node agent and the fault service are started again whenever they die, and a node agent that is frozen when a fault
+has to end is killed for it; their listening sockets are kept here, so that a request which comes meanwhile waits. With
+``--service-fd`` the fault service listens on that socket of the world outside as well, asks for no token, and keeps its
+audit log in ``FT_RUN_DIR``, where that is set, which outlives the cell.
 
 The command finds in its environment ``FT_CELL`` (``namespaces`` or ``loopback``), ``FT_AGENT`` and ``FT_FAULTS`` (URLs
 of the node agent and the fault service), ``FT_AGENT_TOKEN`` (bearer token of both) and ``FT_SCRATCH`` (a folder that
@@ -26,9 +27,12 @@ import time
 from pathlib import Path
 
 from agents.kernel import bring_loopback_up, children_of, die_with_parent, mount_tmpfs
+from agents.watchdog import JOURNAL, LOOK_SECONDS, Leases, is_stopped
 
 # A program that dies sooner than this after its start is broken rather than killed: it may not take the machine.
 SHORT_LIFE_SECONDS, RESTART_DELAY_SECONDS = 0.2, 0.2
+# Longer than an agent needs to start and take up its faults on a loaded machine.
+TAKE_UP_SECONDS = 30.0
 
 
 def _make_private_run() -> Path:
@@ -42,8 +46,8 @@ def _make_private_run() -> Path:
 class Program:
     """A program of the suite that is kept running on a listening socket."""
 
-    def __init__(self, module: str, fds: list[int], environment: dict[str, str]) -> None:
-        self._argv = [sys.executable, "-m", module, *(f"--listen-fd={fd}" for fd in fds)]
+    def __init__(self, module: str, fds: list[int], environment: dict[str, str], *options: str) -> None:
+        self._argv = [sys.executable, "-m", module, *(f"--listen-fd={fd}" for fd in fds), *options]
         self._fds, self._environment = fds, environment
         self.start()
 
@@ -63,6 +67,29 @@ class Program:
         if time.monotonic() - self._started < SHORT_LIFE_SECONDS:
             time.sleep(RESTART_DELAY_SECONDS)
         self.start()
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL. The method of the same name looks first whether it has ended and then reaps it, behind wait's back."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def _guard(agent: Program, leases: Leases) -> None:
+    """Kill the agent when a fault is overdue: the one that is started in its place reads the journal and undoes it."""
+
+    killed_at = 0.0
+
+    def look(*_: object) -> None:
+        nonlocal killed_at
+        with contextlib.suppress(OSError):
+            stopped = is_stopped(agent.process.pid)
+            if time.monotonic() > killed_at + TAKE_UP_SECONDS and leases.overdue(stopped):
+                killed_at = time.monotonic()
+                _kill(agent.process)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
 
 
 def _wait_for(command: subprocess.Popen[bytes], programs: list[Program]) -> int:
@@ -107,12 +134,15 @@ def main() -> int:
     }
     service_fds = [service_socket.fileno()]
     service_environment = environment | {"FT_SERVICE_TOKEN": token}
+    service_options = []
     if options.service_fd is not None:
         service_fds.append(options.service_fd)
         del service_environment["FT_SERVICE_TOKEN"]
+        if "FT_RUN_DIR" in os.environ:
+            service_options = [f"--state-dir={os.environ['FT_RUN_DIR']}"]
     programs = [
         Program(agent_module, [agent_socket.fileno()], environment),
-        Program("agents.fault_service", service_fds, service_environment),
+        Program("agents.fault_service", service_fds, service_environment, *service_options),
     ]
     # What the cell was started with open is meant for the command; our own sockets close by themselves.
     command = subprocess.Popen(
@@ -124,7 +154,9 @@ def main() -> int:
     # Whoever ends the run signals the whole process group, the command included; passed on, it would arrive twice.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+    _guard(programs[0], Leases(scratch / JOURNAL))
     status = _wait_for(command, programs)
+    signal.setitimer(signal.ITIMER_REAL, 0)  # at its end Python takes its handler away, and the signal would kill us
     if options.world == "loopback":
         for pid in children_of(os.getpid()):
             with contextlib.suppress(ProcessLookupError):

@@ -7,6 +7,7 @@ business of a :class:`Driver`.
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -15,11 +16,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 STATES = ("pending", "active", "recovering", "recovered", "failed", "latched")
+KINDS = ("process", "network", "gpu")
 LIVE = ("pending", "active", "recovering")
 DEFAULT_SECONDS, LONGEST_SECONDS = 300.0, 3600.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 60.0
+"""Between attempts of an undo that fails."""
 SEVERITIES = {"LOW": 0.25, "MEDIUM": 0.5, "HIGH": 0.75}
 """Severity -> share of speed, memory or load that is taken."""
 
@@ -30,6 +34,10 @@ class Problem(Exception):
     def __init__(self, status: int, title: str, detail: str) -> None:
         super().__init__(detail)
         self.status, self.title, self.detail = status, title, detail
+
+
+class JournalInUse(RuntimeError):
+    """A journal has another writer."""
 
 
 @dataclass
@@ -83,14 +91,20 @@ class Fault(Plan):
     evidence: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def owed(self) -> bool:
+        """Whether its undo is still to be done: it is live, or an undo has failed."""
+        return self.state in LIVE or (self.state == "failed" and "after" in self.evidence)
+
     def view(self) -> dict[str, Any]:
         """JSON form, whole."""
-        return asdict(self)
+        return asdict(self) | {"owed": self.owed}
 
     def summary(self) -> dict[str, Any]:
         """JSON form for lists: no evidence, history, undo or touched objects."""
         left_out = ("evidence", "history", "undo", "touches", "conflicts")
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
+        shown = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
+        return shown | {"owed": self.owed}
 
 
 class Driver(Protocol):
@@ -122,13 +136,16 @@ class Driver(Protocol):
 
 
 def read_journal(path: Path) -> dict[str, Fault]:
-    """Faults by id as a journal has them last; a line cut short by a crash is left out."""
+    """Faults by id as a journal has them last; a line cut short by a crash is left out, and so is in a line what only
+    an agent of another version knows.
+    """
     found = {}
+    known = {each.name for each in fields(Fault)}
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 entry = json.loads(line)
-                found[entry["id"]] = Fault(**entry)
+                found[entry["id"]] = Fault(**{name: value for name, value in entry.items() if name in known})
     return found
 
 
@@ -136,7 +153,7 @@ class FaultBook:
     """All faults of one agent: its journal, its leases, its drivers.
 
     Args:
-        journal: file, made if missing; this process is its only writer.
+        journal: file, made if missing; locked from the first use on, for a journal has one writer.
         drivers: kind -> driver.
         deployment: name of the deployment that the agent belongs to.
     """
@@ -147,14 +164,34 @@ class FaultBook:
         self._leases: dict[str, asyncio.TimerHandle] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._stream: TextIO | None = None
+        self._texts: dict[str, tuple[int, str]] = {}
 
     # -- the journal
 
+    def hold(self) -> TextIO:
+        """Become the journal's one writer, as long as this process lives; done by the first use at the latest.
+
+        Raises:
+            JournalInUse: another process is.
+        """
+        if self._stream is None:
+            stream = self.journal.open("a", encoding="utf-8")
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.close()
+                raise JournalInUse(f"{self.journal} has a writer: the agent that it belongs to is alive") from None
+            if stream.tell() and not self.journal.read_bytes().endswith(b"\n"):
+                stream.write("\n")  # a crash has cut the last line short; the next may not be lost with it
+            self._stream = stream
+        return self._stream
+
     def _write(self, fault: Fault) -> None:
-        with self.journal.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(fault.view()) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        stream = self.hold()
+        stream.write(json.dumps(asdict(fault)) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
 
     def _move(self, fault: Fault, state: str, **seen: Any) -> None:
         fault.state = state
@@ -163,16 +200,33 @@ class FaultBook:
         self._write(fault)
 
     def replay(self) -> None:
-        """Take up what an agent before this one has left: live faults are armed again, half-made ones undone."""
+        """Take up what an agent before this one has left: live faults are armed again, half-made ones undone.
+
+        Raises:
+            JournalInUse: that agent is still alive.
+        """
+        self.hold()
         self.faults = read_journal(self.journal)
         for fault in self.faults.values():
+            # Monotonic time begins anew when the machine does.
+            fault.deadline = min(fault.deadline, time.monotonic() + fault.duration_seconds)
             if fault.state == "active":
                 self._arm(fault)
-                resume = getattr(self._driver(fault.kind), "resume", None)
-                if resume:
-                    self._spawn(resume(fault))
-            elif fault.state in LIVE:
-                self._spawn(self.recover(fault.id))
+                self._spawn(self._resume(fault))
+            elif fault.owed:
+                self._spawn(self.recover(fault.id, "again" if fault.state == "failed" else "call"))
+
+    async def _resume(self, fault: Fault) -> None:
+        resume = getattr(self._driver(fault.kind), "resume", None)
+        if resume is None:
+            return
+        try:
+            async with self._locks.setdefault(fault.id, asyncio.Lock()):
+                if fault.state == "active":
+                    await resume(fault)
+        except (Problem, OSError) as error:
+            fault.evidence["resume"] = str(error)
+            await self.recover(fault.id, "not resumed")
 
     # -- leases
 
@@ -186,6 +240,14 @@ class FaultBook:
         # asyncio's clock is CLOCK_MONOTONIC, the deadline's own.
         self._leases[fault.id] = loop.call_at(fault.deadline, lambda: self._spawn(self.recover(fault.id, "deadline")))
 
+    def _retry(self, fault: Fault) -> None:
+        """Try a failed undo again, each time after a longer pause."""
+        tries = sum(entry["state"] == "failed" for entry in fault.history)
+        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(tries, 10))
+        loop = asyncio.get_running_loop()
+        again = lambda: self._spawn(self.recover(fault.id, "again"))  # noqa: E731
+        self._leases[fault.id] = loop.call_later(pause, again)
+
     def _disarm(self, fault: Fault) -> None:
         timer = self._leases.pop(fault.id, None)
         if timer:
@@ -193,9 +255,28 @@ class FaultBook:
 
     # -- what can be asked
 
+    def owed(self) -> list[Fault]:
+        """Faults that are not over, or whose undo has failed."""
+        return [fault for fault in self.faults.values() if fault.owed]
+
     def live(self) -> list[Fault]:
         """Faults that are not over."""
         return [fault for fault in self.faults.values() if fault.state in LIVE]
+
+    def listing(self, which: str = "all") -> str:
+        """Faults in short, as a JSON array: ``all``, ``active`` (live) or ``owed``; what has not changed is not written
+        anew.
+        """
+        texts = []
+        for fault in {"active": self.live, "owed": self.owed}.get(which, self.faults.values)():
+            if not fault.history:
+                continue  # not written down yet
+            changes, text = self._texts.get(fault.id, (0, ""))
+            if changes != len(fault.history):
+                text = json.dumps(fault.summary())
+                self._texts[fault.id] = (len(fault.history), text)
+            texts.append(text)
+        return f"[{','.join(texts)}]"
 
     def get(self, fault_id: str) -> Fault:
         """One fault; :class:`Problem` 404 when there is none."""
@@ -204,9 +285,15 @@ class FaultBook:
         return self.faults[fault_id]
 
     def _driver(self, kind: str) -> Driver:
-        if kind not in self.drivers:
-            raise Problem(422, "Unknown kind of fault", f"kind {kind!r}; allowed: {', '.join(self.drivers)}")
-        return self.drivers[kind]
+        if kind in self.drivers:
+            return self.drivers[kind]
+        if kind in KINDS:
+            raise Problem(501, "Not here", self.not_here(kind))
+        raise Problem(422, "Unknown kind of fault", f"kind {kind!r}; allowed: {', '.join(self.drivers)}")
+
+    def not_here(self, kind: str) -> str:
+        """Why a kind of fault cannot be had of this agent."""
+        return f"the agent of {self.deployment!r} makes faults of kind {', '.join(self.drivers)} only, none of {kind}"
 
     @staticmethod
     def duration(body: Mapping[str, Any]) -> float:
@@ -226,7 +313,7 @@ class FaultBook:
         """
         self.duration(body)
         plan = self._driver(str(body.get("kind"))).plan(body)
-        for other in self.live():
+        for other in self.owed():
             if shared := set(plan.conflicts) & set(other.conflicts):
                 what = ", ".join(sorted(shared))
                 detail = f"{what} is under fault {other.id} ({other.type}) already; recover that first"
@@ -254,15 +341,22 @@ class FaultBook:
         self._locks[fault.id] = asyncio.Lock()
         driver = self._driver(fault.kind)
         async with self._locks[fault.id]:
-            fault.evidence["before"] = await driver.snapshot(fault)
+            try:
+                fault.evidence["before"] = await driver.snapshot(fault)
+            except BaseException:
+                del self.faults[fault.id]  # nothing is done yet, and nothing written down
+                raise
             self._move(fault, "pending")
             self._arm(fault)
             try:
                 await driver.apply(fault)
             except BaseException as error:
-                with contextlib.suppress(Problem, OSError):
-                    await driver.undo(fault)
                 self._disarm(fault)
+                try:
+                    await driver.undo(fault)
+                except (Problem, OSError) as trouble:
+                    fault.evidence |= {"after": {}, "differences": [str(trouble)]}
+                    self._retry(fault)
                 self._move(fault, "failed", error=str(error))
                 raise
             self._move(fault, "active")
@@ -272,12 +366,12 @@ class FaultBook:
         """Undo a fault and compare before with after; a second call changes nothing, a failed undo is tried again.
 
         Args:
-            why: ``call``, ``deadline`` or ``over``.
+            why: ``call``, ``deadline``, ``over``, ``again`` (an undo has failed before) or ``not resumed`` (a new agent
+                could not take it up).
         """
         fault = self.get(fault_id)
         async with self._locks.setdefault(fault_id, asyncio.Lock()):
-            failed_undo = fault.state == "failed" and "after" in fault.evidence
-            if fault.state not in LIVE and not failed_undo:
+            if not fault.owed:
                 return fault
             driver = self._driver(fault.kind)
             self._move(fault, "recovering", why=why)
@@ -291,20 +385,46 @@ class FaultBook:
             fault.evidence |= {"after": after, "differences": wrong}
             if wrong:
                 self._move(fault, "failed", differences=wrong)
+                self._retry(fault)
             else:
                 self._move(fault, "latched" if fault.repair else "recovered")
         return fault
 
+    async def end_journal(self) -> list[Fault]:
+        """Undo whatever an agent that is gone has left, failed undos included, without a lease or a server.
+
+        Returns:
+            the faults that were touched, the newest first.
+
+        Raises:
+            JournalInUse: the agent is not gone.
+        """
+        self.hold()
+        self.faults = read_journal(self.journal)
+        states = {fault.id: len(fault.history) for fault in self.faults.values()}
+        found = [await self.recover(fault_id) for fault_id in reversed(states)]
+        return [fault for fault in found if len(fault.history) > states[fault.id]]
+
     async def recover_all(self) -> list[Fault]:
-        """Undo every live fault, the newest first, and return them."""
-        return [await self.recover(fault.id) for fault in reversed(self.live())]
+        """Undo every fault that is not over, failed undos included, the newest first, and return them."""
+        return [await self.recover(fault.id) for fault in reversed(self.owed())]
 
     def close(self) -> None:
-        """Forget the leases; for an agent whose world ends as a whole."""
+        """Undo nothing any more; for an agent whose world is about to end as a whole."""
         for timer in self._leases.values():
             timer.cancel()
         for task in list(self._tasks):
             task.cancel()
         self._leases.clear()
-        self.faults.clear()
-        self._locks.clear()
+
+    def forget(self, why: str, left: list[str]) -> None:
+        """Forget all faults; those whose undo was owed are over if all that they touched is gone.
+
+        Args:
+            left: in words, what of it the kernel still shows.
+        """
+        for fault in self.owed():
+            fault.evidence |= {"after": {}, "differences": left}
+            self._move(fault, "failed" if left else "recovered", why=why, differences=left)
+        for records in (self.faults, self._locks, self._texts):
+            records.clear()

@@ -30,6 +30,15 @@ def enter_network_namespace(fd: int) -> None:
     _check(_libc.setns(fd, _CLONE_NEWNET), "setns")
 
 
+def leave_network_namespace() -> None:
+    """Move the calling thread into a new network namespace, which ends with its last thread (unshare(2)).
+
+    Raises:
+        OSError: not permitted.
+    """
+    _check(_libc.unshare(_CLONE_NEWNET), "unshare")
+
+
 def mount_tmpfs(path: str) -> None:
     """Mount a fresh tmpfs at ``path`` in this mount namespace (mount(2)).
 

@@ -12,7 +12,7 @@ HTTP API, JSON in and out, bearer token ``FT_AGENT_TOKEN``; errors are problem+j
 ``POST /v1/processes/NODE/start``   start a stopped process again with the spec that it had
 ``GET /v1/topology``                deployment, nodes with role, address, process and simulated GPUs, the agent's pid
 ``POST /v1/faults[?dry_run=true]``  ``{"kind", "type", ...}``, see the drivers; dry run: what it would touch
-``GET /v1/faults[?active=true]``    faults in short; ``/v1/faults/ID`` one with evidence and history
+``GET /v1/faults[?active=true]``    faults in short (``owed=true``: failed undos too); ``/v1/faults/ID``: one, whole
 ``POST /v1/faults/ID/recover``      undo it now; ``/v1/faults/recover``: all
 ``GET /v1/capabilities``            which faults can be had here, and why not
 ``GET /v1/gpus``                    telemetry of the simulated GPUs by node
@@ -24,22 +24,22 @@ HTTP API, JSON in and out, bearer token ``FT_AGENT_TOKEN``; errors are problem+j
 
 import argparse
 import asyncio
-import hmac
-import json
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from agents.cuts import CutDriver
-from agents.faults import Driver, FaultBook, Problem
+from agents.faults import Driver, FaultBook, read_journal
+from agents.http import fault_routes, guard
 from agents.network import Network
 from agents.processes import ProcessDriver, ProcessTable, Spec, marked
 from agents.simulated_gpu import SimulatedGpuDriver
+from agents.watchdog import JOURNAL
 
 DEPLOYMENT = "local"
 
@@ -53,7 +53,7 @@ class NodeAgent:
         self.table = ProcessTable(self.network, scratch)
         self.cuts = CutDriver(self.network, self.network.roles)
         self.gpus = SimulatedGpuDriver(self.table, self.network, self.cuts, token)
-        self.book = FaultBook(scratch / "journal.jsonl", self.drivers(), DEPLOYMENT)
+        self.book = FaultBook(scratch / JOURNAL, self.drivers(), DEPLOYMENT)
 
     def drivers(self) -> Mapping[str, Driver]:
         """Kind of fault -> driver."""
@@ -62,6 +62,9 @@ class NodeAgent:
     def adopt(self) -> None:
         """Take up what an agent before this one has left."""
         self.network.adopt()
+        for fault in read_journal(self.book.journal).values():
+            if (fault.kind, fault.state) == ("gpu", "active"):
+                self.gpus.adopt(fault)
         self.table.adopt()
         self.book.replay()
 
@@ -81,10 +84,12 @@ class NodeAgent:
         return {name: self.gpus.telemetry(name) for name in self.network.nodes if self.gpus.telemetry(name)}
 
     async def fault(self, fault_id: str) -> dict[str, Any]:
-        """One fault, with the kernel's present count of what a cut has hit."""
+        """One fault; while it is active with the kernel's present count of what a cut has hit, or with telemetry."""
         fault = self.book.get(fault_id)
         if fault.kind == "network" and fault.state == "active":
             await self.cuts.look(fault)
+        if fault.kind == "gpu" and fault.state == "active":
+            await self.gpus.look(fault)
         return fault.view()
 
     async def inject(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -102,77 +107,14 @@ class NodeAgent:
         self.cuts.close()
         pids = await self.table.remove_all()
         self.network.remove_all()
+        world = self.world()
+        left = [f"process {pid}" for pid in world["processes"]] + [f"namespace {name}" for name in world["namespaces"]]
+        self.book.forget("the deployment is gone", left)
         return {"ended": pids}
 
     def world(self) -> dict[str, Any]:
         """What the kernel knows of this cell's nodes: processes on them, named network namespaces, links."""
         return {"processes": sorted(marked(str(self.scratch))), **self.network.kernel_view()}
-
-
-@web.middleware
-async def guard(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Check the token and turn :class:`Problem` into problem+json."""
-    expected = f"Bearer {os.environ['FT_AGENT_TOKEN']}"
-    given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-    if not hmac.compare_digest(given, expected.encode()):
-        problem = Problem(401, "No or wrong token", "send 'Authorization: Bearer' with the token of this cell")
-    else:
-        try:
-            return await handler(request)
-        except Problem as raised:
-            problem = raised
-        except json.JSONDecodeError as error:
-            problem = Problem(422, "Bad JSON", str(error))
-    body = {"title": problem.title, "status": problem.status, "detail": problem.detail}
-    return web.json_response(body, status=problem.status, content_type="application/problem+json")
-
-
-def fault_routes(
-    book: FaultBook,
-    inject: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]],
-    recover: Callable[[str], Awaitable[dict[str, Any]]],
-    view: Callable[[str], Awaitable[dict[str, Any]]],
-) -> list[web.RouteDef]:
-    """The part of the API that every agent has: ``/v1/faults`` and ``/v1/capabilities``."""
-
-    async def post_fault(request: web.Request) -> web.Response:
-        body = await request.json()
-        if request.query.get("dry_run") != "true":
-            return web.json_response(await inject(body), status=201)
-        plan = book.plan(body)
-        shown = ("kind", "type", "targets", "touches", "parameters", "fidelity", "severity", "repair")
-        answer = {name: getattr(plan, name) for name in shown}
-        return web.json_response(answer | {"duration_seconds": book.duration(body)})
-
-    async def get_faults(request: web.Request) -> web.Response:
-        faults = book.live() if request.query.get("active") == "true" else book.faults.values()
-        return web.json_response([fault.summary() for fault in faults])
-
-    async def get_fault(request: web.Request) -> web.Response:
-        return web.json_response(await view(request.match_info["id"]))
-
-    async def post_recover(request: web.Request) -> web.Response:
-        return web.json_response(await recover(request.match_info["id"]))
-
-    async def post_recover_all(_: web.Request) -> web.Response:
-        return web.json_response([fault.summary() for fault in await book.recover_all()])
-
-    async def get_capabilities(_: web.Request) -> web.Response:
-        found: dict[str, Any] = {}
-        for driver in book.drivers.values():
-            found |= driver.capabilities()
-        return web.json_response(found)
-
-    return [
-        web.post("/v1/faults", post_fault),
-        web.get("/v1/faults", get_faults),
-        web.post("/v1/faults/recover", post_recover_all),
-        web.get("/v1/faults/{id}", get_fault),
-        web.post("/v1/faults/{id}/recover", post_recover),
-        web.get("/v1/capabilities", get_capabilities),
-    ]
 
 
 def application(agent: NodeAgent) -> web.Application:
@@ -207,7 +149,7 @@ def application(agent: NodeAgent) -> web.Application:
     async def delete_deployment(_: web.Request) -> web.Response:
         return web.json_response(await agent.remove_deployment())
 
-    app = web.Application(middlewares=[guard])
+    app = web.Application(middlewares=[guard(os.environ["FT_AGENT_TOKEN"])])
     app.add_routes(fault_routes(agent.book, agent.inject, agent.recover, agent.fault))
     app.add_routes(
         [

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ FAULT_TYPES = {
     "hang": "SIGSTOP to {}; SIGCONT at the end",
     "restart": "SIGKILL to {}, then started again at once",
 }
+SLOW_DISK = (
+    "the disk of a process cannot be slowed: what the suite's processes write lies in memory (tmpfs), which the "
+    "kernel's limits for block devices (blkio.throttle, io.max) do not reach, and such a limit would end with nobody"
+)
 RESTART_POLICIES = ("Never", "OnFailure", "Always")
 # The kubelet's crash-loop back-off: the first restart at once, then 10 s, doubled up to 300 s, forgotten after 10
 # minutes of running (kubernetes.io, "Pod Lifecycle", restartPolicy).
@@ -100,6 +104,7 @@ class Process:
         self.ready = asyncio.Event()
         self.free = asyncio.Event()
         self.free.set()
+        self.wake = asyncio.Event()
         self.child: subprocess.Popen[bytes] | None = None
 
     def kernel_state(self) -> str:
@@ -237,16 +242,21 @@ class ProcessTable:
                 return
             if time.monotonic() - (process.started_at or 0) >= BACKOFF_RESET_SECONDS:
                 process.delay = 0.0
+            process.wake.clear()
             process.state = "backoff"
             self.note(process.spec.node, "backoff", f"restart in {process.delay:g} s")
-            await asyncio.sleep(process.delay)
-            base = process.spec.backoff_seconds
-            process.delay = min(max(base, 2 * process.delay), LONGEST_BACKOFF_SECONDS)
+            try:
+                await asyncio.wait_for(process.wake.wait(), process.delay)
+                process.delay = 0.0
+            except TimeoutError:
+                base = process.spec.backoff_seconds
+                process.delay = min(max(base, 2 * process.delay), LONGEST_BACKOFF_SECONDS)
             process.restarts += 1
             await self._start_when_due(process)
 
     async def _start_when_due(self, process: Process) -> None:
-        for other in process.spec.after:
+        # Of a first start only: what is started again finds the others as they are, as a pod does.
+        for other in process.spec.after if not process.restarts else ():
             await self.processes[other].ready.wait()
         for hook in self.before_start:
             hook(process.spec.node)
@@ -393,14 +403,24 @@ class ProcessTable:
             self._held.discard(node)
 
     async def start_if_stopped(self, node: str) -> None:
-        """Start it again unless it runs or is about to, and wait until it is ready."""
+        """Start it again unless it runs, at once even if it waits out a back-off, and wait until it is ready.
+
+        The back-off is for programs that crash by themselves; what a fault has ended is whole.
+
+        Raises:
+            Problem: 500, it does not start, or is not ready within :data:`READY_SECONDS`.
+        """
         process = self.get(node)
+        if process.state == "running" and not process.alive():
+            # it has just died, and the one that watches it has not been told yet
+            await asyncio.wait_for(process.ended.wait(), SIGNAL_SECONDS)
         if process.state in ("exited", "failed"):
             self.start_again(node)
-        if process.fences:
-            return
+        process.wake.set()
         deadline = time.monotonic() + READY_SECONDS
         while not process.ready.is_set():
+            if process.fences:  # it may not start: another fault keeps it from that, or its own will be found to
+                return
             if process.state in ("exited", "failed"):
                 why = process.detail or f"it ended with status {process.exit_code}"
                 raise Problem(500, "Cannot start", f"{node!r}: {why}")
@@ -477,17 +497,20 @@ class ProcessDriver:
     def plan(self, body: dict[str, Any]) -> Plan:
         """See :class:`agents.faults.Driver`."""
         kind, node = body.get("type"), str(body.get("target", ""))
+        if kind == "slow_disk":
+            raise Problem(501, "Not here", SLOW_DISK)
         if kind not in FAULT_TYPES:
             raise Problem(422, "Unknown fault type", f"type {kind!r}; allowed: {', '.join(FAULT_TYPES)}")
         process = self.table.running(node)
         what = f"pid {process.pid} on {node}"
         undo = {"node": node, "identity": [process.pid, process.start_time]}
         touches = [FAULT_TYPES[kind].format(what)]
-        return Plan("process", kind, [node], touches, undo, conflicts=[conflict(process)], momentary=kind == "restart")
+        keys = [conflict(process), *([stopping(node)] if kind == "hang" else [])]
+        return Plan("process", kind, [node], touches, undo, conflicts=keys, momentary=kind == "restart")
 
     async def snapshot(self, fault: Fault) -> dict[str, Any]:
         """See :class:`agents.faults.Driver`."""
-        return {"process": self.table.get(fault.undo["node"]).kernel_state()}
+        return {"process": standing(self.table.get(fault.undo["node"]), fault.undo["identity"])}
 
     async def apply(self, fault: Fault) -> None:
         """See :class:`agents.faults.Driver`."""
@@ -527,12 +550,28 @@ class ProcessDriver:
 
     def capabilities(self) -> dict[str, dict[str, Any]]:
         """See :class:`agents.faults.Driver`."""
-        return {
+        can = {
             f"process.{kind}": {"available": True, "detail": text.format("the process")}
             for kind, text in FAULT_TYPES.items()
         }
+        return can | {"process.slow_disk": {"available": False, "detail": SLOW_DISK}}
 
 
 def conflict(process: Process) -> str:
     """Key of a fault that acts on this very process: the one that is started after it is another."""
     return f"process {process.spec.node} (pid {process.pid})"
+
+
+def stopping(node: str) -> str:
+    """Key of a fault that stops what runs on a node: two of them would continue each other's process."""
+    return f"stopping of {node}"
+
+
+def standing(process: Process, identity: Sequence[int]) -> str:
+    """``running``, ``stopped`` or ``gone``: a node whose process ``identity`` (pid, start time) a fault was made for.
+
+    Whatever has been started since is ``running``: what stops that one is another fault.
+    """
+    state = process.kernel_state()
+    another = (process.pid, process.start_time) != tuple(identity)
+    return "running" if another and state == "stopped" else state

@@ -18,6 +18,7 @@ KINDS = {
     "hits-another": "inject hits another node of the same role",
     "cuts-one-way": "a cut of both directions cuts one",
     "swallows-line": "no line reaches the kernel log",
+    "swallows-rest": "of several lines only the first reaches the kernel log",
     "recovers-nothing": "recover answers success and does nothing",
 }
 
@@ -51,6 +52,8 @@ class LyingDriver:
 
     async def apply(self, fault: Fault) -> None:
         """Nothing, or what was planned."""
+        if self._kind == "swallows-rest" and "lines" in fault.undo:
+            fault.undo["lines"] = fault.undo["lines"][:1]
         if self._kind != "does-nothing":
             await self._real.apply(fault)
 

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -27,8 +28,12 @@ KINDS = {
     "stalls": "an answer pauses for six seconds in its middle",
     "overcharges": "usage names one prompt token too many",
     "refuses-later": "every request but the first is refused",
+    "slows-later": "requests that come later than some seconds after the first are passed on late",
+    "mistakes-overload": "a refusal says that the server has failed, not that it is busy",
 }
 VICTIM, STALL_SECONDS = 15, 6.0
+# After the STANDARD of a scenario, and much more than a deployment needs for a first token.
+LATER_SECONDS, LATE_SECONDS = 4.5, 0.5
 
 
 class Proxy:
@@ -37,6 +42,7 @@ class Proxy:
     def __init__(self, upstream: str, kind: str) -> None:
         self.upstream, self.kind = upstream, kind
         self.requests = itertools.count(1)
+        self.first_at: float | None = None
         self.background: set[asyncio.Task[Any]] = set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -52,6 +58,9 @@ class Proxy:
             number = next(self.requests) if b'"model"' in body else 0
             if self.kind == "refuses-later" and number > 1:
                 return web.json_response({"message": "refused by sabotage", "code": 503}, status=503)
+            self.first_at = self.first_at or time.monotonic()
+            if self.kind == "slows-later" and time.monotonic() > self.first_at + LATER_SECONDS:
+                await asyncio.sleep(LATE_SECONDS)
             if self.kind == "cancels-another":
                 self._in_background(self._send_and_leave(request.path, body))
             async with session.post(
@@ -63,6 +72,8 @@ class Proxy:
                 if self.kind in ("drops-token", "truncates"):
                     _cut(content)
                 status = 200 if self.kind == "hides-errors" else answer.status
+                if self.kind == "mistakes-overload" and status in (503, 529):
+                    status = 500
                 return web.json_response(content, status=status)
 
     def _in_background(self, work: Any) -> None:

@@ -5,7 +5,10 @@ emulated consequence (*emulated*): the process ends, ends and cannot start again
 workers suffers.
 
 THROTTLE, OVERHEAT and COMPUTE_OVERLOAD slow the worker down: its process is stopped and continued in a duty cycle that
-is steered by the measured rate of its work. A CPU quota would do nothing, for a simulated engine mostly sleeps.
+is steered by the measured rate of its work, which is the bytes that it answers with: nearly all of them are tokens. A
+CPU quota would do nothing, for a simulated engine mostly sleeps. What the rate would be without the fault is measured
+before it, and again under it in a window without the brake: at the first work, and then from time to time, for the load
+may have changed.
 
 MEMORY_PRESSURE takes a share of the GPU's memory as far as it is free. A running worker has taken its own in advance
 and does not notice; one that has to start meanwhile finds too little and may not start until recovery.
@@ -22,25 +25,30 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from agents import kmsg, xids
+from agents import gpu_requests, kmsg, xids
 from agents.cuts import CutDriver
-from agents.faults import SEVERITIES, Fault, Plan, Problem
+from agents.faults import Fault, Plan, Problem
 from agents.network import Network
-from agents.processes import ProcessTable, conflict
+from agents.processes import ProcessTable, conflict, standing, stopping
 
-TYPES = ("XID_ERROR", "THROTTLE", "MEMORY_PRESSURE", "OVERHEAT", "COMPUTE_OVERLOAD")
 SLOWING = ("THROTTLE", "OVERHEAT", "COMPUTE_OVERLOAD")
+ENDING = ("end", "lose", "hang")
+"""Consequences of an XID error that the worker's process suffers."""
 WORKER_ROLES = ("worker", "decode", "prefill")
-USUAL_XID, USUAL_SHARE = 79, 0.5
 # An H100 80 GB as it reports itself under load.
 MEMORY_MIB, CLOCK_MHZ, TEMPERATURE_C, UTILIZATION = 81920, 1980, 62, 70
 HOT_C = 95
 WORKER_MEMORY_SHARE = 0.6
-LINK_LOSS_PERCENT = 30
+# Few enough that TCP gets over it in seconds: with more, one connection in some hundred needs longer than a minute.
+LINK_LOSS_PERCENT = 5
 # Short enough that a stream looks slow rather than broken, long enough for a worker to get something done.
 PERIOD_SECONDS = 0.06
 WINDOW_SECONDS = 0.4
 GAIN, MOST_STOPPED = 0.4, 0.97
+# Free for one window of so many seconds, a worker is faster than it should be by at most 3 % of its rate.
+BASE_SECONDS = 15.0
+# A slow stream may bring nothing in one window because of the brake.
+IDLE_WINDOWS = 3
 
 
 class SimulatedGpuDriver:
@@ -68,67 +76,45 @@ class SimulatedGpuDriver:
 
     def plan(self, body: dict[str, Any]) -> Plan:
         """See :class:`agents.faults.Driver`; ``parameters``: ``share`` (0 to 1), ``sequence`` for an XID error."""
-        kind, node, index = body.get("type"), str(body.get("target", "")), body.get("gpu_index") or 0
-        if kind not in TYPES:
-            raise Problem(422, "Unknown fault type", f"type {kind!r}; allowed: {', '.join(TYPES)}")
-        process = self._table.running(node)
+        asked, node = gpu_requests.parse(body), str(body.get("target", ""))
+        process, index = self._table.running(node), asked.index or 0
         if not process.spec.gpus:
             raise Problem(422, "No GPU", f"{node!r} has no GPU; workers have")
-        if not isinstance(index, int) or not 0 <= index < process.spec.gpus:
+        if not 0 <= index < process.spec.gpus:
             raise Problem(422, "No such GPU", f"gpu_index {index!r}; {node!r} has 0 to {process.spec.gpus - 1}")
-        severity, given = body.get("severity"), body.get("parameters") or {}
-        if severity is not None and severity not in SEVERITIES:
-            raise Problem(422, "Unknown severity", f"severity {severity!r}; allowed: {', '.join(SEVERITIES)}")
-        allowed = ("sequence",) if kind == "XID_ERROR" else ("share",)
-        if unknown := sorted(set(given) - set(allowed)):
-            raise Problem(422, "Unknown parameter", f"parameter {unknown[0]!r} of {kind}; allowed: {allowed[0]}")
         undo = {"node": node, "index": index, "identity": [process.pid, process.start_time]}
         keys = [f"gpu {node}/{index}"]
-        if kind == "XID_ERROR":
-            return self._plan_xid(body, undo, keys, given)
-        share = given.get("share", SEVERITIES.get(severity or "", USUAL_SHARE))
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-            raise Problem(422, "Bad share", f"share {share!r}; expected a number between 0 and 1")
-        touches = [f"simulated GPU {index} of {node}: {share:.0%} of its memory as far as it is free"]
-        if kind in SLOWING:
-            touches = [f"pid {process.pid} on {node}: SIGSTOP and SIGCONT in a duty cycle, {share:.0%} slower"]
-            keys.append(conflict(process))
-        parameters = {"share": share, "gpu_index": index}
-        return Plan("gpu", kind, [node], touches, undo, parameters, severity, "emulated", keys)
+        if asked.type == "XID_ERROR":
+            return self._plan_xid(asked, undo, keys)
+        touches = [f"simulated GPU {index} of {node}: {asked.share:.0%} of its memory as far as it is free"]
+        if asked.type in SLOWING:
+            touches = [f"pid {process.pid} on {node}: SIGSTOP and SIGCONT in a duty cycle, {asked.share:.0%} slower"]
+            keys += [conflict(process), stopping(node)]
+        parameters = {"share": asked.share, "gpu_index": index}
+        return Plan("gpu", asked.type, [node], touches, undo, parameters, asked.severity, "emulated", keys)
 
-    def _plan_xid(self, body: dict[str, Any], undo: dict[str, Any], keys: list[str], given: dict[str, Any]) -> Plan:
-        number = body.get("xid") or USUAL_XID
-        if number not in xids.CATALOGUE:
-            known = ", ".join(str(each) for each in xids.CATALOGUE)
-            raise Problem(422, "Unknown XID", f"xid {number!r}; allowed: {known}")
-        if not isinstance(given.get("sequence", False), bool):
-            raise Problem(422, "Bad parameter", f"sequence is {given['sequence']!r}; expected true or false")
-        if reason := kmsg.missing():
-            raise Problem(501, "Not here", f"no line can be written to the kernel log: {reason}")
-        node, entry = undo["node"], xids.CATALOGUE[number]
+    def _plan_xid(self, asked: gpu_requests.Asked, undo: dict[str, Any], keys: list[str]) -> Plan:
+        node, entry = undo["node"], xids.CATALOGUE[asked.xid]
         process = self._table.get(node)
         pci = self.pci(node, undo["index"])
-        written = xids.lines(
-            number, pci, process.pid or 0, "python3", secrets.token_hex(3), bool(given.get("sequence"))
-        )
+        written = xids.lines(asked.xid, pci, process.pid or 0, "python3", secrets.token_hex(3), asked.sequence)
         undo |= {"consequence": entry.consequence, "lines": written}
         touches = [f"/dev/kmsg: {line}" for line in written]
         deeds = {"end": "SIGKILL", "lose": "SIGKILL, and kept from starting", "hang": "SIGSTOP"}
         if entry.consequence in deeds:
             touches.append(f"pid {process.pid} on {node}: {deeds[entry.consequence]}")
-            keys.append(conflict(process))
+            keys += [conflict(process), *([stopping(node)] if entry.consequence == "hang" else [])]
         if entry.consequence == "slow-peers":
             cut = self._plan_peers(node)
             undo["cut"] = {each.name: getattr(cut, each.name) for each in fields(cut)}
             touches += cut.touches
             keys += cut.conflicts
-        parameters = {"xid": number, "pci": pci, "gpu_index": undo["index"], "meaning": entry.meaning}
-        repair = ""
-        if entry.consequence == "none":
-            repair = "a line in the kernel log stays; a monitor that acted on it (cordon, drain) has to be reversed"
-        fidelity = "reported" if entry.consequence == "none" else "emulated"
-        severity = body.get("severity")
-        return Plan("gpu", "XID_ERROR", [node], touches, undo, parameters, severity, fidelity, keys, repair)
+        parameters = {"xid": asked.xid, "pci": pci, "gpu_index": undo["index"], "meaning": entry.meaning}
+        if "cut" in undo:
+            parameters["link_loss_percent"] = LINK_LOSS_PERCENT
+        only_reported = entry.consequence == "none"
+        repair, fidelity = (gpu_requests.LINE_STAYS, "reported") if only_reported else ("", "emulated")
+        return Plan("gpu", "XID_ERROR", [node], touches, undo, parameters, asked.severity, fidelity, keys, repair)
 
     def _plan_peers(self, node: str) -> Plan:
         peers = [name for name, role in self._network.roles().items() if role in WORKER_ROLES and name != node]
@@ -141,21 +127,19 @@ class SimulatedGpuDriver:
     # -- doing and undoing
 
     async def snapshot(self, fault: Fault) -> dict[str, Any]:
-        """Process, fences and telemetry of the node."""
-        process = self._table.get(fault.undo["node"])
-        found = {"process": process.kernel_state(), "fences": list(process.fences)}
-        return found | {"gpu": self.telemetry(fault.undo["node"])[fault.undo["index"]]}
+        """What is wrong with the GPU, this fault's fences and, where the fault touches it, the process."""
+        node, index = fault.undo["node"], fault.undo["index"]
+        process = self._table.get(node)
+        found = {"gpu": self._strain(node, index), "fences": [each for each in process.fences if fault.id in each]}
+        if _touches_process(fault):
+            found["process"] = standing(process, fault.undo["identity"])
+        return found
 
     async def apply(self, fault: Fault) -> None:
         """See :class:`agents.faults.Driver`."""
         node = fault.undo["node"]
         if fault.type == "XID_ERROR":
-            try:
-                fault.evidence["kernel_log"] = [
-                    await asyncio.to_thread(self._write, each) for each in fault.undo["lines"]
-                ]
-            except kmsg.KernelLogError as error:
-                raise Problem(500, "Kernel log", str(error)) from None
+            await gpu_requests.report(fault, self._write)
             await self._suffer(fault, node)
         elif fault.type in SLOWING:
             fault.evidence["base_rate"] = await self._rate(node)
@@ -172,7 +156,9 @@ class SimulatedGpuDriver:
             await self._table.await_kernel_state(node, "stopped")
             self._table.note(node, "hung", f"XID {fault.parameters['xid']}")
         if consequence == "slow-peers":
-            await self._cuts.apply(self._cut_of(fault))
+            cut = self._cut_of(fault)
+            await self._cuts.apply(cut)
+            fault.evidence |= cut.evidence
 
     def _cut_of(self, fault: Fault) -> Fault:
         return Fault(**fault.undo["cut"], id=fault.id, deadline=fault.deadline, evidence={}, state=fault.state)
@@ -190,6 +176,7 @@ class SimulatedGpuDriver:
         present = (process.pid or 0, process.start_time or 0)
         if fault.type in SLOWING and self._table.signal(node, present, signal.SIGCONT):
             await self._table.await_kernel_state(node, "running")
+        kept = any(fault.id in reason for reason in process.fences)
         if fault.type == "MEMORY_PRESSURE":
             self._table.unfence(node, f"CUDA out of memory ({fault.id})")
         consequence = fault.undo.get("consequence")
@@ -197,15 +184,31 @@ class SimulatedGpuDriver:
             await self._table.await_kernel_state(node, "running")
             self._table.note(node, "running", "SIGCONT")
         if consequence == "slow-peers":
-            await self._cuts.undo(self._cut_of(fault))
+            cut = self._cut_of(fault)
+            await self._cuts.undo(cut)
+            fault.evidence |= cut.evidence
         if consequence == "lose":
             self._table.unfence(node, f"GPU has fallen off the bus ({fault.id})")
-        await self._table.start_if_stopped(node)
+        if kept or _touches_process(fault):
+            await self._table.start_if_stopped(node)
+
+    async def look(self, fault: Fault) -> None:
+        """Put the GPU's present telemetry, and what the peers have lost, into the evidence of an active fault."""
+        fault.evidence["now"] = {"gpu": self.telemetry(fault.undo["node"])[fault.undo["index"]]}
+        if fault.undo.get("consequence") == "slow-peers":
+            cut = self._cut_of(fault)
+            await self._cuts.look(cut)
+            fault.evidence |= cut.evidence
+
+    def adopt(self, fault: Fault) -> None:
+        """Know of a fault that another agent has made; before processes are started, for it may keep one from that."""
+        self._live[fault.id] = fault
 
     async def resume(self, fault: Fault) -> None:
         """Take up a fault that another agent has made."""
-        self._live[fault.id] = fault
+        self.adopt(fault)
         if fault.type in SLOWING:
+            fault.evidence["base_rate"] = None
             self._brake(fault)
 
     def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -214,7 +217,9 @@ class SimulatedGpuDriver:
 
     def capabilities(self) -> dict[str, dict[str, Any]]:
         """See :class:`agents.faults.Driver`."""
-        found: dict[str, Any] = {f"gpu.{kind}": {"available": True, "detail": "on simulated GPUs"} for kind in TYPES}
+        found: dict[str, Any] = {
+            f"gpu.{kind}": {"available": True, "detail": "on simulated GPUs"} for kind in gpu_requests.TYPES
+        }
         if reason := kmsg.missing():
             found["gpu.XID_ERROR"] = {"available": False, "detail": reason}
         return found
@@ -250,15 +255,27 @@ class SimulatedGpuDriver:
             steering.cancel()
 
     async def _steer(self, fault: Fault, duty: dict[str, float]) -> None:
-        base = fault.evidence.get("base_rate")
-        fault.evidence["steered"] = bool(base)
-        while base:
-            rate = await self._rate(fault.undo["node"])
+        node, share = fault.undo["node"], float(fault.parameters["share"])
+        base, based_at, idle = fault.evidence.get("base_rate"), time.monotonic(), 0
+        while True:
+            rate = await self._rate(node)
             if rate is None:
-                return
-            wanted = 1 - float(fault.parameters["share"])
-            duty["stopped"] = min(MOST_STOPPED, max(0.0, duty["stopped"] + GAIN * (rate / base - wanted)))
-            fault.evidence |= {"rate": round(rate, 1), "duty": round(duty["stopped"], 3)}
+                idle += 1
+                if idle >= IDLE_WINDOWS:  # the next work may be of another load
+                    base, duty["stopped"] = None, share
+                fault.evidence |= {"steered": False, "base_rate": base, "rate": None}
+                await asyncio.sleep(PERIOD_SECONDS)  # where nothing can be read the window takes no time
+                continue
+            idle = 0
+            if base is None or time.monotonic() > based_at + BASE_SECONDS:
+                braked, duty["stopped"] = duty["stopped"], 0.0
+                await asyncio.sleep(PERIOD_SECONDS)  # what has begun of a cycle is still braked
+                base, based_at = await self._rate(node), time.monotonic()
+                duty["stopped"] = braked
+            else:
+                duty["stopped"] = min(MOST_STOPPED, max(0.0, duty["stopped"] + GAIN * (rate / base - (1 - share))))
+                fault.evidence |= {"steered": True, "rate": round(rate, 1), "duty": round(duty["stopped"], 3)}
+            fault.evidence["base_rate"] = base
 
     async def _rate(self, node: str) -> float | None:
         """Work per second over one window; None where there is no work, or it cannot be read."""
@@ -293,8 +310,8 @@ class SimulatedGpuDriver:
         process = self._table.processes.get(node)
         return [self._reading(node, index) for index in range(process.spec.gpus)] if process else []
 
-    def _reading(self, node: str, index: int) -> dict[str, Any]:
-        alive = self._table.get(node).alive()
+    def _strain(self, node: str, index: int) -> dict[str, Any]:
+        """What the live faults make of a GPU, whoever uses it."""
         used, clock, hot, busy, reasons, state = 0.0, CLOCK_MHZ, TEMPERATURE_C, UTILIZATION, [], "ok"
         for fault in self._live.values():
             if (fault.undo["node"], fault.undo["index"]) != (node, index):
@@ -310,19 +327,30 @@ class SimulatedGpuDriver:
                 used += share
             if fault.undo.get("consequence") == "lose":
                 state = "lost"
-        own = WORKER_MEMORY_SHARE if alive else 0.0
         return {
-            "index": index,
-            "uuid": f"GPU-simulated-{node}-{index}",
-            "pci": self.pci(node, index),
-            "memory_total_mib": MEMORY_MIB,
-            "memory_used_mib": round(MEMORY_MIB * min(1.0, own + used)),
+            "memory_taken_mib": round(MEMORY_MIB * used),
             "sm_clock_mhz": clock,
             "temperature_c": hot,
             "utilization_percent": busy,
             "throttle_reasons": reasons,
             "state": state,
         }
+
+    def _reading(self, node: str, index: int) -> dict[str, Any]:
+        strain = self._strain(node, index)
+        own = round(MEMORY_MIB * WORKER_MEMORY_SHARE) if self._table.get(node).alive() else 0
+        return {
+            "index": index,
+            "uuid": f"GPU-simulated-{node}-{index}",
+            "pci": self.pci(node, index),
+            "memory_total_mib": MEMORY_MIB,
+            "memory_used_mib": min(MEMORY_MIB, own + strain.pop("memory_taken_mib")),
+            **strain,
+        }
+
+
+def _touches_process(fault: Fault) -> bool:
+    return fault.type in SLOWING or fault.undo.get("consequence") in ENDING
 
 
 async def _read_counter(progress: dict[str, str]) -> float | None:

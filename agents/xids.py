@@ -35,7 +35,7 @@ API: list[int] = _content()["api"]
 """Those that have a path of their own in the service's API."""
 
 
-def lines(xid: int, pci: str, pid: int, comm: str, nonce: str, sequence: bool = False) -> list[str]:
+def lines(xid: int, pci: str, pid: int | str, comm: str, nonce: str, sequence: bool = False) -> list[str]:
     """What is written to the kernel log for an error.
 
     A line that user space writes loses its leading ``ident:`` in journald; only ``kernel: NVRM: Xid (...): N, text`` is
@@ -43,16 +43,17 @@ def lines(xid: int, pci: str, pid: int, comm: str, nonce: str, sequence: bool = 
 
     Args:
         pci: ``dddd:bb:dd``.
-        pid: of the process on the GPU; ``comm``: its name.
+        pid: of the process on the GPU; ``comm``: its name. Where none is known the driver has ``'<unknown>'`` with
+            quotation marks, and ``<unknown>``.
         nonce: six hex digits, unique per injection.
-        sequence: also what follows such an error in real logs.
+        sequence: also what follows such an error in real logs, errors and second lines.
     """
     found = []
     for number in [xid, *(CATALOGUE[xid].sequence if sequence else [])]:
         entry = CATALOGUE[number]
         words = {"pid": pid, "comm": comm, "nonce": nonce, "pci": pci}
         found.append(f"kernel: NVRM: Xid (PCI:{pci}): {number}, {entry.body.format(**words)}")
-        if entry.second:
+        if entry.second and sequence:
             found.append(f"kernel: {entry.second.format(**words)}")
     return found
 

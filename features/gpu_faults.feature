@@ -1,19 +1,23 @@
-@hardware @gpu_faults @needs.kmsg
+@hardware @gpu_faults
 Feature: A GPU fails
   The driver reports an error of a GPU in the kernel log, or the GPU gets slow, hot or full. The worker on it suffers
   what such an error brings; clients get their answers from another worker or in a clean error, and service is back
   after the repair. GPUs are simulated here; what is reported, emulated or real stands in each fault.
 
-  @ruler
+  @ruler @needs.kmsg
   Scenario Outline: An error that ends the worker does not cost an answer (XID <xid>, <meaning>)
     Given a Dynamo deployment with 2 ruler workers
-    And a client is receiving a streamed completions answer of 300 tokens
+      | setting | value     |
+      | lease   | 5 seconds |
+    And a client is receiving a streamed completions answer of 1000 tokens
     When the GPU of the worker serving the request reports XID <xid>
-    Then the answer completes with 300 tokens
+    Then the answer completes with 1000 tokens
     And every position comes once and in order
     And another worker has served the rest
+    And within 12 seconds the frontend lists 1 worker
     When the GPU is repaired
     Then within 20 seconds the frontend lists 2 workers
+    And 4 new requests succeed within 5 seconds each
 
     Examples:
       | xid | meaning                  |
@@ -22,23 +26,36 @@ Feature: A GPU fails
       | 94  | contained memory error   |
       | 95  | uncontained memory error |
 
-  @vllm
+  @vllm @needs.kmsg
   Scenario: An error comes with all that follows it in real logs
     Given a Dynamo deployment with 2 vllm workers
-    And a client is receiving a streamed chat answer of 300 tokens
+    And a client is receiving a streamed chat answer of 1000 tokens
     When the GPU of the worker serving the request reports XID 48 with all that follows it
-    Then the answer completes with 300 tokens
+    Then the answer completes with 1000 tokens
     And another worker has served the rest
 
-  @<engine>
+  @ruler @needs.kmsg
+  Scenario: An error of the only GPU ends the answer in so many words, and service is back after the repair
+    Given a Dynamo deployment with 1 ruler worker
+      | setting | value     |
+      | lease   | 5 seconds |
+    And a client is receiving a streamed completions answer of 1000 tokens
+    When the GPU of the worker serving the request reports XID 95
+    Then within 10 seconds the answer ends in a clean error
+    And within 12 seconds the frontend lists 0 workers
+    When the GPU is repaired
+    Then within 20 seconds the deployment serves again
+    And 4 new requests succeed within 5 seconds each
+
+  @<engine> @needs.kmsg
   Scenario Outline: A GPU that has fallen off the bus keeps its worker out until it is repaired (<engine>)
     Given a Dynamo deployment with 2 <engine> workers
       | setting        | value     |
       | restart policy | Always    |
       | lease          | 5 seconds |
-    And a client is receiving a streamed completions answer of 300 tokens
+    And a client is receiving a streamed completions answer of 1000 tokens
     When the GPU of the worker serving the request reports XID 79
-    Then the answer completes with 300 tokens
+    Then the answer completes with 1000 tokens
     And within 12 seconds the frontend lists 1 worker
     And the worker stays out
     And 2 new requests succeed within 5 seconds each
@@ -50,37 +67,69 @@ Feature: A GPU fails
       | ruler  |
       | vllm   |
 
-  @ruler
+  @ruler @needs.kmsg
   Scenario Outline: An error that hangs the worker is noticed by the stream timeout (XID <xid>)
     Given a Dynamo deployment with 2 ruler workers
       | setting        | value     |
       | stream timeout | 2 seconds |
-    And a client is receiving a streamed completions answer of 300 tokens
+    And a client is receiving a streamed completions answer of 600 tokens
     When the GPU of the worker serving the request reports XID <xid>
-    Then the answer completes with 300 tokens
+    Then the answer completes with 600 tokens
     And every position comes once and in order
     And another worker has served the rest
+    When the GPU is repaired
+    Then 4 new requests succeed within 5 seconds each
 
     Examples:
       | xid |
       | 119 |
       | 120 |
 
-  @ruler @needs.namespaces @needs.nftables
-  Scenario: An NVLink error between workers does not touch an answer that needs no other worker
+  @ruler @needs.kmsg
+  Scenario: A hang of the GPU ends at its deadline
     Given a Dynamo deployment with 2 ruler workers
-    And a client is receiving a streamed completions answer of 300 tokens
-    When the GPU of the worker serving the request reports XID 74
-    Then the answer completes with 300 tokens
+    And a client is receiving a streamed completions answer of 600 tokens
+    When the GPU of the worker serving the request reports XID 120 for 2 seconds
+    Then within 4 seconds the fault has ended by itself
+    And the answer completes with 600 tokens
     And every position comes once and in order
     And the request was not moved to another worker
 
-  @ruler
+  @ruler @needs.kmsg
+  Scenario: A hang of the GPU is ended by the watchdog when the node agent is frozen
+    Given a Dynamo deployment with 2 ruler workers
+    And a client is receiving a streamed completions answer of 600 tokens
+    When the GPU of the worker serving the request reports XID 119 for 2 seconds
+    And the node agent freezes
+    Then within 10 seconds the fault has ended by itself
+    And the answer completes with 600 tokens
+    And every position comes once and in order
+
+  @ruler @needs.kmsg @needs.namespaces @needs.nftables
+  Scenario: An NVLink error between workers does not touch an answer that needs no other worker
+    Given a Dynamo deployment with 2 ruler workers
+    And a client is receiving a streamed completions answer of 600 tokens
+    When the GPU of the worker serving the request reports XID 74
+    Then the answer completes with 600 tokens
+    And every position comes once and in order
+    And the request was not moved to another worker
+
+  @vllm @disaggregated @needs.kmsg @needs.namespaces @needs.nftables
+  Scenario: An NVLink error loses nothing of what the prefill worker hands over
+    Given a disaggregated Dynamo deployment with 1 prefill and 2 decode vllm workers
+    And a client is receiving a streamed completions answer of 600 tokens
+    When the GPU of the worker serving the request reports XID 74
+    Then the answer completes with 600 tokens
+    And 4 new requests succeed within 20 seconds each
+    When the GPU is repaired
+    Then 4 new requests succeed within 5 seconds each
+
+  @ruler @needs.kmsg
   Scenario Outline: An error that is not fatal moves nothing (XID <xid>)
     Given a Dynamo deployment with 2 ruler workers
-    And a client is receiving a streamed completions answer of 200 tokens
+    And a client is receiving a streamed completions answer of 400 tokens
     When the GPU of the worker serving the request reports XID <xid>
-    Then the answer completes with 200 tokens
+    Then the answer completes with 400 tokens
     And the answer comes without a pause of more than 1 second
     And the request was not moved to another worker
 
@@ -111,9 +160,11 @@ Feature: A GPU fails
     Given a Dynamo deployment with 2 ruler workers
       | setting        | value  |
       | restart policy | Always |
-    And a client is receiving a streamed completions answer of 400 tokens
+    And a client is receiving a streamed completions answer of 800 tokens
     When the GPU of the worker serving the request loses memory by 75 percent
     And the worker serving the request crashes in mid-answer
-    Then the answer completes with 400 tokens
+    Then the answer completes with 800 tokens
     And every position comes once and in order
     And the worker stays out
+    When the GPU is repaired
+    Then within 20 seconds the frontend lists 2 workers

@@ -44,16 +44,44 @@ def when_busiest_breaks(context, kind):
     context.world.break_serving_worker(kind)
 
 
-@when("all workers crash")
-def when_all_crash(context):
+@when("{server:Server} returns")
+def when_server_returns(context, server):
+    """The last fault is undone and the victim is seen to run."""
+    context.world.recover(context.world.faults[-1])
+
+
+@when("{server:Server} {kind:Fate}")
+def when_server_breaks(context, server, kind):
+    """Of several the first that runs."""
+    context.world.break_server(kind, server)
+    context.world.see_felt()
+
+
+@when("packets between {server:Server} and Dynamo are {manner:Cut} for {time:Time}")
+def when_server_cut_off(context, server, manner, time):
+    """From all frontends and workers; the kernel heals the cut."""
+    context.world.cut_from_dynamo(server, manner, time)
+    context.world.see_felt()
+
+
+@when("the idle frontend {kind:Fate}")
+def when_idle_frontend_breaks(context, kind):
+    """Of several the last, which has no request under way."""
+    context.world.break_idle_frontend(kind)
+    context.world.see_felt()
+
+
+@when("all workers {kind:Fates}")
+def when_all_break(context, kind):
     """One after the other, each proven."""
     for worker in context.world.deployment.workers:
-        context.world.break_process("crash", worker)
+        context.world.break_process(kind, worker)
 
 
+@when("a worker crashes")
 @when("a worker crashes while nothing is under way")
-def when_idle_worker_crashes(context):
-    """Its registration stays behind until its lease runs out."""
+def when_any_worker_crashes(context):
+    """The first; its registration stays behind until its lease runs out."""
     context.world.break_process("crash", context.world.deployment.workers[0])
 
 
@@ -73,3 +101,22 @@ def then_runs_again(context, timeout):
 def when_recovers(context):
     """The fault is undone and the victim is seen to run."""
     context.world.recover(context.world.faults[-1])
+
+
+@then("within {timeout:Time} the fault has ended by itself")
+@then("within {timeout:Time} the network has healed by itself")
+def then_ended(context, timeout):
+    """At its deadline, with no call; the victims show it."""
+    context.world.see_healed(timeout)
+
+
+@when("the fault service and the node agent are killed")
+def when_injectors_die(context):
+    """Both by SIGKILL; they are started again and know of the faults, active until their deadlines."""
+    context.world.kill_injectors()
+
+
+@when("the node agent freezes")
+def when_agent_freezes(context):
+    """By SIGSTOP: it ends no fault any more, and does not die either."""
+    context.world.freeze_agent()

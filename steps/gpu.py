@@ -10,6 +10,13 @@ def when_xid(context, xid):
     context.world.break_gpu(xid)
 
 
+@when("the GPU of the worker serving the request reports XID {xid:Count} for {time:Time}")
+def when_xid_for(context, xid, time):
+    """Undone after that time; nobody has to ask."""
+    context.world.see_under_way()
+    context.world.break_gpu(xid, lease_seconds=time)
+
+
 @when("the GPU of the worker serving the request reports XID {xid:Count} with all that follows it")
 def when_xid_sequence(context, xid):
     """The lines that follow such an error in real logs come too."""
@@ -27,10 +34,10 @@ def when_strained(context, strain, share):
 @when("the GPU is repaired")
 def when_repaired(context):
     """The fault is undone, the worker runs and its GPU shows nothing of it."""
-    context.world.recover(context.world.faults[-1])
+    context.world.repair_gpu()
 
 
 @then("the worker stays out")
 def then_out(context):
-    """It may not start, although its restart policy would have it start."""
+    """It may not start for two seconds, although its restart policy would have it start."""
     context.world.expect_out(context.world.faults[-1].node)

@@ -1,6 +1,6 @@
 """Sentences about the network between the nodes. A step returns once packets between the victims show the cut."""
 
-from behave import then, when
+from behave import when
 
 
 @when("packets between the worker serving the request and {side:Side} are {manner:Cut}")
@@ -15,25 +15,29 @@ def when_cut_off_for(context, side, manner, time):
     context.world.cut(side, manner, lease_seconds=time)
 
 
-@when("packets {flow:Flow} the worker serving the request are lost for {time:Time}")
-def when_one_way(context, flow, time):
+@when("packets {flow:Flow} the worker serving the request are {manner:Cut} for {time:Time}")
+def when_one_way(context, flow, manner, time):
     """One direction between frontend and worker."""
-    context.world.cut("FRONTEND_WORKER", direction=flow, lease_seconds=time)
+    context.world.cut("FRONTEND_WORKER", manner, direction=flow, lease_seconds=time)
 
 
-@when("the cut is healed")
+@when(
+    "{percent:Count} % of the packets between the worker serving the request and {side:Side} are lost for {time:Time}"
+)
+def when_lossy(context, percent, side, time):
+    """At random, both directions."""
+    context.world.lose_packets(side, percent, lease_seconds=time)
+
+
+@when(
+    "the cable of the worker serving the request carries no more than {rate:Count} kilobits per second for {time:Time}"
+)
+def when_narrow(context, rate, time):
+    """All that it sends and receives, each way."""
+    context.world.narrow_cable(rate, lease_seconds=time)
+
+
+@when("the network is healed")
 def when_healed(context):
     """By a call; packets are seen to arrive again."""
     context.world.recover(context.world.faults[-1])
-
-
-@then("within {timeout:Time} the cut has healed by itself")
-def then_healed(context, timeout):
-    """At its deadline, with no call."""
-    context.world.see_healed(timeout)
-
-
-@when("the fault service and the node agent are killed")
-def when_injectors_die(context):
-    """Both by SIGKILL; they are started again and know of the fault."""
-    context.world.kill_injectors()

@@ -1,13 +1,17 @@
 """The node agent: processes, restarts, faults, leases, bad input. Its nodes are on loopback here."""
 
+import asyncio
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.network import Network
+from agents.processes import ProcessTable, Spec
 from support import cells
 from support.clock import now
 from support.faults.service import FaultRefused, FaultService
@@ -114,6 +118,27 @@ def test_restart_brings_a_new_process(agent: Agent, faults: FaultService, start:
     assert process.state(before["pid"], before["start_time"]) == "gone"
 
 
+def test_undo_right_after_a_death_that_the_agent_has_not_been_told_of_starts_the_process(tmp_path: Path) -> None:
+    async def die_and_recover() -> tuple[int, int, bool]:
+        network = Network(False, tmp_path / "nodes.json")
+        network.add("node-0", "worker")
+        table = ProcessTable(network, tmp_path)
+        spec = {"node": "node-0", "argv": SLEEPER, "env": {"PATH": os.environ["PATH"]}, "log": str(tmp_path / "log")}
+        process = table.add(Spec.parse(spec))
+        try:
+            await asyncio.wait_for(process.ready.wait(), 10)
+            first = process.pid or 0
+            os.kill(first, signal.SIGKILL)
+            os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)  # dead, and the loop has not run since
+            await table.start_if_stopped("node-0")
+            return first, process.pid or 0, process.alive()
+        finally:
+            await table.remove_all()
+
+    first, second, alive = asyncio.run(die_and_recover())
+    assert (second != first, alive) == (True, True)
+
+
 def test_journal_has_the_undo_before_anything_changes(
     agent: Agent, faults: FaultService, start: Callable[..., dict[str, Any]], cell: dict[str, str]
 ) -> None:
@@ -168,7 +193,7 @@ def test_a_program_that_is_not_there_is_named(agent: Agent, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("kind", "node", "lease", "status", "words"),
     [
-        ("explode", "node-0", 60, 422, "'crash', 'terminate', 'hang' or 'restart'"),
+        ("explode", "node-0", 60, 422, "'crash', 'terminate', 'hang', 'restart' or 'slow_disk'"),
         ("crash", "node-9", 60, 404, "known: node-0"),
         ("crash", "node-0", 0, 422, "greater than 0"),
         ("crash", "node-0", 4000, 422, "less than or equal to 3600"),

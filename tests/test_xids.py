@@ -6,6 +6,7 @@ import re
 import pytest
 
 from agents import kmsg, xids
+from support.faults.gpu import SEQUENCES
 from support.observe.kernel_log import KernelLog
 from support.observe.waiting import until
 from support.settings import ROOT
@@ -49,8 +50,8 @@ def test_a_line_without_its_lead_would_lose_its_meaning() -> None:
 
 def test_each_injection_writes_something_of_its_own() -> None:
     for xid in xids.CATALOGUE:
-        one, other = (xids.lines(xid, "a123:45:06", 7, "python3", nonce)[0] for nonce in ("abc123", "abc124"))
-        assert one != other, xid
+        one, other = (xids.lines(xid, "a123:45:06", 7, "python3", nonce, True) for nonce in ("abc123", "abc124"))
+        assert not set(one) & set(other), xid
 
 
 def test_a_sequence_is_that_of_real_logs() -> None:
@@ -59,7 +60,13 @@ def test_a_sequence_is_that_of_real_logs() -> None:
         for line in xids.lines(48, "a123:45:06", 7, "p", "abc123", sequence=True)
     ]
     assert numbers == [48, 63, 95, 154]
-    assert "GPU a123:45:06.0: GPU has fallen off the bus." in xids.lines(79, "a123:45:06", 7, "p", "abc123")[1]
+    assert len(xids.lines(79, "a123:45:06", 7, "p", "abc123")) == 1
+    second = xids.lines(79, "a123:45:06", 7, "p", "abc123", sequence=True)[1]
+    assert "GPU a123:45:06.0: GPU has fallen off the bus." in second
+
+
+def test_the_suite_waits_for_the_whole_sequence() -> None:
+    assert {xid: entry.sequence for xid, entry in xids.CATALOGUE.items() if entry.sequence} == SEQUENCES
 
 
 def test_the_table_says_what_79_is() -> None:

@@ -23,13 +23,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--listen-fd", type=int, action="append", default=[], help="serve this socket instead")
     parser.add_argument("--token-file", type=Path, help="file with the bearer token; else FT_SERVICE_TOKEN")
-    parser.add_argument("--agent", action="append", default=[], metavar="DEPLOYMENT=URL", help="a node agent")
-    parser.add_argument("--gpu-agent", metavar="URL", help="a GPU agent, known as deployment 'machine'")
+    parser.add_argument("--agent", action="append", default=[], metavar="DEPLOYMENT=URL", help="a node or GPU agent")
     parser.add_argument("--agent-token-file", type=Path, help="token of the agents; else FT_AGENT_TOKEN")
     parser.add_argument("--state-dir", type=Path, help="for the audit log")
     parser.add_argument("--allow-node", action="append", default=[], metavar="NAME", help="the only targets allowed")
     parser.add_argument("--allow-namespace", action="append", default=[], metavar="NAMESPACE", help="of NAMESPACE/POD")
-    parser.add_argument("--max-active", type=int, default=10, help="live faults at once (default 10)")
+    parser.add_argument("--max-active", type=int, default=10, help="live faults at once, of all agents (default 10)")
     parser.add_argument("--max-share", type=float, default=1.0, help="share of nodes of a role under faults at once")
     return parser
 
@@ -74,10 +73,8 @@ def main() -> None:
         if not separator or not url.startswith("http"):
             parser.error(f"--agent {each}: expected DEPLOYMENT=URL")
         agents.append(AgentAddress(name, url.rstrip("/"), agent_token))
-    if not agents and os.environ.get("FT_AGENT"):
+    if os.environ.get("FT_AGENT") and "local" not in [agent.name for agent in agents]:
         agents.append(AgentAddress("local", os.environ["FT_AGENT"], agent_token))
-    if options.gpu_agent:
-        agents.append(AgentAddress("machine", options.gpu_agent.rstrip("/"), agent_token))
     policy = Policy(
         audit=_state_dir(options.state_dir) / "audit.jsonl",
         token=token,
@@ -93,6 +90,9 @@ def main() -> None:
     except OSError as error:
         print(f"fault service: {options.host}:{options.port}: {error.strerror}", file=sys.stderr)
         raise SystemExit(1) from None
+    for each in listeners if not token else ():
+        if each.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(each.getsockname()[0]):
+            parser.error(f"{each.getsockname()[0]} can be reached from outside: give a token with --token-file")
     config = uvicorn.Config(application(agents, policy), log_level="warning", access_log=False, loop="asyncio")
     uvicorn.Server(config).run(sockets=listeners)
 

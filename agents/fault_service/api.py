@@ -1,8 +1,10 @@
 """The public HTTP API of the fault service. It keeps no faults: the agents do, and survive its death."""
 
+import asyncio
 import hmac
 import json
 import os
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,16 +18,25 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client import Counter as Metric
 from starlette.exceptions import HTTPException
 
 from agents import xids
 from agents.fault_service import models
-from agents.fault_service.fleet import AgentAddress, Fleet
-from agents.faults import STATES, Problem
+from agents.fault_service.fleet import ANSWER_SECONDS, CAPABILITY_SECONDS, READ_SECONDS, AgentAddress, Fleet
+from agents.faults import LIVE, STATES, Problem
 
 LARGEST_BODY = 65536
+PAGE = "/page"
+"""Where the scripts and styles of the page at /docs lie."""
+OPEN = ("/health", "/docs", "/openapi.json")
+"""What wants no token: whether the service is there, and what it could do for those who have one."""
+MACHINES = ("machine", "pod")
+"""Roles whose nodes are spread over agents: there the share is one of all of them."""
+MISSING_HEADER = "X-Agents-Missing"
+"""Names the agents that a list is without."""
 
 
 @dataclass
@@ -34,15 +45,15 @@ class Policy:
 
     Attributes:
         token: bearer token that callers have to send; empty: none.
-        nodes: names that may be targets; empty: all.
-        namespaces: namespaces of targets ``NAMESPACE/POD`` that may be hit; empty: all.
-        max_active: faults that may be live at once.
-        max_share: share of the nodes of a deployment that may be under live faults of processes and GPUs at once.
+        nodes: names that may be targets; namespaces: those of targets ``NAMESPACE/POD`` that may be hit. A target has
+            to be in the one or the other; both empty: all may.
+        max_active: faults, of all agents, that may be live or have an undo that is owed at once.
+        max_share: share of the nodes of a role that may be under such faults at once.
         audit: the append-only log.
     """
 
     audit: Path
-    token: str = ""
+    token: str = field(default="", repr=False)
     nodes: frozenset[str] = frozenset()
     namespaces: frozenset[str] = frozenset()
     max_active: int = 10
@@ -59,6 +70,7 @@ class Numbers:
         kind = ["kind", "type", "outcome"]
         self.injections = Metric("fault_injections", "Injections asked for.", kind, registry=self.registry)
         self.faults = Gauge("faults", "Faults by state.", ["state"], registry=self.registry)
+        self.agents = Gauge("fault_agent_up", "Whether the agent answers.", ["agent"], registry=self.registry)
         self.seconds = Histogram("fault_request_seconds", "Time of a request.", ["method"], registry=self.registry)
 
 
@@ -76,10 +88,11 @@ _WORDS = {
     403: "wrong token, or a target that is not allowed",
     404: "unknown target or fault",
     409: "in the way of another fault, over a limit, or an ambiguous target",
-    413: "body too large",
+    411: "a body without a Content-Length",
+    413: "a body that is too large",
     422: "a value that is not allowed",
     501: "this machine cannot do it",
-    502: "an agent failed",
+    502: "an agent failed, or an undo did",
     503: "an agent does not answer",
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -92,19 +105,24 @@ class Service:
 
     def __init__(self, agents: list[AgentAddress], policy: Policy) -> None:
         self.fleet, self.policy, self.numbers = Fleet(agents), policy, Numbers()
+        self._counting = asyncio.Lock()
+        self._under_way: dict[str, set[tuple[str, str]]] = {}
+        self._last_owed: dict[str, list[dict[str, Any]]] = {}
         policy.audit.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def audit(self, request: Request, status: int, seconds: float) -> None:
-        """Append one line for a call."""
+    def audit(self, request: Request, status: int | None = None, seconds: float | None = None) -> None:
+        """Append one line for a call: before it changes anything, without a status, and when it has ended."""
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "call": request.state.call,
             "caller": request.client.host if request.client else "",
             "method": request.method,
             "path": request.url.path,
+            "dry_run": getattr(request.state, "dry_run", False),
             "target": getattr(request.state, "target", None),
             "fault": getattr(request.state, "fault", None),
             "status": status,
-            "seconds": round(seconds, 4),
+            "seconds": None if seconds is None else round(seconds, 4),
         }
         file = os.open(self.policy.audit, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -114,7 +132,7 @@ class Service:
 
     def authorise(self, request: Request) -> JSONResponse | None:
         """None when the caller may go on."""
-        if not self.policy.token or request.url.path == "/health":
+        if not self.policy.token or request.url.path in OPEN or request.url.path.startswith(f"{PAGE}/"):
             return None
         given = request.headers.get("authorization", "")
         if not given:
@@ -124,68 +142,136 @@ class Service:
         return None
 
     async def inject(self, request: Request, agent: AgentAddress, body: dict[str, Any], dry_run: bool) -> Any:
-        """Pass an injection on, unless a limit forbids it."""
+        """Pass an injection on, unless a limit forbids it; a dry run is forbidden the same."""
         targets = body.get("targets") or [body["target"]]
-        request.state.target = targets
-        for name in [*targets, *body.get("sources", [])]:
-            namespace = name.partition("/")[0] if "/" in name else ""
-            if self.policy.nodes and name not in self.policy.nodes:
-                raise Problem(403, "Not allowed", f"{name!r} is not among the allowed nodes")
-            if self.policy.namespaces and namespace not in self.policy.namespaces:
-                raise Problem(403, "Not allowed", f"the namespace of {name!r} is not among the allowed ones")
-        labels = {"kind": body["kind"], "type": body["type"]}
+        sources = body.get("sources", [])
+        for name in [*targets, *sources]:
+            self._check_allowed(name)
+        # Of a partition by roles the first side is whole, as of a cut between all workers and the one frontend.
+        hit = {(agent.name, name) for name in [*targets, *(sources if body.get("label") == "CUSTOM" else [])]}
+        call = request.state.call
+        async with self._counting:  # else two that come at once would both find room below the limit
+            await self._check_limits(agent, hit)
+            if not dry_run:
+                self._under_way[call] = hit
         if dry_run:
             return await self.fleet.call(agent, "POST", "/v1/faults?dry_run=true", body)
-        live = await self.fleet.call(agent, "GET", "/v1/faults?active=true")
-        if len(live) >= self.policy.max_active:
-            raise Problem(409, "Too many faults", f"{len(live)} faults are live; the limit is {self.policy.max_active}")
-        if body["kind"] != "network" and self.policy.max_share < 1:
-            nodes = (await self.fleet.topologies(agent.name))[agent.name]
-            role = {node["name"]: node["role"] for node in nodes}
-            alike = [name for name in role if role[name] == role.get(body["target"])]
-            hit = {name for fault in live if fault["kind"] != "network" for name in fault["targets"]} & set(alike)
-            if len(hit | {body["target"]}) > self.policy.max_share * len(alike):
-                detail = f"{len(hit)} of {len(alike)} like it are hit already; the limit is {self.policy.max_share:g}"
-                raise Problem(409, "Too many targets", detail)
+        labels, outcome = {"kind": body["kind"], "type": body["type"]}, "refused"
         try:
+            self.audit(request)
             fault = await self.fleet.call(agent, "POST", "/v1/faults", body)
-        except Problem:
-            self.numbers.injections.labels(outcome="refused", **labels).inc()
-            raise
-        self.numbers.injections.labels(outcome="done", **labels).inc()
+            outcome = "done"
+        finally:
+            del self._under_way[call]
+            self.numbers.injections.labels(outcome=outcome, **labels).inc()
         request.state.fault = fault["id"]
         return fault
 
-    async def all_faults(self, active: bool | None) -> list[dict[str, Any]]:
-        """The faults of all agents."""
-        query = "?active=true" if active else ""
-        found: list[dict[str, Any]] = []
-        for agent in self.fleet.agents.values():
-            found += await self.fleet.call(agent, "GET", f"/v1/faults{query}")
-        live = ("pending", "active", "recovering")
-        return [fault for fault in found if active is not False or fault["state"] not in live]
+    def _check_allowed(self, name: str) -> None:
+        nodes, namespaces = self.policy.nodes, self.policy.namespaces
+        namespace = name.partition("/")[0] if "/" in name else None
+        if not (nodes or namespaces) or name in nodes or namespace in namespaces:
+            return
+        if namespaces and namespace is not None:
+            raise Problem(403, "Not allowed", f"the namespace of {name!r} is not among the allowed ones")
+        raise Problem(403, "Not allowed", f"{name!r} is not among the allowed nodes")
 
-    async def of_fault(self, request: Request, method: str, fault_id: str, path: str = "") -> Any:
-        """Ask the agent that knows the fault."""
+    async def _check_limits(self, agent: AgentAddress, hit: set[tuple[str, str]]) -> None:
+        """409 when one more fault, of the nodes ``hit``, is too much; an agent that is away counts as last seen."""
+        before = list(self._under_way.values())
+        found, _ = await self.fleet.read("/v1/faults?owed=true")
+        self._last_owed |= {name: json.loads(text) for name, text in found.items()}
+        owed = [fault for faults in self._last_owed.values() for fault in faults]
+        pending = sum(fault["state"] == "pending" for fault in owed)  # these are among those under way
+        count = len(owed) - pending + max(pending, len(before))
+        if count >= self.policy.max_active:
+            detail = f"{count} faults are live, begun or not undone; the limit is {self.policy.max_active}"
+            raise Problem(409, "Too many faults", detail)
+        if self.policy.max_share == 1:
+            return
+        topologies, _ = await self.fleet.topologies()
+        roles = {(name, node["name"]): node["role"] for name, nodes in topologies.items() for node in nodes}
+        taken = {(fault["deployment"], name) for fault in owed for name in fault["targets"]}.union(*before)
+        for role in sorted({roles[node] for node in hit if node in roles}):
+            alike = {node for node in roles if roles[node] == role and (role in MACHINES or node[0] == agent.name)}
+            if len((taken | hit) & alike) > self.policy.max_share * len(alike):
+                detail = f"{len(taken & alike)} of {len(alike)} with role {role} are hit already; the limit is "
+                raise Problem(409, "Too many targets", f"{detail}{self.policy.max_share:g}")
+
+    async def all_faults(self, active: bool | None) -> tuple[str, dict[str, Problem]]:
+        """The faults of all agents that answer, a JSON array that has not been unpacked on the way, and who does not.
+
+        Raises:
+            Problem: 503, none answers.
+        """
+        found, missing = await self.fleet.read(f"/v1/faults{'?active=true' if active else ''}")
+        if missing and not found:
+            raise next(iter(missing.values()))
+        if active is False:
+            over = [fault for each in found.values() for fault in json.loads(each) if fault["state"] not in LIVE]
+            return json.dumps(over), missing
+        return f"[{','.join(filter(None, (each[1:-1] for each in found.values())))}]", missing
+
+    async def recover(self, request: Request, fault_id: str) -> Any:
+        """Undo one fault; :class:`Problem` 502 when that has failed."""
         request.state.fault = fault_id
-        for agent in self.fleet.agents.values():
+        self.audit(request)
+        fault = await self.fleet.ask_owner("POST", fault_id, "/recover")
+        request.state.target = fault["targets"]
+        if fault["owed"]:
+            raise Problem(502, "Not undone", _not_undone([fault]))
+        return fault
+
+    async def recover_all(self, request: Request) -> list[Any]:
+        """Undo every fault of all agents; :class:`Problem` 502 or 503 when some are not undone."""
+        self.audit(request)
+        _, silent = await self.fleet.read("/v1/faults?owed=true", prompt=True)
+
+        async def ask(agent: AgentAddress) -> Any:
+            # One that is silent now may hear it all the same once it goes on.
+            seconds = READ_SECONDS if agent.name in silent else ANSWER_SECONDS
             try:
-                return await self.fleet.call(agent, method, f"/v1/faults/{fault_id}{path}")
+                return await self.fleet.call(agent, "POST", "/v1/faults/recover", seconds=seconds)
             except Problem as refusal:
-                if refusal.status != 404:
-                    raise
-        raise Problem(404, "Unknown fault", f"no fault {fault_id!r}; GET /api/v1/faults lists them")
+                return refusal
+
+        answers = await asyncio.gather(*(ask(agent) for agent in self.fleet.agents.values()))
+        trouble = [each for each in answers if isinstance(each, Problem)]
+        found = [fault for each in answers if not isinstance(each, Problem) for fault in each]
+        request.state.fault = [fault["id"] for fault in found]
+        request.state.target = sorted({name for fault in found for name in fault["targets"]})
+        failed = [fault for fault in found if fault["owed"]]
+        done = f"{len(found) - len(failed)} others are undone"
+        if trouble:
+            words = [*(each.detail for each in trouble), *([_not_undone(failed)] if failed else []), done]
+            raise Problem(trouble[0].status, trouble[0].title, "; ".join(words))
+        if failed:
+            raise Problem(502, "Not undone", f"{_not_undone(failed)}; {done}")
+        return found
+
+
+def _not_undone(faults: list[dict[str, Any]]) -> str:
+    names = ", ".join(f"{fault['id']} ({fault['type']} of {', '.join(fault['targets'])})" for fault in faults)
+    why = faults[0].get("evidence", {}).get("differences")
+    reason = f": {'; '.join(why)}" if why else ""
+    return f"the undo of {names} has failed{reason}; it is tried again by itself, and at once when recovered again"
 
 
 def _target(body: models.Injection) -> str:
-    given = [name for name in (body.target_pod, body.node_name) if name]
+    given = {name for name in (body.target_pod, body.node_name) if name}
     if len(given) != 1:
-        raise Problem(422, "No target", "expected exactly one of target_pod and node_name")
-    return given[0]
+        raise Problem(422, "No target", "expected exactly one of target_pod and node_name, or the same in both")
+    return given.pop()
+
+
+def _named(request: Request, dry_run: bool, targets: list[str]) -> list[str]:
+    """Remember for the audit log what is asked for, before it is known whether there is such a thing."""
+    request.state.target, request.state.dry_run = targets, dry_run
+    return targets
 
 
 DryRunFlag = Annotated[bool, Query(description="say what would be touched, and touch nothing")]
-FaultId = Annotated[str, InPath(pattern=r"^f-[0-9a-f]{1,32}$")]
+FaultId = Annotated[str, InPath(description="as the list has it")]
 
 
 def application(agents: list[AgentAddress], policy: Policy) -> FastAPI:
@@ -197,7 +283,9 @@ def application(agents: list[AgentAddress], policy: Policy) -> FastAPI:
         yield
         await service.fleet.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # FastAPI's own page fetches its scripts from the network, and stays blank without it
+        static_url=PAGE,
+        redoc_url=None,
         title="Dynamo fault injection service",
         version="1",
         description="Real faults with an id, a proof and a guaranteed end.",
@@ -211,20 +299,28 @@ def application(agents: list[AgentAddress], policy: Policy) -> FastAPI:
     return app
 
 
+def _too_large(request: Request) -> JSONResponse | None:
+    """A refusal of a body that is larger than allowed, or does not say how large it is; it is not read."""
+    if "transfer-encoding" in request.headers:
+        return problem(411, "Length required", f"expected a body of at most {LARGEST_BODY} bytes with a Content-Length")
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > LARGEST_BODY:
+        return problem(413, "Body too large", f"Content-Length {length}; expected at most {LARGEST_BODY} bytes")
+    return None
+
+
 def _add_guards(app: FastAPI, service: Service) -> None:
     @app.middleware("http")
     async def guard(request: Request, handler: Callable[[Request], Awaitable[Response]]) -> Response:
-        began = time.monotonic()
-        response: Response | None = service.authorise(request)
-        length = request.headers.get("content-length", "0")
-        if response is None and (not length.isdigit() or int(length) > LARGEST_BODY):
-            response = problem(413, "Body too large", f"expected at most {LARGEST_BODY} bytes with a Content-Length")
-        response = response or await handler(request)
-        seconds = time.monotonic() - began
-        service.audit(request, response.status_code, seconds)
-        service.numbers.seconds.labels(request.method if request.method in ("GET", "POST") else "other").observe(
-            seconds
-        )
+        began, request.state.call, status = time.monotonic(), secrets.token_hex(4), 500
+        method = request.method if request.method in ("GET", "POST") else "other"
+        try:
+            response = service.authorise(request) or _too_large(request) or await handler(request)
+            status = response.status_code
+        finally:
+            seconds = time.monotonic() - began
+            service.audit(request, status, seconds)
+            service.numbers.seconds.labels(method).observe(seconds)
         return response
 
     @app.exception_handler(Problem)
@@ -260,9 +356,9 @@ def _add_injections(app: FastAPI, service: Service) -> None:
         return JSONResponse(content, 200 if dry_run else 201)
 
     async def gpu(request: Request, body: models.GpuInjection | models.XidInjection, xid: int | None, dry: bool) -> Any:
-        target = _target(body)
+        target = _named(request, dry, [_target(body)])[0]
         kind = body.fault_type.value if isinstance(body, models.GpuInjection) else "XID_ERROR"
-        order = {"kind": "gpu", "type": kind, "target": target, "gpu_index": body.gpu_index, "xid": xid}
+        order: dict[str, Any] = {"kind": "gpu", "type": kind, "target": target, "gpu_index": body.gpu_index, "xid": xid}
         order |= {"severity": body.severity, "parameters": body.parameters, "duration_seconds": body.duration_seconds}
         agent = await service.fleet.find(target, body.deployment)
         return answer(await service.inject(request, agent, order, dry), dry)
@@ -290,21 +386,24 @@ def _add_injections(app: FastAPI, service: Service) -> None:
             sources, targets = (each or [] for each in sides)
             if not sources or not targets:
                 raise Problem(422, "No sides", "CUSTOM wants source and target: a node or a list of nodes each")
+            _named(request, dry_run, targets)
             agent = await service.fleet.find(targets[0], body.deployment)
         else:
             if body.source or body.target:
                 raise Problem(422, "Not allowed", "source and target go with CUSTOM; use target_pod to narrow this one")
             only = _target(body) if body.target_pod or body.node_name else None
+            _named(request, dry_run, [only or f"all of {body.partition_type}"])
             agent, sources, targets = await service.fleet.sides(body.partition_type, body.deployment, only)
         order: dict[str, Any] = {"kind": "network", "type": body.mode, "sources": sources, "targets": targets}
         order |= {"direction": body.direction, "parameters": body.parameters, "label": body.partition_type}
         order["duration_seconds"] = body.duration_seconds
+        _named(request, dry_run, targets)
         return answer(await service.inject(request, agent, order, dry_run), dry_run)
 
     @app.post("/api/v1/faults/process/inject", **made)
     async def inject_process(request: Request, body: models.ProcessInjection, dry_run: DryRunFlag = False) -> Any:
         """Break the process of a node."""
-        target = _target(body)
+        target = _named(request, dry_run, [_target(body)])[0]
         agent = await service.fleet.find(target, body.deployment)
         order = {"kind": "process", "type": body.type, "target": target, "duration_seconds": body.duration_seconds}
         return answer(await service.inject(request, agent, order, dry_run), dry_run)
@@ -317,47 +416,45 @@ def _add_faults(app: FastAPI, service: Service) -> None:
         return xids.api_table()
 
     @app.post("/api/v1/faults/recover", response_model=list[models.FaultSummary])
-    async def recover_all() -> Any:
-        """Undo every live fault."""
-        found: list[Any] = []
-        for agent in service.fleet.agents.values():
-            found += await service.fleet.call(agent, "POST", "/v1/faults/recover")
-        return JSONResponse(found)
+    async def recover_all(request: Request) -> Any:
+        """Undo every live fault, also when an agent does not answer."""
+        return JSONResponse(await service.recover_all(request))
 
     @app.get("/api/v1/faults", response_model=list[models.FaultSummary])
     async def list_faults(active: Annotated[bool | None, Query(description="live ones only")] = None) -> Any:
-        """All faults, the oldest first."""
-        return JSONResponse(await service.all_faults(active))
+        """All faults of all agents that answer, the oldest of each first; X-Agents-Missing names the others."""
+        text, missing = await service.all_faults(active)
+        headers = {MISSING_HEADER: ", ".join(missing)} if missing else {}
+        return Response(text, media_type="application/json", headers=headers)
 
     @app.get("/api/v1/faults/{fault_id}", response_model=models.FaultView)
     async def one_fault(request: Request, fault_id: FaultId) -> Any:
         """A fault with evidence and history."""
-        return JSONResponse(await service.of_fault(request, "GET", fault_id))
+        request.state.fault = fault_id
+        return JSONResponse(await service.fleet.ask_owner("GET", fault_id))
 
     @app.post("/api/v1/faults/{fault_id}/recover", response_model=models.FaultView)
     async def recover(request: Request, fault_id: FaultId) -> Any:
         """Undo a fault now; a second call changes nothing."""
-        return JSONResponse(await service.of_fault(request, "POST", fault_id, "/recover"))
+        return JSONResponse(await service.recover(request, fault_id))
 
 
 def _add_views(app: FastAPI, service: Service) -> None:
     @app.get("/health", response_model=models.Health)
     async def health() -> Any:
         """Whether the service and its agents answer."""
-        agents = {}
-        for name, agent in service.fleet.agents.items():
-            try:
-                await service.fleet.call(agent, "GET", "/v1/topology")
-                agents[name] = "ok"
-            except Problem as trouble:
-                agents[name] = trouble.detail
-        status = "ok" if all(each == "ok" for each in agents.values()) else "degraded"
-        return {"status": status, "pid": os.getpid(), "agents": agents}
+        found, missing = await service.fleet.read("/v1/faults?owed=true", prompt=True)
+        # Without their addresses: this page wants no token.
+        agents = dict.fromkeys(found, "ok") | dict.fromkeys(missing, "does not answer")
+        return {"status": "degraded" if missing else "ok", "pid": os.getpid(), "agents": agents}
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        """Prometheus."""
-        counts = Counter(fault["state"] for fault in await service.all_faults(None))
+        """Prometheus; the faults are those of the agents that answer."""
+        found, missing = await service.fleet.read("/v1/faults", prompt=True)
+        counts = Counter(fault["state"] for each in found.values() for fault in json.loads(each))
+        for name in service.fleet.agents:
+            service.numbers.agents.labels(name).set(name not in missing)
         for state in STATES:
             service.numbers.faults.labels(state).set(counts[state])
         return PlainTextResponse(generate_latest(service.numbers.registry))
@@ -365,7 +462,6 @@ def _add_views(app: FastAPI, service: Service) -> None:
     @app.get("/api/v1/capabilities", response_model=dict[str, dict[str, models.Capability]])
     async def capabilities() -> Any:
         """Deployment -> fault -> whether it can be had there, and how or why not."""
-        found = {}
-        for name, agent in service.fleet.agents.items():
-            found[name] = await service.fleet.call(agent, "GET", "/v1/capabilities")
-        return JSONResponse(found)
+        found, missing = await service.fleet.read("/v1/capabilities", CAPABILITY_SECONDS)
+        away = {name: {"*": {"available": False, "detail": each.detail}} for name, each in missing.items()}
+        return JSONResponse({name: json.loads(text) for name, text in found.items()} | away)

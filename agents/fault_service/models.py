@@ -63,6 +63,7 @@ class ProcessFault(StrEnum):
     TERMINATE = "terminate"
     HANG = "hang"
     RESTART = "restart"
+    SLOW_DISK = "slow_disk"
 
 
 def _upper(value: Any) -> Any:
@@ -75,6 +76,11 @@ def _lower(value: Any) -> Any:
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 Duration = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False, strict=True)]
+
+
+GpuIndex = Annotated[
+    int | None, Field(ge=0, le=63, strict=True, description="which one, where the target has several GPUs")
+]
 
 
 class Injection(BaseModel):
@@ -100,7 +106,7 @@ class GpuInjection(Injection):
 
     fault_type: Annotated[GpuFault, BeforeValidator(_upper)]
     severity: Annotated[Severity | None, BeforeValidator(_upper)] = None
-    gpu_index: Annotated[int, Field(ge=0, le=63, strict=True)] = 0
+    gpu_index: GpuIndex = None
     xid: Annotated[int | None, Field(ge=1, le=1000, strict=True)] = None
     parameters: dict[str, Any] = Field(default_factory=dict, description="share (0 to 1), sequence (XID_ERROR)")
 
@@ -111,7 +117,7 @@ class XidInjection(Injection):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"target_pod": "vllm-worker-0"}]})
 
     severity: Annotated[Severity | None, BeforeValidator(_upper)] = None
-    gpu_index: Annotated[int, Field(ge=0, le=63, strict=True)] = 0
+    gpu_index: GpuIndex = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -167,6 +173,7 @@ class FaultSummary(BaseModel):
     parameters: dict[str, Any]
     repair: str
     momentary: bool
+    owed: bool = Field(description="whether its undo is still to be done: it is live, or an undo has failed")
     duration_seconds: float
     deadline: float = Field(description="on CLOCK_MONOTONIC of the agent's machine, seconds")
     created_at: str

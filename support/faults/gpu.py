@@ -5,18 +5,20 @@ from typing import Any
 
 from support.clock import now
 from support.events import EventLog
+from support.faults.network import check_losses, see_losses
 from support.faults.proven import LEASE_SECONDS, ProvenFault
-from support.faults.service import FaultService
-from support.judge.verdict import Inconclusive
+from support.faults.service import FaultService, on_clock
 from support.observe import process
 from support.observe.kernel_log import KernelLog
-from support.observe.waiting import until
+from support.observe.waiting import prove
 from support.targets.agent import Agent
 from support.targets.base import Deployment, Node
 
 PROOF_SECONDS = 5.0
 CONSEQUENCES = {43: "gone", 48: "gone", 79: "gone", 94: "gone", 95: "gone", 119: "stopped", 120: "stopped"}
 """XID -> what the kernel shows of the victim's process afterwards; for all others it lives on."""
+SEQUENCES = {48: [63, 95, 154], 95: [154], 119: [154]}
+"""XID -> those that follow it in real logs."""
 # The duty cycle is corrected every 0.4 s, and settles in a few of those.
 SETTLE_SECONDS, WINDOW_SECONDS, TOLERANCE = 15.0, 1.0, 0.2
 READINGS: dict[str, Callable[[dict[str, Any]], bool]] = {
@@ -49,6 +51,9 @@ class GpuFaults:
     def xid(self, number: int, node: Node, sequence: bool = False, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
         """Report an XID error of a worker's GPU; returns once the kernel log shows it and the worker suffers it.
 
+        Args:
+            sequence: with those that follow it in real logs; the log has to show them all.
+
         Raises:
             Inconclusive: the log or the worker does not show it.
             FaultRefused: the fault service refused.
@@ -57,25 +62,31 @@ class GpuFaults:
         log, injected_at = KernelLog(), now()
         order: dict[str, Any] = {"target_pod": node.name, "fault_type": "XID_ERROR", "xid": number}
         fault = self._service.inject("gpu", **order, parameters={"sequence": sequence}, duration_seconds=lease_seconds)
+        done_at = now()
         what = f"XID {number} ({fault['parameters']['meaning']}) on the GPU of {node.name}"
-        self._events.add("fault", node.name, what, at=injected_at, fault=fault["id"])
+        self._events.add("fault", node.name, what, at=injected_at, **on_clock(fault))
         wanted = CONSEQUENCES.get(number, "alive")
+        numbers = [number, *(SEQUENCES.get(number, []) if sequence else [])]
 
         def unproven() -> str | None:
-            if number not in log.xids(fault["parameters"]["pci"]):
-                return "the kernel log does not show it"
+            if missing := [each for each in numbers if each not in log.xids(fault["parameters"]["pci"])]:
+                return f"the kernel log does not show XID {', '.join(str(each) for each in missing)}"
             seen = process.state(before["pid"], before["start_time"])
             return None if seen == wanted else f"its process is {seen}"
 
         try:
-            proven_at = until(unproven, PROOF_SECONDS, f"{what} is seen")
-        except AssertionError as error:
-            raise Inconclusive(f"the fault was not proven: {error}") from None
+            proven_at = prove(unproven, PROOF_SECONDS, f"{what} is seen", "the fault was not proven")
         finally:
             log.close()
-        words = f"the kernel log shows {what}; its process is {wanted} ({fault['fidelity']})"
+        rest = f" and then {', '.join(str(each) for each in numbers[1:])}" if numbers[1:] else ""
+        words = f"the kernel log shows {what}{rest}; its process is {wanted} ({fault['fidelity']})"
+        if percent := fault["parameters"].get("link_loss_percent"):
+            for peer in self._deployment.workers:
+                if peer != node:
+                    losses = check_losses(see_losses(peer, node, percent / 100), percent / 100)
+                    words += f"; between it and {peer.name} are lost {losses}"
         self._events.add("proof", node.name, words, at=proven_at, fault=fault["id"])
-        return ProvenFault(fault["id"], "gpu", f"XID {number}", node, injected_at, proven_at)
+        return ProvenFault(fault["id"], "gpu", f"XID {number}", node, injected_at, done_at, proven_at)
 
     def strain(self, kind: str, node: Node, share: float, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
         """Slow a worker's GPU down by ``share`` or take that share of its memory; returns once that is seen.
@@ -93,8 +104,9 @@ class GpuFaults:
         base, injected_at = self._rate(WINDOW_SECONDS), now()
         order: dict[str, Any] = {"target_pod": node.name, "fault_type": kind, "parameters": {"share": share}}
         fault = self._service.inject("gpu", **order, duration_seconds=lease_seconds)
+        done_at = now()
         what = f"{kind} of the GPU of {node.name} by {share:.0%}"
-        self._events.add("fault", node.name, what, at=injected_at, fault=fault["id"])
+        self._events.add("fault", node.name, what, at=injected_at, **on_clock(fault))
         wanted = (1 - share) * base
 
         def unproven() -> str | None:
@@ -105,23 +117,19 @@ class GpuFaults:
             close = not slows or abs(rate - wanted) <= TOLERANCE * share * base
             return None if close else f"{rate:.0f} tokens per second of {base:.0f}; {wanted:.0f} are wanted"
 
-        try:
-            proven_at = until(unproven, SETTLE_SECONDS, f"{what} is seen")
-        except AssertionError as error:
-            raise Inconclusive(f"the fault was not proven: {error}") from None
+        proven_at = prove(unproven, SETTLE_SECONDS, f"{what} is seen", "the fault was not proven")
         effect = (
             f"clients get {self._rate(WINDOW_SECONDS):.0f} of {base:.0f} tokens per second"
             if slows
             else "its memory is taken"
         )
         self._events.add("proof", node.name, f"{what}: {effect}", at=proven_at, fault=fault["id"])
-        return ProvenFault(fault["id"], "gpu", kind, node, injected_at, proven_at)
+        details = {"rate": base} if slows else {}
+        return ProvenFault(fault["id"], "gpu", kind, node, injected_at, done_at, proven_at, details)
 
     def _see_work(self) -> None:
-        try:
-            until(lambda: None if self._rate(WINDOW_SECONDS) else "none", SETTLE_SECONDS, "tokens come")
-        except AssertionError as error:
-            raise Inconclusive(f"no tokens came before the fault, so none could come slower: {error}") from None
+        nothing = "no tokens came before the fault, so none could come slower"
+        prove(lambda: None if self._rate(WINDOW_SECONDS) else "none", SETTLE_SECONDS, "tokens come", nothing)
 
     def recover(self, fault: ProvenFault) -> None:
         """Undo the fault and see the victim alive and its GPU as it was.
@@ -130,6 +138,17 @@ class GpuFaults:
             Inconclusive: the service says recovered, the victim does not.
         """
         self._service.recover(fault.id)
+        self._events.add("fault", fault.node.name, f"{fault.kind} of {fault.node.name} undone", fault=fault.id)
+        self.see_healed(fault, PROOF_SECONDS)
+
+    def see_healed(self, fault: ProvenFault, timeout: float) -> None:
+        """Wait until the victim is alive and its GPU as it was, whoever has ended the fault; one that was slowed down
+        has to be as fast again as it was, for clients that still get tokens.
+
+        Raises:
+            Inconclusive: that is not so within ``timeout`` seconds.
+        """
+        base, since = fault.details.get("rate", 0.0), now()
 
         def broken() -> str | None:
             running = self._deployment.process(fault.node)
@@ -137,11 +156,12 @@ class GpuFaults:
             reading = self._agent.gpus()[fault.node.name][0]
             if seen != "alive" or reading["state"] != "ok":
                 return f"its process is {seen}, its GPU {reading['state']}"
-            return f"its telemetry is {reading}" if any(shows(reading) for shows in READINGS.values()) else None
+            if any(shows(reading) for shows in READINGS.values()):
+                return f"its telemetry is {reading}"
+            rate = self._rate(WINDOW_SECONDS) if base and now() > since + WINDOW_SECONDS else 0.0
+            if base and (now() <= since + WINDOW_SECONDS or 0 < rate < (1 - TOLERANCE) * base):
+                return f"{rate:.0f} tokens per second of {base:.0f}"
+            return None
 
-        try:
-            at = until(broken, PROOF_SECONDS, f"{fault.node.name} is free of {fault.kind}")
-        except AssertionError as error:
-            raise Inconclusive(f"the recovery was not proven: {error}") from None
-        self._events.add("fault", fault.node.name, f"{fault.kind} of {fault.node.name} undone", fault=fault.id)
+        at = prove(broken, timeout, f"{fault.node.name} is free of {fault.kind}", "the recovery was not proven")
         self._events.add("proof", fault.node.name, f"{fault.node.name} runs, its GPU is sound", at=at, fault=fault.id)

@@ -5,15 +5,16 @@ from typing import Any
 from support.clock import now
 from support.events import EventLog
 from support.faults.proven import LEASE_SECONDS, ProvenFault
-from support.faults.service import FaultService
-from support.judge.verdict import Inconclusive
+from support.faults.service import FaultService, on_clock
 from support.observe import process
 from support.observe.health import instances
-from support.observe.waiting import until
+from support.observe.waiting import prove
 from support.targets.base import Deployment, Node
 
 # SIGKILL and SIGSTOP act at once, SIGTERM as soon as the worker's loop runs; a loaded machine adds scheduling delays.
 PROOF_SECONDS = 5.0
+# Some releases' frontends show nothing of a shutdown before what is under way has ended.
+DRAIN_SECONDS = 15.0
 
 
 class ProcessFaults:
@@ -38,7 +39,8 @@ class ProcessFaults:
         listed_before = len(instances(self._deployment.frontend_url) or [])
         injected_at = now()
         fault = self._service.inject("process", target_pod=node.name, type=kind, duration_seconds=lease_seconds)
-        self._events.add("fault", node.name, f"{kind} {node.name}", at=injected_at, fault=fault["id"])
+        done_at = now()
+        self._events.add("fault", node.name, f"{kind} {node.name}", at=injected_at, **on_clock(fault))
 
         def unproven() -> str | None:
             seen = process.state(before["pid"], before["start_time"])
@@ -48,12 +50,10 @@ class ProcessFaults:
                 return None
             return f"its process is {seen}"
 
-        try:
-            proven_at = until(unproven, PROOF_SECONDS, f"{node.name} shows the fault {kind}")
-        except AssertionError as error:
-            raise Inconclusive(f"the fault was not proven: {error}") from None
+        timeout = DRAIN_SECONDS if kind == "terminate" else PROOF_SECONDS
+        proven_at = prove(unproven, timeout, f"{node.name} shows the fault {kind}", "the fault was not proven")
         self._events.add("proof", node.name, self._proof(kind, node, before), at=proven_at, fault=fault["id"])
-        return ProvenFault(fault["id"], "process", kind, node, injected_at, proven_at)
+        return ProvenFault(fault["id"], "process", kind, node, injected_at, done_at, proven_at)
 
     @staticmethod
     def _proof(kind: str, node: Node, before: dict[str, Any]) -> str:
@@ -70,15 +70,22 @@ class ProcessFaults:
             Inconclusive: the service says recovered, the victim does not.
         """
         self._service.recover(fault.id)
+        self._events.add("fault", fault.node.name, f"{fault.kind} of {fault.node.name} undone", fault=fault.id)
+        self.see_healed(fault, PROOF_SECONDS)
+
+    def see_healed(self, fault: ProvenFault, timeout: float) -> None:
+        """Wait until the victim runs, whoever has ended the fault.
+
+        Raises:
+            Inconclusive: it does not within ``timeout`` seconds.
+        """
 
         def broken() -> str | None:
             now_running = self._deployment.process(fault.node)
             seen = process.state(now_running["pid"], now_running["start_time"])
             return None if seen == "alive" else f"its process is {seen}"
 
-        try:
-            at = until(broken, PROOF_SECONDS, f"{fault.node.name} is free of the fault {fault.kind}")
-        except AssertionError as error:
-            raise Inconclusive(f"the recovery was not proven: {error}") from None
-        self._events.add("fault", fault.node.name, f"{fault.kind} of {fault.node.name} undone", fault=fault.id)
+        at = prove(
+            broken, timeout, f"{fault.node.name} is free of the fault {fault.kind}", "the recovery was not proven"
+        )
         self._events.add("proof", fault.node.name, f"{fault.node.name} runs again", at=at, fault=fault.id)

@@ -17,7 +17,8 @@ class ProvenFault:
         family: ``process``, ``network`` or ``gpu``.
         kind: which of its family, such as ``crash``, ``drop``, ``XID 79``.
         node: the victim.
-        injected_at: when it was asked for; ``proven_at``: when the victim was seen to suffer it.
+        injected_at: when it was asked for; ``done_at``: when the service said that it is done; ``proven_at``: when
+            the victim was seen to suffer it.
         details: what its recovery has to be compared with.
     """
 
@@ -26,5 +27,6 @@ class ProvenFault:
     kind: str
     node: Node
     injected_at: float
+    done_at: float
     proven_at: float
     details: dict[str, Any] = field(default_factory=dict)

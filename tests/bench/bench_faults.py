@@ -1,0 +1,80 @@
+"""From the order to the proof, and the list of many past faults.
+
+Bounds, each with the median of its runs: processes and cuts 200 ms from the order to the proof on the victim, a line in
+the kernel log 500 ms; the service lists 1,000 past faults in 20 ms.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from support import cells
+from support.faults.proven import ProvenFault
+from support.faults.service import FaultService
+from support.settings import ROOT, Settings
+from support.targets.agent import Agent
+from support.world import World
+
+RUNS, PAST_FAULTS = 15, 1000
+# Not fatal: what is measured is the way of the line, not the death of a process.
+XID = 13
+BOUNDS_MS = {"hang of a process": 200, "cut": 200, "line in the kernel log": 500, "list of 1,000 past faults": 20}
+
+
+def _proof_ms(inject: Callable[[], ProvenFault], recover: Callable[[ProvenFault], None]) -> float:
+    fault = inject()
+    recover(fault)
+    return 1000 * (fault.proven_at - fault.injected_at)
+
+
+def _list_ms(service: FaultService) -> float:
+    began = time.monotonic()
+    listed = service.faults()
+    took = 1000 * (time.monotonic() - began)
+    if len(listed) < PAST_FAULTS:
+        raise RuntimeError(f"{len(listed)} faults were listed; {PAST_FAULTS} were made")
+    return took
+
+
+def inside() -> int:
+    """In a cell; prints the medians in ms as JSON."""
+    with tempfile.TemporaryDirectory(dir=os.environ["FT_SCRATCH"]) as folder:
+        world = World(Settings.load(), Path(folder), Agent.of_this_cell())
+        world.start_deployment(engine="ruler", workers=2)
+        victim = world.deployment.workers[0]
+        ways: dict[str, Callable[[], ProvenFault]] = {
+            "hang of a process": lambda: world.break_process("hang", victim),
+            "line in the kernel log": lambda: world.gpu_faults.xid(XID, victim),
+        }
+        if os.environ["FT_CELL"] == "namespaces":
+            ways["cut"] = lambda: world.network_faults.cut("FRONTEND_WORKER", victim)
+        found = {name: [_proof_ms(way, world.recover) for _ in range(RUNS)] for name, way in ways.items()}
+        service = FaultService.of_this_cell()
+        for _ in range(PAST_FAULTS - len(service.faults())):
+            order = {"target_pod": victim.name, "type": "hang", "duration_seconds": 60}
+            service.recover(service.inject("process", **order)["id"])
+        found["list of 1,000 past faults"] = [_list_ms(service) for _ in range(RUNS)]
+        world.close(give_up=True)
+    print(json.dumps({name: statistics.median(times) for name, times in found.items()}))
+    return 0
+
+
+def main() -> int:
+    """Print the figures and their bounds; returns 1 when one is out of bounds."""
+    argv = cells.command([sys.executable, "-m", "tests.bench.bench_faults", "inside"])
+    environment = cells.environment() | {"FT_RUN_DIR": tempfile.gettempdir()}
+    answer = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, check=True)
+    found = json.loads(answer.stdout)
+    for name, took in found.items():
+        print(f"{name}: {took:.0f} ms (bound {BOUNDS_MS[name]} ms)")
+    return int(any(took > BOUNDS_MS[name] for name, took in found.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(inside() if sys.argv[1:] == ["inside"] else main())

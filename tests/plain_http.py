@@ -1,0 +1,26 @@
+"""Plain HTTP for tests of what speaks it."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+
+class Client:
+    """Plain HTTP, so that nothing of ours stands between the test and the service."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def ask(self, method: str, path: str, body: Any = None, token: str = "") -> tuple[int, Any]:
+        """Status and content."""
+        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            refusal = error
+        assert refusal.headers["Content-Type"] == "application/problem+json", path
+        return refusal.code, json.loads(refusal.read())
