@@ -23,6 +23,24 @@ def then_no_cancellation(context):
     context.world.fleet.expect_count("frontend_cancellations", 0)
 
 
+@then("within {timeout:Time} the frontend lists no model")
+def then_no_model(context, timeout):
+    """A model with no worker is not offered."""
+    context.world.fleet.expect_no_model(timeout)
+
+
+@then("within {timeout:Time} requests succeed again")
+def then_succeed_again(context, timeout):
+    """One request after the other until four in a row have succeeded."""
+    context.world.expect_success_again(timeout)
+
+
+@then("for {time:Time} new requests succeed")
+def then_succeed_for(context, time):
+    """One short request after the other, each of them."""
+    context.world.expect_success_for(time)
+
+
 @then("a new request succeeds within {timeout:Time}")
 def then_serves(context, timeout):
     """A short request that is sent now."""

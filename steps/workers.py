@@ -1,6 +1,6 @@
 """Sentences about workers, as their own metrics and journals show them."""
 
-from behave import given, then
+from behave import given, then, when
 
 
 @given("a worker has been reading its prompt for {time:Time}")
@@ -25,6 +25,18 @@ def then_idle(context, timeout):
 def then_other_worker(context):
     """A worker that was not hit has received a request and produced bytes."""
     context.world.fleet.expect_takeover(context.world.victims)
+
+
+@when("the new worker has found etcd away")
+def when_repelled(context):
+    """It has asked for a lease in vain, as its own log says."""
+    context.world.see_repelled()
+
+
+@then("within {timeout:Time} each new worker serves requests")
+def then_newcomers_serve(context, timeout):
+    """Requests are sent one after the other, and none may fail, until each has produced something."""
+    context.world.expect_newcomers_serve(timeout)
 
 
 @then("the request was not moved to another worker")

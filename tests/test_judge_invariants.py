@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from support.events import Event
 from support.judge.history import History
 from support.judge.invariants import RULES, check, misplaced
 from support.judge.outcomes import describe, outcome
@@ -227,3 +228,68 @@ def test_panics_blame_dynamo_and_leftovers_blame_us() -> None:
 def test_a_rule_that_is_opted_out_of_is_not_judged() -> None:
     history = History(entries=[without(answer(), "finish")], not_judged=frozenset(RULES))
     assert check(history) == []
+
+
+def status(at: float, node: str, leader: str, term: int, revision: int = 5) -> dict[str, Any]:
+    fields = {"member": node, "leader": leader, "term": term, "revision": revision, "version": "3.5.1"}
+    return {"kind": "status", "at": at, "node": node} | fields
+
+
+def lease(
+    holder: str = "worker-0", left: int = 4, gone_at: float = 15.0, keys: int = 2, since: float = 9.0
+) -> dict[str, Any]:
+    names = [f"key {number}" for number in range(keys)]
+    fields = {"left": left, "granted": 5, "keys": names, "holder": holder, "missed": 2, "since": since}
+    return {"kind": "lease", "id": "77", "at": 10.0, "gone_at": gone_at} | fields
+
+
+def hashes(version: str = "3.5.9", **values: int) -> dict[str, Any]:
+    return {"kind": "hash", "at": 30.0, "hashes": values, "versions": [version]}
+
+
+ELECTION = [status(1, "a", "a", 2), status(1, "b", "a", 2), status(5, "b", "b", 2), status(5.2, "b", "b", 3)]
+END = hashes(a=1, b=1)
+
+
+@pytest.mark.parametrize(
+    ("records", "found"),
+    [
+        ([*ELECTION, END], []),  # the new leader shows the old term until its first entry is applied
+        ([*ELECTION[:3], END], ["etcd-leader: term 2 has had 2 leaders: a, b"]),
+        ([*ELECTION[:3], status(5.5, "b", "0", 2), END], []),  # too short to tell
+        ([status(1, "a", "a", 2), status(1, "b", "c", 2), END], []),  # what followers say may be old
+        ([status(1, "a", "a", 2, 5), status(2, "a", "a", 2, 6)], []),
+        ([status(1, "a", "a", 2, 6), status(2, "a", "a", 2, 5)], ["etcd-revision: its revision went back from 6 to 5"]),
+        ([lease()], []),
+        ([lease(gone_at=12.0)], ["etcd-lease: the lease of worker-0 was gone 2.0 s too early"]),
+        ([hashes(a=1, b=1)], []),
+        ([hashes(a=1, b=2)], ["etcd-agreement: the members disagree about the store: {'a': 1, 'b': 2}"]),
+        ([hashes() | {"disagreement": "b stays behind"}], ["etcd-agreement: the members do not agree: b stays behind"]),
+    ],
+)
+def test_etcd(records: list[dict[str, Any]], found: list[str]) -> None:
+    assert [f"{each.rule}: {each.message}" for each in check(History(etcd=records))] == found
+
+
+@pytest.mark.parametrize(
+    ("event", "holder", "excused"),
+    [
+        (Event(11.0, "fault", "worker-0", "terminate worker-0"), "worker-0", True),
+        (Event(13.0, "state", "worker-0", "stopped: exited with status 0"), "worker-0", True),
+        (Event(19.0, "state", "worker-0", "stopped: exited with status 0"), "worker-0", False),
+        (Event(11.0, "state", "worker-0", "dead: ended by signal SIGKILL"), "worker-0", False),
+        (Event(11.0, "state", "worker-1", "stopped: exited with status 0"), "worker-0", False),
+        # of a process that nobody could name
+        (Event(11.0, "state", "worker-1", "stopped: exited with status 0"), "", True),
+        # an end before the lease was granted says nothing of it
+        (Event(8.0, "state", "worker-0", "stopped: exited with status 0"), "worker-0", False),
+    ],
+)
+def test_a_lease_may_be_given_back_by_its_holder(event: Event, holder: str, excused: bool) -> None:
+    history = History(etcd=[lease(holder, gone_at=12.0)], events=[event])
+    assert [each.rule for each in check(history)] == ([] if excused else ["etcd-lease"])
+
+
+def test_an_etcd_that_is_known_to_diverge_says_nothing_about_dynamo() -> None:
+    [finding] = check(History(etcd=[hashes("3.5.1", a=1, b=2)]))
+    assert (finding.blame, "choose another with etcd_binary" in finding.message) == ("suite", True)

@@ -3,12 +3,13 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from support.clock import now
 from support.events import EventLog
 from support.judge.verdict import Inconclusive
-from support.observe.health import instances
+from support.observe.health import instances, models, serves
 from support.observe.metrics import Metrics
 from support.observe.waiting import until
-from support.observe.workers import ENDPOINT, in_flight, produced_bytes, try_scrape
+from support.observe.workers import ENDPOINT, in_flight, produced_bytes, try_scrape, worker_id
 from support.releases import Release
 from support.targets.base import Deployment, Node
 
@@ -17,6 +18,7 @@ from support.targets.base import Deployment, Node
 ARRIVAL_SECONDS, SETTLE_SECONDS = 10.0, 5.0
 # Standing still can only be seen over a while: at 170 tokens per second a worker that goes on would write 80 in it.
 QUIET_SECONDS = 0.5
+NO_ANSWER = "the frontend does not answer"
 
 
 class Fleet:
@@ -34,8 +36,8 @@ class Fleet:
         self.before = self._scrape("before")
 
     @property
-    def _frontend(self) -> Node:
-        return next(node for node in self.deployment.nodes if node.role == "frontend")
+    def _frontends(self) -> list[Node]:
+        return [node for node in self.deployment.nodes if node.role == "frontend"]
 
     def _scrape(self, when: str) -> dict[str, Metrics]:
         folder = self.folder / when
@@ -51,16 +53,17 @@ class Fleet:
         """Node name -> requests that each worker is working on; None where it does not answer."""
         return {node.name: in_flight(node, self.release.metrics) for node in self.deployment.workers}
 
-    def serving_worker(self, role: str = "") -> Node:
+    def serving_worker(self, role: str = "", but: Collection[Node] = ()) -> Node:
         """The worker with most requests in flight.
 
         Args:
             role: only workers of this role (``prefill``, ``decode``); any if empty.
+            but: none of these.
 
         Raises:
             Inconclusive: no worker has any within :data:`ARRIVAL_SECONDS`: there is nothing to break.
         """
-        candidates = [node for node in self.deployment.workers if not role or node.role == role]
+        candidates = [node for node in self.deployment.workers if node not in but and role in ("", node.role)]
         busiest: list[tuple[float, Node]] = []
 
         def idle() -> str | None:
@@ -166,9 +169,10 @@ class Fleet:
         if others:
             raise AssertionError(f"{', '.join(others)} went on with the request")
 
-    def listed_workers(self) -> int:
-        """How many workers the frontend lists right now."""
-        return len(instances(self.deployment.frontend_url) or [])
+    def listed_workers(self) -> int | None:
+        """How many workers the frontend lists right now; None when it does not answer."""
+        listed = instances(self.deployment.frontend_url)
+        return None if listed is None else len(listed)
 
     def expect_listed(self, count: int, timeout: float) -> None:
         """The frontend lists exactly ``count`` workers within ``timeout`` seconds.
@@ -179,9 +183,64 @@ class Fleet:
 
         def others() -> str | None:
             listed = self.listed_workers()
-            return None if listed == count else f"{listed} listed"
+            return None if listed == count else _told(listed)
 
         until(others, timeout, f"the frontend lists {count} workers")
+
+    def expect_listed_throughout(self, count: int, seconds: float) -> None:
+        """The frontend lists exactly ``count`` workers at every look for ``seconds`` from now.
+
+        Raises:
+            AssertionError: says how many it listed instead, and when.
+        """
+        since = now()
+
+        def holds() -> str | None:
+            listed, after = self.listed_workers(), now() - since
+            if listed is None:
+                raise AssertionError(f"the frontend does not answer after {after:.1f} s; expected {count} workers")
+            if listed != count:
+                raise AssertionError(f"the frontend lists {listed} workers after {after:.1f} s; expected {count}")
+            return None if after >= seconds else f"for {after:.1f} s"
+
+        until(holds, seconds + 1.0, f"the frontend has listed {count} workers for {seconds:g} s")
+
+    def expect_no_model(self, timeout: float) -> None:
+        """The frontend lists no model within ``timeout`` seconds.
+
+        Raises:
+            AssertionError: it does.
+        """
+
+        def offered() -> str | None:
+            listed = models(self.deployment.frontend_url)
+            return NO_ANSWER if listed is None else ", ".join(listed) or None
+
+        until(offered, timeout, "the frontend lists no model")
+
+    def expect_serving(self, timeout: float, since: float) -> None:
+        """Within ``timeout`` seconds of ``since`` the frontend lists as many workers as the deployment is to have,
+        none of them dead, and serves the model.
+
+        Raises:
+            AssertionError: it does not.
+        """
+        url, model = self.deployment.frontend_url, self.deployment.model
+        wanted = self.deployment.shape.workers + self.deployment.shape.prefill_workers
+
+        def others() -> str | None:
+            listed = instances(self.deployment.frontend_url)
+            if listed is None or len(listed) != wanted:
+                return _told(None if listed is None else len(listed))
+            alive = {worker_id(node) for node in self.deployment.workers}
+            dead = [f"{each.number:x}" for each in listed if f"{each.number:x}" not in alive]
+            return f"{wanted} listed, but of those {', '.join(dead)} no longer there" if dead else None
+
+        def unserved() -> str | None:
+            return None if serves(self.deployment.frontend_url, model) else f"models {models(url)}"
+
+        until(others, timeout, f"the frontend lists {wanted} workers", since)
+        until(unserved, timeout, f"the frontend lists {model}", since)
 
     def expect_dead_listed(self, victims: Collection[str]) -> None:
         """The frontend lists more workers than are alive without ``victims``.
@@ -190,22 +249,23 @@ class Fleet:
             Inconclusive: it does not, so requests cannot run into a dead one.
         """
         alive = len(self.deployment.workers) - len(victims)
-        if self.listed_workers() <= alive:
-            raise Inconclusive(f"the frontend lists {self.listed_workers()} workers, no more than are alive")
-        self.events.add("proof", "frontend-0", f"the frontend lists {self.listed_workers()} workers, {alive} are alive")
+        listed = self.listed_workers()
+        if listed is None or listed <= alive:
+            raise Inconclusive(f"{_told(listed)}, with {alive} alive: no dead worker is listed")
+        self.events.add("proof", "frontend-0", f"the frontend lists {listed} workers, {alive} are alive")
 
     def frontend_count(self, name: str, **labels: str) -> float:
-        """How much the frontend's counter has grown since the deployment was ready.
+        """How much the counter of all frontends that answer has grown since the deployment was ready.
 
         Args:
             name: a key of the release's metrics, such as ``frontend_migrations``.
         """
-        metrics = try_scrape(self._frontend)
-        if metrics is None:
-            raise AssertionError("the frontend does not answer on its metrics page")
+        answers = {node.name: metrics for node in self._frontends if (metrics := try_scrape(node)) is not None}
+        if not answers:
+            raise AssertionError("no frontend answers on its metrics page")
         metric = self.release.metrics[name]
-        before = self.before[self._frontend.name].value(metric, **labels) or 0.0
-        return (metrics.value(metric, **labels) or 0.0) - before
+        before = (self.before[name].value(metric, **labels) or 0.0 for name in answers if name in self.before)
+        return sum(metrics.value(metric, **labels) or 0.0 for metrics in answers.values()) - sum(before)
 
     def expect_count(self, name: str, count: int, **labels: str) -> None:
         """The frontend's counter has grown by exactly ``count``; it may take :data:`SETTLE_SECONDS` to get there.
@@ -237,8 +297,8 @@ class Fleet:
         """Node name -> its metrics once the gauges have come to rest; what has not by then is for the judge."""
 
         def busy() -> str | None:
-            metrics = try_scrape(self._frontend)
-            open_requests = (metrics.value(self.release.metrics["frontend_inflight"]) if metrics else None) or 0.0
+            pages = [metrics for node in self._frontends if (metrics := try_scrape(node)) is not None]
+            open_requests = sum(page.value(self.release.metrics["frontend_inflight"]) or 0.0 for page in pages)
             working = [count for count in self.in_flight().values() if count]
             return f"{open_requests:g} at the frontend, {working} at workers" if open_requests or working else None
 
@@ -247,3 +307,7 @@ class Fleet:
         except AssertionError as error:
             self.events.add("note", "", str(error))
         return self._scrape("after")
+
+
+def _told(listed: int | None) -> str:
+    return NO_ANSWER if listed is None else f"{listed} listed"

@@ -49,10 +49,15 @@ def accepts_requests(frontend_url: str, timeout: float = 2.0) -> bool:
     return False
 
 
-def models(frontend_url: str) -> list[str]:
-    """Names of the models that the frontend lists; [] when it does not answer."""
+def models(frontend_url: str) -> list[str] | None:
+    """Names of the models that the frontend lists; None when it does not answer."""
     body = get_json(f"{frontend_url}/v1/models")
-    return [str(model["id"]) for model in body["data"]] if body else []
+    return [str(model["id"]) for model in body["data"]] if body else None
+
+
+def serves(frontend_url: str, model: str) -> bool:
+    """Whether the frontend lists the model and takes requests for it."""
+    return model in (models(frontend_url) or ()) and accepts_requests(frontend_url)
 
 
 def instances(frontend_url: str) -> list[Instance] | None:

@@ -1,16 +1,23 @@
 """The network between nodes as a process on them finds it; looks by sending a packet or two and changes nothing."""
 
+import contextlib
 import ctypes
 import os
+import select
 import socket
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from support.targets.base import Node
 
 FOLDER = Path("/run/netns")
 # A packet between two nodes takes 0.1 ms; one that has not come after this is lost.
 LOST_SECONDS = 0.06
+CHUNK_BYTES = 65536
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
@@ -45,6 +52,12 @@ def on_node(name: str, look: Callable[[], T]) -> T:
     return found[0]
 
 
+def at_once(*looks: Callable[[], Any]) -> list[Any]:
+    """What several looks find that are taken at the same time, in their order."""
+    with ThreadPoolExecutor(len(looks)) as pool:
+        return list(pool.map(lambda look: look(), looks))
+
+
 def connects(name: str, address: str, port: int) -> str:
     """What a new TCP connection from a node meets: ``open``, ``refused`` or ``silent``."""
 
@@ -61,22 +74,78 @@ def connects(name: str, address: str, port: int) -> str:
 
 
 def arriving(source: str, target: str, address: str, packets: int = 1) -> int:
-    """How many of ``packets`` UDP packets from one node arrive at ``address`` on another."""
+    """How many of ``packets`` UDP packets from one node arrive at ``address`` on another.
+
+    Each is looked for before the next one is sent, so that none is lost for want of room at the receiver.
+    """
     receiver = on_node(target, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     sender = on_node(source, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     with receiver, sender:
         receiver.bind((address, 0))
-        receiver.settimeout(LOST_SECONDS)
+        receiver.setblocking(False)
         count = 0
         for _ in range(packets):
-            try:
+            # An ICMP answer to the packet before, or this one was rejected on its way out.
+            with contextlib.suppress(OSError):
                 sender.sendto(b"probe", receiver.getsockname())
-            except OSError:  # an ICMP answer to the packet before, or this one was rejected on its way out
-                continue
-        try:
+            with contextlib.suppress(BlockingIOError):
+                receiver.recv(16)
+                count += 1
+        receiver.settimeout(LOST_SECONDS)
+        with contextlib.suppress(TimeoutError):
             while count < packets:
                 receiver.recv(16)
                 count += 1
-        except TimeoutError:
-            pass
         return count
+
+
+def lost_between(peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
+    """How many of ``packets`` UDP packets ``to`` the victim, and as many ``from`` it, are lost."""
+    to, back = at_once(
+        lambda: arriving(peer.name, victim.name, victim.address, packets),
+        lambda: arriving(victim.name, peer.name, peer.address, packets),
+    )
+    return {"to": packets - to, "from": packets - back}
+
+
+class Line:
+    """A TCP connection from one node to ``address`` on another, to measure with; it is there before it is measured, for
+    an attempt to connect that is lost is tried again after a second only.
+
+    Raises:
+        OSError: no connection within ``timeout`` seconds.
+    """
+
+    def __init__(self, source: str, target: str, address: str, timeout: float) -> None:
+        self._sender = on_node(source, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        with on_node(target, lambda: socket.create_server((address, 0))) as listener:
+            try:
+                self._sender.settimeout(timeout)
+                self._sender.connect(listener.getsockname())
+                self._receiver = listener.accept()[0]
+            except OSError:
+                self._sender.close()
+                raise
+        self._sender.setblocking(False)
+        self._receiver.setblocking(False)
+
+    def __enter__(self) -> "Line":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sender.close()
+        self._receiver.close()
+
+    def seconds(self, size: int, timeout: float) -> float | None:
+        """How long ``size`` bytes take; None when they are not all there within ``timeout`` seconds."""
+        began, left, got = time.monotonic(), size, 0
+        while got < size:
+            rest = began + timeout - time.monotonic()
+            if rest <= 0:
+                return None
+            readable, writable, _ = select.select([self._receiver], [self._sender] if left else [], [], rest)
+            if writable:
+                left -= self._sender.send(bytes(min(left, CHUNK_BYTES)))
+            if readable:
+                got += len(self._receiver.recv(CHUNK_BYTES))
+        return time.monotonic() - began

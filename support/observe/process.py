@@ -9,13 +9,13 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _SAME_START_SECONDS = 1.0
 
 
-def state(pid: int, start_time: int) -> str:
+def state(pid: int, start_time: int | None) -> str:
     """What has become of one very process.
 
     Args:
         pid: its pid as seen from here.
         start_time: its start in clock ticks since boot (field 22 of proc(5) stat), which tells it from a later
-            process with the same pid.
+            process with the same pid; None for whichever has it.
 
     Returns:
         ``gone`` (there is no such process, or only its zombie), ``stopped`` (SIGSTOP holds it) or ``alive``.
@@ -25,7 +25,8 @@ def state(pid: int, start_time: int) -> str:
         status, created = process.status(), process.create_time()
     except psutil.NoSuchProcess:
         return "gone"
-    another = abs(created - psutil.boot_time() - start_time / _TICKS_PER_SECOND) > _SAME_START_SECONDS
+    began = created - psutil.boot_time()
+    another = start_time is not None and abs(began - start_time / _TICKS_PER_SECOND) > _SAME_START_SECONDS
     if another or status == psutil.STATUS_ZOMBIE:
         return "gone"
     return "stopped" if status == psutil.STATUS_STOPPED else "alive"

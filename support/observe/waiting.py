@@ -4,17 +4,26 @@ import time
 from collections.abc import Callable
 
 from support.clock import now
+from support.judge.verdict import Inconclusive
 
 PERIOD_SECONDS = 0.02
 
 
-def until(probe: Callable[[], str | None], timeout: float, what: str) -> float:
+def until(
+    probe: Callable[[], str | None],
+    timeout: float,
+    what: str,
+    since: float | None = None,
+    period: float = PERIOD_SECONDS,
+) -> float:
     """Ask ``probe`` until it is content.
 
     Args:
         probe: returns None when the condition holds, else what it saw instead, in words.
         timeout: seconds; the deadline that the sentence names.
         what: the condition in words, for the message.
+        since: from when on ``timeout`` counts; None: from now.
+        period: seconds from the end of one look to the next.
 
     Returns:
         The time at which it held, on :mod:`support.clock`.
@@ -22,9 +31,31 @@ def until(probe: Callable[[], str | None], timeout: float, what: str) -> float:
     Raises:
         AssertionError: it did not hold in time; the message has the last thing seen.
     """
-    deadline = now() + timeout
-    while (seen := probe()) is not None:
-        if now() >= deadline:
+    deadline = (now() if since is None else since) + timeout
+    if now() > deadline:
+        raise AssertionError(
+            f"not within {timeout:g} seconds: {what}; nobody looked in time, {now() - deadline:.1f} s late"
+        )
+    while True:
+        seen = probe()
+        if seen is None:
+            return now()
+        # A look that begins after the deadline proves nothing, be it content or not.
+        if now() + period > deadline:
             raise AssertionError(f"not within {timeout:g} seconds: {what}; last seen: {seen}")
-        time.sleep(PERIOD_SECONDS)
-    return now()
+        time.sleep(period)
+
+
+def prove(probe: Callable[[], str | None], timeout: float, what: str, otherwise: str) -> float:
+    """The same for a condition without which a scenario proves nothing.
+
+    Args:
+        otherwise: what it means when the condition does not hold; begins the message.
+
+    Raises:
+        Inconclusive: it did not hold in time.
+    """
+    try:
+        return until(probe, timeout, what)
+    except AssertionError as error:
+        raise Inconclusive(f"{otherwise}: {error}") from None

@@ -1,5 +1,6 @@
 """What workers and frontend say of requests, from their metrics pages."""
 
+import re
 from collections.abc import Mapping
 
 from support.observe.metrics import Metrics, ScrapeError, scrape
@@ -23,6 +24,15 @@ def try_scrape(node: Node) -> Metrics | None:
 def _count(node: Node, name: str) -> float | None:
     metrics = try_scrape(node)
     return None if metrics is None else metrics.value(name, dynamo_endpoint=ENDPOINT) or 0.0
+
+
+def worker_id(node: Node) -> str | None:
+    """What Dynamo calls the worker, in hex as etcd has it: the id of its lease and of its instance; None when it does
+    not answer or has no endpoint yet.
+    """
+    metrics = try_scrape(node)
+    named = re.search(r'worker_id="(?P<id>[0-9a-f]+)"', metrics.text) if metrics else None
+    return named["id"] if named else None
 
 
 def requests_served(node: Node, names: Mapping[str, str]) -> float | None:

@@ -12,11 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from packaging.version import InvalidVersion, Version
+
 from support import binaries
 from support.clock import now
 from support.events import EventLog
-from support.observe.health import accepts_requests, instances, models
+from support.observe import etcd
+from support.observe.health import instances, serves
 from support.observe.logs import tail
+from support.observe.waiting import until
 from support.observe.workers import requests_served
 from support.releases import Release
 from support.requests.client import send_completion_request
@@ -29,10 +33,28 @@ FRONTEND_PORT, SYSTEM_PORT, BOOTSTRAP_PORT = 8000, 9090, 12345
 ETCD_PORT, PEER_PORT, NATS_PORT, MONITOR_PORT = 2379, 2380, 4222, 8222
 # A boot costs 1 to 6 s and up to 4 CPU-seconds by release; many of them may share two cores.
 BOOT_SECONDS = 90.0
+# A cluster elects a leader within 0.3 to 2 s with etcd's own heartbeat and election timeouts, which are left alone.
+ETCD_SECONDS = 30.0
+OLDEST_ETCD = Version("3.4")
 POLL_SECONDS = 0.02
 # The mocker's own pace for one stream of simulated vLLM, measured on 1.6.1 (docs/engines.md).
 TOKENS_PER_SECOND = 170.0
 RULER = ROOT / "agents" / "ruler.py"
+SHAPE_SABOTAGES: dict[str, dict[str, Any]] = {
+    "lone-member": {"etcd_members": 1},
+    "one-endpoint": {},
+    "slow-elections": {},
+    "endless-lease": {"lease_seconds": 600.0},
+    "endless-drain": {"drain_seconds": None},
+    "hasty-drain": {"drain_seconds": 1.0, "speed": 0.1, "migration_limit": 0},
+    "lone-frontend": {"frontends": 1},
+    "unsupervised": {"restart_policy": "Never"},
+}
+"""``FT_SABOTAGE=shape=KIND`` -> what becomes of the shape; ``one-endpoint`` tells Dynamo of one member alone, and
+``slow-elections`` has etcd wait :data:`SLOW_ELECTION_SECONDS` or more before it elects a new leader.
+"""
+# Longer than any sentence allows, and still short enough for a cluster to form within ETCD_SECONDS.
+SLOW_ELECTION_SECONDS = 15.0
 
 
 class LocalTarget:
@@ -44,10 +66,19 @@ class LocalTarget:
         folder: of the scenario; process logs go to ``logs/`` below it.
         events: gets a note per step of a boot.
         agent: the node agent.
+        watch: called with a deployment as soon as the members of its etcd cluster start.
     """
 
-    def __init__(self, settings: Settings, release: Release, folder: Path, events: EventLog, agent: Agent) -> None:
-        self.settings, self.release, self.events, self.agent = settings, release, events, agent
+    def __init__(
+        self,
+        settings: Settings,
+        release: Release,
+        folder: Path,
+        events: EventLog,
+        agent: Agent,
+        watch: Callable[["LocalDeployment"], None] = lambda _: None,
+    ) -> None:
+        self.settings, self.release, self.events, self.agent, self.watch = settings, release, events, agent, watch
         self.logs = folder / "logs"
         self.scratch = Path(os.environ["FT_SCRATCH"])
 
@@ -83,8 +114,10 @@ def _sabotage() -> tuple[str, str]:
     (tests/sabotage).
     """
     kind, _, value = os.environ.get("FT_SABOTAGE", "").partition("=")
-    if kind not in ("", "ruler", "migration-limit", "proxy", "injector"):
-        raise ValueError(f"FT_SABOTAGE is {kind!r}; expected ruler=, proxy= or injector=KIND, or migration-limit=N")
+    if kind not in ("", "ruler", "migration-limit", "proxy", "injector", "shape"):
+        raise ValueError(
+            f"FT_SABOTAGE is {kind!r}; expected ruler=, proxy=, injector= or shape=KIND or migration-limit=N"
+        )
     return kind, value
 
 
@@ -94,7 +127,33 @@ def _sabotaged(shape: Shape) -> Shape:
         return replace(shape, worker_env=shape.worker_env | {"RULER_SABOTAGE": value})
     if kind == "migration-limit":
         return replace(shape, migration_limit=int(value))
+    if kind == "shape":
+        return replace(shape, **SHAPE_SABOTAGES[value])
     return shape
+
+
+@functools.cache
+def _etcd_version(settings: Settings) -> str:
+    """Of the etcd program; :class:`DeploymentFailed` when it is too old."""
+    program = binaries.etcd(settings)
+    text = binaries.version(program)
+    try:
+        old = Version(text) < OLDEST_ETCD
+    except InvalidVersion:
+        raise DeploymentFailed(f"{program} says that its version is {text!r}; expected etcd {OLDEST_ETCD}+") from None
+    if old:
+        raise DeploymentFailed(
+            f"{program} is etcd {text}; {OLDEST_ETCD} or newer is needed: see the setting etcd_binary"
+        )
+    return text
+
+
+def _refusal(member: Node, peer: str) -> str | None:
+    try:
+        etcd.call(member, "/v3/cluster/member/add", {"peerURLs": [peer]}, ETCD_SECONDS)
+    except etcd.EtcdError as error:
+        return str(error)
+    return None
 
 
 def _port(address: str, usual: int) -> int:
@@ -114,6 +173,7 @@ class LocalDeployment:
     def __init__(self, target: LocalTarget, shape: Shape) -> None:
         self.target, self.shape, self.model = target, shape, MODEL
         self.nodes: list[Node] = []
+        self._peers: dict[str, str] = {}
         self._agent = target.agent
         self._nats = shape.request_plane == "nats" or target.release.nats_always
         self._world_before = self._agent.world()
@@ -135,11 +195,22 @@ class LocalDeployment:
     def _only(self, role: str) -> Node:
         return next(node for node in self.nodes if node.role == role)
 
+    def _all(self, role: str) -> list[Node]:
+        return [node for node in self.nodes if node.role == role]
+
     @property
     def frontend_url(self) -> str:
-        """Where its users send requests."""
-        proxy = [node for node in self.nodes if node.role == "proxy"]
-        return f"http://{(proxy or [self._only('frontend')])[0].endpoint}"
+        """Where its users send requests; with several frontends the first that runs, as a service would choose."""
+        fronts = self._all("proxy") or self._all("frontend")
+        if len(fronts) > 1:
+            processes = self._agent.processes()
+            fronts = [node for node in fronts if processes[node.name]["state"] == "running"] or fronts
+        return f"http://{fronts[0].endpoint}"
+
+    @property
+    def dynamo(self) -> list[Node]:
+        """Frontends, then workers."""
+        return self._all("frontend") + self.workers
 
     @property
     def workers(self) -> list[Node]:
@@ -152,11 +223,18 @@ class LocalDeployment:
 
     def start(self) -> None:
         """Start everything and wait until it serves."""
+        for warning in self.shape.warnings():
+            # behave captures sys.stderr and shows it of failures alone.
+            print(f"warning: {warning}", file=sys.__stderr__, flush=True)
+            self.target.events.add("note", "", f"warning: {warning}")
         began = now()
-        self._start_etcd()
+        members = [self._etcd_node() for _ in range(self.shape.etcd_members)]
+        if not self.shape.etcd_delay_seconds:
+            self._start_etcd(members)
         if self._nats:
             self._start_nats()
-        self._start_frontend()
+        for number in range(self.shape.frontends):
+            self._start_frontend(number)
         decode = "decode" if self.shape.disaggregated else "worker"
         for _ in range(self.shape.workers):
             self._start_worker(decode)
@@ -165,6 +243,10 @@ class LocalDeployment:
         kind, value = _sabotage()
         if kind == "proxy":
             self._start_proxy(value)
+        if self.shape.etcd_delay_seconds:
+            time.sleep(max(0.0, began + self.shape.etcd_delay_seconds - now()))
+            self._start_etcd(members)
+            return  # whether and when it serves then is what the scenario is about
         ready_at = self.wait_until_serving(self.workers, BOOT_SECONDS)
         if self.shape.disaggregated:
             ready_at = self._wait_until_prefill_is_used()
@@ -181,19 +263,64 @@ class LocalDeployment:
             log=str(node.log),
             after=after,
             ready=ready,
-            restart_policy=self.shape.restart_policy,
             **more,
         )
 
-    def _start_etcd(self) -> None:
-        node = self._node("etcd-0", "etcd", ETCD_PORT)
-        client, peer = f"http://{node.endpoint}", f"http://{node.address}:{_port(node.address, PEER_PORT)}"
-        argv = [str(binaries.etcd(self.target.settings)), "--name", node.name]
-        argv += ["--data-dir", str(self.target.scratch / f"{node.name}-{time.monotonic_ns()}")]
+    def _etcd_node(self) -> Node:
+        node = self._node(f"etcd-{len(self._all('etcd'))}", "etcd", ETCD_PORT)
+        self._peers[node.name] = f"http://{node.address}:{_port(node.address, PEER_PORT)}"
+        return node
+
+    def _start_etcd(self, members: list[Node]) -> None:
+        """Start a new cluster of these members, and wait until all are healthy and follow one leader."""
+        began, version = now(), _etcd_version(self.target.settings)
+        for node in members:
+            self._start_member(node, members, "new")
+        self.target.watch(self)
+
+        def formed() -> bool:
+            return all(etcd.healthy(node) for node in members) and etcd.leader(members) is not None
+
+        at = self._wait(formed, ETCD_SECONDS, members, f"{len(members)} etcd members are healthy and have a leader")
+        leader = etcd.leader(members)
+        text = f"etcd {version} with {len(members)} members has a leader, {leader.name if leader else 'none'}, after "
+        self.target.events.add("note", "", f"{text}{at - began:.2f} s", etcd=version, seconds=at - began)
+
+    def _start_member(self, node: Node, cluster: list[Node], state: str) -> None:
+        data = self.target.scratch / f"{node.name}-{time.monotonic_ns()}"
+        try:
+            data.mkdir()
+        except FileExistsError:
+            raise DeploymentFailed(f"{data} for the data of {node.name} is there already and is not ours") from None
+        client, peer = f"http://{node.endpoint}", self._peers[node.name]
+        argv = [str(binaries.etcd(self.target.settings)), "--name", node.name, "--data-dir", str(data)]
         argv += ["--listen-client-urls", client, "--advertise-client-urls", client]
-        argv += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-        argv += ["--initial-cluster", f"{node.name}={peer}"]
-        self._run(node, argv, {}, ready=f"{client}/health", after=[])
+        argv += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster-state", state]
+        argv += ["--initial-cluster", ",".join(f"{each.name}={self._peers[each.name]}" for each in cluster)]
+        if _sabotage() == ("shape", "slow-elections"):
+            argv += ["--election-timeout", f"{SLOW_ELECTION_SECONDS * 1000:.0f}"]
+        # Ready as soon as it runs: whether the cluster is healthy is asked of the cluster, and a member that comes back
+        # alone has to wait for the others.
+        self._run(node, argv, {}, ready=None, after=[])
+
+    def replace_etcd_member(self, lost: Node) -> Node:
+        """See :class:`support.targets.base.Deployment`."""
+        living = [node for node in self._all("etcd") if node.name != lost.name]
+        answering = etcd.leader(living)
+        if answering is None:
+            raise DeploymentFailed(f"without {lost.name} the etcd cluster has no leader that could let it go")
+        new = self._etcd_node()
+        try:
+            found = etcd.call(answering, "/v3/cluster/member/list", {}, ETCD_SECONDS)["members"]
+            number = next(each["ID"] for each in found if each.get("name") == lost.name)
+            etcd.call(answering, "/v3/cluster/member/remove", {"ID": number}, ETCD_SECONDS)
+            # Refused until the others have been connected for 5 s on end (etcd's strict-reconfig-check).
+            until(lambda: _refusal(answering, self._peers[new.name]), ETCD_SECONDS, f"etcd takes {new.name} in")
+        except (etcd.EtcdError, AssertionError) as error:
+            raise DeploymentFailed(f"{lost.name} cannot be replaced: {error}") from None
+        self._start_member(new, [*living, new], "existing")
+        self._wait(lambda: etcd.healthy(new), ETCD_SECONDS, [new], f"{new.name} is healthy in the place of {lost.name}")
+        return new
 
     def _start_nats(self) -> None:
         node = self._node("nats-0", "nats", NATS_PORT, metrics=False)
@@ -205,7 +332,7 @@ class LocalDeployment:
 
     def _dynamo_env(self, node: Node) -> dict[str, str]:
         env = {
-            "ETCD_ENDPOINTS": f"http://{self._only('etcd').endpoint}",
+            "ETCD_ENDPOINTS": ",".join(f"http://{member.endpoint}" for member in self._endpoints()),
             "DYN_REQUEST_PLANE": self.shape.request_plane,
             "DYN_TCP_RPC_HOST": node.address,
             "DYN_HTTP_RPC_HOST": node.address,
@@ -218,19 +345,23 @@ class LocalDeployment:
             env[self.target.release.lease_setting] = f"{self.shape.lease_seconds:g}"
         return env
 
-    def _infrastructure(self) -> list[str]:
-        return [node.name for node in self.nodes if node.role in ("etcd", "nats")]
+    def _endpoints(self) -> list[Node]:
+        return self._all("etcd")[:1] if _sabotage() == ("shape", "one-endpoint") else self._all("etcd")
 
-    def _start_frontend(self) -> None:
-        node = self._node("frontend-0", "frontend", FRONTEND_PORT)
+    def _run_dynamo(self, node: Node, argv: list[str], env: dict[str, str], **more: Any) -> None:
+        nats = [each.name for each in self._all("nats")]
+        self._run(node, argv, env, ready=None, after=nats, restart_policy=self.shape.restart_policy, **more)
+
+    def _start_frontend(self, number: int) -> None:
+        node = self._node(f"frontend-{number}", "frontend", FRONTEND_PORT)
         argv = [self._python, "-m", "dynamo.frontend", "--http-host", node.address, "--http-port", str(node.port)]
-        argv += ["--migration-limit", str(self.shape.migration_limit)]
+        argv += ["--migration-limit", str(self.shape.migration_limit), "--router-mode", self.shape.router_mode]
         if self.shape.sequence_cap is not None:
             argv += ["--migration-max-seq-len", str(self.shape.sequence_cap)]
         env = self._dynamo_env(node)
         if self.shape.stream_timeout_seconds is not None:
             env[str(self.target.release.stream_timeout)] = f"{self.shape.stream_timeout_seconds:g}"
-        self._run(node, argv, env, ready=None, after=self._infrastructure())
+        self._run_dynamo(node, argv, env)
 
     def _start_worker(self, role: str) -> Node:
         kind = self.shape.engine if role == "worker" else f"{self.shape.engine}-{role}"
@@ -252,13 +383,15 @@ class LocalDeployment:
             argv = [self._python, "-m", "dynamo.mocker", *self._mocker_flags(role)]
         work = {"url": str(node.metrics_url), "metric": self.target.release.metrics["worker_response_bytes"]}
         env |= self.shape.worker_env
-        self._run(node, argv, env, ready=None, after=self._infrastructure(), gpus=1, progress=work)
+        self._run_dynamo(node, argv, env, gpus=1, progress=work)
         return node
 
     def _mocker_flags(self, role: str) -> list[str]:
         flags = ["--model-path", self.model, "--speedup-ratio", f"{self.shape.speed:g}"]
         if self.target.release.engine_type_flag:
             flags += ["--engine-type", self.shape.engine]
+        if self.shape.max_model_len is not None:
+            flags += ["--max-model-len", str(self.shape.max_model_len)]
         if role != "worker":
             flags += ["--disaggregation-mode", role]
         if role == "prefill":
@@ -286,10 +419,10 @@ class LocalDeployment:
         wanted = len(workers)
 
         def serving() -> bool:
-            url = self.frontend_url
-            return len(instances(url) or []) == wanted and self.model in models(url) and accepts_requests(url)
+            urls = {self.frontend_url, *(f"http://{node.endpoint}" for node in self._all("frontend"))}
+            return all(len(instances(url) or []) == wanted and serves(url, self.model) for url in urls)
 
-        waiting_for = [self._only("frontend"), *workers]
+        waiting_for = [node for node in self.nodes if node.role != "proxy" and node not in self.workers] + workers
         return self._wait(serving, timeout, waiting_for, f"frontend lists {wanted} workers and serves {self.model}")
 
     def _wait_until_prefill_is_used(self) -> float:
@@ -302,12 +435,12 @@ class LocalDeployment:
             return answer.status_code == 200 and served
 
         return self._wait(
-            used, BOOT_SECONDS, [self._only("frontend"), *self.workers], "a prefill worker gets a request"
+            used, BOOT_SECONDS, [*self._all("frontend"), *self.workers], "a prefill worker gets a request"
         )
 
     def _wait(self, condition: Callable[[], bool], timeout: float, needed: list[Node], what: str) -> float:
         deadline = now() + timeout
-        names = {node.name: node for node in [*needed, *(node for node in self.nodes if node.role in ("etcd", "nats"))]}
+        names = {node.name: node for node in needed}
         while not condition():
             for name, process in self._agent.processes().items():
                 if name in names and process["state"] in ("exited", "failed"):
@@ -317,26 +450,26 @@ class LocalDeployment:
                     )
             if now() > deadline:
                 logs = "\n".join(f"--- {node.name}\n{self._tail(node)}" for node in needed)
-                listed = instances(self.frontend_url)
-                raise DeploymentFailed(
-                    f"not within {timeout:g} s: {what}; the frontend lists {listed}; last lines:\n{logs}"
-                )
+                raise DeploymentFailed(f"not within {timeout:g} s: {what}; last lines of the logs:\n{logs}")
             time.sleep(POLL_SECONDS)
         return now()
 
     def _tail(self, node: Node) -> str:
         return tail(node.log, 15) if node.log.exists() else "(no log)"
 
+    def start_worker(self) -> Node:
+        """Start one more worker and come back at once."""
+        return self._start_worker("decode" if self.shape.disaggregated else "worker")
+
     def add_worker(self) -> Node:
         """Start one more worker and wait until the frontend lists it."""
         before = instances(self.frontend_url) or []
-        node = self._start_worker("decode" if self.shape.disaggregated else "worker")
+        node = self.start_worker()
 
         def listed() -> bool:
             known = instances(self.frontend_url) or []
-            return bool({each.number for each in known} - {each.number for each in before}) and self.model in models(
-                self.frontend_url
-            )
+            new = {each.number for each in known} - {each.number for each in before}
+            return bool(new) and serves(self.frontend_url, self.model)
 
         self._wait(listed, BOOT_SECONDS, [node], f"frontend lists {node.name}")
         return node

@@ -16,7 +16,7 @@ from pathlib import Path
 from support import binaries, cells, releases
 from support.clock import now
 from support.events import EventLog, read_events
-from support.observe.health import accepts_requests, get_json, instances, models
+from support.observe.health import get_json, instances, serves
 from support.settings import ROOT, Settings
 from support.targets.agent import Agent
 from support.targets.base import Shape
@@ -51,7 +51,7 @@ def by_hand(settings: Settings, folder: Path) -> float:
     start([python, "-m", "dynamo.frontend", "--http-host", "127.0.0.1", "--http-port", "8000"])
     for number in range(WORKERS):
         start([python, "-m", "dynamo.mocker", "--model-path", MODEL], DYN_SYSTEM_PORT=str(9090 + number))
-    while not (len(instances(frontend) or []) == WORKERS and MODEL in models(frontend) and accepts_requests(frontend)):
+    while not (len(instances(frontend) or []) == WORKERS and serves(frontend, MODEL)):
         time.sleep(0.02)
     took = now() - began
     for process in reversed(started):

@@ -1,0 +1,533 @@
+@etcd_ha @needs.namespaces @needs.nftables
+Feature: etcd fails behind Dynamo, in part or as a whole
+  Frontends and workers find each other through etcd. Members of its cluster crash, hang, are cut off or lose their data;
+  all of it goes away for less than a lease, or for longer. As long as a majority of the members can talk, no user
+  notices anything; without one the deployment serves for as long as its leases allow, then gets out of the way, and comes
+  back by itself once etcd does.
+
+  # -- some members fail, a majority remains
+
+  @<engine>
+  Scenario Outline: The etcd leader crashes while an answer is under way (<engine>)
+    Given a Dynamo deployment with 2 <engine> workers backed by a 3-member etcd cluster
+      | setting | value     |
+      | lease   | 5 seconds |
+    And a client is receiving a streamed completions answer of 1000 tokens
+    When the etcd leader crashes
+    Then within 5 seconds etcd has a new leader
+    And the answer completes with 1000 tokens
+    And the frontend counts 0 migrations
+    And 4 new requests succeed within 5 seconds each
+    And no Dynamo process has left
+
+    Examples:
+      | engine |
+      | ruler  |
+      | vllm   |
+      | sglang |
+
+  @ruler
+  Scenario: Requests succeed throughout while the etcd leader crashes and returns
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value     |
+      | lease   | 5 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When the etcd leader crashes
+    Then within 5 seconds etcd has a new leader
+    When etcd returns
+    Then within 10 seconds the etcd members agree
+    And for 6 seconds no Dynamo process leaves
+    And every answer completes with 60 tokens
+    And no answer keeps its client waiting for more than 2 seconds
+
+  @ruler
+  Scenario: The etcd member that keeps leases alive crashes for longer than a lease
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value     |
+      | lease   | 5 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When the busiest etcd member crashes
+    Then for 10 seconds no Dynamo process leaves
+    And every answer completes with 60 tokens
+    And no answer keeps its client waiting for more than 2 seconds
+    And within 1 second the frontend lists 2 workers
+
+  @ruler
+  Scenario: The list of workers stays whole while an etcd member is down
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value     |
+      | lease   | 5 seconds |
+    When the busiest etcd member crashes
+    Then for 8 seconds the frontend lists 2 workers
+
+  @ruler
+  Scenario: Each etcd member in turn crashes and returns
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value      |
+      | lease   | 10 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When each etcd member crashes and returns, one after the other
+    Then within 10 seconds the etcd members agree
+    And for 12 seconds no Dynamo process leaves
+    And every answer completes with 60 tokens
+    And no answer keeps its client waiting for more than 2 seconds
+    And within 1 second the frontend lists 2 workers
+
+  @ruler
+  Scenario: The etcd leader hangs
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value      |
+      | lease   | 30 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When the etcd leader hangs for 12 seconds
+    Then within 5 seconds etcd has a new leader
+    And within 14 seconds the etcd members agree
+    And for 20 seconds no Dynamo process leaves
+    And every answer completes with 60 tokens
+    And no answer keeps its client waiting for more than 2 seconds
+    And within 1 second the frontend lists 2 workers
+
+  @ruler
+  Scenario: The etcd leader is cut off from the other members and comes back
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value      |
+      | lease   | 20 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When packets between the etcd leader and the other members are dropped for 8 seconds
+    Then within 5 seconds etcd has a new leader
+    And within 9 seconds the network has healed by itself
+    And within 10 seconds the etcd members agree
+    And for 13 seconds no Dynamo process leaves
+    And every answer completes with 60 tokens
+    And no answer keeps its client waiting for more than 2 seconds
+
+  @ruler
+  Scenario: The etcd leader is cut off from everybody
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value      |
+      | lease   | 20 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When packets between the etcd leader and everybody else are dropped for 8 seconds
+    Then within 5 seconds etcd has a new leader
+    And within 9 seconds the network has healed by itself
+    And within 10 seconds the etcd members agree
+    And for 13 seconds no Dynamo process leaves
+    And every answer completes with 60 tokens
+    And no answer keeps its client waiting for more than 2 seconds
+
+  @ruler
+  Scenario: A follower is cut off from the other members
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value      |
+      | lease   | 20 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When packets between an etcd follower and the other members are dropped for 8 seconds
+    Then within 9 seconds the network has healed by itself
+    And within 10 seconds the etcd members agree
+    And for 13 seconds no Dynamo process leaves
+    And every answer completes with 60 tokens
+    And no answer keeps its client waiting for more than 2 seconds
+
+  @ruler
+  Scenario: The etcd leader hears the other members but is not heard
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value      |
+      | lease   | 15 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When packets from the etcd leader are lost for 6 seconds
+    Then within 5 seconds etcd has a new leader
+    And within 7 seconds the network has healed by itself
+    And within 10 seconds the etcd members agree
+    And for 10 seconds no Dynamo process leaves
+    And every answer completes with 60 tokens
+
+  # Silent for longer than a lease: who does not turn to another member has to leave.
+
+  @ruler
+  Scenario: Dynamo reaches a minority of the etcd members only
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value      |
+      | lease   | 30 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When packets between a majority of etcd and Dynamo are dropped for 32 seconds
+    Then for 36 seconds no Dynamo process leaves
+    And within 1 second the network has healed by itself
+    And every answer completes with 60 tokens
+    And within 1 second the frontend lists 2 workers
+
+  @ruler
+  Scenario: Dynamo reaches all etcd members but the one that keeps its leases alive
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value      |
+      | lease   | 30 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When packets between the busiest etcd member and Dynamo are dropped for 32 seconds
+    Then for 36 seconds no Dynamo process leaves
+    And within 1 second the network has healed by itself
+    And every answer completes with 60 tokens
+    And within 1 second the frontend lists 2 workers
+
+  @ruler @needs.tbf
+  Scenario: The network of the etcd leader is slow
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value      |
+      | lease   | 10 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When the cable of the etcd leader carries no more than 200 kilobits per second for 8 seconds
+    Then within 9 seconds the network has healed by itself
+    And within 10 seconds the etcd members agree
+    And every answer completes with 60 tokens
+    And within 1 second the frontend lists 2 workers
+    And no Dynamo process has left
+
+  @ruler
+  Scenario: The etcd member that keeps leases alive falls silent for longer than a lease
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value     |
+      | lease   | 5 seconds |
+    When packets between the busiest etcd member and everybody else are dropped for 14 seconds
+    Then within 15 seconds the network has healed by itself
+    And within 1 second the frontend lists 2 workers
+
+  @ruler
+  Scenario: Two of five etcd members crash
+    Given a Dynamo deployment with 2 ruler workers backed by a 5-member etcd cluster
+      | setting | value     |
+      | lease   | 5 seconds |
+    And a client is receiving a streamed completions answer of 1000 tokens
+    When a minority of etcd crashes
+    Then the answer completes with 1000 tokens
+    And 4 new requests succeed within 5 seconds each
+    And within 1 second the frontend lists 2 workers
+    And no Dynamo process has left
+
+  @ruler
+  Scenario: An etcd member that has lost its data is replaced
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value     |
+      | lease   | 5 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When an etcd follower crashes
+    And the lost etcd member is replaced by a new one
+    Then within 10 seconds the etcd members agree
+    And every answer completes with 60 tokens
+    And within 1 second the frontend lists 2 workers
+    And no Dynamo process has left
+
+  # -- no majority remains
+
+  @ruler
+  Scenario: An interruption of etcd that is shorter than half a lease is not noticed
+    Given a Dynamo deployment with 2 ruler workers
+      | setting | value      |
+      | lease   | 10 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When all of etcd hangs for 2 seconds
+    Then within 4 seconds the etcd members agree
+    And for 12 seconds no Dynamo process leaves
+    And every answer completes with 60 tokens
+    And no answer keeps its client waiting for more than 2 seconds
+    And within 1 second the frontend lists 2 workers
+
+  @ruler
+  Scenario: All members of etcd restart at once
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value      |
+      | lease   | 10 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When all of etcd is restarted
+    Then within 10 seconds the etcd members agree
+    And for 12 seconds no Dynamo process leaves
+    And every answer completes with 60 tokens
+    And no answer keeps its client waiting for more than 2 seconds
+    And within 1 second the frontend lists 2 workers
+
+  @ruler
+  Scenario: The quorum is lost for good: answers under way complete, then every process leaves
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value     |
+      | lease   | 5 seconds |
+    And a client is receiving a streamed completions answer of 1000 tokens
+    When a majority of etcd crashes
+    Then for 2 seconds new requests succeed
+    And the answer completes with 1000 tokens
+    And within 60 seconds every Dynamo process has left
+
+  @ruler
+  Scenario: The quorum is lost for longer than the lease and returns
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting        | value     |
+      | lease          | 5 seconds |
+      | restart policy | Always    |
+    And a client is receiving a streamed completions answer of 600 tokens
+    When a majority of etcd crashes
+    Then the answer completes with 600 tokens
+    And within 60 seconds every Dynamo process has left
+    When etcd returns
+    Then within 60 seconds the deployment serves again
+    And within 10 seconds the etcd members agree
+    And 4 new requests succeed within 5 seconds each
+
+  @ruler
+  Scenario: The quorum is lost while an answer is under way that would take minutes
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value     |
+      | lease   | 5 seconds |
+      | speed   | 0.1       |
+    And a client is receiving a streamed completions answer of 3000 tokens
+    When a majority of etcd crashes
+    Then within 40 seconds every Dynamo process has left
+
+  @ruler
+  Scenario: The quorum is lost and a drain deadline ends what is under way
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting        | value     |
+      | lease          | 5 seconds |
+      | speed          | 0.1       |
+      | drain deadline | 5 seconds |
+    And a client is receiving a streamed completions answer of 3000 tokens
+    When a majority of etcd crashes
+    Then within 40 seconds every Dynamo process has left
+    And within 40 seconds the answer ends in a clean error
+
+  @ruler
+  Scenario: The quorum is lost while an engine hangs
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting             | value       |
+      | lease               | 5 seconds   |
+      | time to first token | 600 seconds |
+    And a client is waiting for the first token of a streamed completions answer of 60 tokens
+    And a worker has been reading its prompt for 1 second
+    When a majority of etcd crashes
+    Then within 40 seconds every Dynamo process has left
+
+  @ruler
+  Scenario: The quorum is lost while an engine hangs and a drain deadline ends what is under way
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting             | value       |
+      | lease               | 5 seconds   |
+      | time to first token | 600 seconds |
+      | drain deadline      | 5 seconds   |
+    And a client is waiting for the first token of a streamed completions answer of 60 tokens
+    And a worker has been reading its prompt for 1 second
+    When a majority of etcd crashes
+    Then within 40 seconds every Dynamo process has left
+    And within 40 seconds the answer ends in a clean error
+
+  @ruler
+  Scenario: Dynamo is cut off from etcd for less than half a lease
+    Given a Dynamo deployment with 2 ruler workers
+      | setting | value      |
+      | lease   | 10 seconds |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When packets between all of etcd and Dynamo are dropped for 2 seconds
+    Then within 4 seconds the network has healed by itself
+    And for 12 seconds no Dynamo process leaves
+    And every answer completes with 60 tokens
+    And no answer keeps its client waiting for more than 2 seconds
+    And within 1 second the frontend lists 2 workers
+
+  @ruler
+  Scenario: Dynamo is cut off from etcd for good and every process leaves
+    Given a Dynamo deployment with 2 ruler workers
+      | setting | value     |
+      | lease   | 5 seconds |
+    And a client is receiving a streamed completions answer of 1000 tokens
+    When packets between all of etcd and Dynamo are dropped for 120 seconds
+    Then the answer completes with 1000 tokens
+    And within 40 seconds every Dynamo process has left
+
+  @ruler
+  Scenario: Dynamo is cut off from etcd for longer than a lease
+    Given a Dynamo deployment with 2 ruler workers
+      | setting        | value     |
+      | lease          | 5 seconds |
+      | restart policy | Always    |
+    And a client is receiving a streamed completions answer of 600 tokens
+    When packets between all of etcd and Dynamo are dropped for 14 seconds
+    Then the answer completes with 600 tokens
+    And within 15 seconds the network has healed by itself
+    And within 60 seconds the deployment serves again
+    And 4 new requests succeed within 5 seconds each
+
+  @vllm
+  Scenario: A lone etcd dies and every process leaves
+    Given a Dynamo deployment with 2 vllm workers
+      | setting | value     |
+      | lease   | 5 seconds |
+    And a client is receiving a streamed completions answer of 200 tokens
+    When all of etcd crashes
+    Then the answer completes with 200 tokens
+    And within 60 seconds every Dynamo process has left
+
+  @ruler
+  Scenario: etcd comes up after Dynamo
+    Given a Dynamo deployment with 2 ruler workers whose etcd comes up 10 seconds after the rest
+      | setting        | value     |
+      | lease          | 5 seconds |
+      | restart policy | Always    |
+    Then within 60 seconds the deployment serves
+    And 4 new requests succeed within 5 seconds each
+
+  # -- workers come and go
+
+  @ruler
+  Scenario: A worker dies while etcd is away
+    Given a Dynamo deployment with 2 ruler workers
+      | setting | value      |
+      | lease   | 20 seconds |
+    When all of etcd crashes
+    And a worker crashes
+    Then for 2 seconds no Dynamo process leaves
+    When etcd returns
+    Then within 25 seconds the frontend lists 1 worker
+    And for 5 seconds the frontend lists 1 worker
+    And 4 new requests succeed within 5 seconds each
+    And the frontend counts 0 migrations
+
+  @ruler
+  Scenario: A worker starts while etcd is away
+    Given a Dynamo deployment with 1 ruler worker
+      | setting        | value      |
+      | lease          | 30 seconds |
+      | restart policy | Always     |
+    When all of etcd crashes
+    And a new worker starts
+    And the new worker has found etcd away
+    And etcd returns
+    Then within 60 seconds the frontend lists 2 workers
+    And within 60 seconds each new worker serves requests
+
+  @ruler
+  Scenario Outline: The registration of a killed worker lives for its lease and no longer (<which> lease)
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting | value   |
+      | <row>   | <value> |
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When a worker crashes
+    Then the frontend still lists the dead worker
+    And within the lease and 2 seconds the dead worker is registered no more
+    And within 1 second the frontend lists 1 worker
+    And every answer completes with 60 tokens
+
+    Examples:
+      | which       | row    | value     |
+      | a 5 second  | lease  | 5 seconds |
+      | the default | router | round-robin |
+
+  @vllm
+  Scenario Outline: All workers leave and new ones come (<router>, they <fate>)
+    Given a Dynamo deployment with 2 vllm workers
+      | setting | value     |
+      | lease   | 5 seconds |
+      | router  | <router>  |
+    When all workers <fate>
+    Then within 12 seconds the frontend lists 0 workers
+    And within 1 second the frontend lists no model
+    When 2 new workers start
+    Then within 20 seconds the deployment serves again
+    And 4 new requests succeed within 5 seconds each
+
+    Examples:
+      | router      | fate                  |
+      | round-robin | crash                 |
+      | kv          | crash                 |
+      | kv          | are told to shut down |
+
+  # -- NATS and frontends
+
+  @ruler @nats
+  Scenario: The NATS server restarts while requests are under way
+    Given a Dynamo deployment with 2 ruler workers over nats
+    And 8 clients are receiving streamed completions answers of 600 tokens
+    When the NATS server is restarted
+    Then within 15 seconds requests succeed again
+
+  @ruler @nats
+  Scenario: The NATS server restarts before the first request
+    Given a Dynamo deployment with 2 ruler workers over nats
+    When the NATS server is restarted
+    Then within 15 seconds requests succeed again
+
+  @ruler @nats
+  Scenario: The NATS server restarts between requests
+    Given a Dynamo deployment with 2 ruler workers over nats
+    Then 4 new requests succeed within 5 seconds each
+    When the NATS server is restarted
+    Then within 15 seconds requests succeed again
+    And no Dynamo process has left
+
+  @ruler @nats
+  Scenario: The NATS server crashes while requests are under way and comes back
+    Given a Dynamo deployment with 2 ruler workers over nats
+    And 8 clients are receiving streamed completions answers of 600 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens
+    When the NATS server crashes
+    Then for 3 seconds no Dynamo process leaves
+    When the NATS server returns
+    Then within 15 seconds requests succeed again
+
+  @ruler @nats
+  Scenario: NATS is cut off for a moment before a request
+    Given a Dynamo deployment with 2 ruler workers over nats
+    When packets between the NATS server and Dynamo are dropped for 3 seconds
+    Then within 4 seconds the network has healed by itself
+    And within 15 seconds requests succeed again
+
+  @ruler @nats
+  Scenario: NATS is cut off for a moment while requests are under way
+    Given a Dynamo deployment with 2 ruler workers over nats
+    And 8 clients are receiving streamed completions answers of 600 tokens
+    When packets between the NATS server and Dynamo are dropped for 3 seconds
+    Then within 4 seconds the network has healed by itself
+    And within 15 seconds requests succeed again
+
+  @ruler @nats
+  Scenario: NATS is cut off for a moment between requests
+    Given a Dynamo deployment with 2 ruler workers over nats
+    Then 4 new requests succeed within 5 seconds each
+    When packets between the NATS server and Dynamo are dropped for 3 seconds
+    Then within 4 seconds the network has healed by itself
+    And within 15 seconds requests succeed again
+    And no Dynamo process has left
+
+  @ruler
+  Scenario: The only frontend crashes and comes back with the workers alive
+    Given a Dynamo deployment with 2 ruler workers
+      | setting | value     |
+      | lease   | 5 seconds |
+    When the frontend crashes
+    And the frontend returns
+    Then within 10 seconds the deployment serves again
+    And 4 new requests succeed within 5 seconds each
+
+  @ruler
+  Scenario: One of two frontends dies
+    Given a Dynamo deployment with 2 ruler workers
+      | setting   | value     |
+      | lease     | 5 seconds |
+      | frontends | 2         |
+    When the frontend crashes
+    Then 4 new requests succeed within 5 seconds each
+    And within 1 second the frontend lists 2 workers
+
+  @ruler
+  Scenario: The idle one of two frontends dies while an answer is under way
+    Given a Dynamo deployment with 2 ruler workers
+      | setting   | value     |
+      | lease     | 5 seconds |
+      | frontends | 2         |
+    And a client is receiving a streamed completions answer of 600 tokens
+    When the idle frontend crashes
+    Then the answer completes with 600 tokens
+    And the frontend counts 0 migrations
+    And 4 new requests succeed within 5 seconds each
+    And within 1 second the frontend lists 2 workers
+
+  @ruler
+  Scenario: A frontend that is told to stop finishes its answers and leaves
+    Given a Dynamo deployment with 2 ruler workers
+    And a client is receiving a streamed completions answer of 500 tokens
+    When the frontend is told to shut down
+    Then within 10 seconds the answer completes with 500 tokens
+    And within 15 seconds the frontend has left
