@@ -7,6 +7,7 @@ from support.judge.expectations import (
     expect_complete,
     expect_no_pause,
     expect_positions,
+    expect_prompt,
     expect_usage,
 )
 
@@ -47,6 +48,13 @@ def then_usage(context):
 def then_no_pause(context, timeout):
     """Between any two tokens."""
     expect_no_pause(context.world.request.join().entry, timeout)
+
+
+@then("no answer keeps its client waiting for more than {timeout:Time}")
+def then_prompt(context, timeout):
+    """For the first token or between any two; asks for no more requests, as every sentence about all answers."""
+    for entry in context.world.answers():
+        expect_prompt(entry, timeout)
 
 
 @then("within {timeout:Time} the answer ends in a clean error")

@@ -22,6 +22,22 @@ def given_aggregated(context, count, engine, noun):
     deploy(context, engine=engine, workers=count)
 
 
+@given(
+    "a Dynamo deployment with {count:Count} {engine:Engine} {noun:Noun} backed by a {members:Count}-member etcd cluster"
+)
+def given_cluster(context, count, engine, noun, members):
+    """Each member of the etcd cluster runs on a node of its own."""
+    deploy(context, engine=engine, workers=count, etcd_members=members)
+
+
+@given(
+    "a Dynamo deployment with {count:Count} {engine:Engine} {noun:Noun} whose etcd comes up {time:Time} after the rest"
+)
+def given_late_etcd(context, count, engine, noun, time):
+    """Dynamo is started first and has to wait for etcd."""
+    deploy(context, engine=engine, workers=count, etcd_delay_seconds=time)
+
+
 @given("a Dynamo deployment with {count:Count} {engine:Engine} {noun:Noun} over {plane:Plane}")
 def given_over_plane(context, count, engine, noun, plane):
     """The same over a request plane that the sentence names."""
@@ -40,6 +56,57 @@ def given_disaggregated(context, prefill, decode, engine):
 def when_worker_joins(context):
     """Returns once the frontend lists it."""
     context.world.deployment.add_worker()
+
+
+@when("a new worker starts")
+def when_worker_starts(context):
+    """Returns at once; it may take its time to register."""
+    context.world.start_workers(1)
+
+
+@when("{count:Count} new workers start")
+def when_workers_start(context, count):
+    """The same for several at once."""
+    context.world.start_workers(count)
+
+
+@then("within {timeout:Time} every Dynamo process has left")
+def then_all_left(context, timeout):
+    """By itself and with exit status 0, whatever is started in its place; those that a fault has hit are left out.
+    Counted from the last fault.
+    """
+    context.world.expect_all_left(timeout)
+
+
+@then("within {timeout:Time} {server:Server} has left")
+def then_victim_left(context, timeout, server):
+    """The last victim, with exit status 0; counted from its fault."""
+    context.world.expect_victim_left(timeout)
+
+
+@then("no Dynamo process has left")
+def then_none_left(context):
+    """All of them, but for those that a fault has hit, are the ones that were there at first."""
+    context.world.expect_none_left()
+
+
+@then("for {time:Time} no Dynamo process leaves")
+def then_none_leaves(context, time):
+    """The same, at every look from now on."""
+    context.world.expect_none_leaves(time)
+
+
+@then("within {timeout:Time} the deployment serves")
+@then("within {timeout:Time} the deployment serves again")
+def then_serves_again(context, timeout):
+    """All of its workers are listed and no dead one, so is the model, and a request succeeds."""
+    context.world.expect_serving(timeout)
+
+
+@then("for {time:Time} the frontend lists {count:Count} {noun:Noun}")
+def then_lists_throughout(context, time, count, noun):
+    """At every look from now on, some fifty a second."""
+    context.world.fleet.expect_listed_throughout(count, time)
 
 
 @then("within {timeout:Time} the frontend lists {count:Count} {noun:Noun}")

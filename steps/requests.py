@@ -32,6 +32,13 @@ def given_in_turn(context, count, stream, api, tokens):
     context.world.send_in_turn(count, stream=stream, api=api, max_tokens=tokens)
 
 
+@given("a client keeps asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens")
+def given_keeps_asking(context, stream, api, tokens):
+    """One after the other until a sentence speaks of every answer; the first is under way when the step returns."""
+    context.world.keep_asking(stream=stream, api=api, max_tokens=tokens)
+    context.world.await_answers(1)
+
+
 @given("a client is waiting for the first token of a {stream:Mode} {api:Api} answer of {tokens:Count} tokens")
 def given_waiting(context, stream, api, tokens):
     """A worker has the request, the client has nothing yet."""

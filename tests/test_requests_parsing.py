@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from support.requests.ledger import Chunk
-from support.requests.payloads import parse_body, parse_event
+from support.requests.ledger import Chunk, LedgerEntry, pack, unpack
+from support.requests.payloads import StreamParser, parse_body, parse_event
 from support.requests.sse import EventParser, ServerEvent
 
 STREAM = (
@@ -179,3 +179,58 @@ def test_bodies_of_refusals(raw: str, status: int, kinds: list[str]) -> None:
     chunks = parse_body(raw, 0.0, status).chunks
     assert [chunk.kind for chunk in chunks] == kinds
     assert all(chunk.raw == raw for chunk in chunks)
+
+
+def test_an_entry_is_the_same_after_packing() -> None:
+    plain = [Chunk(1.0 + n, "token", 0, [f"p{n}"], [n], None, "cmpl-1", 7, "m") for n in range(5)]
+    odd = [
+        Chunk(7.0, "token", 0, ["a", "b"], [], None, "cmpl-1", 7, "m"),
+        Chunk(8.0, "token", 1, ["c"], [], None, "cmpl-2", 7, "m"),
+        Chunk(9.0, "finish", 0, finish_reason="length", raw="{}"),
+        Chunk(9.5, "done", raw="[DONE]"),
+    ]
+    entry = LedgerEntry(3, "chat", True, "m", "a prompt", 9, chunks=plain + odd, usage={"total_tokens": 3})
+    packed = pack(entry)
+    assert len(packed["chunks"]) == 5
+    assert "exception" not in packed
+    assert unpack(json.loads(json.dumps(packed))) == entry
+
+
+def token_event(text: str, more: str = "") -> ServerEvent:
+    data = '{"id":"c","choices":[{"text":%s,"index":0,"finish_reason":null}],"created":1,"model":"m"%s}'
+    return ServerEvent("", data % (text, more), ())
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        token_event('" p7"'),
+        token_event('" a b"'),
+        token_event('""'),
+        token_event('" "'),
+        token_event('" say \\"hi\\""'),
+        token_event('" \\u00e4"'),
+        token_event('" ä"'),
+        token_event('" x","text":"y"'),
+        token_event('" x"', ',"usage":{"total_tokens":3}'),
+        token_event("null"),
+        ServerEvent("", "[DONE]", ()),
+        ServerEvent("error", token_event('" p7"').data, ()),
+        ServerEvent("", '{"error":{"message":"no"}}', ()),
+        ServerEvent("", "no json", ()),
+        ServerEvent("error", None, ("gone",)),
+    ],
+)
+def test_the_fast_parser_sees_what_the_plain_one_sees(event: ServerEvent) -> None:
+    parser = StreamParser()
+    for first in (token_event('" w1"'), token_event('" w2"')):
+        assert parser.parse(first, 1.0) == parse_event(first, 1.0)
+    assert parser.parse(event, 2.0) == parse_event(event, 2.0)
+
+
+def test_a_token_whose_text_stands_elsewhere_too_is_not_learned() -> None:
+    parser = StreamParser()
+    for text in ('"c"', '"m"', '"index"'):
+        event = token_event(text)
+        assert parser.parse(event, 1.0) == parse_event(event, 1.0)
+        assert parser.parse(token_event('" w3"'), 1.0) == parse_event(token_event('" w3"'), 1.0)

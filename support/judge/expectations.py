@@ -49,6 +49,16 @@ def expect_usage(entry: LedgerEntry) -> None:
         raise AssertionError(f"request {entry.number} was billed {seen}; without the fault it is {wanted}")
 
 
+def expect_prompt(entry: LedgerEntry, seconds: float) -> None:
+    """The client waits no longer than ``seconds``, be it for the first token or between two."""
+    expect_no_pause(entry, seconds)
+    first = entry.token_times[0] - (entry.sent_at or entry.intended_at)
+    if first > seconds:
+        raise AssertionError(
+            f"request {entry.number} waited for {first:.2f} s for its first token; at most {seconds:g} s is allowed"
+        )
+
+
 def expect_no_pause(entry: LedgerEntry, seconds: float) -> None:
     """No pause between two tokens longer than ``seconds``; the stream has at least two tokens."""
     if len(entry.token_times) < 2:

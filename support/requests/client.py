@@ -8,7 +8,7 @@ import base64
 import json
 import threading
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack, cast
 
@@ -115,6 +115,19 @@ class Pending:
     def cancel(self, how: str = "close") -> bool:
         """As :meth:`CancellableRequest.cancel`."""
         return self._cancellable_request.cancel(how)
+
+    @property
+    def token_count(self) -> int:
+        """Tokens of choice 0 so far."""
+        return self._exchange.token_count
+
+    def when_finished(self, call: Callable[[], None]) -> None:
+        """Have ``call`` run on the reader's thread at the end of the request; for programs that run there."""
+        self._exchange.when_finished(call)
+
+    def when_tokens(self, count: int, call: Callable[[], Any]) -> None:
+        """Have ``call`` run on the reader's thread when ``count`` tokens have come; for programs that run there."""
+        self._exchange.when_tokens(count, call)
 
     def wait_tokens(self, count: int, timeout: float) -> bool:
         """Wait for at least ``count`` tokens of choice 0.

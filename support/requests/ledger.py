@@ -2,8 +2,8 @@
 
 import json
 import threading
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from support.clock import now
 
 
-@dataclass
+@dataclass(slots=True)
 class Chunk:
     """One ``data:`` event of a stream, or the whole body of a unary answer.
 
@@ -122,21 +122,32 @@ class LedgerEntry:
 
 
 class Ledger:
-    """Thread-safe collection of entries with conditions to wait on."""
+    """Thread-safe collection of entries with conditions to wait on.
 
-    def __init__(self) -> None:
+    Args:
+        first_number: number of its first entry.
+    """
+
+    def __init__(self, first_number: int = 1) -> None:
         self._changed = threading.Condition()
+        self._first_number = first_number
         self._entries: list[LedgerEntry] = []
 
     def open(self, **fields: Any) -> LedgerEntry:
-        """Add an entry; ``fields`` are those of :class:`LedgerEntry` except ``number``, which is given here from 1
-        up.
-        """
+        """Add an entry; ``fields`` are those of :class:`LedgerEntry` except ``number``, which is given here in turn."""
         with self._changed:
-            entry = LedgerEntry(number=len(self._entries) + 1, **fields)
+            entry = LedgerEntry(number=self._first_number + len(self._entries), **fields)
             self._entries.append(entry)
             self._changed.notify_all()
         return entry
+
+    def adopt(self, entries: Iterable[LedgerEntry]) -> None:
+        """Take up entries of another ledger; they are numbered anew."""
+        with self._changed:
+            for entry in entries:
+                entry.number = self._first_number + len(self._entries)
+                self._entries.append(entry)
+            self._changed.notify_all()
 
     def update(self, change: Callable[[], None]) -> None:
         """Run ``change``, which edits an entry, and wake whoever waits on the ledger."""
@@ -165,8 +176,72 @@ class Ledger:
     def write(self, path: Path) -> None:
         """Write all entries as JSON lines."""
         with self._changed:
-            lines = [json.dumps(asdict(entry)) for entry in self._entries]
+            lines = [json.dumps(pack(entry)) for entry in self._entries]
         path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _defaults(of: type[Chunk] | type[LedgerEntry]) -> dict[str, Any]:
+    """Field -> its default; MISSING, which equals nothing else, where it has none."""
+    return {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory() for each in fields(of)
+    }
+
+
+_CHUNK_FIELDS, _ENTRY_FIELDS = _defaults(Chunk), _defaults(LedgerEntry)
+_SHARED = ("kind", "index", "completion_id", "created", "model")
+
+
+def pack(entry: LedgerEntry) -> dict[str, Any]:
+    """An entry as plain data, small and quickly written: plain tokens in a row become one ``run``, and fields
+    that say nothing are left out. :func:`unpack` gives back the very same entry.
+    """
+    packed = _telling(entry, _ENTRY_FIELDS)
+    chunks: list[dict[str, Any]] = []
+    run: dict[str, Any] | None = None
+    for chunk in entry.chunks:
+        tokens, positions = chunk.tokens, chunk.positions
+        plain = chunk.kind == "token" and len(tokens) == 1 and not chunk.raw and chunk.finish_reason is None
+        if not plain or len(positions) > 1:
+            run = None
+            chunks.append(_telling(chunk, _CHUNK_FIELDS))
+            continue
+        if (
+            run is None
+            or run["completion_id"] != chunk.completion_id
+            or run["index"] != chunk.index
+            or run["created"] != chunk.created
+            or run["model"] != chunk.model
+            or bool(run["positions"]) != bool(positions)
+        ):
+            run = {name: getattr(chunk, name) for name in _SHARED} | {"run": [], "tokens": [], "positions": []}
+            chunks.append(run)
+        run["run"].append(chunk.at)
+        run["tokens"].append(tokens[0])
+        if positions:
+            run["positions"].append(positions[0])
+    packed["chunks"] = chunks
+    return packed
+
+
+def _telling(of: object, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ``of`` that are not as they are by default."""
+    return {name: value for name, default in defaults.items() if (value := getattr(of, name)) != default}
+
+
+def unpack(packed: Mapping[str, Any]) -> LedgerEntry:
+    """The entry that :func:`pack` was given."""
+    chunks: list[Chunk] = []
+    for each in packed["chunks"]:
+        if "run" not in each:
+            chunks.append(Chunk(**each))
+            continue
+        shared = {name: each[name] for name in _SHARED}
+        positions = [[position] for position in each["positions"]] or [[] for _ in each["run"]]
+        chunks += [
+            Chunk(at=at, tokens=[token], positions=position, **shared)
+            for at, token, position in zip(each["run"], each["tokens"], positions, strict=True)
+        ]
+    return LedgerEntry(**{**packed, "chunks": chunks})
 
 
 def read_ledger(path: Path) -> list[LedgerEntry]:
@@ -176,7 +251,5 @@ def read_ledger(path: Path) -> list[LedgerEntry]:
     entries = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.strip():
-            fields = json.loads(line)
-            fields["chunks"] = [Chunk(**chunk) for chunk in fields["chunks"]]
-            entries.append(LedgerEntry(**fields))
+            entries.append(unpack(json.loads(line)))
     return entries

@@ -41,6 +41,48 @@ def parse_event(event: ServerEvent, at: float) -> Parsed:
     return _parse_choices(content, at, event.data, whole=False)
 
 
+class StreamParser:
+    """Parses the events of one stream as :func:`parse_event` does, faster.
+
+    Events with a token differ in nothing but its text. Once one was parsed, those that begin and end as it does, with
+    a plain string between, are read off without a JSON parser, which takes two thirds of the client's time.
+    """
+
+    def __init__(self) -> None:
+        self._begin = self._end = ""
+        self._like: Chunk | None = None
+
+    def parse(self, event: ServerEvent, at: float) -> Parsed:
+        """One event that was read at ``at``."""
+        data, like = event.data, self._like
+        if like is not None and data is not None and not event.name and data.startswith(self._begin):
+            text = data[len(self._begin) : -len(self._end)]
+            plain = data.endswith(self._end) and text.isprintable() and '"' not in text and "\\" not in text
+            if plain and (tokens := text.split()) and len(data) > len(self._begin) + len(self._end):
+                return Parsed([_token(at, like, tokens)], None, text)
+        parsed = parse_event(event, at)
+        if data is not None and not event.name:
+            self._learn(data, parsed)
+        return parsed
+
+    def _learn(self, data: str, parsed: Parsed) -> None:
+        chunk = parsed.chunks[0] if len(parsed.chunks) == 1 else None
+        if chunk is None or chunk.kind != "token" or chunk.raw or parsed.usage is not None or not parsed.text:
+            return
+        begin, text, end = data.partition(parsed.text)
+        if not text or not begin.endswith('"') or not end.startswith('"') or text in end:
+            return
+        # The text stood there as it is; make sure that it was the token's and nothing else's.
+        other = parse_event(ServerEvent("", f"{begin}q{end}", ()), chunk.at)
+        if other == Parsed([_token(chunk.at, chunk, ["q"])], None, "q"):
+            self._begin, self._end, self._like = begin, end, chunk
+
+
+def _token(at: float, like: Chunk, tokens: list[str]) -> Chunk:
+    positions = [int(match[1]) for match in map(_POSITION.fullmatch, tokens) if match]
+    return Chunk(at, "token", like.index, tokens, positions, None, like.completion_id, like.created, like.model)
+
+
 def parse_body(raw: str, at: float, status: int) -> Parsed:
     """The whole body of a unary answer, or of an answer that refuses a request; an empty body holds no chunk."""
     if not raw:

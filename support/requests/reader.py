@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, TypeVar, cast
@@ -21,11 +22,13 @@ import httptools
 
 from support.clock import now
 from support.requests.ledger import Chunk, Ledger, LedgerEntry
-from support.requests.payloads import Parsed, parse_body, parse_event
+from support.requests.payloads import Parsed, StreamParser, parse_body
 from support.requests.sse import EventParser, ServerEvent
 
 _Result = TypeVar("_Result")
 _HEARTBEAT = 0.05
+# Work that can wait is done in slices of this length, so that it delays nothing by more.
+_WORK_SECONDS = 0.001
 
 
 class Wire(NamedTuple):
@@ -44,6 +47,8 @@ class Reader:
         self.loop = asyncio.new_event_loop()
         # One buffer for all: the parser copies out of it before the loop reads again.
         self.buffer = memoryview(bytearray(64 * 1024))
+        self._work: deque[Callable[[], None]] = deque()
+        self._working = False
         self._active: set[Exchange] = set()
         self._beat_due = 0.0
         self._heart: asyncio.TimerHandle | None = None
@@ -59,6 +64,23 @@ class Reader:
             return function(*arguments)
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result()
+
+    def when_idle(self, work: Callable[[], None]) -> None:
+        """Have ``work`` done after what cannot wait: reading and sending, whose times are taken. Own thread only."""
+        self._work.append(work)
+        if not self._working:
+            self._working = True
+            self.loop.call_soon(self._do_work)
+
+    def _do_work(self) -> None:
+        until = now() + _WORK_SECONDS
+        try:
+            while self._work and now() < until:
+                self._work.popleft()()
+        finally:
+            self._working = bool(self._work)
+            if self._working:
+                self.loop.call_soon(self._do_work)
 
     def on_own_thread(self) -> bool:
         """Whether the caller is the loop itself, which must not wait for what only the loop can do."""
@@ -116,15 +138,29 @@ class Exchange(asyncio.BufferedProtocol):
         self._connecting: asyncio.Task[Any] | None = None
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._http = httptools.HttpResponseParser(self)
+        self._http: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._events: EventParser | None = None
+        self._stream = StreamParser()
         self._body = bytearray()
+        self._pieces: list[tuple[float, bytes]] = []
         self._parsed: list[Parsed] = []
         self._read_at = 0.0
         self._message_complete = False
+        self._problem: str | None = None
+        self._waiting = False
+        self._when_finished: Callable[[], None] | None = None
+        self._when_tokens: tuple[int, Callable[[], Any]] | None = None
 
     # From the outside
+
+    def when_finished(self, call: Callable[[], None]) -> None:
+        """Have ``call`` run on the reader's thread once ``finished`` is set; one call for each exchange."""
+        self._when_finished = call
+
+    def when_tokens(self, count: int, call: Callable[[], Any]) -> None:
+        """Have ``call`` run on the reader's thread once ``count`` tokens have come; one call for each exchange."""
+        self._when_tokens = (count, call)
 
     def cancel(self, how: str) -> bool:
         """Close (``close``) or reset (``reset``) the connection; back once the socket is closed.
@@ -160,7 +196,15 @@ class Exchange(asyncio.BufferedProtocol):
         if not task.cancelled() and (error := task.exception()) is not None and self.entry.end is None:
             self._end("refused", _describe(error))
         if self._transport is None:
-            self.finished.set()
+            self._finish()
+
+    def _finish(self) -> None:
+        self.finished.set()
+        call, self._when_finished, self._when_tokens = self._when_finished, None, None
+        # Without these circles an exchange is gone as soon as nobody wants it, with no need of a garbage collector.
+        self._http = self._connecting = self._transport = None
+        if call is not None:
+            call()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the request."""
@@ -181,28 +225,39 @@ class Exchange(asyncio.BufferedProtocol):
         return self._reader.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Parse what was read and store it; the end of the message ends the exchange."""
-        if self.entry.end is not None:
+        """Take down what was read and when; what it says is found out as soon as nothing more urgent is due."""
+        over = self.entry.end is not None or self._message_complete or self._problem is not None
+        if over or self._http is None:
             return
         self._read_at = now()
-        problem = None
         try:
             self._http.feed_data(self._reader.buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            problem = _describe(error)
-        if self._events is not None:
-            self._parse(self._events.feed(bytes(self._body)))
+            self._problem = _describe(error)
+        if self._events is not None and self._body:
+            self._pieces.append((self._read_at, bytes(self._body)))
             self._body.clear()
+        if not self._waiting:
+            self._waiting = True
+            self._reader.when_idle(self._digest)
+
+    def _digest(self) -> None:
+        """Store what was read; the end of the message ends the exchange."""
+        self._waiting = False
+        if self.entry.end is not None:
+            return
+        self._parse_pieces()
         if self._message_complete:
             # Whatever follows an orderly end is nobody's answer.
             self._end("complete")
-        elif problem is not None:
-            self._end("lost", problem)
+        elif self._problem is not None:
+            self._end("lost", self._problem)
         elif self._parsed:
             self._ledger.update(self._store)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over: by us, in good order where nothing else marks the end of the body, or lost."""
+        self._digest()
         if self.entry.end is None:
             self._read_at = now()
             delimited_by_close = (
@@ -216,7 +271,7 @@ class Exchange(asyncio.BufferedProtocol):
                 stage = "before the headers" if self.entry.status_code is None else "in the middle of the body"
                 self._end("lost", _describe(exc) if exc else f"the server closed the connection {stage}")
         # asyncio closes the socket right after this call.
-        self._reader.loop.call_soon(self.finished.set)
+        self._reader.loop.call_soon(self._finish)
 
     # Callbacks of the parser, which would wrap what they raise: they only take down what it read
 
@@ -228,6 +283,7 @@ class Exchange(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         """Store status and headers of the final answer."""
+        assert self._http is not None
         status = self._http.get_status_code()
         if self._message_complete or status < 200:
             return
@@ -256,6 +312,7 @@ class Exchange(asyncio.BufferedProtocol):
     # Ends
 
     def _cancel(self, how: str) -> bool:
+        self._digest()
         if self.entry.end is not None:
             return False
         if self._transport is not None:
@@ -264,7 +321,9 @@ class Exchange(asyncio.BufferedProtocol):
         return True
 
     def _expire(self) -> None:
-        self._end("timeout", f"the answer had not ended after {self._timeout:g} s")
+        self._digest()
+        if self.entry.end is None:
+            self._end("timeout", f"the answer had not ended after {self._timeout:g} s")
 
     def _end(
         self, end: str, exception: str | None = None, cancelled_by: str | None = None, cancelled_at: float | None = None
@@ -278,7 +337,7 @@ class Exchange(asyncio.BufferedProtocol):
             self.entry.cancelled_by = cancelled_by
             self.entry.cancelled_at = cancelled_at
             self.entry.exception = exception
-            self.entry.ended_at = now()
+            self.entry.ended_at = self._read_at if end in ("complete", "lost") else now()
             self.entry.end = end
 
         self._ledger.update(change)
@@ -289,19 +348,25 @@ class Exchange(asyncio.BufferedProtocol):
         elif self._connecting is not None:
             self._connecting.cancel()
         else:
-            self.finished.set()
+            self._finish()
 
     def _parse_rest(self, whole: bool) -> None:
         raw = self._body.decode("utf-8", "replace")
         if self._events is not None:
-            self._parse(self._events.flush())
+            self._parse(self._events.flush(), self._read_at)
         elif whole:
             self._parsed.append(parse_body(raw, self._read_at, self.entry.status_code or 0))
         elif raw:
             self._parsed.append(Parsed([Chunk(self._read_at, "other", raw=raw)]))
 
-    def _parse(self, events: list[ServerEvent]) -> None:
-        self._parsed += [parse_event(event, self._read_at) for event in events]
+    def _parse_pieces(self) -> None:
+        for at, piece in self._pieces:
+            assert self._events is not None
+            self._parse(self._events.feed(piece), at)
+        self._pieces.clear()
+
+    def _parse(self, events: list[ServerEvent], at: float) -> None:
+        self._parsed += [self._stream.parse(event, at) for event in events]
 
     def _store(self) -> None:
         for parsed in self._parsed:
@@ -312,6 +377,9 @@ class Exchange(asyncio.BufferedProtocol):
             if parsed.text:
                 self.text.append(parsed.text)
         self._parsed.clear()
+        if self._when_tokens is not None and self.token_count >= self._when_tokens[0]:
+            self._reader.loop.call_soon(self._when_tokens[1])
+            self._when_tokens = None
 
 
 def _prepare_close(transport: asyncio.Transport, how: str) -> None:

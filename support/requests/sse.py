@@ -38,6 +38,11 @@ class EventParser:
 
     def feed(self, data: bytes) -> list[ServerEvent]:
         """The events that ``data`` completes, oldest first."""
+        if self._between_events and data.startswith(b"data: ") and data.endswith(b"\n\n") and b"\r" not in data:
+            blocks = data[6:-2].split(b"\n\ndata: ")
+            if not any(b"\n" in block for block in blocks):
+                # Whole events of one line each, as they nearly always come: no need to look at every line.
+                return [ServerEvent("", block.decode("utf-8", "replace"), ()) for block in blocks]
         if self._after_cr and data:
             # The line ended with the CR that closed the last piece; this LF belongs to the same line end.
             self._after_cr = False
@@ -57,6 +62,11 @@ class EventParser:
             else:
                 self._clear()
         return events
+
+    @property
+    def _between_events(self) -> bool:
+        pending = self._rest or self._name or self._data or self._comments
+        return not pending and not self._first and not self._after_cr
 
     def flush(self) -> list[ServerEvent]:
         """What was left unfinished at the end of the stream, as an event: the standard drops it, a judge wants it."""

@@ -1,0 +1,17 @@
+@deployment @rolling_restart
+Feature: All workers are restarted one after the other and no request is lost
+  Each worker is told to shut down, finishes what it has, and is started again; the next one has its turn when the
+  frontend lists it.
+
+  @<engine>
+  Scenario Outline: The workers are restarted one after the other under load (<engine>)
+    Given a Dynamo deployment with 2 <engine> workers
+    And 4 clients keep asking for streamed completions answers of 40 tokens
+    When after 3 seconds the workers are restarted one after the other
+    Then every request succeeds
+    And at least 100 percent of the requests succeed in RECOVERY
+
+    Examples:
+      | engine |
+      | ruler  |
+      | vllm   |

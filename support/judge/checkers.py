@@ -1,0 +1,477 @@
+"""Checkers: each says whether one promise held in a run under load. Pure: a context in, yes or no and a message out.
+
+::
+
+    class NoTimeouts(BaseChecker):
+        name = "no_timeouts"
+
+        def check(self, context):
+            return self.every(context.ledger, lambda entry: entry.end != "timeout", "request")
+
+A subclass is known by its ``name`` (that of its class, without one) from then on. A checker that has nothing to check
+fails: it would hold for nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, ClassVar
+
+from support.judge.invariants import prompt_tokens
+from support.judge.outcomes import describe, outcome
+from support.judge.results import BAND_PERCENT, BAND_RESOLUTION_MS, stable
+from support.requests.ledger import LedgerEntry
+
+WORKER_ROLES = ("worker", "decode", "prefill")
+# A deployment that answers at all brings a token more often, on a machine whose cores are shared as well.
+LEAST_SILENCE_SECONDS = 1.0
+CHECKERS: dict[str, type["BaseChecker"]] = {}
+"""Name -> checker."""
+
+
+@dataclass
+class ValidationContext:
+    """What a checker may look at.
+
+    Attributes:
+        scenario: the :class:`support.scenarios.Scenario` that was run, or None.
+        log_dir: folder of the run.
+        metrics: what the frontend's counters have grown by: ``requests_total``, ``migrations_total`` (attempts),
+            ``ongoing_migrations_total`` (those of answers under way), ``cancellations_total``; a plain mapping, without
+            what the release does not count.
+        ledger: every attempt of every request.
+        answers: the last attempt of every request; empty where nothing was tried twice, see :attr:`asked`.
+        deployment: the published topology.
+        recovery_time: seconds from the end of the disturbance to stable; None: not reached, or not disturbed.
+        affected_workers: names of the nodes that were hit.
+        results: :func:`support.judge.results.process_overflow_recovery_test`.
+        struck_at: when the first failure struck; None: none did.
+        footprint: looks at the suite's own processes, see :mod:`support.observe.footprint`.
+        overload_status: HTTP status with which this release refuses what is too much.
+    """
+
+    scenario: Any = None
+    log_dir: Path = Path()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    ledger: Sequence[LedgerEntry] = ()
+    deployment: Mapping[str, Any] = field(default_factory=dict)
+    recovery_time: float | None = None
+    affected_workers: Sequence[str] = ()
+    results: Mapping[str, Any] = field(default_factory=dict)
+    struck_at: float | None = None
+    footprint: Sequence[Mapping[str, Any]] = ()
+    answers: Sequence[LedgerEntry] = ()
+    overload_status: int | None = None
+
+    @property
+    def asked(self) -> list[LedgerEntry]:
+        """What became of each request that we did not give up, whatever became of its attempts before."""
+        return [entry for entry in self.answers or self.ledger if entry.end != "cancelled"]
+
+    def phase(self, name: str) -> Mapping[str, Any]:
+        """Figures of a phase.
+
+        Raises:
+            NothingToCheck: the run has no request in it.
+        """
+        found: Mapping[str, Any] = self.results.get("phases", {}).get(name, {})
+        if not found.get("planned"):
+            raise NothingToCheck(f"no request in phase {name}")
+        return found
+
+
+class NothingToCheck(Exception):
+    """The run has nothing that the checker is about."""
+
+
+@dataclass
+class BaseChecker:
+    """One promise; ``message`` says after :meth:`check` what was seen. Parameters are fields of a dataclass."""
+
+    name: ClassVar[str] = ""
+    bounds: ClassVar[Sequence[str]] = ()
+    """Parameters that a sentence has to name, for they say what is promised."""
+
+    def __init_subclass__(cls) -> None:
+        cls.name = cls.__dict__.get("name") or cls.__name__
+        if cls.name in CHECKERS:
+            raise TypeError(f"{cls.__name__} has the name {cls.name!r}, as another checker has; give it its own")
+        CHECKERS[cls.name] = cls
+
+    def __post_init__(self) -> None:
+        self.message = ""
+
+    def check(self, context: ValidationContext) -> bool:
+        """Whether the promise held; an exception means that it did not."""
+        raise NotImplementedError
+
+    def say(self, holds: bool, message: str) -> bool:
+        """Keep the message and pass ``holds`` on."""
+        self.message = message
+        return holds
+
+    def whole(self, context: ValidationContext, holds: bool) -> bool:
+        """``holds``, unless requests or clients of the run are lost: whoever cannot tell has not succeeded."""
+        lost = context.results.get("missing", [])
+        return self.say(holds and not lost, "; ".join([self.message, *lost]))
+
+    def every(self, entries: Sequence[LedgerEntry], holds: Callable[[LedgerEntry], bool], what: str) -> bool:
+        """Whether each of ``entries`` holds and there is one at all; the message says what the others got."""
+        if not entries:
+            raise NothingToCheck(f"there is no {what}")
+        wrong = [each for each in entries if not holds(each)]
+        seen = f"{len(wrong)} of {len(entries)} {what}s do not"
+        if wrong:
+            first = min(each.intended_at for each in entries)
+            times = [each.intended_at - first for each in wrong]
+            seen += (
+                f", due {min(times):.1f} to {max(times):.1f} s after the first {what}{_counted(map(describe, wrong))}"
+            )
+        return self.say(not wrong, seen)
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a checker said; ``nothing`` where it had nothing to check."""
+
+    name: str
+    passed: bool
+    message: str
+    nothing: bool = False
+
+
+def run_check(name: str, context: ValidationContext, parameters: Mapping[str, Any] | None = None) -> CheckResult:
+    """Run one checker; whatever it raises is a failure with that message.
+
+    Raises:
+        ValueError: there is no such checker, or it has no such parameter.
+    """
+    if name not in CHECKERS:
+        raise ValueError(f"unknown check {name!r}; expected one of {', '.join(CHECKERS)}")
+    try:
+        checker = CHECKERS[name](**(parameters or {}))
+    except TypeError as error:
+        raise ValueError(f"check {name!r}: {error}") from None
+    try:
+        passed = checker.check(context) is True
+    except NothingToCheck as error:
+        return CheckResult(name, False, f"nothing to check: {error}", nothing=True)
+    except Exception as error:  # noqa: BLE001 - a checker of somebody else's may raise anything; all of it fails
+        return CheckResult(name, False, f"{type(error).__name__}: {error}")
+    return CheckResult(name, passed, checker.message)
+
+
+@dataclass
+class SuccessRateChecker(BaseChecker):
+    """At least ``at_least`` percent of the intended requests succeed, in a ``phase`` or in the whole run."""
+
+    name: ClassVar[str] = "success_rate"
+    bounds: ClassVar[Sequence[str]] = ("at_least",)
+    at_least: float = 100.0
+    phase: str = ""
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        figures = context.phase(self.phase) if self.phase else context.results
+        rate = figures.get("success_rate")
+        if rate is None:
+            raise NothingToCheck("no request was to succeed")
+        seen = f"{rate:.2f} % of {figures['planned']} intended requests succeeded, statuses {figures['statuses']}"
+        self.say(rate >= self.at_least, seen)
+        return self.whole(context, rate >= self.at_least)
+
+
+@dataclass
+class RecoveryTimeChecker(BaseChecker):
+    """In the STANDARD band (:func:`support.judge.results.stable`) for three windows in a row within ``within_seconds``,
+    and it stays there.
+    """
+
+    name: ClassVar[str] = "recovery_time"
+    bounds: ClassVar[Sequence[str]] = ("within_seconds", "percent", "resolution_ms")
+    within_seconds: float = 30.0
+    percent: float = BAND_PERCENT
+    resolution_ms: float = BAND_RESOLUTION_MS
+    relapses: int = 0
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        context.phase("RECOVERY")
+        if not context.results.get("latency_valid"):
+            raise NothingToCheck("there are no times, or the clients lagged and they mean nothing")
+        found = context.results["recovery"]
+        if not any(each["due"] for each in found["standard"]):
+            raise NothingToCheck("STANDARD was shorter than a window, so there is no band to come back to")
+        after, relapses = stable(found, self.percent, self.resolution_ms)
+        if after is None or relapses is None:
+            return self.say(False, "never back in the STANDARD band for three windows in a row")
+        holds = after <= self.within_seconds and relapses <= self.relapses
+        return self.say(holds, f"stable after {after:g} s, then out of the band in {relapses} windows")
+
+
+@dataclass
+class NoFailuresChecker(BaseChecker):
+    """Every request that we did not cancel has a whole answer."""
+
+    name: ClassVar[str] = "no_failures"
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        holds = self.every(context.asked, lambda entry: outcome(entry).kind == "complete", "request")
+        return self.whole(context, holds)
+
+
+@dataclass
+class HighAvailabilityChecker(BaseChecker):
+    """With a worker gone, requests go on being answered: ``at_least`` percent of those that were due from the failure
+    on, and no ``longest_outage_seconds`` in which nobody got a token.
+    """
+
+    name: ClassVar[str] = "high_availability"
+    bounds: ClassVar[Sequence[str]] = ("at_least", "longest_outage_seconds")
+    at_least: float = 99.0
+    longest_outage_seconds: float = 5.0
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        if context.struck_at is None or not context.affected_workers:
+            raise NothingToCheck("nothing was hit")
+        struck = context.struck_at
+        due = [each for each in context.asked if (each.ended_at or struck) >= struck]
+        if not due:
+            raise NothingToCheck("no request was under way or due after the failure")
+        good = sum(outcome(each).kind == "complete" for each in due)
+        times = sorted(at for each in due for at in each.token_times if at >= struck)
+        last_due = max(each.intended_at for each in due)
+        marks = [struck, *times, max(last_due, *times) if times else last_due]
+        outage = max(after - before for before, after in pairwise(marks))
+        rate = 100 * good / len(due)
+        self.say(True, f"{rate:.2f} % of {len(due)} requests succeeded, {outage:.2f} s without a token")
+        return self.whole(context, rate >= self.at_least and outage <= self.longest_outage_seconds)
+
+
+@dataclass
+class SingleWorkerChecker(BaseChecker):
+    """With the only worker of its kind gone, requests fail or wait (there is nobody to serve them), and succeed again
+    once it is back.
+    """
+
+    name: ClassVar[str] = "single_worker"
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        roles = {node["name"]: node["role"] for node in context.deployment.get("nodes", [])}
+        hit = [roles.get(name, "") for name in context.affected_workers]
+        if len(hit) != 1 or hit[0] not in WORKER_ROLES or context.struck_at is None:
+            raise NothingToCheck(f"expected one worker to be hit, not {list(context.affected_workers)}")
+        if (count := list(roles.values()).count(hit[0])) > 1:
+            raise NothingToCheck(f"{context.affected_workers[0]} is one of {count}; expected it to be the only one")
+        struck = context.struck_at
+        due = [each for each in context.asked if each.intended_at >= struck]
+        after = sorted(due, key=lambda each: each.intended_at)
+        kinds = Counter(outcome(each).kind for each in after)
+        if not kinds:
+            raise NothingToCheck("no request was due after the failure")
+        times = [struck, *sorted(at for each in context.asked for at in each.token_times if at >= struck)]
+        silence = max((later - at for at, later in pairwise(times)), default=0.0)
+        if kinds["complete"] == len(after) and silence < LEAST_SILENCE_SECONDS:
+            raise NothingToCheck(f"nobody noticed: no request failed, and {silence:.2f} s at most had no token")
+        back = outcome(after[-1]).kind == "complete"
+        seen = f"after the failure: {dict(kinds)}, {silence:.2f} s without a token; the last request "
+        self.say(True, seen + ("succeeded" if back else "did not succeed"))
+        return self.whole(context, back and kinds["broken"] == 0)
+
+
+@dataclass
+class MigrationChecker(BaseChecker):
+    """At least ``at_least`` requests were moved to another worker and completed there.
+
+    The frontend counts attempts, also those that fail and those of requests that had not begun. Of the attempts for
+    answers under way, the requests under way at the failure that did not complete are taken off, and what is left is no
+    more than those that did: one request may be moved several times.
+    """
+
+    name: ClassVar[str] = "migration"
+    bounds: ClassVar[Sequence[str]] = ("at_least",)
+    at_least: int = 1
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        every = context.metrics.get("migrations_total", 0)
+        attempts = context.metrics.get("ongoing_migrations_total", every)
+        struck = context.struck_at
+        if struck is None:
+            raise NothingToCheck("no failure struck")
+        sent = [each for each in context.ledger if each.intended_at <= struck and each.end != "cancelled"]
+        across = [each for each in sent if each.ended_at is None or each.ended_at > struck]
+        if not across:
+            raise NothingToCheck("no request was under way when the failure struck")
+        failed = sum(outcome(each).kind != "complete" for each in across)
+        moved = max(0, min(int(attempts), len(across)) - failed)
+        seen = f"{attempts:g} attempts, {failed} of {len(across)} requests under way did not complete: {moved} migrated"
+        return self.say(moved >= self.at_least and not failed, seen)
+
+
+@dataclass
+class OverloadRejectionChecker(BaseChecker):
+    """In OVERFLOW what is too much is refused with ``status`` (None: the overload status of the release) and the rest
+    served, nothing corrupted, and in RECOVERY all is accepted again.
+    """
+
+    name: ClassVar[str] = "overload_rejection"
+    status: int | None = None
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        over, back = context.phase("OVERFLOW"), context.phase("RECOVERY")
+        if not over["refused"]:
+            raise NothingToCheck("nothing was refused in OVERFLOW")
+        status = self.status or context.overload_status
+        if status is None:
+            raise NothingToCheck("nobody has said with which status this release refuses what is too much")
+        seen = f"OVERFLOW: {over['refused']} refused, {over['broken']} broken, statuses {over['statuses']}; "
+        seen += f"RECOVERY: {back['success_rate']} % succeeded; overload status {status}"
+        # Every refusal has that status: one inside of a 200, or a port that is closed, tells no client to wait. Who
+        # refuses everything, or leaves requests without an end, has not refused what is too much.
+        told = over["statuses"].get(str(status), 0) == over["refused"]
+        good = over["succeeded"] and not over["missing_ends"] and not over["broken"] and told
+        return self.say(bool(good) and back["success_rate"] == 100, seen)
+
+
+@dataclass
+class StandardBandChecker(BaseChecker):
+    """In ``phase`` the 99th percentile of the time to first token is at most ``percent`` above that of STANDARD, and
+    goodput is no more than ``percent`` below. Differences up to ``resolution_ms`` mean nothing: that is how finely a
+    machine whose cores are shared with the deployment can measure.
+    """
+
+    name: ClassVar[str] = "standard_band"
+    bounds: ClassVar[Sequence[str]] = ("percent", "resolution_ms")
+    phase: str = "RECOVERY"
+    percent: float = BAND_PERCENT
+    resolution_ms: float = BAND_RESOLUTION_MS
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        if not context.results.get("latency_valid"):
+            raise NothingToCheck("there are no times, or the clients lagged and they mean nothing")
+        before, after = context.phase("STANDARD"), context.phase(self.phase)
+        slower = [after["p99_ttft_ms"], before["p99_ttft_ms"]]
+        if None in slower or before["goodput_rate"] is None or after["goodput_rate"] is None:
+            raise NothingToCheck(f"no answer to compare: p99 TTFT {slower} ms")
+        fits = slower[0] <= max((1 + self.percent / 100) * slower[1], slower[1] + self.resolution_ms)
+        good = after["goodput_rate"] >= (1 - self.percent / 100) * before["goodput_rate"]
+        seen = f"p99 TTFT {slower[1]:.1f} ms in STANDARD, {slower[0]:.1f} ms in {self.phase}; goodput "
+        return self.say(fits and good, seen + f"{before['goodput_rate']:.1f} and {after['goodput_rate']:.1f} %")
+
+
+@dataclass
+class CleanRefusalsChecker(BaseChecker):
+    """Whatever was not answered was refused in so many words: nothing cut off, nothing that passes for an answer."""
+
+    name: ClassVar[str] = "clean_refusals"
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        refused = [each for each in context.ledger if outcome(each).kind not in ("complete", "cancelled")]
+        return self.every(refused, lambda entry: outcome(entry).kind == "error", "refusal")
+
+
+@dataclass
+class OverlongRefusedChecker(BaseChecker):
+    """Requests whose prompt alone fills the ``max_model_len`` of the deployment end in a clean error, every other one
+    in a whole answer. With ``statuses`` that error is an HTTP answer with one of them.
+    """
+
+    name: ClassVar[str] = "overlong_refused"
+    statuses: Sequence[int] = ()
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        room = context.scenario.shape.max_model_len if context.scenario else None
+        if room is None:
+            raise NothingToCheck("the deployment has no max_model_len")
+        overlong, wrong = 0, list[str]()
+        for entry in context.ledger:
+            seen, too_long = outcome(entry).kind, prompt_tokens(entry) >= room
+            overlong += too_long
+            refused = seen == "error" and (not self.statuses or entry.status_code in self.statuses)
+            if seen != "cancelled" and not (refused if too_long else seen == "complete"):
+                wrong.append(f"{'overlong' if too_long else 'other'} request: {describe(entry)}")
+        if not overlong:
+            raise NothingToCheck(f"no prompt fills the {room} tokens that there is room for")
+        seen = f"{overlong} of {len(context.ledger)} prompts fill {room} tokens{_counted(wrong)}"
+        return self.say(not wrong, seen)
+
+
+def _counted(findings: Iterable[str]) -> str:
+    return "".join(f"; {count} times {what}" for what, count in Counter(findings).most_common(3))
+
+
+@dataclass
+class AllAccountedChecker(BaseChecker):
+    """Every request that was planned has left its end, and no client has died."""
+
+    name: ClassVar[str] = "all_accounted"
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        if not context.results.get("planned"):
+            raise NothingToCheck("no request was planned")
+        lost, lacks = context.results["missing_ends"], context.results["missing"]
+        return self.say(not lost and not lacks, "; ".join([f"{lost} requests have left no end", *lacks]))
+
+
+@dataclass
+class FlatFootprintChecker(BaseChecker):
+    """The suite's own processes end a load with the memory and the file descriptors that they began it with.
+
+    Compared are the medians over the second and the last quarter: the first one has imports and pools to fill, and at
+    the end each process has to hold what it recorded of the faults. ``memory_mib`` has room for those records and for
+    the arenas of the allocator; ``descriptors`` for the connections of requests that are just being answered.
+    """
+
+    name: ClassVar[str] = "flat_footprint"
+    bounds: ClassVar[Sequence[str]] = ("memory_mib", "descriptors")
+    memory_mib: float = 8.0
+    descriptors: int = 4
+    least_samples: int = 20
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        said, holds = [], True
+        for name in dict.fromkeys(each["process"] for each in context.footprint):
+            looks = [each for each in context.footprint if each["process"] == name]
+            if any(each["rss_mib"] is None for each in looks):
+                return self.say(False, f"the {name} has died")
+            if len(looks) < self.least_samples:
+                raise NothingToCheck(f"{len(looks)} looks at the {name}; {self.least_samples} are needed")
+            quarter = len(looks) // 4
+            for unit, bound in (("rss_mib", self.memory_mib), ("fds", self.descriptors)):
+                first, last = (
+                    median(each[unit] for each in part) for part in (looks[quarter:][:quarter], looks[-quarter:])
+                )
+                holds &= last - first <= bound
+                said.append(f"{name} {first:g} to {last:g} {unit.replace('rss_mib', 'MiB')}")
+        if not said:
+            raise NothingToCheck("nobody has looked at the processes")
+        return self.say(holds, ", ".join(said))
+
+
+@dataclass
+class LedgerAgainstCountersChecker(BaseChecker):
+    """The frontend counted the requests that reached it: no fewer than were answered, no more than were sent."""
+
+    name: ClassVar[str] = "ledger_against_counters"
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        if not context.ledger or "requests_total" not in context.metrics:
+            raise NothingToCheck("no request, or no counter")
+        least = sum(each.status_code is not None and each.status_code < 300 for each in context.ledger)
+        most = sum(each.connected_at is not None or each.status_code is not None for each in context.ledger)
+        counted = context.metrics["requests_total"]
+        return self.say(least <= counted <= most, f"{counted:g} counted, {least} answered, {most} sent")

@@ -1,0 +1,72 @@
+"""``python -m support.scenarios``: the text of features/library.feature, which plays every variant of the library."""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from support.scenarios.model import Scenario, library
+
+HEAD = """\
+# Made by `python -m support.scenarios > features/library.feature` from support/scenarios/library.yaml.
+Feature: Every ready scenario, on every engine, aggregated and disaggregated, with one and two replicas
+  Each ready scenario is played on one engine by default, here unless another feature plays it already.
+  Under @matrix all of them are played on all engines. With one replica a worker that is lost is started again, and
+  requests have to succeed again then.
+
+  @<engine>
+  Scenario Outline: <name>
+    When the ready scenario "<name>" is played
+    Then all of its checks hold
+"""
+ELSEWHERE = {
+    "nothing breaks": "Nothing breaks and every answer is whole",
+    "a worker crashes": "A worker is lost under load (vllm, crashes)",
+    "a worker hangs": "A worker hangs for a while and its users wait, but lose nothing",
+    "a worker is told to shut down": "A worker is lost under load (vllm, is told to shut down)",
+    "a decode worker crashes": "A decode worker of a disaggregated deployment crashes under load",
+    "a prefill worker crashes": "A prefill worker of a disaggregated deployment crashes under load",
+    "the frontend crashes": "The frontend crashes under load and comes back",
+    "the etcd member crashes": "One of three etcd members crashes under load and comes back",
+    "the etcd member hangs": "etcd hangs for a while and requests go on",
+    "the workers are restarted one after the other": "The workers are restarted one after the other under load (vllm)",
+    "overlong prompts": "Overlong prompts are refused cleanly and others are not harmed (vllm)",
+    "a GPU fails": "A GPU fails under load and is repaired",
+    "the network fails": "The network fails under load and heals",
+    "overload far past capacity": "A load far past capacity is refused cleanly and accepted again after it (vllm)",
+}
+"""Ready scenario -> the scenario of another feature that plays it by default."""
+CUT_OFF = "@not_judged.one-outcome.the_connections_end_with_the_frontend"
+NEEDS = {"xid": "@needs.kmsg", "network_partition": "@needs.nftables"}
+"""Failure type -> what the machine has to have for it."""
+
+
+def feature() -> str:
+    """The text of the file."""
+    ready = library()
+    base = [each for name, each in ready.items() if not name.endswith(")") and name not in ELSEWHERE]
+    variants = [each for name, each in ready.items() if name.endswith(")")]
+    parts = [*_examples("@deployment", base), *_examples("@matrix", variants)]
+    return "\n".join([HEAD, *parts])
+
+
+def _tags(scenario: Scenario) -> tuple[str, ...]:
+    """What the machine has to have, and whether the answers under way end with the process that brings them."""
+    failures = scenario.failures
+    ends = any(each.target == "frontend" and each.type != "hang" for each in failures)
+    return (*sorted({NEEDS[each.type] for each in failures if each.type in NEEDS}), *([CUT_OFF] if ends else []))
+
+
+def _examples(selection: str, scenarios: list[Scenario]) -> Iterator[str]:
+    def kind(scenario: Scenario) -> tuple[str, tuple[str, ...]]:
+        return scenario.backend, _tags(scenario)
+
+    for (engine, tags), group in groupby(sorted(scenarios, key=kind), kind):
+        rows = list(group)
+        width = max(len(each.name) for each in rows)
+        cells = [("name", "engine"), *((each.name, engine) for each in rows)]
+        table = [f"      | {name:<{width}} | {cell:<6} |" for name, cell in cells]
+        when = "by default" if selection == "@deployment" else "all"
+        yield "\n".join([f"    {' '.join([selection, *tags])}", f"    Examples: {engine}, {when}", *table, ""])
+
+
+if __name__ == "__main__":
+    print(feature(), end="")

@@ -1,0 +1,479 @@
+"""What a scenario is. Wrong ones are refused before anything starts, with the place and the allowed words."""
+
+import difflib
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from support.data import read_yaml
+from support.faults.gpu import READINGS
+from support.faults.network import SIDES
+from support.judge.checkers import CHECKERS
+from support.judge.results import Objectives
+from support.requests.load_log import PHASE_NAMES
+from support.requests.plan import Load, bounds, is_number
+from support.settings import ROOT
+from support.targets.base import ENGINES, SIMULATED, Shape
+
+LIBRARY = Path(__file__).with_name("library.yaml")
+
+PROCESS_TYPES = {
+    "pod_kill": "restart",
+    "process_kill": "crash",
+    "terminate": "terminate",
+    "hang": "hang",
+}
+"""Failure type -> what the fault service does to the process of the target."""
+GPU_TYPES = {each.lower(): each for each in READINGS}
+TYPES = (
+    *PROCESS_TYPES,
+    "rolling_restart",
+    "xid",
+    *GPU_TYPES,
+    "network_partition",
+    "network_loss",
+    "network_bandwidth",
+    "token_overflow",
+    "overload",
+    "random",
+)
+LOAD_TYPES = ("token_overflow", "overload")
+"""Failures that are nothing but a second load."""
+TARGETS = {
+    "worker": ("worker", "decode"),
+    "decode_worker": ("decode",),
+    "prefill_worker": ("prefill",),
+    "frontend": ("frontend",),
+    "etcd": ("etcd",),
+    "nats": ("nats",),
+}
+"""Target -> roles of the nodes that it may be; of workers it is the one with most requests in flight."""
+WORKER_TARGETS = ("worker", "decode_worker", "prefill_worker")
+NETWORK_TYPES = ("network_partition", "network_loss", "network_bandwidth")
+MODES, DIRECTIONS = ("drop", "reject", "reset"), ("both", "to", "from")
+LONGEST_SECONDS = 3600.0
+"""Longest lease of the fault service."""
+TRIGGERS = ("trigger_after_requests", "trigger_after_tokens", "trigger_after_seconds", "trigger_in_phase")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One thing that goes wrong in mid-flight.
+
+    Attributes:
+        type: one of :data:`TYPES`. ``pod_kill`` is SIGKILL and a fresh start at once, ``process_kill`` SIGKILL alone.
+        target: key of :data:`TARGETS`; no matter for ``rolling_restart``, which takes each worker in turn, for
+            ``random``, and for a load.
+        trigger_after_requests: strikes when so many requests have ended; or
+        trigger_after_tokens: so many tokens have come; or
+        trigger_after_seconds: so long after the first request was due; or
+        trigger_in_phase: as soon as that phase begins. Exactly one of the four.
+        duration_seconds: undone after so long; None: not undone, but by the end of the scenario or, as nothing is
+            left broken for ever, of the longest lease. Of ``random``: no new fault begins after so long.
+        load: of ``token_overflow`` and ``overload``: the requests that come on top.
+        xid: number of the GPU error; ``sequence``: with all that follows it in real logs.
+        share: strength of other GPU faults, above 0 and up to 1.
+        seed: of ``random``, which draws one fault after the other (:mod:`support.scenarios.chaos`); the same seed, the
+            same faults.
+        partition: whom the victim of ``network_partition`` and ``network_loss`` is parted from; ``mode`` and
+            ``direction`` are those of ``network_partition``, all as in docs/fault-service.md.
+        percent: of the packets that ``network_loss`` loses; ``rate_kbit``: kilobits per second that
+            ``network_bandwidth`` leaves.
+    """
+
+    type: str
+    target: str = "worker"
+    trigger_after_requests: int | None = None
+    trigger_after_tokens: int | None = None
+    trigger_after_seconds: float | None = None
+    trigger_in_phase: str | None = None
+    duration_seconds: float | None = None
+    load: Load | None = None
+    xid: int = 79
+    sequence: bool = False
+    share: float = 0.5
+    partition: str = "FRONTEND_WORKER"
+    mode: str = "drop"
+    direction: str = "both"
+    percent: int = 20
+    rate_kbit: int = 1000
+    seed: int | None = None
+
+    @classmethod
+    def of_fate(cls, fate: str, target: str, **more: Any) -> "Failure":
+        """What the fault service calls ``fate``.
+
+        Args:
+            fate: a value of :data:`PROCESS_TYPES`.
+            more: the trigger, and further fields.
+        """
+        return cls(next(name for name, done in PROCESS_TYPES.items() if done == fate), target, **more)
+
+    def describe(self) -> str:
+        """One phrase: ``hang of a worker after 20 requests``."""
+        name, amount = self.trigger
+        when = (
+            f"in {amount}" if name == "trigger_in_phase" else f"after {amount:g} {name.removeprefix('trigger_after_')}"
+        )
+        victim = (
+            "" if self.type in (*LOAD_TYPES, "rolling_restart", "random") else f" of a {self.target.replace('_', ' ')}"
+        )
+        return f"{self.type.replace('_', ' ')}{victim} {when}"
+
+    @property
+    def trigger(self) -> tuple[str, Any]:
+        """Name of the trigger and its amount.
+
+        Raises:
+            ValueError: there is none, or more than one.
+        """
+        given = [(name, value) for name in TRIGGERS if (value := getattr(self, name)) is not None]
+        if len(given) != 1:
+            raise ValueError(f"failure {self.type!r} has {len(given)} triggers; expected one of {', '.join(TRIGGERS)}")
+        return given[0]
+
+    def check(self, scenario: "Scenario") -> None:
+        """Refuse what cannot be, or cannot strike, in ``scenario``.
+
+        Raises:
+            ValueError: says what and why.
+        """
+        _one_of("failure type", self.type, TYPES)
+        _one_of("target", self.target, TARGETS)
+        _one_of("partition", self.partition, SIDES)
+        _one_of("mode", self.mode, MODES)
+        _one_of("direction", self.direction, DIRECTIONS)
+        _one_of("xid", self.xid, known_xids())
+        for strength, most in (("share", 1), ("percent", 100), ("rate_kbit", math.inf)):
+            value = getattr(self, strength)
+            if not is_number(value) or not 0 < value <= most:
+                ceiling = f" and up to {most}" if math.isfinite(most) else ""
+                raise ValueError(f"{strength} is {value!r}; expected more than 0{ceiling}")
+        self._check_trigger(scenario)
+        seconds = self.duration_seconds
+        if seconds is not None and not (is_number(seconds) and 0 < seconds < LONGEST_SECONDS):
+            raise ValueError(f"duration_seconds is {seconds!r}; expected more than 0 and less than {LONGEST_SECONDS:g}")
+        if (self.seed is None) == (self.type == "random"):
+            raise ValueError(f"failure {self.type!r} with seed {self.seed!r}; random has one, others none")
+        if self.type == "random" and self.duration_seconds is None:
+            raise ValueError("failure 'random' has no duration_seconds; expected for how long new faults begin")
+        if (self.load is None) == (self.type in LOAD_TYPES):
+            raise ValueError(f"failure {self.type!r} with load {self.load!r}; {' and '.join(LOAD_TYPES)} have one")
+        if self.load is not None:
+            self.load.check()
+        if self.type in (*GPU_TYPES, "xid", *NETWORK_TYPES) and self.target not in WORKER_TARGETS:
+            raise ValueError(f"failure {self.type!r} hits workers; target is {self.target!r}")
+        shape = scenario.shape
+        if self.target in ("prefill_worker", "decode_worker") and not shape.disaggregated:
+            raise ValueError(f"failure {self.type!r} can never strike: {shape.describe()} has no {self.target}")
+        parted = self.partition if self.type in NETWORK_TYPES else ""
+        if "nats" in (self.target, parted.removeprefix("WORKER_").lower()) and shape.request_plane != "nats":
+            raise ValueError(f"failure {self.type!r} can never strike: {shape.describe()} has no NATS")
+
+    def _check_trigger(self, scenario: "Scenario") -> None:
+        name, amount = self.trigger
+        if name == "trigger_in_phase":
+            _one_of("phase", amount, PHASE_NAMES)
+            # A phase is brought by a failure that waits for none, or for an earlier one.
+            before = [each.trigger for each in scenario.failures if each is not self]
+            earlier = PHASE_NAMES[: PHASE_NAMES.index(amount)]
+            brought = any(other != name or phase in earlier for other, phase in before)
+            if amount != "STANDARD" and not brought:
+                raise ValueError(f"failure {self.type!r} can never strike: no other failure brings the phase {amount}")
+            return
+        if not (is_number(amount) and amount >= 0):
+            raise ValueError(f"{name} is {amount!r}; expected a number, 0 or more")
+        load = scenario.load
+        most, unit = {
+            "trigger_after_requests": (load.most_requests, "requests"),
+            "trigger_after_tokens": (load.most_tokens, "tokens"),
+            "trigger_after_seconds": (load.most_seconds, "seconds"),
+        }[name]
+        if most is not None and amount >= most:
+            raise ValueError(
+                f"failure {self.type!r} can never strike: {name} is {amount:g}, the load has {most:g} {unit}"
+            )
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A deployment under load, and what happens to it.
+
+    Attributes:
+        name: in words.
+        backend: engine of the workers, one of :data:`support.targets.base.ENGINES`.
+        load: the load that goes on through all phases.
+        failure: None, one, or several, at once or in a row as their triggers say.
+        deployment: further fields of :class:`support.targets.base.Shape`, such as ``workers``.
+        checks: names of checkers with their parameters, see :mod:`support.judge.checkers`.
+        busy_tokens: tokens in the memory of a simulated worker from which on the frontend takes it for busy; with all
+            busy it refuses requests. None: it never does.
+        recovery_seconds: the load is ended so long after the last failure is over; None: it goes on as it says itself.
+        objectives: what a request has to keep to count for goodput.
+    """
+
+    name: str
+    backend: str
+    load: Load
+    failure: Failure | Sequence[Failure] | None = None
+    deployment: Mapping[str, Any] = field(default_factory=dict)
+    checks: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    busy_tokens: int | None = None
+    recovery_seconds: float | None = None
+    objectives: Objectives = field(default_factory=Objectives)
+
+    @property
+    def busy_percent(self) -> float | None:
+        """``busy_tokens`` as a share of a worker's memory."""
+        return None if self.busy_tokens is None else 100 * self.busy_tokens / MEMORY_TOKENS[self.backend]
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The failures as a list."""
+        if self.failure is None:
+            return []
+        return [self.failure] if isinstance(self.failure, Failure) else list(self.failure)
+
+    @property
+    def shape(self) -> Shape:
+        """The deployment that it wants."""
+        return Shape(engine=self.backend, **self.deployment)
+
+    def check(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ValueError: names the scenario and what is wrong with it.
+        """
+        try:
+            _one_of("backend", self.backend, ENGINES)
+            for part, kind in (
+                ("load", Load),
+                ("deployment", Mapping),
+                ("checks", Mapping),
+                ("objectives", Objectives),
+            ):
+                if not isinstance(getattr(self, part), kind):
+                    raise ValueError(f"{part} is {getattr(self, part)!r}; expected a {kind.__name__}")
+            for key in self.deployment:
+                _one_of("key of deployment", key, _shape_keys())
+            for name in ("workers", "prefill_workers"):
+                if name in self.deployment and not is_count(self.deployment[name], 1 if name == "workers" else 0):
+                    raise ValueError(f"{name} is {self.deployment[name]!r}; expected a whole number of workers")
+            for name, parameters in self.checks.items():
+                _one_of("check", name, CHECKERS)
+                _check_parameters(name, parameters)
+            for each in fields(Objectives):
+                if (value := getattr(self.objectives, each.name)) is not None and not (is_number(value) and value > 0):
+                    raise ValueError(f"{each.name} is {value!r}; expected milliseconds, more than 0")
+            self.load.check()
+            seconds = self.recovery_seconds
+            if seconds is not None and not (is_number(seconds) and seconds > 0):
+                raise ValueError(f"recovery_seconds is {seconds!r}; expected a number, more than 0")
+            for failure in self.failures:
+                failure.check(self)
+            if self.busy_tokens is not None and not 0 < self.busy_tokens <= MEMORY_TOKENS.get(self.backend, 0):
+                raise ValueError(
+                    f"busy_tokens is {self.busy_tokens!r}; expected 1 to the memory of a {self.backend} worker"
+                )
+            if self.shape.engine != "ruler":
+                longest = (
+                    bounds("max_tokens", self.load.max_tokens)[1] + bounds("prompt_words", self.load.prompt_words)[1]
+                )
+                if longest > CONTEXT_TOKENS:
+                    raise ValueError(f"the load asks for {longest} tokens; the model has room for {CONTEXT_TOKENS}")
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"scenario {self.name!r}: {error}") from None
+
+
+MEMORY_TOKENS = {"vllm": 16384 * 64, "sglang": 16384, "trtllm": 16384 * 32}
+"""What a simulated worker can hold: the mocker's default count of blocks, of 64, 1 and 32 tokens."""
+LEASE_SECONDS, LONGER_SECONDS = 5.0, 20.0
+"""Of variants with one replica: how long the registration of a dead worker lives where a release lets us say so (it is
+10 seconds in others), and for how long the load goes on, which has to outlast it and the start of a new worker.
+"""
+CONTEXT_TOKENS = 32768
+"""Longest prompt and answer together of the simulated model (support/targets/tokenizer.py)."""
+
+
+def known_xids() -> list[int]:
+    """The XID errors that the GPU agents can report."""
+    return list(read_yaml(ROOT / "agents" / "xids.yaml")["xids"])
+
+
+def is_count(value: Any, least: int) -> bool:
+    """Whether ``value`` is a whole number, ``least`` or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _shape_keys() -> list[str]:
+    return [each.name for each in fields(Shape) if each.name != "engine"]
+
+
+def _check_parameters(name: str, parameters: Mapping[str, Any] | None) -> None:
+    known = {each.name: each.default for each in fields(CHECKERS[name])}
+    for key, value in (parameters or {}).items():
+        _one_of(f"parameter of check {name}", key, known)
+        if isinstance(known[key], float | int) and not is_number(value):
+            raise ValueError(f"{key} of check {name} is {value!r}; expected a number")
+
+
+def ready(name: str) -> Scenario:
+    """The ready scenario with this name.
+
+    Raises:
+        ValueError: there is none; the message names those that are called much the same.
+    """
+    return _named(name, library(), "ready scenario")
+
+
+def scenario_of(file: Path, name: str) -> Scenario:
+    """The scenario with this name of a YAML file.
+
+    Raises:
+        ValueError: there is none, or the file cannot be read or is wrong.
+    """
+    try:
+        found = {each.name: each for each in read_scenarios(file)}
+    except OSError as error:
+        raise ValueError(f"the scenarios of {file} cannot be read: {error}") from None
+    return _named(name, found, f"scenario of {file.name}")
+
+
+def _named(name: str, found: Mapping[str, Scenario], what: str) -> Scenario:
+    if name not in found:
+        like = difflib.get_close_matches(name, found, 5) or list(found)[:30]
+        raise ValueError(f"unknown {what} {name!r}; expected such as {', '.join(like)}")
+    return found[name]
+
+
+def library() -> dict[str, Scenario]:
+    """The ready scenarios by name: each of ``library.yaml`` on every simulated engine, aggregated and disaggregated,
+    with 2 and with 1 replica.
+
+    ``a worker crashes`` is that of the file, ``a worker crashes (sglang, 1 replica)`` and ``a worker crashes (sglang,
+    disaggregated, 2 replicas)`` are variants. With one replica a worker that is lost is started again, and what is
+    checked is that requests succeed again then; the load goes on until its old registration has run out as well, for
+    until then requests may still be sent there.
+    """
+    found = {scenario.name: scenario for scenario in read_scenarios(LIBRARY)}
+    for scenario in list(found.values()):
+        always = "prefill_workers" in scenario.deployment
+        for engine, replicas, split in itertools.product(SIMULATED, (1, 2), (True,) if always else (False, True)):
+            size = {"workers": replicas} | ({"prefill_workers": replicas} if split else {})
+            deployment, checks, after = {**scenario.deployment, **size}, scenario.checks, scenario.recovery_seconds
+            if replicas == 1 and any(each.target in WORKER_TARGETS for each in scenario.failures if not each.load):
+                deployment |= {"restart_policy": "Always", "lease_seconds": LEASE_SECONDS}
+                checks, after = {"single_worker": None}, LONGER_SECONDS
+            shape = "disaggregated, " if split else ""
+            name = f"{scenario.name} ({engine}, {shape}{replicas} replica{'s' if replicas > 1 else ''})"
+            found[name] = replace(
+                scenario, name=name, backend=engine, deployment=deployment, checks=checks, recovery_seconds=after
+            )
+            found[name].check()
+    return found
+
+
+def read_scenarios(file: Path) -> list[Scenario]:
+    """The scenarios of a YAML file: a list of mappings with the fields of :class:`Scenario`, ``load`` with those of
+    :class:`Load`, ``failure`` with those of :class:`Failure` or a list of such.
+
+    Raises:
+        ValueError: names the file, the line, what is wrong and what is allowed.
+        OSError: the file cannot be read.
+    """
+    text = file.read_text(encoding="utf-8")
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file.name} is not YAML: {error}") from error
+    if not isinstance(root, yaml.SequenceNode):
+        raise ValueError(f"{file.name}: expected a list of scenarios")
+    found: list[Scenario] = []
+    for node in root.value:
+        where = f"{file.name}, line {node.start_mark.line + 1}"
+        scenario = _build(loader, file.name, node, Scenario)
+        try:
+            scenario.check()
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        if any(each.name == scenario.name for each in found):
+            raise ValueError(f"{where}: a second scenario {scenario.name!r}; give each a name of its own")
+        found.append(scenario)
+    return found
+
+
+_PARTS: dict[tuple[type, str], type] = {
+    (Scenario, "load"): Load,
+    (Scenario, "failure"): Failure,
+    (Failure, "load"): Load,
+    (Scenario, "objectives"): Objectives,
+}
+
+
+def _build_plain(loader: yaml.SafeLoader, file: str, node: yaml.Node, name: str) -> Any:
+    """``deployment`` or ``checks`` of a scenario."""
+    if not isinstance(node, yaml.MappingNode):
+        raise ValueError(f"{file}, line {node.start_mark.line + 1}: {name} is no mapping of names to values")
+    checks = name == "checks"
+    allowed = list(CHECKERS) if checks else _shape_keys()
+    for key, line, value in _keys(loader, file, node, name, allowed):
+        if checks and isinstance(value, yaml.MappingNode):
+            inner = [each.name for each in fields(CHECKERS[key])]
+            for _ in _keys(loader, file, value, f"check {key}", inner):
+                pass
+        elif checks and value.tag != "tag:yaml.org,2002:null":
+            raise ValueError(f"{line}: check {key!r} has no mapping of parameters to values")
+    return loader.construct_object(node, deep=True)
+
+
+def _keys(
+    loader: yaml.SafeLoader, file: str, node: yaml.MappingNode, what: str, allowed: Sequence[str]
+) -> Iterator[tuple[str, str, yaml.Node]]:
+    """Key, place and value of each entry of a mapping; a key that is unknown or comes twice is told with its line."""
+    seen = set()
+    for key_node, value in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        line = f"{file}, line {key_node.start_mark.line + 1}"
+        if key not in allowed:
+            raise ValueError(f"{line}: unknown key {key!r} of {what}; allowed are {', '.join(allowed)}")
+        if key in seen:
+            raise ValueError(f"{line}: {key!r} a second time")
+        seen.add(key)
+        yield key, line, value
+
+
+def _build(loader: yaml.SafeLoader, file: str, node: yaml.Node, kind: type) -> Any:
+    where = f"{file}, line {node.start_mark.line + 1}"
+    assert is_dataclass(kind)
+    if not isinstance(node, yaml.MappingNode):
+        raise ValueError(
+            f"{where}: expected a {kind.__name__} with keys {', '.join(each.name for each in fields(kind))}"
+        )
+    allowed = [each.name for each in fields(kind)]
+    values: dict[str, Any] = {}
+    for key, _, value_node in _keys(loader, file, node, f"a {kind.__name__}", allowed):
+        part = _PARTS.get((kind, key))
+        if kind is Scenario and key in ("deployment", "checks"):
+            values[key] = _build_plain(loader, file, value_node, key)
+        elif part and isinstance(value_node, yaml.SequenceNode):
+            values[key] = [_build(loader, file, each, part) for each in value_node.value]
+        elif part and value_node.tag != "tag:yaml.org,2002:null":
+            values[key] = _build(loader, file, value_node, part)
+        else:
+            values[key] = loader.construct_object(value_node, deep=True)
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _one_of(what: str, value: Any, allowed: Any) -> None:
+    if value not in allowed:
+        raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(map(str, allowed))}")

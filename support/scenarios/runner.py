@@ -1,0 +1,322 @@
+"""Plays a scenario in a world: load, failures when their triggers say so, phases on one clock, then what came of it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from support.clock import now
+from support.faults.proven import ProvenFault
+from support.judge.checkers import ValidationContext
+from support.judge.results import WINDOW_SECONDS
+from support.judge.verdict import Inconclusive
+from support.observe import process
+from support.observe.footprint import FootprintRecorder
+from support.observe.health import instances
+from support.observe.waiting import until
+from support.observe.workers import requests_served
+from support.requests.load import LoadRun, Progress
+from support.requests.load_log import mark_phase
+from support.scenarios import chaos
+from support.scenarios.model import (
+    GPU_TYPES,
+    LOAD_TYPES,
+    LONGEST_SECONDS,
+    PROCESS_TYPES,
+    TARGETS,
+    WORKER_TARGETS,
+    Failure,
+    Scenario,
+)
+from support.scenarios.record import FOOTPRINT, keep
+from support.targets.base import Node
+
+if TYPE_CHECKING:
+    from support.world import World
+
+# A worker that is told to shut down may finish what it has; then it has to start again and be listed.
+DRAIN_SECONDS, BACK_SECONDS = 40.0, 60.0
+# Given requests for that long, with no pause that a load which keeps asking would not explain, a worker serves again.
+SERVING_SECONDS, PAUSE_SECONDS = 3.0, 2.0
+# The runner ends a fault itself; its lease is for the case that it cannot.
+LEASE_MARGIN_SECONDS = 60.0
+# Longer than any load; what ends a wait is the end of the load.
+NEVER = 86400.0
+COUNTERS = {
+    "requests_total": "frontend_requests",
+    "migrations_total": "frontend_migrations",
+    "cancellations_total": "frontend_cancellations",
+}
+"""Name in the context's metrics -> key of the release's metric names."""
+
+
+class Steady:
+    """For how long a count has kept growing."""
+
+    def __init__(self) -> None:
+        self._count: float | None = None
+        self._since = self._last = 0.0
+
+    def look(self, count: float | None, at: float) -> float:
+        """Seconds from the first growth to the last one, with no pause of :data:`PAUSE_SECONDS` between them or since;
+        0 without. Pass what is counted at ``at``, None when nothing could be counted.
+        """
+        grown = count is not None and self._count is not None and count > self._count
+        if at - self._last > PAUSE_SECONDS:
+            self._since = at
+        if grown:
+            self._last = at
+        self._count = count
+        return max(0.0, self._last - self._since)
+
+
+def play(world: "World", scenario: Scenario) -> ValidationContext:
+    """Play ``scenario``; makes the deployment unless the world has one already.
+
+    Raises:
+        ValueError: the scenario cannot be; nothing was started.
+        Unsupported: the release cannot do it.
+        Inconclusive: a failure did not strike, or was not proven.
+    """
+    wanted = {"request_plane": world.settings.request_plane} | dict(scenario.deployment)
+    replace(scenario, deployment=wanted).check()
+    if not world.deployed:
+        world.start_deployment(engine=scenario.backend, **wanted)
+    shape = world.deployment.shape
+    for name, value in {"engine": scenario.backend, **scenario.deployment}.items():
+        if getattr(shape, name) != value:
+            raise ValueError(
+                f"scenario {scenario.name!r} wants {name} {value!r}, the deployment that there is has "
+                f"{getattr(shape, name)!r}; expected a scenario for it, or none to be there yet"
+            )
+    if scenario.busy_percent is not None:
+        world.set_busy_threshold(scenario.busy_percent)
+    return _Play(world, scenario).run()
+
+
+class _Play:
+    def __init__(self, world: "World", scenario: Scenario) -> None:
+        self.world, self.scenario = world, scenario
+        self._changed = threading.Condition()
+        self._phase = "STANDARD"
+        self._struck_at: float | None = None
+        self._over: set[int] = set()
+        self._choosing = threading.Lock()
+        self._taken: list[Node] = []
+        self._problems: list[BaseException] = []
+        self._main: LoadRun
+
+    def run(self) -> ValidationContext:
+        world, failures = self.world, self.scenario.failures
+        self._main = world.start_load(self.scenario.load, "load")
+        footprint = FootprintRecorder(world.suite_pids, world.folder / FOOTPRINT, lambda: self._main.ended)
+        mark_phase(world.folder, "STANDARD", self._main.began_at)
+        threads = [threading.Thread(target=self._fail, args=(index, each)) for index, each in enumerate(failures)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if self._problems:
+            footprint.close()
+            raise self._problems[0]
+        if self.scenario.recovery_seconds is not None:
+            self._main.wait_for(lambda _: False, self.scenario.recovery_seconds)
+            self._main.stop()
+        self._main.wait_for(lambda _: False, NEVER)
+        footprint.close()  # before the ledgers are read, which takes memory for a moment
+        for load in world.loads:
+            load.wait()
+        return self._context(world.folder)
+
+    def _fail(self, index: int, failure: Failure) -> None:
+        try:
+            if not self._await_trigger(failure):
+                raise Inconclusive(f"the failure never struck: {failure.describe()}; the load had ended before")
+            self._enter("OVERFLOW")
+            self._strike(failure)
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the scenario is played
+            self._problems.append(error)
+        with self._changed:
+            self._over.add(index)
+        late = [i for i, each in enumerate(self.scenario.failures) if each.trigger_in_phase == "RECOVERY"]
+        if self._over >= set(range(len(self.scenario.failures))) - set(late):
+            self._enter("RECOVERY")
+
+    def _enter(self, phase: str) -> None:
+        with self._changed:
+            order = ("STANDARD", "OVERFLOW", "RECOVERY")
+            if order.index(phase) > order.index(self._phase):
+                self._phase = phase
+                mark_phase(self.world.folder, phase)
+                if self._struck_at is None:
+                    self._struck_at = now()
+            self._changed.notify_all()
+
+    def _await_trigger(self, failure: Failure) -> bool:
+        name, amount = failure.trigger
+        if name == "trigger_in_phase":
+            with self._changed:
+                while self._phase != amount and not self._main.ended and not self._problems:
+                    self._changed.wait(0.1)
+                return bool(self._phase == amount)
+        if name == "trigger_after_seconds":
+            self._main.wait_for(lambda _: False, self._main.began_at + amount - now())
+            return not self._main.ended
+        conditions: dict[str, Callable[[Progress], bool]] = {
+            "trigger_after_requests": lambda seen: seen.ended >= amount,
+            "trigger_after_tokens": lambda seen: seen.tokens >= amount,
+        }
+        return self._main.wait_for(conditions[name], NEVER)
+
+    def _strike(self, failure: Failure) -> None:
+        world = self.world
+        if failure.type in LOAD_TYPES:
+            assert failure.load is not None
+            world.events.add("fault", "client", f"{failure.type.replace('_', ' ')}: a second load begins")
+            extra = world.start_load(failure.load, f"{failure.type}-{len(world.loads)}", phase="OVERFLOW")
+            seen = extra.wait_for(lambda progress: progress.sent > 0, NEVER)
+            if not seen:
+                raise Inconclusive("the second load sent nothing")
+            world.events.add("proof", "client", f"{failure.type.replace('_', ' ')}: its requests are under way")
+            extra.wait()
+            return
+        if failure.type == "rolling_restart":
+            for worker in world.deployment.workers:
+                self._restart(worker)
+            return
+        if failure.type == "random":
+            self._strike_at_random(failure)
+            return
+        with self._victim(failure) as victim:
+            fault = self._inject(failure, victim)
+            if failure.duration_seconds is None:
+                # It is over once it is done; OVERFLOW lasts until requests were due in it, or nobody could judge it.
+                self._main.wait_for(lambda _: False, WINDOW_SECONDS)
+            else:
+                self._main.wait_for(lambda _: False, failure.duration_seconds)
+                world.recover(fault)
+
+    def _strike_at_random(self, failure: Failure) -> None:
+        """One fault after the other, each proven, undone, and the deployment whole again before the next one."""
+        world = self.world
+        assert failure.seed is not None
+        assert failure.duration_seconds is not None
+        deadline = now() + failure.duration_seconds
+        world.events.add("note", "", f"random faults under seed {failure.seed}")
+        for drawn in chaos.faults(failure.seed):
+            if now() >= deadline or self._main.ended:
+                return
+            victim = world.deployment.workers[drawn.victim % len(world.deployment.workers)]
+            known = {each.number for each in instances(world.deployment.frontend_url) or []}
+            before = world.deployment.process(victim)["pid"]
+            fault = self._inject(drawn.failure, victim)
+            assert drawn.failure.duration_seconds is not None
+            self._main.wait_for(lambda _: False, drawn.failure.duration_seconds)
+            world.recover(fault)
+            if world.deployment.process(victim)["pid"] != before:
+                self._await_new_worker(victim, known)
+            self._await_service(victim)
+            self._main.wait_for(lambda _: False, drawn.pause_seconds)
+
+    def _await_service(self, worker: Node) -> None:
+        """A worker that is listed and sound may still be passed over: the frontend avoids for 5 s whom it could not
+        reach, and once more when it then tries a connection that has died meanwhile. With the other one lost meanwhile
+        there would be nobody to serve.
+        """
+        steady = Steady()
+
+        def passed_over() -> str | None:
+            count = requests_served(worker, self.world.release.metrics)
+            seconds = steady.look(count, now())
+            if self._main.ended or seconds >= SERVING_SECONDS:
+                return None
+            return "it does not answer" if count is None else f"{count:g} requests, new ones for {seconds:.1f} s only"
+
+        until(passed_over, BACK_SECONDS, f"{worker.name} is given requests for {SERVING_SECONDS:g} s without a pause")
+
+    def _inject(self, failure: Failure, victim: Node) -> ProvenFault:
+        world, duration = self.world, failure.duration_seconds
+        lease = LONGEST_SECONDS if duration is None else min(LONGEST_SECONDS, duration + LEASE_MARGIN_SECONDS)
+        if failure.type in PROCESS_TYPES:
+            return world.break_process(PROCESS_TYPES[failure.type], victim, lease)
+        if failure.type == "xid":
+            return world.break_gpu(failure.xid, victim, sequence=failure.sequence, lease_seconds=lease)
+        if failure.type in GPU_TYPES:
+            return world.strain_gpu(GPU_TYPES[failure.type], failure.share, victim, lease_seconds=lease)
+        if failure.type == "network_loss":
+            return world.lose_packets(failure.partition, failure.percent, victim, lease_seconds=lease)
+        if failure.type == "network_bandwidth":
+            return world.narrow_cable(failure.rate_kbit, lease, victim)
+        return world.cut(failure.partition, failure.mode, failure.direction, victim, lease_seconds=lease)
+
+    @contextmanager
+    def _victim(self, failure: Failure) -> Iterator[Node]:
+        """Whom a failure hits; no other one hits it until this one is over."""
+        with self._choosing:
+            node = self._choose(failure)
+            self._taken.append(node)
+        try:
+            yield node
+        finally:
+            with self._choosing:
+                self._taken.remove(node)
+
+    def _choose(self, failure: Failure) -> Node:
+        nodes = [node for node in self.world.deployment.nodes if node.role in TARGETS[failure.target]]
+        free = [node for node in nodes if node not in self._taken]
+        if not free:
+            others = f", but {len(nodes)} that other failures hit" if nodes else ""
+            raise Inconclusive(f"{failure.describe()}: the deployment has no {failure.target} to hit{others}")
+        if failure.target not in WORKER_TARGETS:
+            return free[0]
+        return self.world.fleet.serving_worker(free[0].role, but=self._taken)
+
+    def _restart(self, worker: Node) -> None:
+        """Shut a worker down in good order, start it again, and see it listed anew."""
+        world = self.world
+        url = world.deployment.frontend_url
+        known = {each.number for each in instances(url) or []}
+        before = world.deployment.process(worker)
+        fault = world.break_process("terminate", worker)
+
+        def alive() -> str | None:
+            seen = process.state(before["pid"], before["start_time"])
+            # The agent has to have noticed, too: it starts nothing that it believes to run.
+            believed = world.deployment.process(worker)
+            running = believed["state"] == "running" and believed["pid"] == before["pid"]
+            return None if seen == "gone" and not running else f"its process is {seen}, {believed['state']}"
+
+        until(alive, DRAIN_SECONDS, f"{worker.name} has shut down")
+        if not world.deployment.process(worker)["restarts"] > before["restarts"]:
+            world.recover(fault)
+
+        self._await_new_worker(worker, known)
+
+    def _await_new_worker(self, worker: Node, known: set[int]) -> None:
+        url = self.world.deployment.frontend_url
+
+        def unlisted() -> str | None:
+            # Its old registration may outlive it; what tells is a new one.
+            listed = {each.number for each in instances(url) or []}
+            return None if listed - known else f"the frontend lists {len(listed)} workers, all of them old"
+
+        until(unlisted, BACK_SECONDS, f"the frontend lists the new {worker.name}")
+
+    def _context(self, folder: Path) -> ValidationContext:
+        world = self.world
+        counted = {name: key for name, key in COUNTERS.items() if key in world.release.metrics}
+        metrics = {name: world.fleet.frontend_count(key) for name, key in counted.items()}
+        metrics["ongoing_migrations_total"] = world.fleet.frontend_count(
+            "frontend_migrations", migration_type="ongoing_request"
+        )
+        return keep(
+            folder,
+            self.scenario,
+            metrics=metrics,
+            deployment=world.deployment.topology(),
+            affected_workers=sorted(world.victims),
+            struck_at=min((fault.injected_at for fault in world.faults), default=self._struck_at),
+            overload_status=world.release.overload_status,
+        )

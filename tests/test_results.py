@@ -1,0 +1,200 @@
+"""Figures of load runs, from files alone."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.events import EventLog
+from support.judge.results import Objectives, percentile, process_overflow_recovery_test, read_run, recovery
+from support.requests.ledger import Chunk, LedgerEntry, pack
+from support.requests.load_log import create, mark_phase
+from support.requests.plan import LoadPlan
+from support.settings import ROOT
+
+ZERO = 100.0
+
+
+@dataclass
+class Case:
+    """One request of a made-up run: due ``at`` seconds after the start, first token and end that much later."""
+
+    at: float
+    ttft: float = 0.1
+    latency: float = 0.5
+    status: int = 200
+    closed: bool = True
+    lag: float = 0.0
+    sent_late: float = 0.0
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def entry(self, number: int) -> LedgerEntry:
+        """What the client saw."""
+        due = ZERO + self.at
+        shared: dict[str, Any] = {"index": 0, "completion_id": "c", "created": 1, "model": "m"}
+        chunks = [Chunk(due + 0.01, "error", raw='{"error": "busy"}')]
+        if self.status == 200:
+            step = (self.latency - self.ttft) / 4
+            chunks = [Chunk(due + self.ttft + step * n, "token", tokens=["w"], **shared) for n in range(5)]
+            chunks[-1].finish_reason = "length"
+            chunks.append(Chunk(due + self.latency, "done", raw="[DONE]"))
+        entry = LedgerEntry(number, "completions", True, "m", "a", 5, intended_at=due, chunks=chunks)
+        seen: dict[str, Any] = {"sent_at": due + self.sent_late, "connected_at": due, "status_code": self.status}
+        seen |= {"ended_at": due + self.latency, "end": "complete", "lag_seconds": self.lag}
+        return replace(entry, **(seen | self.fields))
+
+
+def write(folder: Path, cases: Sequence[Case], ended: bool = True, phase: str = "") -> None:
+    plan = LoadPlan(base_url="http://h:1", model="m", requests_per_client=len(cases), phase=phase)
+    create(folder, plan)
+    (folder / "plan.json").write_text(json.dumps({"plan": asdict(plan), "began_at": ZERO}))
+    with (folder / "requests-0.jsonl").open("w") as stream:
+        for number, case in enumerate(cases, 1):
+            if case.closed:
+                line: dict[str, Any] = {"number": number, "attempt": 0, "last": True, "withdrawn": False}
+                line["entry"] = pack(case.entry(number))
+                stream.write(json.dumps(line) + "\n")
+    if ended:
+        (folder / "process-0.json").write_text("{}")
+        last = max(case.at + case.latency for case in cases)
+        (folder / "end.json").write_text(json.dumps({"ended_at": ZERO + last, "exit_codes": [0]}))
+
+
+def three_phases(folder: Path, cases: Sequence[Case], **more: Any) -> None:
+    write(folder, cases, **more)
+    for phase, at in (("STANDARD", 0), ("OVERFLOW", 10), ("RECOVERY", 20)):
+        mark_phase(folder, phase, ZERO + at)
+
+
+def steady(begin: float, end: float, **more: Any) -> list[Case]:
+    return [Case(begin + n / 4, **more) for n in range(int((end - begin) * 4))]
+
+
+def test_figures_of_each_phase_and_of_the_whole(tmp_path: Path) -> None:
+    three_phases(tmp_path, [*steady(0, 10), *steady(10, 20, status=529), *steady(20, 40, latency=1.0)])
+    found = process_overflow_recovery_test(log_dir=tmp_path)
+    assert found["missing"] == []
+    assert found["success_rate"] == pytest.approx(75)
+    assert {name: phase["success_rate"] for name, phase in found["phases"].items()} == {
+        "STANDARD": 100,
+        "OVERFLOW": 0,
+        "RECOVERY": 100,
+    }
+    assert found["phases"]["STANDARD"]["p99_latency_ms"] == pytest.approx(500, abs=0.01)
+    assert found["phases"]["OVERFLOW"]["p99_latency_ms"] is None
+    assert found["phases"]["OVERFLOW"]["statuses"] == {"529": 40}
+    assert found["phases"]["OVERFLOW"]["refused"] == 40
+    assert found["p50_latency_ms"] == pytest.approx(1000, abs=0.01)
+    assert found["phases"]["STANDARD"]["p50_itl_ms"] == pytest.approx(100, abs=0.01)
+    assert found["phases"]["STANDARD"]["requests_per_second"] == pytest.approx(4)
+
+
+def test_a_run_without_a_failure_is_whole_and_one_that_ends_in_overflow_is_not(tmp_path: Path) -> None:
+    write(tmp_path / "a", steady(0, 10))
+    mark_phase(tmp_path / "a", "STANDARD", ZERO)
+    found = process_overflow_recovery_test(log_dir=tmp_path / "a")
+    assert (found["missing"], found["notes"]) == ([], ["no phase OVERFLOW", "no phase RECOVERY"])
+    mark_phase(tmp_path / "a", "OVERFLOW", ZERO + 20)
+    found = process_overflow_recovery_test(log_dir=tmp_path / "a")
+    assert found["missing"] == ["no phase RECOVERY: the run ended in OVERFLOW"]
+    assert "no request in phase OVERFLOW" in found["notes"]
+
+
+def test_what_a_dead_client_never_sent_counts(tmp_path: Path) -> None:
+    write(tmp_path, [*steady(0, 5), *[Case(5, closed=False)] * 20], ended=False)
+    found = process_overflow_recovery_test(log_dir=tmp_path)
+    assert found["planned"] == 40
+    assert found["success_rate"] == 50
+    assert found["missing_ends"] == 20
+    assert "client process 0 has not ended: it goes on, or was broken off" in found["missing"]
+    assert "20 of 40 planned requests have left no end" in found["missing"]
+    assert found["missing"][-1] == "the load has no end"
+
+
+def test_latency_counts_from_the_intended_time(tmp_path: Path) -> None:
+    write(tmp_path, [Case(n, latency=3.0, sent_late=2.5) for n in range(10)])
+    found = process_overflow_recovery_test(log_dir=tmp_path)
+    assert found["p50_latency_ms"] == pytest.approx(3000, abs=0.01)
+    assert found["latency_valid"] is False
+
+
+def test_a_loop_that_lagged_voids_the_times(tmp_path: Path) -> None:
+    write(tmp_path, [*steady(0, 5), Case(5, lag=0.6)])
+    assert process_overflow_recovery_test(log_dir=tmp_path)["latency_valid"] is False
+
+
+def test_goodput_is_over_intended_requests(tmp_path: Path) -> None:
+    lost = steady(15, 20, closed=False)
+    write(tmp_path, [*steady(0, 5), *steady(5, 10, ttft=0.4), *steady(10, 15, status=529), *lost])
+    goodput = process_overflow_recovery_test(tmp_path, Objectives(ttft_ms=200))
+    assert goodput["goodput_rate"] == 25
+    assert process_overflow_recovery_test(tmp_path, Objectives(itl_ms=50))["goodput_rate"] == 25
+    assert process_overflow_recovery_test(tmp_path)["goodput_rate"] == 50
+
+
+def test_our_own_cancels_are_no_failures(tmp_path: Path) -> None:
+    write(tmp_path, [*steady(0, 5), *steady(5, 10, fields={"end": "cancelled", "cancelled_at": ZERO})])
+    found = process_overflow_recovery_test(log_dir=tmp_path)
+    assert (found["cancelled"], found["success_rate"]) == (20, 100)
+
+
+def test_percentiles_are_exact() -> None:
+    values = [float(each) for each in range(1, 201)]
+    assert [percentile(values, share) for share in (0.5, 0.99, 1.0)] == [100, 198, 200]
+    assert percentile([], 0.99) is None
+
+
+def test_recovery_to_the_first_success_and_to_stable(tmp_path: Path) -> None:
+    back = [*steady(20, 22, status=503), *steady(22, 24, ttft=0.3), *steady(24, 40)]
+    three_phases(tmp_path, [*steady(0, 10), *steady(10, 20, status=529), *back])
+    found = recovery(read_run(tmp_path))
+    assert found["to_first_success_seconds"] == pytest.approx(2.5)
+    assert found["to_stable_seconds"] == 4
+    assert found["relapses"] == 0
+
+
+def test_a_relapse_is_told(tmp_path: Path) -> None:
+    three_phases(tmp_path, [*steady(0, 10), *steady(10, 25), *steady(25, 27, ttft=0.4), *steady(27, 40)])
+    found = recovery(read_run(tmp_path))
+    assert (found["to_stable_seconds"], found["relapses"]) == (0, 2)
+
+
+def test_two_good_windows_are_not_stable(tmp_path: Path) -> None:
+    back = [*steady(20, 22), *steady(22, 24, status=503), *steady(24, 26), *steady(26, 29, status=503)]
+    three_phases(tmp_path, [*steady(0, 20), *back])
+    assert recovery(read_run(tmp_path))["to_stable_seconds"] is None
+
+
+def test_phases_may_be_loads_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path / "a", steady(0, 10), phase="STANDARD")
+    write(tmp_path / "b", steady(10, 20, status=529), phase="OVERFLOW")
+    found = process_overflow_recovery_test(log_dir=tmp_path)
+    assert {name: phase["success_rate"] for name, phase in found["phases"].items()} == {"STANDARD": 100, "OVERFLOW": 0}
+    assert {name: load["success_rate"] for name, load in found["loads"].items()} == {"a": 100, "b": 0}
+
+
+def test_a_folder_without_a_load(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no load"):
+        process_overflow_recovery_test(log_dir=tmp_path)
+
+
+def test_the_program_leaves_a_table_figures_and_a_picture(tmp_path: Path) -> None:
+    three_phases(tmp_path, [*steady(0, 10), *steady(10, 20, status=529), *steady(20, 30, closed=False)], ended=False)
+    EventLog(tmp_path / "events.jsonl").add("fault", "w-0", "crash w-0", at=ZERO + 10)
+    argv = [sys.executable, "-m", "support.judge.results", str(tmp_path)]
+    answer = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert "success_rate" in answer.stdout
+    assert "missing: 40 of 120 planned requests have left no end" in answer.stdout
+    assert json.loads((tmp_path / "results.json").read_text())["phases"]["OVERFLOW"]["refused"] == 40
+    picture = (tmp_path / "results.svg").read_text()
+    for words in ("STANDARD", "OVERFLOW", "RECOVERY", "crash w-0", "requests without an answer"):
+        assert words in picture
+    empty = subprocess.run([*argv[:-1], str(tmp_path / "none")], cwd=ROOT, capture_output=True, text=True)
+    assert empty.returncode == 1
+    assert "holds no load" in empty.stderr

@@ -1,0 +1,535 @@
+"""Scenarios as data, and the checkers of what was played."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from support.judge.checkers import (
+    CHECKERS,
+    BaseChecker,
+    MigrationChecker,
+    ValidationContext,
+    run_check,
+)
+from support.judge.results import Objectives
+from support.judge.verdict import Inconclusive
+from support.launcher import enumerate_scenarios
+from support.requests.ledger import Chunk, LedgerEntry, pack
+from support.requests.load_log import create
+from support.requests.plan import LoadPlan
+from support.scenarios import Failure, Load, Scenario, chaos, library, read_scenarios, runner
+from support.scenarios.__main__ import ELSEWHERE, feature
+from support.scenarios.model import ready, scenario_of
+from support.scenarios.record import keep, read_context
+from support.settings import ROOT, Settings
+from support.targets.base import Node, Shape
+
+LOAD = Load(clients=4, requests_per_client=10, max_tokens=20)
+CRASH = Failure("process_kill", trigger_after_requests=10)
+SOUND = Scenario("x", "vllm", LOAD, CRASH)
+
+
+def entry(at: float, ends: float, kind: str = "complete") -> LedgerEntry:
+    """A request that is due ``at`` and ends ``ends``, whole, cleanly refused or cut off."""
+    chunks = {
+        "complete": [
+            Chunk(ends, "token", 0, ["w"], finish_reason="length"),
+            Chunk(ends, "done"),
+        ],
+        "error": [Chunk(ends, "error", raw='{"error": "busy"}')],
+        "broken": [],
+    }[kind]
+    status = 529 if kind == "error" else 200
+    end = "lost" if kind == "broken" else "complete"
+    more: dict[str, Any] = {"sent_at": at, "connected_at": at, "status_code": status, "ended_at": ends, "end": end}
+    return LedgerEntry(1, "completions", True, "m", "a", 1, intended_at=at, chunks=chunks, **more)
+
+
+def phase(**change: Any) -> dict[str, Any]:
+    """Figures of a phase in which all is well."""
+    well = {"planned": 10, "refused": 0, "broken": 0, "success_rate": 100.0, "goodput_rate": 100.0, "p99_ttft_ms": 50.0}
+    return well | {"succeeded": 10, "missing_ends": 0, "statuses": {"200": 10}} | change
+
+
+def context(*ledger: LedgerEntry, phases: Mapping[str, Any] | None = None, **change: Any) -> ValidationContext:
+    """A run that was struck at 10."""
+    named = phases or {name: phase() for name in ("STANDARD", "OVERFLOW", "RECOVERY")}
+    results: dict[str, Any] = phase() | {"phases": named, "latency_valid": True, "recovery": came_back()}
+    nodes = [{"name": "w-0", "role": "worker"}, {"name": "etcd-0", "role": "etcd"}]
+    made = ValidationContext(ledger=ledger, results=results, struck_at=10.0, affected_workers=["w-0"])
+    usual: dict[str, Any] = {"deployment": {"nodes": nodes}, "overload_status": 529}
+    return replace(made, **(usual | change))
+
+
+def came_back(after: int = 1, slow_ms: float = 50.0, standard: int = 3) -> dict[str, Any]:
+    """Windows of a run that is as slow as in STANDARD, 50 ms, ``after`` seconds; then it is ``slow_ms`` slow."""
+    well = {"due": 4, "failed": 0, "slow_ms": 50.0}
+    return {"standard": [well] * standard, "after": [well | {"failed": 4}] * after + [well | {"slow_ms": slow_ms}] * 4}
+
+
+def judged(**change: Any) -> ValidationContext:
+    """A sound run but for some of its results."""
+    made = context(*WHOLE)
+    return replace(made, results={**made.results, **change})
+
+
+WHOLE = [entry(n, n + 0.5) for n in range(20)]
+ACROSS = [entry(9.8, 10.4), entry(9.9, 10.5)]
+REFUSED = {"STANDARD": phase(), "OVERFLOW": phase(refused=5, statuses={"200": 5, "529": 5}), "RECOVERY": phase()}
+
+
+@pytest.mark.parametrize(
+    ("name", "holds", "fails"),
+    [
+        ("success_rate", context(), context(phases=None, results=phase(success_rate=99.0))),
+        ("success_rate", judged(), judged(missing=["client process 0 died"])),
+        ("recovery_time", context(), judged(recovery=came_back(slow_ms=151.0))),
+        ("recovery_time", context(), judged(recovery=came_back(after=31))),
+        ("no_failures", context(*WHOLE), context(*WHOLE, entry(3, 4, "error"))),
+        ("no_failures", judged(), judged(missing=["3 of 20 planned requests have left no end"])),
+        ("no_failures", context(*WHOLE, entry(3, 4, "error"), answers=WHOLE), context(answers=[entry(3, 4, "error")])),
+        ("high_availability", judged(), judged(missing=["client process 0 died"])),
+        ("high_availability", context(*WHOLE), context(*WHOLE, entry(12, 13, "error"))),
+        ("high_availability", context(*WHOLE), context(*WHOLE, entry(40, 41))),
+        (
+            "single_worker",
+            context(entry(11, 12, "error"), entry(13, 14)),
+            context(entry(11, 12), entry(13, 14, "error")),
+        ),
+        ("single_worker", context(entry(13, 14)), context(entry(11, 12, "broken"), entry(13, 14))),
+        ("migration", context(*ACROSS, metrics={"migrations_total": 1}), context(*ACROSS)),
+        (
+            "migration",
+            context(*ACROSS, metrics={"migrations_total": 2}),
+            context(*ACROSS, entry(9.9, 10.2, "broken"), metrics={"migrations_total": 3}),
+        ),
+        (
+            "overload_rejection",
+            context(phases=REFUSED),
+            context(phases=REFUSED | {"RECOVERY": phase(success_rate=99.0)}),
+        ),
+        (
+            "overload_rejection",
+            context(phases=REFUSED),
+            context(phases=REFUSED | {"OVERFLOW": REFUSED["OVERFLOW"] | {"succeeded": 0}}),
+        ),
+        *(
+            (
+                "overload_rejection",
+                context(phases=REFUSED),
+                context(phases=REFUSED | {"OVERFLOW": phase(refused=5, statuses=statuses)}),
+            )
+            # Errors, errors inside of a 200, connections that are refused, the overload status of another release.
+            for statuses in ({"500": 5}, {"200": 10}, {"200": 5}, {"200": 5, "503": 5})
+        ),
+        ("standard_band", context(), context(phases={"STANDARD": phase(), "RECOVERY": phase(p99_ttft_ms=151.0)})),
+        ("standard_band", context(), context(phases={"STANDARD": phase(), "RECOVERY": phase(goodput_rate=79.0)})),
+        ("clean_refusals", context(entry(1, 2, "error")), context(entry(1, 2, "error"), entry(1, 2, "broken"))),
+        (
+            "ledger_against_counters",
+            context(*WHOLE, metrics={"requests_total": 20}),
+            context(*WHOLE, metrics={"requests_total": 21}),
+        ),
+    ],
+)
+def test_a_checker_holds_and_fails(name: str, holds: ValidationContext, fails: ValidationContext) -> None:
+    good, bad = run_check(name, holds), run_check(name, fails)
+    assert good.passed, good.message
+    assert not bad.passed
+    assert bad.message
+    assert "nothing to check" not in bad.message
+
+
+@pytest.mark.parametrize("name", CHECKERS)
+def test_a_checker_with_nothing_to_check_fails(name: str) -> None:
+    result = run_check(name, ValidationContext())
+    assert not result.passed
+    assert result.message.startswith("nothing to check: ")
+
+
+def test_several_attempts_for_one_request_are_one_migration() -> None:
+    thrice = context(entry(9.8, 10.4), metrics={"migrations_total": 3})
+    assert run_check("migration", thrice, {"at_least": 1}).passed
+    assert not run_check("migration", thrice, {"at_least": 2}).passed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"results": dict(judged().results) | {"latency_valid": False}},
+        {"results": dict(judged().results) | {"recovery": came_back(standard=0)}},
+    ],
+)
+def test_without_times_or_a_standard_nobody_knows_how_long_recovery_took(change: dict[str, Any]) -> None:
+    assert run_check("recovery_time", context(**change)).nothing
+
+
+def test_a_sentence_may_draw_the_band_more_narrowly() -> None:
+    slower = judged(recovery=came_back(slow_ms=70.0))
+    assert run_check("recovery_time", slower).passed
+    assert not run_check("recovery_time", slower, {"percent": 20, "resolution_ms": 10}).passed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"affected_workers": ["etcd-0"]},
+        {"deployment": {"nodes": [{"name": "w-0", "role": "worker"}, {"name": "w-1", "role": "worker"}]}},
+        {"ledger": [entry(9 + n / 2, 9.4 + n / 2) for n in range(10)]},
+    ],
+)
+def test_the_loss_of_a_single_worker_is_that_of_one_and_noticed(change: dict[str, Any]) -> None:
+    sound = context(entry(11, 12, "error"), entry(13, 14))
+    assert run_check("single_worker", sound).passed
+    assert run_check("single_worker", replace(sound, **change)).nothing
+
+
+def test_attempts_to_migrate_are_not_successes() -> None:
+    cut = [entry(9.0, 10.2, "broken"), entry(9.1, 10.3, "broken")]
+    assert not MigrationChecker().check(context(*cut, metrics={"migrations_total": 2}))
+
+
+def test_a_checker_of_somebody_elses() -> None:
+    class FirstAnswer(BaseChecker):
+        def check(self, context: ValidationContext) -> bool:
+            return self.say(context.ledger[0].status_code == 200, "the first answer")
+
+    try:
+        assert run_check("FirstAnswer", context(*WHOLE)).passed
+        assert run_check("FirstAnswer", context()).message == "IndexError: tuple index out of range"
+        with pytest.raises(ValueError, match="unknown check 'other'; expected one of success_rate"):
+            run_check("other", context())
+        with pytest.raises(ValueError, match="least"):
+            run_check("success_rate", context(), {"least": 3})
+        with pytest.raises(TypeError, match="another checker"):
+            type("Twice", (BaseChecker,), {"name": "FirstAnswer"})
+    finally:
+        del CHECKERS["FirstAnswer"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backend": "llama"}, "scenario 'x': unknown backend 'llama'; expected one of vllm"),
+        ({"load": replace(LOAD, clients=0)}, "clients is 0"),
+        ({"deployment": {"worker": 2}}, "unknown key of deployment 'worker'"),
+        ({"checks": {"luck": None}}, "unknown check 'luck'"),
+        ({"checks": {"success_rate": {"least": 3}}}, "unknown parameter of check success_rate 'least'"),
+        ({"failure": Failure("explosion", trigger_after_requests=1)}, "unknown failure type 'explosion'"),
+        ({"failure": Failure("hang", target="moon", trigger_after_requests=1)}, "unknown target 'moon'"),
+        ({"failure": Failure("hang")}, "'hang' has 0 triggers; expected one of trigger_after_requests"),
+        ({"failure": replace(CRASH, trigger_after_tokens=3)}, "has 2 triggers"),
+        ({"failure": replace(CRASH, trigger_after_requests=40)}, "can never strike: .* 40, the load has 40 requests"),
+        ({"failure": Failure("hang", trigger_after_tokens=800)}, "can never strike: .* the load has 800 tokens"),
+        (
+            {"load": Load(duration_seconds=5.0), "failure": Failure("hang", trigger_after_seconds=6.0)},
+            "can never strike: .* the load has 5 seconds",
+        ),
+        ({"failure": Failure("hang", trigger_in_phase="RECOVERY")}, "no other failure brings the phase RECOVERY"),
+        (
+            {"failure": [Failure("hang", trigger_in_phase="OVERFLOW"), Failure("hang", trigger_in_phase="OVERFLOW")]},
+            "no other failure brings the phase OVERFLOW",
+        ),
+        ({"failure": Failure("hang", trigger_after_seconds=1e6)}, "can never strike: .* the load has 602.02 seconds"),
+        (
+            {
+                "load": Load(requests_per_client=5, arrival="constant", rate=1.0),
+                "failure": Failure("hang", trigger_after_seconds=4.0),
+            },
+            "can never strike: .* the load has 4 seconds",
+        ),
+        (
+            {"failure": replace(CRASH, trigger_after_requests=cast(Any, "3"))},
+            "trigger_after_requests is '3'; expected a number",
+        ),
+        ({"failure": replace(CRASH, mode="foo")}, "unknown mode 'foo'; expected one of drop, reject, reset"),
+        ({"failure": replace(CRASH, direction="up")}, "unknown direction 'up'; expected one of both, to, from"),
+        ({"failure": replace(CRASH, xid=99999)}, "unknown xid 99999; expected one of 13, 31"),
+        ({"failure": replace(CRASH, share=7)}, "share is 7; expected more than 0 and up to 1"),
+        ({"failure": replace(CRASH, percent=0)}, "percent is 0; expected more than 0 and up to 100"),
+        ({"failure": replace(CRASH, rate_kbit=0)}, "rate_kbit is 0; expected more than 0$"),
+        ({"failure": replace(CRASH, target="nats")}, "can never strike: .* has no NATS"),
+        (
+            {"failure": Failure("network_partition", partition="WORKER_NATS", trigger_after_requests=1)},
+            "can never strike: .* has no NATS",
+        ),
+        ({"failure": replace(CRASH, duration_seconds=cast(Any, "5"))}, "duration_seconds is '5'"),
+        ({"failure": replace(CRASH, duration_seconds=3600)}, "duration_seconds is 3600; .* less than 3600"),
+        ({"deployment": {"workers": 0}}, "workers is 0; expected a whole number of workers"),
+        (
+            {"checks": {"success_rate": {"at_least": "ninety"}}},
+            "at_least of check success_rate is 'ninety'",
+        ),
+        ({"checks": ["no_failures"]}, "checks is .*; expected a Mapping"),
+        ({"load": None}, "load is None; expected a Load"),
+        ({"objectives": Objectives(ttft_ms=-1)}, "ttft_ms is -1; expected milliseconds, more than 0"),
+        ({"failure": Failure("hang", trigger_in_phase="NEVER")}, "unknown phase 'NEVER'"),
+        ({"failure": replace(CRASH, target="prefill_worker")}, "can never strike: .* has no prefill_worker"),
+        ({"failure": replace(CRASH, duration_seconds=0.0)}, "duration_seconds is 0.0"),
+        ({"failure": Failure("overload", trigger_after_requests=1)}, "token_overflow and overload have one"),
+        ({"failure": replace(CRASH, load=LOAD)}, "token_overflow and overload have one"),
+        ({"failure": Failure("xid", target="etcd", trigger_after_requests=1)}, "'xid' hits workers; target is 'etcd'"),
+        ({"failure": Failure("random", trigger_after_requests=1, duration_seconds=9.0)}, "'random' with seed None"),
+        ({"failure": Failure("random", trigger_after_requests=1, seed=1)}, "'random' has no duration_seconds"),
+        ({"failure": replace(CRASH, seed=1)}, "'process_kill' with seed 1; random has one, others none"),
+        ({"busy_tokens": 0}, "busy_tokens is 0; expected 1 to the memory of a vllm worker"),
+        ({"backend": "ruler", "busy_tokens": 9}, "busy_tokens is 9; expected 1 to the memory of a ruler worker"),
+        ({"load": replace(LOAD, prompt_words=40000)}, "the model has room for 32768"),
+    ],
+)
+def test_what_cannot_be_or_cannot_strike_is_refused(change: dict[str, Any], message: str) -> None:
+    SOUND.check()
+    with pytest.raises(ValueError, match=message):
+        replace(SOUND, **change).check()
+
+
+YAML = """\
+- name: a worker is lost
+  backend: vllm
+  load: {clients: 4, requests_per_client: 10, max_tokens: [20, 40]}
+  failure:
+    - type: process_kill
+      trigger_after_requests: 10
+    - {type: hang, trigger_in_phase: OVERFLOW, duration_seconds: 2}
+  deployment: {workers: 3}
+  checks:
+    success_rate: {at_least: 99}
+    no_failures:
+"""
+
+
+def test_a_phase_may_bring_a_failure_that_brings_the_next_phase() -> None:
+    chain = [Failure("hang", trigger_in_phase=phase, duration_seconds=1) for phase in ("OVERFLOW", "STANDARD")]
+    replace(SOUND, failure=chain).check()
+    replace(SOUND, failure=replace(CRASH, target="nats"), deployment={"request_plane": "nats"}).check()
+
+
+def test_an_unknown_scenario_is_told_with_those_that_are_called_alike(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown ready scenario 'a worker crash'; expected such as a worker crashes"):
+        ready("a worker crash")
+    (tmp_path / "s.yaml").write_text(YAML)
+    assert scenario_of(tmp_path / "s.yaml", "a worker is lost").backend == "vllm"
+    with pytest.raises(ValueError, match=r"unknown scenario of s.yaml 'x'; expected such as a worker is lost"):
+        scenario_of(tmp_path / "s.yaml", "x")
+    with pytest.raises(ValueError, match="cannot be read"):
+        scenario_of(tmp_path / "none.yaml", "x")
+
+
+def test_scenarios_are_read_from_yaml(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(YAML)
+    [scenario] = read_scenarios(tmp_path / "s.yaml")
+    assert scenario == Scenario(
+        "a worker is lost",
+        "vllm",
+        Load(clients=4, requests_per_client=10, max_tokens=[20, 40]),
+        [CRASH, Failure("hang", trigger_in_phase="OVERFLOW", duration_seconds=2)],
+        {"workers": 3},
+        {"success_rate": {"at_least": 99}, "no_failures": None},
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "trigger_after_requests",
+            "triger",
+            "s.yaml, line 6: unknown key 'triger' of a Failure; allowed are type,",
+        ),
+        ("clients: 4", "users: 4", "s.yaml, line 3: unknown key 'users' of a Load; allowed are clients"),
+        ("backend: vllm", "engine: vllm", "s.yaml, line 2: unknown key 'engine' of a Scenario; allowed are name"),
+        ("  backend: vllm\n", "", "s.yaml, line 1: .*backend"),
+        ("clients: 4", "clients: 0", "s.yaml, line 1: scenario 'a worker is lost': clients is 0"),
+        ("backend: vllm", "name: twice", "s.yaml, line 2: 'name' a second time"),
+        ("{workers: 3}", "{worker: 3}", "s.yaml, line 8: unknown key 'worker' of deployment; allowed are workers"),
+        ("{workers: 3}", "{workers: 3, workers: 2}", "s.yaml, line 8: 'workers' a second time"),
+        ("{workers: 3}", "3", "s.yaml, line 8: deployment is no mapping"),
+        ("    no_failures:", "    luck:", "s.yaml, line 11: unknown key 'luck' of checks; allowed are success_rate"),
+        ("    no_failures:", "    success_rate:", "s.yaml, line 11: 'success_rate' a second time"),
+        ("at_least: 99", "least: 99", "s.yaml, line 10: unknown key 'least' of check success_rate; allowed are at_"),
+        ("{at_least: 99}", "99", "s.yaml, line 10: check 'success_rate' has no mapping"),
+        ("{clients: 4, requests_per_client: 10, max_tokens: [20, 40]}", "", "line 1: .*load is None; expected a Load"),
+        ("load: {", "load: [", "is not YAML"),
+        (YAML, "name: x", "expected a list of scenarios"),
+        (YAML, "- x", "s.yaml, line 1: expected a Scenario with keys name, backend"),
+        (YAML, YAML + YAML, "s.yaml, line 12: a second scenario 'a worker is lost'"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    (tmp_path / "s.yaml").write_text(YAML.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        read_scenarios(tmp_path / "s.yaml")
+
+
+def test_the_library_is_sound_and_covers_all_that_can_break() -> None:
+    ready = library()
+    failures = [failure for scenario in ready.values() for failure in scenario.failures]
+    for target in ("worker", "decode_worker", "prefill_worker", "frontend", "etcd"):
+        assert {each.type for each in failures if each.target == target} >= {"process_kill", "hang", "terminate"}
+    assert {each.type for each in failures} >= {"rolling_restart", "token_overflow", "overload"}
+    assert any(not scenario.failures for scenario in ready.values())
+    assert {scenario.backend for scenario in ready.values()} == {"vllm", "sglang", "trtllm"}
+    assert {scenario.shape.workers for scenario in ready.values()} == {1, 2}
+    assert all(scenario.checks for scenario in ready.values())
+    assert {scenario.shape.disaggregated for scenario in ready.values()} == {True, False}
+
+
+def test_a_lone_worker_has_time_to_come_back() -> None:
+    lone = [each for each in library().values() if "single_worker" in each.checks]
+    assert len(lone) > 30
+    for each in lone:
+        assert (each.recovery_seconds or 0.0) >= (each.shape.lease_seconds or 30.0) + 15
+
+
+def test_the_feature_of_the_library_is_up_to_date() -> None:
+    assert (ROOT / "features" / "library.feature").read_text() == feature()
+
+
+def test_each_ready_scenario_is_played_by_default() -> None:
+    played = {each.name for each in enumerate_scenarios(ROOT, [], [])}
+    ready = {name for name in library() if not name.endswith(")")}
+    assert set(ELSEWHERE) <= ready
+    assert {ELSEWHERE.get(name, name) for name in ready} <= played
+
+
+def test_the_same_seed_draws_the_same_faults() -> None:
+    def drawn(seed: int) -> list[chaos.Drawn]:
+        return list(islice(chaos.faults(seed), 12))
+
+    assert drawn(7) == drawn(7) != drawn(8)
+    assert len({each.failure.type for each in drawn(7)[:4]}) == 4
+    assert {each.victim % 2 for each in drawn(7)} == {0, 1}
+
+
+def test_a_worker_that_is_passed_over_once_more_does_not_serve_again_yet() -> None:
+    """Two requests, none for 5 s, as from a frontend that has met a dead connection, then one each second."""
+    steady = runner.Steady()
+    counts = [None, 0, 1, 2, *[2] * 5, 3, 4, 5, 6]
+    seen = [steady.look(count, float(at)) for at, count in enumerate(counts, start=100)]
+    assert seen[:5] == [0, 0, 0, 1, 1]
+    assert seen[6:10] == [0, 0, 0, 0]
+    assert seen[10:] == [1, 2, 3]
+
+
+def long_prompt(kind: str, status: int) -> LedgerEntry:
+    """A request whose prompt has 50 words."""
+    return replace(entry(1, 2, kind), prompt=" ".join(["word"] * 50), status_code=status)
+
+
+@pytest.mark.parametrize(
+    ("long", "parameters", "passed"),
+    [
+        (long_prompt("error", 400), {"statuses": (400,)}, True),
+        (long_prompt("error", 500), {"statuses": (400,)}, False),
+        (long_prompt("error", 500), {}, True),
+        (long_prompt("complete", 200), {}, False),
+        (long_prompt("broken", 200), {}, False),
+    ],
+)
+def test_overlong_prompts_are_to_be_refused(long: LedgerEntry, parameters: dict[str, Any], passed: bool) -> None:
+    played = context(*WHOLE, long, scenario=replace(SOUND, deployment={"max_model_len": 50}))
+    assert run_check("overlong_refused", played, parameters).passed == passed
+    assert not run_check("overlong_refused", replace(played, ledger=[long, entry(3, 4, "error")]), parameters).passed
+    assert run_check("overlong_refused", replace(played, ledger=WHOLE), parameters).nothing
+
+
+def looks(*samples: tuple[float, int]) -> list[dict[str, Any]]:
+    """Looks at one process."""
+    return [{"at": at, "process": "agent", "rss_mib": rss, "fds": fds} for at, (rss, fds) in enumerate(samples)]
+
+
+@pytest.mark.parametrize(
+    ("samples", "passed"),
+    [
+        ([(10.0, 5)] * 10 + [(40.0, 8)] * 30, True),
+        ([(40.0 + at, 8) for at in range(40)], False),
+        ([(40.0, 8 + at) for at in range(40)], False),
+    ],
+)
+def test_a_footprint_is_flat_or_not(samples: list[tuple[float, int]], passed: bool) -> None:
+    assert run_check("flat_footprint", context(footprint=looks(*samples))).passed == passed
+
+
+def test_too_few_looks_and_a_dead_process_are_no_flat_footprint() -> None:
+    assert run_check("flat_footprint", context(footprint=looks(*[(40.0, 8)] * 9))).nothing
+    assert run_check("flat_footprint", context()).nothing
+    dead = [*looks(*[(40.0, 8)] * 40), {"at": 40, "process": "agent", "rss_mib": None, "fds": None}]
+    assert run_check("flat_footprint", context(footprint=dead)).message == "the agent has died"
+
+
+def test_what_was_played_can_be_judged_again(tmp_path: Path) -> None:
+    failures = [CRASH, Failure("overload", trigger_after_seconds=1.0, load=LOAD)]
+    played = replace(SOUND, failure=failures, objectives=Objectives(ttft_ms=150), checks={"no_failures": None})
+    create(tmp_path / "load", LoadPlan.of(LOAD, "http://h:1", "m"))
+    with (tmp_path / "load" / "requests-0.jsonl").open("w") as stream:
+        for attempt, kind in enumerate(("error", "complete")):
+            line = {"number": 1, "attempt": attempt, "last": attempt == 1, "withdrawn": False}
+            stream.write(json.dumps(line | {"entry": pack(entry(1.0 + attempt, 1.5 + attempt, kind))}) + "\n")
+    seen = {"metrics": {"requests_total": 2.0}, "affected_workers": ["w-0"], "struck_at": 1.2, "overload_status": 529}
+    first = keep(tmp_path, played, deployment={"nodes": []}, **seen)
+    again = read_context(tmp_path)
+    assert again == first
+    assert again.scenario == played
+    assert (len(again.ledger), [each.status_code for each in again.answers]) == (2, [200])
+    assert {name: getattr(again, name) for name in seen} == seen
+    assert again.results["goodput_rate"] == 0
+    with pytest.raises(ValueError, match="holds no scenario that was played to its end"):
+        read_context(tmp_path / "load")
+
+
+def test_requests_without_an_end_are_not_accounted_for() -> None:
+    well = phase(missing_ends=0, missing=[])
+    assert run_check("all_accounted", context(results=well)).passed
+    assert not run_check("all_accounted", context(results=well | {"missing_ends": 1})).passed
+    assert not run_check("all_accounted", context(results=well | {"missing": ["client process 0 died"]})).passed
+
+
+class Stage:
+    """A world whose workers are three names; the last one is the busiest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes = [Node(f"w-{n}", "worker", f"10.0.0.{n}", 1, None, Path()) for n in range(3)]
+        self.deployment = SimpleNamespace(nodes=self.nodes, shape=Shape(engine="vllm", workers=3))
+        self.fleet = SimpleNamespace(serving_worker=lambda role, but: [n for n in self.nodes if n not in but][-1])
+        self.settings, self.folder, self.deployed = Settings(), folder, True
+        self.leases: list[float] = []
+
+    def break_process(self, kind: str, node: Node, lease_seconds: float) -> None:
+        self.leases.append(lease_seconds)
+
+
+def test_failures_at_once_have_different_victims(tmp_path: Path) -> None:
+    stage = cast(Any, Stage(tmp_path))
+    play = runner._Play(stage, SOUND)
+    with play._victim(CRASH) as first, play._victim(CRASH) as second, play._victim(CRASH) as third:
+        assert [node.name for node in (first, second, third)] == ["w-2", "w-1", "w-0"]
+        with pytest.raises(Inconclusive, match="no worker to hit, but 3 that other failures hit"), play._victim(CRASH):
+            pass
+    with play._victim(CRASH) as again:
+        assert again == first
+
+
+def test_a_failure_lasts_for_as_long_as_it_says(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    play = runner._Play(cast(Any, stage), SOUND)
+    for duration in (None, 2.0, 600.0):
+        play._inject(replace(CRASH, duration_seconds=duration), stage.nodes[0])
+    assert stage.leases == [3600.0, 62.0, 660.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backend": "sglang"}, "wants engine 'sglang', the deployment that there is has 'vllm'"),
+        ({"deployment": {"workers": 2}}, "wants workers 2, the deployment that there is has 3"),
+    ],
+)
+def test_a_scenario_for_another_deployment_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        runner.play(cast(Any, Stage(tmp_path)), replace(SOUND, **change))
