@@ -12,8 +12,9 @@ from support import binaries
 from support.events import EventLog
 from support.judge.verdict import Finding, Verdict
 from support.report import allure, console, publish, runs, story, timeline
-from support.requests.ledger import Chunk, Ledger
+from support.requests.ledger import Chunk, Ledger, read_ledger
 from support.settings import Settings
+from tests.test_results import steady, three_phases
 
 WHY = Finding("sentence", "Then it ends", "37 of 200 tokens, no finish_reason")
 
@@ -142,27 +143,25 @@ def test_a_result_without_a_verdict_becomes_inconclusive(run: Path) -> None:
     assert publish.collect(run) == [found]
 
 
-def test_the_ledger_is_attached_without_empty_words(tmp_path: Path) -> None:
+def test_the_ledger_is_attached_as_it_was_written(tmp_path: Path) -> None:
     fill(tmp_path, requests=1)
-    [line] = publish._compact(tmp_path / "ledger.jsonl").decode().splitlines()
-    entry = json.loads(line)
-    assert len(entry["chunks"]) == 22
-    assert entry["chunks"][0]["completion_id"] == "cmpl-1"
-    assert set(entry["chunks"][1]) == {"at", "kind", "index", "tokens"}
-    assert "exception" not in entry
+    written = (tmp_path / "ledger.jsonl").read_bytes()
+    assert publish._shortened(tmp_path / "ledger.jsonl", len(written)) == written
+    assert len(written) < 2000
 
 
-def test_a_long_ledger_loses_its_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "LEDGER_BYTES", 1000)
+def test_a_long_ledger_loses_its_middle(tmp_path: Path) -> None:
     fill(tmp_path)
-    text = publish._compact(tmp_path / "ledger.jsonl").decode()
+    text = publish._shortened(tmp_path / "ledger.jsonl", 1000).decode()
     assert len(text) < 1200
     assert "bytes left out; ledger.jsonl in the run's folder has them" in text
 
 
 def test_the_story_tells_what_broke_and_what_users_felt(tmp_path: Path) -> None:
     fill(tmp_path)
+    EventLog(tmp_path / "events.jsonl").add("note", "", "warning: an even number of members", at=99.0)
     told = story.story(tmp_path, verdict("failed", reason="cut <off>", findings=[WHY]))
+    assert "<p>Warning: an even number of members</p>" in told
     assert "<b>Verdict: Dynamo defect.</b> cut &lt;off&gt;" in told
     assert "fault: crash &lt;number&gt; 0 (+0.40 s from the first request)" in told
     assert "request 2: complete, 20 of 20 tokens" in told
@@ -178,6 +177,60 @@ def test_the_story_of_many_requests_gives_sums(tmp_path: Path) -> None:
     assert "30 requests: 30 complete" in told
     assert "and 28 more" in told
     assert "request 2" not in told
+
+
+def test_the_table_of_many_requests_keeps_those_that_have_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(story, "TABLE_ROWS", 5)
+    fill(tmp_path, requests=8)
+    entries = read_ledger(tmp_path / "ledger.jsonl")
+    entries[6].end = "lost"
+    (tmp_path / "ledger.jsonl").unlink()
+    ledger = Ledger()
+    ledger.adopt(entries)
+    ledger.write(tmp_path / "ledger.jsonl")
+    lines = story.requests_table(tmp_path).splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == ["1", "2", "3", "4", "7"]
+    assert lines[-1] == "3 more requests in ledger.jsonl of the run's folder"
+
+
+def test_a_load_is_told_by_its_phases(tmp_path: Path) -> None:
+    three_phases(tmp_path / "load", [*steady(0, 10), *steady(10, 20, status=529), *steady(20, 40, latency=1.0)])
+    (tmp_path / "load" / "phases.jsonl").rename(tmp_path / "phases.jsonl")
+    Ledger().write(tmp_path / "ledger.jsonl")
+    told = story.story(tmp_path, verdict())
+    assert "STANDARD: 40 requests, 100.00 % succeeded, p99 time to first token 100 ms, p99 latency 500 ms" in told
+    assert "OVERFLOW: 40 requests, 0.00 % succeeded" in told
+    assert "as in STANDARD again 0 s after the failure was over" in told
+
+
+def test_the_timeline_of_a_load_shows_its_phases_its_rates_and_when_faults_were_on(tmp_path: Path) -> None:
+    three_phases(tmp_path / "load", [*steady(0, 10), *steady(10, 20, status=529), *steady(20, 40, latency=1.0)])
+    (tmp_path / "load" / "phases.jsonl").rename(tmp_path / "phases.jsonl")
+    events = EventLog(tmp_path / "events.jsonl")
+    spans = {"undone": (110.0, 400.0), "expired": (112.0, 114.0), "stays": (116.0, 400.0)}
+    for name, (at, until) in spans.items():
+        events.add("fault", "w", f"{name} fault", at=at, fault=name, until=until)
+        events.add("proof", "w", "it bites", at=at + 0.1, fault=name)
+    events.add("fault", "w", "it is undone", at=115.0, fault="undone")
+    events.add("proof", "w", "all is well", at=115.5, fault="undone")
+    picture = timeline.draw(tmp_path)
+    assert picture
+    told = texts(picture)
+    assert {"STANDARD", "OVERFLOW", "RECOVERY", "tokens per second", "requests without an answer"} <= set(told)
+    assert "160 requests: 120 complete, 40 error" in told
+    shades = {}
+    for box in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}rect"):
+        if box.get("fill") == timeline.FAULT:
+            title = box.find("{http://www.w3.org/2000/svg}title")
+            assert title is not None
+            shades[title.text] = float(box.get("width") or 0)
+    # 41 seconds fill the axis
+    second = (timeline.RIGHT - timeline.LEFT) / 41
+    assert shades == pytest.approx(
+        {"undone fault": 5.5 * second, "expired fault": 2 * second, "stays fault": 25 * second}, rel=0.05
+    )
 
 
 def test_the_story_of_nothing(tmp_path: Path) -> None:

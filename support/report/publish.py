@@ -24,10 +24,9 @@ from support.settings import Settings
 
 TAIL_LINES, PASSED_TAIL_LINES = 150, 25
 """Lines of each log that are attached; the whole logs stay in the run's folder."""
-LEDGER_BYTES = 200_000
+LEDGER_BYTES, PASSED_LEDGER_BYTES = 200_000, 20_000
 """A ledger above this is attached without its middle; on disk it is whole."""
 
-_EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 _OWN = "published-"
 """Begins the file names of attachments made here, so that publishing a run again replaces them."""
@@ -125,8 +124,8 @@ def _attach(run: Path, verdicts: Sequence[Verdict], parameters: Mapping[str, str
         timeline.draw(folder)
         result["descriptionHtml"] = story.story(folder, verdict)
         kept = [entry for entry in result.get("attachments", []) if not entry["source"].startswith(_OWN)]
-        lines = PASSED_TAIL_LINES if verdict.verdict == "passed" else TAIL_LINES
-        result["attachments"] = kept + list(_attachments(folder, run / "allure-results", result["uuid"], lines))
+        passed = verdict.verdict == "passed"
+        result["attachments"] = kept + list(_attachments(folder, run / "allure-results", result["uuid"], passed))
         runs.write_json(file, result)
 
 
@@ -144,7 +143,10 @@ def _settle(result: dict[str, Any], verdict: Verdict) -> None:
     ]
 
 
-def _attachments(folder: Path, results: Path, uuid: str, lines: int) -> Iterator[dict[str, str]]:
+def _attachments(folder: Path, results: Path, uuid: str, passed: bool) -> Iterator[dict[str, str]]:
+    lines = PASSED_TAIL_LINES if passed else TAIL_LINES
+    most = PASSED_LEDGER_BYTES if passed else LEDGER_BYTES
+
     def attach(name: str, kind: AttachmentType, content: bytes) -> dict[str, str]:
         source = f"{_OWN}{uuid}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}.{kind.extension}"
         (results / source).write_bytes(content)
@@ -155,7 +157,7 @@ def _attachments(folder: Path, results: Path, uuid: str, lines: int) -> Iterator
     if requests := story.requests_table(folder):
         yield attach("Requests", AttachmentType.TEXT, requests.encode())
     if (ledger := folder / "ledger.jsonl").exists():
-        yield attach("Request ledger (JSON lines)", AttachmentType.TEXT, _compact(ledger))
+        yield attach("Request ledger (JSON lines)", AttachmentType.TEXT, _shortened(ledger, most))
     if (events := folder / "events.jsonl").exists():
         yield attach("Faults, proofs and states (JSON lines)", AttachmentType.TEXT, events.read_bytes())
     if metrics := story.metrics_table(folder):
@@ -166,23 +168,12 @@ def _attachments(folder: Path, results: Path, uuid: str, lines: int) -> Iterator
         yield attach("Console of behave", AttachmentType.TEXT, tail(console, lines).encode())
 
 
-def _compact(ledger: Path) -> bytes:
-    """The ledger without what a line says in vain: empty fields, and an identity that is the same in each chunk."""
-    lines = []
-    for text in ledger.read_text(encoding="utf-8").splitlines():
-        entry = {name: value for name, value in json.loads(text).items() if value not in _EMPTY}
-        identity = dict[str, Any]()
-        for chunk in entry.get("chunks", []):
-            for name, value in list(chunk.items()):
-                if value in _EMPTY or identity.get(name) == value:
-                    del chunk[name]
-                elif name in ("completion_id", "created", "model"):
-                    identity[name] = value
-        lines.append(json.dumps(entry))
-    content = "\n".join(lines)
-    if len(content) <= LEDGER_BYTES:
+def _shortened(ledger: Path, most: int) -> bytes:
+    """The ledger, one of more than ``most`` bytes without its middle."""
+    content = ledger.read_text(encoding="utf-8")
+    if len(content) <= most:
         return content.encode()
-    half, left_out = LEDGER_BYTES // 2, len(content) - LEDGER_BYTES
+    half, left_out = most // 2, len(content) - most
     note = f"\n... {left_out} bytes left out; {ledger.name} in the run's folder has them ...\n"
     return (content[:half] + note + content[-half:]).encode()
 

@@ -10,14 +10,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.events import read_events
 from support.judge.outcomes import outcome, shorten
+from support.judge.results import process_overflow_recovery_test
 from support.judge.verdict import Verdict
 from support.report import wording
 from support.requests.ledger import LedgerEntry, read_ledger
+from support.requests.load_log import find_loads
 
 SHOWN_REQUESTS = 8
 """Up to so many requests are told one by one; of more only the sums and the broken ones."""
 SHOWN_FAULTS = 12
 """Faults and proofs that are told."""
+TABLE_ROWS = 300
+"""Requests in the table; of more, those without a whole answer come first into it."""
 
 
 def story(folder: Path, verdict: Verdict) -> str:
@@ -26,18 +30,22 @@ def story(folder: Path, verdict: Verdict) -> str:
     return "".join(
         [
             f"<p><b>Verdict: {wording.CATEGORIES[wording.category(verdict)]}.</b> {escape(verdict.reason)}</p>",
+            *(f"<p>{escape(words)}</p>" for words in _warnings(folder)),
             f"<p><b>What broke</b></p>{_bullets(_faults(folder, entries))}",
-            f"<p><b>What users felt</b></p>{_bullets(_felt(entries))}",
+            f"<p><b>What users felt</b></p>{_bullets(_felt(entries) + _phases(folder))}",
             _picture(folder / "timeline.svg"),
         ]
     )
 
 
 def requests_table(folder: Path) -> str:
-    """One line per request of the ledger, as text; empty when no request was sent."""
-    entries = read_ledger(folder / "ledger.jsonl")
-    if not entries:
+    """One line per request of the ledger, as text, of at most :data:`TABLE_ROWS`; empty when no request was sent."""
+    every = read_ledger(folder / "ledger.jsonl")
+    if not every:
         return ""
+    telling = sorted(every, key=lambda entry: outcome(entry).kind == "complete")[:TABLE_ROWS]
+    entries = sorted(telling, key=lambda entry: entry.number)
+    left_out = f"{len(every) - len(entries)} more requests in ledger.jsonl of the run's folder\n"
     zero = min((entry.sent_at for entry in entries if entry.sent_at is not None), default=0.0)
     rows = [("no", "api", "sent", "status", "tokens", "first", "pause", "ended", "outcome")]
     for entry in entries:
@@ -59,7 +67,7 @@ def requests_table(folder: Path) -> str:
     legend = (
         "seconds: sent and ended since the first request, first = to the first token, pause = longest between tokens"
     )
-    return _columns(rows) + f"\n{legend}\n"
+    return _columns(rows) + f"\n{legend}\n" + (left_out if len(every) > len(entries) else "")
 
 
 def metrics_table(folder: Path) -> str:
@@ -75,6 +83,11 @@ def metrics_table(folder: Path) -> str:
         same = [line for line in after if line in before and not line.endswith((" 0", " 0.0"))]
         parts.append("\n".join([file.stem, _columns(rows), "", "as before:", *same]))
     return "\n\n\n".join(parts)
+
+
+def _warnings(folder: Path) -> list[str]:
+    notes = (event.text for event in read_events(folder / "events.jsonl") if event.kind == "note")
+    return [text.capitalize() for text in notes if text.startswith("warning: ")]
 
 
 def _faults(folder: Path, entries: list[LedgerEntry]) -> list[str]:
@@ -105,6 +118,25 @@ def _felt(entries: list[LedgerEntry]) -> list[str]:
     told = told[: SHOWN_REQUESTS + 1]
     if pause := max(entry.longest_pause for entry in entries):
         told.append(f"longest pause between two tokens: {pause:.2f} s")
+    return told
+
+
+def _phases(folder: Path) -> list[str]:
+    """A load, phase by phase, and how long it took to come back."""
+    if not find_loads(folder):
+        return []
+    results = process_overflow_recovery_test(folder)
+    told = []
+    for name, phase in results["phases"].items():
+        rate = "nothing to succeed" if phase["success_rate"] is None else f"{phase['success_rate']:.2f} % succeeded"
+        times = {"time to first token": phase["p99_ttft_ms"], "latency": phase["p99_latency_ms"]}
+        shown = [f"p99 {what} {value:.0f} ms" for what, value in times.items() if value is not None]
+        if not results["latency_valid"]:
+            shown = ["times are void, the clients lagged"]
+        told.append(", ".join([f"{name}: {phase['planned']} requests", rate, *shown]))
+    stable = results["recovery"]["to_stable_seconds"]
+    if "RECOVERY" in results["phases"]:
+        told.append(f"as in STANDARD again {'never' if stable is None else f'{stable:g} s after the failure was over'}")
     return told
 
 

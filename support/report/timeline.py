@@ -1,22 +1,21 @@
-"""One picture of a scenario: tokens of each request over time, faults and their proofs, states of the nodes.
-
-Written as SVG by hand: a run has dozens of these, and a plotting library took a second of CPU time for every four.
-"""
+"""One picture of a scenario over time: what requests or a load got, faults and their proofs, states of the nodes."""
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from support.events import Event, read_events
 from support.judge.outcomes import outcome, shorten
+from support.judge.results import Run, read_run
 from support.judge.verdict import read_verdict
-from support.report import wording
+from support.report import load_panels, wording
+from support.report.svg import box, frame, text, ticks
 from support.requests.ledger import LedgerEntry, read_ledger
+from support.requests.load_log import find_loads
 
 OUTCOMES = {
     "complete": ("#1f77b4", "complete"),
@@ -33,6 +32,12 @@ STATES = {
     "stopped": "#bdbdbd",
 }
 """State of a node -> its colour."""
+LEADERS = ("#9ecae1", "#fdd0a2", "#c7e9c0", "#dadaeb", "#fde0ef", "#d9d9d9", "#ffffb3")
+"""Colours of the etcd members while they lead, by the order in which they first do; nobody leads: white."""
+LEASES = {False: "#1a7f37", True: "#c8102e"}
+"""Whether a lease is gone -> the colour of its tick."""
+FAULT = "#d62728"
+"""Shade over the time that a fault is on."""
 MARKS = {"fault": "#8b0000", "proof": "#1a7f37"}
 """Kind of event that is drawn through all panels -> its colour."""
 
@@ -40,6 +45,8 @@ LABELLED = 6
 """Up to so many requests each get a label of their own; of more only the number per outcome is told."""
 WORDED = 8
 """Up to so many faults and proofs are told in words; of more only the first ones."""
+LINED = 24
+"""Up to so many have a line each."""
 PAUSE_SHOWN = 0.25
 """Seconds from which the longest pause between two tokens is marked."""
 BEFORE = 0.08
@@ -68,39 +75,77 @@ class _Scale:
         return self.top + PLOT - count / self.tokens * PLOT
 
 
-def draw(folder: Path) -> Path | None:
-    """Draw ``timeline.svg`` into a scenario's folder from what lies there; None when nothing with a time was recorded.
+def draw(folder: Path, name: str = "timeline.svg") -> Path | None:
+    """Draw a scenario's picture into its folder from what lies there; None when nothing with a time was recorded.
 
-    Files that are missing (a scenario that died early) leave their part of the picture empty.
+    Of a load the picture shows throughput, latency and errors, of single requests their tokens. Files that are missing
+    (a scenario that died early) leave their part of the picture empty.
     """
-    entries = [entry for entry in read_ledger(folder / "ledger.jsonl") if entry.sent_at is not None]
+    run = read_run(folder) if find_loads(folder) else None
+    if run and not run.samples:
+        run = None
+    entries = [] if run else [each for each in read_ledger(folder / "ledger.jsonl") if each.sent_at is not None]
     events = read_events(folder / "events.jsonl")
     times = [event.at for event in events] + [at for entry in entries for at in (entry.sent_at or 0.0, _end(entry))]
+    times += [run.begin, run.end] if run else []
     if not times:
         return None
     marks = [event for event in events if event.kind in MARKS]
     nodes = _nodes(folder, events)
+    cluster = ["etcd leader", "leases"] if any(event.kind == "leader" for event in events) else []
     top = 40 + LINE * max(1, min(len(marks), WORDED)) + 10
     most = max([len(entry.tokens) for entry in entries] + [1])
-    zero = min([entry.sent_at or 0.0 for entry in entries] or times)
+    zero = run.begin if run else min([entry.sent_at or 0.0 for entry in entries] or times)
     begin = max(min(times), zero - BEFORE * (max(times) - zero))
     scale = _Scale(zero, begin, max(*times, begin + 0.001), round(most * 1.08) + 1, top)
-    lanes = top + PLOT + 16
-    bottom = lanes + LANE * len(nodes)
+    plot = load_panels.HEIGHT if run else PLOT
+    lanes = top + plot + 16
+    bottom = lanes + LANE * (len(nodes) + len(cluster))
+    shades = list(_faults(scale, events, plot))
     parts = [
-        _text(8, 22, _title(folder), size=15, weight="bold"),
-        *_grid(scale, bottom),
-        *_pause(scale, entries),
-        *_requests(scale, entries),
-        *_states(scale, nodes, events, lanes),
+        text(8, 22, _title(folder), size=15, weight="bold"),
+        *_seconds(scale, bottom),
+        *(_load(scale, run, shades) if run else (*shades, *_curves(scale, entries))),
+        *_states(scale, nodes, events, lanes, bottom),
+        *(_cluster(scale, cluster, events, lanes + LANE * len(nodes), bottom) if cluster else ()),
         *_marks(scale, marks, bottom),
     ]
-    height = bottom + 64
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-    style = ' font-family="Helvetica, Arial, sans-serif"><rect width="100%" height="100%" fill="white"/>'
-    picture = folder / "timeline.svg"
-    picture.write_text(f"{head}{style}\n{chr(10).join(parts)}\n</svg>\n", encoding="utf-8")
+    picture = folder / name
+    picture.write_text(frame(WIDTH, bottom + 64, parts), encoding="utf-8")
     return picture
+
+
+def _load(scale: _Scale, run: Run, shades: Sequence[str]) -> Iterator[str]:
+    yield from load_panels.phases(run, scale.x, scale.top)
+    yield from shades
+    yield from load_panels.panels(run, scale.x, scale.top, LEFT, RIGHT)
+    counts = Counter(sample.kind for sample in run.samples)
+    told = ", ".join(f"{number} {kind}" for kind, number in counts.most_common())
+    yield text(RIGHT + 12, scale.top + 13, f"{len(run.samples)} requests: {told}" if len(counts) < 3 else told, size=11)
+
+
+def _faults(scale: _Scale, events: Sequence[Event], height: float) -> Iterator[str]:
+    """A shade from the begin of each fault to its end, or to the end of the picture."""
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        if event.kind in MARKS and "fault" in event.data:
+            found.setdefault(event.data["fault"], []).append(event)
+    for first, *rest in found.values():
+        # Its injection, its proof, and then whatever tells that it is over.
+        seen = rest[-1].at if len(rest) > 1 else scale.end
+        over = min(seen, first.data.get("until", seen))
+        left = scale.x(first.at)
+        yield box(left, scale.top, max(1.0, scale.x(over) - left), height, FAULT, first.text, opacity=0.16)
+
+
+def _curves(scale: _Scale, entries: Sequence[LedgerEntry]) -> Iterator[str]:
+    for count in ticks(scale.tokens):
+        y = scale.y(count)
+        yield f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e4e4e4"/>'
+        yield text(LEFT - 8, y + 4, f"{count:g}", anchor="end")
+    yield text(LEFT - 8, scale.top - 4, "tokens received", anchor="end")
+    yield from _pause(scale, entries)
+    yield from _requests(scale, entries)
 
 
 def _requests(scale: _Scale, entries: Sequence[LedgerEntry]) -> Iterator[str]:
@@ -115,9 +160,9 @@ def _requests(scale: _Scale, entries: Sequence[LedgerEntry]) -> Iterator[str]:
         yield from _labels(scale, ends)
     else:
         counts = Counter((colour, words) for _, colour, words in ends)
-        yield _text(RIGHT + 12, scale.top + 14, f"{len(entries)} requests")
+        yield text(RIGHT + 12, scale.top + 14, f"{len(entries)} requests")
         for row, ((colour, words), number) in enumerate(counts.most_common(), 1):
-            yield _text(RIGHT + 12, scale.top + 14 + LINE * row, f"{number} {words}", colour)
+            yield text(RIGHT + 12, scale.top + 14 + LINE * row, f"{number} {words}", colour)
 
 
 def _labels(scale: _Scale, ends: Sequence[tuple[LedgerEntry, str, str]]) -> Iterator[str]:
@@ -126,7 +171,7 @@ def _labels(scale: _Scale, ends: Sequence[tuple[LedgerEntry, str, str]]) -> Iter
     for entry, colour, words in sorted(ends, key=lambda end: -len(end[0].tokens)):
         at = max(scale.y(len(entry.tokens)) + 4, free)
         free = at + LINE - 2
-        yield _text(
+        yield text(
             RIGHT + 12, at, f"request {entry.number}: {words}, {len(entry.tokens)} of {entry.max_tokens}", colour
         )
 
@@ -138,47 +183,65 @@ def _pause(scale: _Scale, entries: Sequence[LedgerEntry]) -> Iterator[str]:
     times = sorted({chunk.at for chunk in paused.chunks if chunk.tokens})
     before, after = max(pairwise(times), key=lambda pair: pair[1] - pair[0])
     left, right = scale.x(before), scale.x(after)
-    yield _box(left, scale.top, right - left, PLOT, "#fff0bf")
-    text = f"pause {after - before:.2f} s in request {paused.number}"
-    yield _text((left + right) / 2, scale.top + PLOT - 6, text, anchor="middle")
+    yield box(left, scale.top, right - left, PLOT, "#fff0bf")
+    words = f"pause {after - before:.2f} s in request {paused.number}"
+    yield text((left + right) / 2, scale.top + PLOT - 6, words, anchor="middle")
 
 
-def _grid(scale: _Scale, bottom: float) -> Iterator[str]:
-    for count in _ticks(scale.tokens):
-        y = scale.y(count)
-        yield f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e4e4e4"/>'
-        yield _text(LEFT - 8, y + 4, f"{count:g}", anchor="end")
-    yield _text(LEFT - 8, scale.top - 4, "tokens received", anchor="end")
-    for second in _ticks(scale.end - scale.zero):
+def _seconds(scale: _Scale, bottom: float) -> Iterator[str]:
+    for second in ticks(scale.end - scale.zero):
         x = scale.x(scale.zero + second)
         yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 5}" stroke="#222"/>'
-        yield _text(x, bottom + 19, f"{second:g}", anchor="middle")
+        yield text(x, bottom + 19, f"{second:g}", anchor="middle")
     yield f'<line x1="{LEFT}" x2="{RIGHT}" y1="{bottom}" y2="{bottom}" stroke="#222"/>'
-    yield _text(RIGHT + 12, bottom + 19, "seconds since the first request")
+    yield text(RIGHT + 12, bottom + 19, "seconds since the first request")
 
 
-def _states(scale: _Scale, nodes: Sequence[str], events: Sequence[Event], top: float) -> Iterator[str]:
+def _states(scale: _Scale, nodes: Sequence[str], events: Sequence[Event], top: float, bottom: float) -> Iterator[str]:
     for row, node in enumerate(nodes):
-        yield _text(LEFT - 8, top + LANE * row + 14, node, anchor="end")
+        yield text(LEFT - 8, top + LANE * row + 14, node, anchor="end")
         changes = [event for event in events if event.kind == "state" and event.subject == node]
-        ends = [*(event.at for event in changes[1:]), scale.end]
+        ends = [*(event.at for event in changes[1:]), *([scale.end] if changes else [])]
         for change, until in zip(changes, ends, strict=True):
             colour = next(
                 (colour for state, colour in STATES.items() if change.text.startswith(state)), STATES["stopped"]
             )
             left = scale.x(change.at)
-            yield _box(left, top + LANE * row + 2, scale.x(until) - left, LANE - 5, colour, change.text)
-    y = top + LANE * len(nodes) + 34
+            yield box(left, top + LANE * row + 2, scale.x(until) - left, LANE - 5, colour, change.text)
+    y = bottom + 34
     for column, (state, colour) in enumerate(STATES.items()):
-        yield _box(LEFT + 90 * column, y, 12, 12, colour)
-        yield _text(LEFT + 90 * column + 17, y + 11, state)
+        yield box(LEFT + 90 * column, y, 12, 12, colour)
+        yield text(LEFT + 90 * column + 17, y + 11, state)
+
+
+def _cluster(scale: _Scale, lanes: Sequence[str], events: Sequence[Event], top: float, bottom: float) -> Iterator[str]:
+    """Who leads the etcd cluster over time, and a tick for each lease or registration that comes or goes."""
+    for row, lane in enumerate(lanes):
+        yield text(LEFT - 8, top + LANE * row + 14, lane, anchor="end")
+    changes = [event for event in events if event.kind == "leader"]
+    names = list(dict.fromkeys(event.data["leader"] for event in changes if event.data["leader"]))
+    for change, until in zip(changes, [*(event.at for event in changes[1:]), scale.end], strict=True):
+        name, left = change.data["leader"], scale.x(change.at)
+        colour = LEADERS[names.index(name) % len(LEADERS)] if name else "#ffffff"
+        yield box(left, top + 2, scale.x(until) - left, LANE - 5, colour, change.text)
+        if scale.x(until) - left > 40:
+            yield text(left + 4, top + 14, name or "none", size=11)
+    for event in events:
+        if event.kind == "lease":
+            yield box(scale.x(event.at), top + LANE + 2, 2, LANE - 5, LEASES[event.data["gone"]], event.text)
+    for column, (gone, words) in enumerate(((False, "lease or registration comes"), (True, "goes"))):
+        left = LEFT + 90 * len(STATES) + 190 * column
+        yield box(left, bottom + 34, 3, 12, LEASES[gone])
+        yield text(left + 8, bottom + 45, words)
 
 
 def _marks(scale: _Scale, marks: Sequence[Event], bottom: float) -> Iterator[str]:
-    """A line for each fault and proof through all panels, its words above them."""
+    """A line for each fault and proof through all panels, its words above them; where they are many, their shades tell
+    more than lines.
+    """
     if not marks:
-        yield _text(LEFT, 40 + LINE - 4, "no fault was injected", "#6b6b6b")
-    for row, mark in enumerate(marks):
+        yield text(LEFT, 40 + LINE - 4, "no fault was injected", "#6b6b6b")
+    for row, mark in enumerate(marks[:WORDED] if len(marks) > LINED else marks):
         colour, x, y = MARKS[mark.kind], scale.x(mark.at), 40 + LINE * min(row, WORDED - 1)
         yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{bottom}" stroke="{colour}" stroke-dasharray="4 3"/>'
     for row, mark in enumerate(marks[:WORDED]):
@@ -188,7 +251,7 @@ def _marks(scale: _Scale, marks: Sequence[Event], bottom: float) -> Iterator[str
         if row == WORDED - 1 and len(marks) > WORDED:
             words = f"and {len(marks) - row} more until {marks[-1].at - scale.zero:.2f} s"
         late = x > (LEFT + RIGHT) / 2
-        yield _text(x - 9 if late else x + 9, y + 9, words, colour, anchor="end" if late else "start")
+        yield text(x - 9 if late else x + 9, y + 9, words, colour, anchor="end" if late else "start")
 
 
 def _nodes(folder: Path, events: Sequence[Event]) -> list[str]:
@@ -214,12 +277,6 @@ def _end(entry: LedgerEntry) -> float:
     return max(at for at in seen if at is not None)
 
 
-def _ticks(end: float) -> list[float]:
-    """Round values from 0 to ``end``, some six of them."""
-    step = next(size * 10.0**power for power in range(-3, 9) for size in (1, 2, 5) if end / (size * 10.0**power) <= 7)
-    return [round(step * number, 3) for number in range(int(end / step) + 1)]
-
-
 def _path(points: Sequence[tuple[float, float]]) -> str:
     """SVG points, leaving out those that are less than a pixel away from the one before."""
     kept = [points[0]]
@@ -233,25 +290,3 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
         *(point for corner, end in zip(corners, [*kept[1:], points[-1]], strict=True) for point in (corner, end)),
     ]
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
-
-
-def _text(
-    x: float,
-    y: float,
-    words: str,
-    colour: str = "#222222",
-    *,
-    size: int = 12,
-    weight: str = "normal",
-    anchor: str = "start",
-) -> str:
-    style = f'fill="{colour}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}"'
-    halo = 'stroke="white" stroke-width="3" paint-order="stroke"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {style} {halo}>{escape(words)}</text>'
-
-
-def _box(x: float, y: float, width: float, height: float, colour: str, told: str = "") -> str:
-    title = f"<title>{escape(told)}</title>" if told else ""
-    return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{height}" fill="{colour}">{title}</rect>'
-    )
