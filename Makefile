@@ -33,8 +33,10 @@ up: bootstrap
 down:
 	@$(RUN) support.stay down
 
+# all of them; fails at the end when one has
 bench: bootstrap
-	@for each in tests/bench/bench_*.py; do $(RUN) "tests.bench.$$(basename "$$each" .py)" || exit 1; done
+	@failed=0; for each in tests/bench/bench_*.py; do \
+	  $(RUN) "tests.bench.$$(basename "$$each" .py)" || { failed=1; echo "$$each: a bound is broken"; }; done; exit $$failed
 
 doctor:
 	@$(BOOTSTRAP) suite
@@ -47,9 +49,10 @@ report:
 bootstrap:
 	@$(BOOTSTRAP)
 
-# results and caches; the environments stay
+# results and caches; the environments stay, and the record of what `make up` has started
 clean:
-	rm -rf reports/* .ruff_cache .mypy_cache .pytest_cache
+	find reports -mindepth 1 -maxdepth 1 -not -name up -exec rm -rf {} + 2>/dev/null || true
+	rm -rf .ruff_cache .mypy_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv/*' -not -path './.envs/*' -prune -exec rm -rf {} +
 
 # everything that the suite has made

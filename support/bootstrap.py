@@ -3,7 +3,8 @@
     python3 support/bootstrap.py [--dynamo VERSION] [PART ...]
 
 Parts: ``suite`` (.venv, from requirements.txt), ``report`` (.envs/allure, from support/report/package.json) and
-``dynamo`` (.envs/dynamo-VERSION); all three when none is named. Everything is kept inside the checkout, caches and
+``dynamo`` (.envs/dynamo-VERSION); all three when none is named. One more has to be named: ``aiperf`` (.envs/aiperf),
+with which `make bench` compares the suite's own load. Everything is kept inside the checkout, caches and
 temporary files included. An environment counts as finished only when its stamp, written last, agrees with what it
 should hold; any other is made anew. One lock makes runs in the same checkout take turns.
 
@@ -32,6 +33,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = (3, 11)
 PARTS = ("suite", "report", "dynamo")
+EXTRA_PARTS = ("aiperf",)
+AIPERF = "aiperf==0.13.0"
 SUITE = ROOT / ".venv"
 ENVIRONMENTS = ROOT / ".envs"
 REQUIREMENTS = (ROOT / "requirements.txt", ROOT / "requirements-constraints.txt")
@@ -172,7 +175,7 @@ def ensure(parts: Sequence[str] = PARTS, dynamo: str | None = None) -> list[str]
     """Make those environments that are not finished.
 
     Args:
-        parts: some of :data:`PARTS`.
+        parts: some of :data:`PARTS` and :data:`EXTRA_PARTS`.
         dynamo: the release for the part ``dynamo``, like ``1.6.1``.
 
     Returns:
@@ -206,8 +209,13 @@ def _environment(part: str, dynamo: str | None) -> Environment:
         folder = ENVIRONMENTS / "allure"
         program = folder / "node_modules" / "allure" / "cli.js"
         return Environment("the report generator", folder, _texts(REPORT_PACKAGES), program, _build_report)
+    if part == "aiperf":
+        folder = ENVIRONMENTS / "aiperf"
+        return Environment(
+            "AIPerf", folder, AIPERF, folder / "bin" / "aiperf", lambda w: _build_python(w, folder, AIPERF)
+        )
     if part != "dynamo":
-        raise ValueError(f"there is no part {part!r}; allowed: {', '.join(PARTS)}")
+        raise ValueError(f"there is no part {part!r}; allowed: {', '.join(PARTS + EXTRA_PARTS)}")
     if not RELEASE.fullmatch(dynamo or ""):
         raise BootstrapError(f"dynamo is {dynamo!r}; expected a release such as 1.6.1")
     folder = ENVIRONMENTS / f"dynamo-{dynamo}"
@@ -379,8 +387,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dynamo", metavar="VERSION", help="the release of Dynamo; the settings' one when not given")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all when none is named")
     options = parser.parse_args(arguments)
-    if unknown := [part for part in options.parts if part not in PARTS]:
-        parser.error(f"there is no part {unknown[0]!r}; allowed: {', '.join(PARTS)}")
+    if unknown := [part for part in options.parts if part not in PARTS + EXTRA_PARTS]:
+        parser.error(f"there is no part {unknown[0]!r}; allowed: {', '.join(PARTS + EXTRA_PARTS)}")
     signal.signal(signal.SIGTERM, _interrupted)
     signal.signal(signal.SIGINT, _interrupted)
     sys.path[0] = str(ROOT)

@@ -27,6 +27,7 @@ _CAPABILITIES = {
     "root": ("root", "the kernel log and cgroups"),
     "namespaces": ("namespaces", "a cell per scenario, nodes with addresses; else loopback"),
     "nftables": ("nftables", "cuts and losses between nodes"),
+    "tbf": ("tbf", "narrow cables between nodes"),
     "netem": ("netem", "delays between nodes"),
     "kmsg": ("kernel log", "GPU faults as the driver reports them"),
     "cgroups": ("cgroups", "memory and CPU limits of a node"),

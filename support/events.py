@@ -8,7 +8,7 @@ from typing import Any
 
 from support.clock import now
 
-KINDS = ("fault", "proof", "state", "note")
+KINDS = ("fault", "proof", "state", "note", "leader", "lease")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Event:
     Attributes:
         at: seconds on the clock of :mod:`support.clock`.
         kind: ``fault`` (an injection or its end), ``proof`` (evidence taken from the victim's side), ``state`` (a
-            node changed state: ``starting``, ``running``, ``stopped``, ``hung``, ``dead``) or ``note``.
+            node changed state: ``starting``, ``running``, ``stopped``, ``hung``, ``dead``), ``note``, ``leader``
+            (another etcd member leads, or none) or ``lease`` (a lease or a registration in etcd came or went).
         subject: the logical node name or fault id that the event is about; may be empty for a note.
         text: one line for a human reader.
         data: whatever else is known, JSON-serialisable.
@@ -62,8 +63,10 @@ class EventLog:
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events of an earlier run, oldest first; a file that is not there is an empty history."""
+    """The events of an earlier run, oldest first; a file that is not there is an empty history, and a last line that a
+    kill has cut short is left out.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
     return sorted((Event(**json.loads(line)) for line in lines if line.strip()), key=lambda event: event.at)

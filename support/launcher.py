@@ -9,11 +9,13 @@ Exit status: 0 when all is green (:func:`support.judge.judge.complaints`), 1 whe
 """
 
 import argparse
+import configparser
 import contextlib
 import ctypes
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,7 +37,7 @@ from support.settings import Settings
 
 ALLURE = ["-f", "allure_behave.formatter:AllureFormatter", "-o"]
 LIMIT, SLOW_LIMIT = 300.0, 3600.0
-"""Seconds that a scenario may take; the second one with the tag ``@slow``."""
+"""Seconds that a scenario may take; the second one with the tag ``@slow`` or ``@soak``."""
 GRACE = 15.0
 """Seconds from SIGINT to SIGTERM, and from SIGTERM to SIGKILL: time for behave's cleanups."""
 
@@ -46,12 +48,15 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Scenario:
-    """One scenario that was selected; ``tags`` are those of its feature as well."""
+    """One scenario that was selected; ``tags`` are those of its feature as well, ``seconds`` the longest time that its
+    sentences speak of.
+    """
 
     feature: str
     name: str
     location: str
     tags: tuple[str, ...]
+    seconds: float = 0.0
 
     @property
     def key(self) -> str:
@@ -61,7 +66,7 @@ class Scenario:
     @property
     def limit(self) -> float:
         """Seconds after which it is ended by force."""
-        return SLOW_LIMIT if "slow" in self.tags else LIMIT
+        return LIMIT if {"slow", "soak"}.isdisjoint(self.tags) else SLOW_LIMIT
 
 
 @dataclass
@@ -100,8 +105,8 @@ class Launcher:
         durations = _read_durations(self.reports)
         side_by_side = [scenario for scenario in scenarios if "serial" not in scenario.tags]
         alone = [scenario for scenario in scenarios if "serial" in scenario.tags]
-        # A scenario that never ran may be long: unknown ones start first.
-        side_by_side.sort(key=lambda scenario: -durations.get(scenario.key, float("inf")))
+        # A scenario that never ran may be long: unknown ones start first, of these the one that speaks of most seconds.
+        side_by_side.sort(key=lambda each: (-durations.get(each.key, float("inf")), -each.seconds))
         verdicts: list[Verdict] = []
         with _signals_blocked():
             self._run_all(side_by_side, tags, jobs, verdicts)
@@ -135,6 +140,8 @@ class Launcher:
                 verdict = self._verdict(ended)
                 verdicts.append(verdict)
                 print(console.line(verdict), flush=True)
+                for warning in _warnings(runs.scenario_folder(self.run, ended.scenario.location)):
+                    print(warning, flush=True)
 
     def _start(self, scenario: Scenario, tags: Sequence[str], slot: int) -> Running:
         folder = runs.scenario_folder(self.run, scenario.location)
@@ -216,6 +223,20 @@ class Launcher:
         return verdict
 
 
+def with_defaults(root: Path, tags: Sequence[str]) -> list[str]:
+    """``tags`` and what behave.ini leaves out by default, as far as they do not name it themselves.
+
+    behave forgets its ``default_tags`` once it is given tags: ``@deployment`` would run its ``@soak`` as well.
+    """
+    if not tags:
+        return []
+    ini = configparser.ConfigParser()
+    ini.read(root / "behave.ini", encoding="utf-8")
+    left_out = re.findall(r"not @([\w.-]+)", ini.get("behave", "default_tags", fallback=""))
+    named = {word for expression in tags for word in re.findall(r"[\w.-]+", expression)}
+    return [*tags, *(f"not @{tag}" for tag in left_out if tag not in named)]
+
+
 def enumerate_scenarios(root: Path, features: Sequence[str], tags: Sequence[str]) -> list[Scenario]:
     """The scenarios that ``behave`` would run with these features and tag expressions, in its order.
 
@@ -237,7 +258,15 @@ def enumerate_scenarios(root: Path, features: Sequence[str], tags: Sequence[str]
     if done.returncode:
         raise RuntimeError(f"behave cannot list the scenarios:\n{done.stdout}{done.stderr}".rstrip())
     return [
-        Scenario(feature["name"], element["name"], element["location"], (*feature["tags"], *element["tags"]))
+        Scenario(
+            feature["name"],
+            element["name"],
+            element["location"],
+            (*feature["tags"], *element["tags"]),
+            max(
+                (float(n) for step in element["steps"] for n in re.findall(r"(\d+) seconds", step["name"])), default=0.0
+            ),
+        )
         for feature, element in elements
         if element["type"] == "scenario"
     ]
@@ -282,7 +311,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         defines = [f"-D{name}={value}" for name, value in userdata.items()]
         jobs = options.jobs or settings.jobs if options.mode == "acceptance" else 1
         if options.mode == "acceptance":
-            scenarios = enumerate_scenarios(root, options.features, options.tags)
+            tags = with_defaults(root, options.tags)
+            scenarios = enumerate_scenarios(root, options.features, tags)
         bootstrap.ensure(("dynamo",), settings.dynamo)
         launcher = Launcher(root, settings, defines, runs.create(root / "reports", settings.log_dir))
         _write_about(launcher)
@@ -295,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.mode == "behave":
         return _finish_behave(launcher, launcher.behave(options.arguments), began)
     print(f"{len(scenarios)} scenarios, {jobs} at a time", flush=True)
-    verdicts = launcher.acceptance(scenarios, options.tags, jobs)
+    verdicts = launcher.acceptance(scenarios, tags, jobs)
     missing = len(scenarios) - len(verdicts)
     further = [f"{missing} of {len(scenarios)} scenarios did not run"] if missing else []
     return finish(launcher, time.monotonic() - began, further)
@@ -373,9 +403,17 @@ def _allowed_skips(settings: Settings) -> Callable[[str], bool]:
     @functools.cache
     def machine() -> frozenset[str]:
         # Asked for only when something was skipped: trying nftables and netem takes half a second.
-        return frozenset(f"no-{name}" for name, found in capabilities.probe().items() if not found.available)
+        missing = {name for name, found in capabilities.probe().items() if not found.available}
+        if settings.cells == "off":
+            missing.add("namespaces")
+        return frozenset(f"no-{name}" for name in missing)
 
     return lambda reason: skips.allowed(reason, machine(), settings.dynamo, allowed)
+
+
+def _warnings(folder: Path) -> list[str]:
+    lines = (folder / "console.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in lines if line.startswith("warning: ")]
 
 
 def _last_words(folder: Path) -> str:

@@ -22,12 +22,15 @@ class Release:
     disaggregated_engines: tuple[str, ...]
     engine_type_flag: bool
     sequence_cap: bool
+    max_model_len: bool
     nats_always: bool
     counts_cancellations: bool
     drain_deadline: str | None
     stream_timeout: str | None
     lease_seconds: float
     lease_setting: str | None
+    refuses_when_busy: bool
+    overload_status: int
     metrics: Mapping[str, str]
 
 

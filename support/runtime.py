@@ -24,6 +24,7 @@ NEEDS = {
     "k8s": ("cluster", "a Kubernetes cluster"),
     "needs.namespaces": ("namespaces", "network namespaces"),
     "needs.nftables": ("nftables", "nftables"),
+    "needs.tbf": ("tbf", "tbf"),
     "needs.netem": ("netem", "netem"),
     "needs.kmsg": ("kmsg", "the kernel log"),
     "needs.cgroups": ("cgroups", "cgroups"),

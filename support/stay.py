@@ -6,7 +6,7 @@
 ``python -m support.stay down``
     ends it; the kernel takes every process, rule and namespace of its cell along.
 
-Records and logs lie in ``reports/up``.
+Records and logs lie in ``reports/up``, the fault service's audit log among them.
 """
 
 import argparse
@@ -30,6 +30,8 @@ from support.targets.base import ENGINES, REQUEST_PLANES
 from support.world import World
 
 FOLDER = ROOT / "reports" / "up"
+AUDIT = "audit.jsonl"
+"""The fault service's log of calls; it stays from one deployment to the next."""
 BOOT_SECONDS, END_SECONDS = 120.0, 10.0
 
 
@@ -63,8 +65,10 @@ def up(options: argparse.Namespace) -> None:
         raise SystemExit("up: a deployment is up already; `make down` ends it")
     settings = Settings.load()
     bootstrap.ensure(("dynamo",), settings.dynamo)
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for entry in FOLDER.iterdir():
+        if entry.name != AUDIT:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     frontend, service = _listen(options.frontend_port, "frontend"), _listen(options.service_port, "fault service")
     hold = [sys.executable, "-m", "support.stay", "hold", f"--relay-fd={frontend.fileno()}"]
     hold += [f"--engine={options.engine}", f"--workers={options.workers}", f"--plane={options.plane}"]
@@ -94,7 +98,7 @@ def up(options: argparse.Namespace) -> None:
         raise SystemExit(f"up: {error or 'interrupted'}; the deployment was taken down again") from None
     print((FOLDER / "ready").read_text(), end="")
     print(f"frontend       http://localhost:{options.frontend_port}")
-    print(f"fault service  http://localhost:{options.service_port}  (the API: /docs)")
+    print(f"fault service  http://localhost:{options.service_port}  (the API: /docs; every call: {FOLDER / AUDIT})")
     print("`make down` ends it")
 
 

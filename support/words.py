@@ -5,17 +5,34 @@ A wrong word fails at its step with the list of the right ones. environment.py r
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from support.targets.base import ENGINES, REQUEST_PLANES, RESTART_POLICIES
+from support.judge.checkers import CHECKERS
+from support.requests.load_log import PHASE_NAMES
+from support.scenarios.model import TARGETS, Failure
+from support.scenarios.model import TYPES as FAILURE_TYPES
+from support.settings import ROOT
+from support.targets.base import ENGINES, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
 
 FATES = {"crashes": "crash", "is told to shut down": "terminate", "hangs": "hang", "is restarted": "restart"}
+FATES_OF_MANY = {"crash": "crash", "are told to shut down": "terminate", "hang": "hang", "are restarted": "restart"}
 WAYS = {"closes": "close", "resets": "reset"}
 MODES = {"streamed": True, "unary": False}
 APIS = {"completions": "completions", "chat": "chat"}
 ROLES = {"prefill": "prefill", "decode": "decode"}
 CUTS = {"dropped": "drop", "rejected": "reject", "reset": "reset"}
 SIDES = {"the frontend": "FRONTEND_WORKER", "NATS": "WORKER_NATS", "etcd": "WORKER_ETCD", "its peers": "WORKER_WORKER"}
+MEMBERS = {
+    "the etcd leader": "leader",
+    "an etcd follower": "follower",
+    "a minority of etcd": "minority",
+    "a majority of etcd": "majority",
+    "all of etcd": "all",
+    "the busiest etcd member": "busiest",
+}
+OTHERS = {"the other members": "peers", "Dynamo": "dynamo", "everybody else": "everybody"}
+SERVERS = {"the NATS server": "nats", "the frontend": "frontend"}
 FLOWS = {"to": "to", "from": "from"}
 STRAINS = {
     "is throttled": "THROTTLE",
@@ -62,32 +79,79 @@ def plural(text: str) -> str:
     return text
 
 
+def share(text: str) -> float:
+    """A number of percent."""
+    if not re.fullmatch(share.pattern, text):  # type: ignore[attr-defined]
+        raise ValueError(f"{text!r} is no share; expected such as 20 or 99.5")
+    return float(text)
+
+
+def trigger(text: str) -> dict[str, Any]:
+    """``after 3 seconds``, ``after 20 requests``, ``after 300 tokens`` or ``once OVERFLOW begins``, as a field of a
+    failure.
+    """
+    begin, _, rest = text.partition(" ")
+    if begin == "once" and (phase := rest.removesuffix(" begins")) in PHASE_NAMES:
+        return {"trigger_in_phase": phase}
+    if begin == "after" and (found := re.fullmatch(r"(\d+) (request|token)s?", rest)):
+        return {f"trigger_after_{found[2]}s": int(found[1])}
+    if begin == "after" and re.fullmatch(seconds.pattern, rest):  # type: ignore[attr-defined]
+        return {"trigger_after_seconds": seconds(rest)}
+    what = f"after 3 seconds, after 20 requests, after 300 tokens, once {' or '.join(PHASE_NAMES)} begins"
+    raise ValueError(f"{text!r} is no trigger; expected such as {what}")
+
+
+def file(text: str) -> Path:
+    """A file that there is, from the root of the checkout."""
+    if not (ROOT / text).is_file():
+        raise ValueError(f"there is no file {text!r} in {ROOT}; expected a path from there")
+    return ROOT / text
+
+
+file.pattern = r"\S+\.ya?ml"  # type: ignore[attr-defined]
+trigger.pattern = r"(?:after|once) [\w.]+ \w+"  # type: ignore[attr-defined]
+share.pattern = r"\d+(?:\.\d+)?"  # type: ignore[attr-defined]
 count.pattern = r"-?\d+"  # type: ignore[attr-defined]
 seconds.pattern = r"\d+(?:\.\d+)? (?:milli)?seconds?"  # type: ignore[attr-defined]
-plural.pattern = r"workers?|clients?|requests?|migrations?|tokens?|words?"  # type: ignore[attr-defined]
+plural.pattern = r"frontends?|workers?|clients?|requests?|migrations?|tokens?|words?"  # type: ignore[attr-defined]
 
 TYPES: dict[str, Callable[[str], Any]] = {
     "Count": count,
     "Time": seconds,
     "Noun": plural,
+    "Trigger": trigger,
+    "File": file,
     "Engine": _one_of("engine", {engine: engine for engine in ENGINES}),
     "Plane": _one_of("request plane", {plane: plane for plane in REQUEST_PLANES}),
     "Api": _one_of("API", APIS),
     "Mode": _one_of("mode", MODES),
     "Way": _one_of("way to end a connection", WAYS),
     "Fate": _one_of("fate", FATES),
+    "Fates": _one_of("fate", FATES_OF_MANY),
     "Role": _one_of("role", ROLES),
     "Cut": _one_of("manner of a cut", CUTS),
     "Side": _one_of("side", SIDES),
     "Flow": _one_of("direction", FLOWS),
+    "Share": share,
+    "Phase": _one_of("phase", {phase: phase for phase in PHASE_NAMES}),
+    "Check": _one_of("check", {name.replace("_", " "): name for name in CHECKERS}),
     "Strain": _one_of("strain on a GPU", STRAINS),
+    "Members": _one_of("part of an etcd cluster", MEMBERS),
+    "Others": _one_of("side", OTHERS),
+    "Server": _one_of("server", SERVERS),
 }
+# Not any run of words: these begin their sentences, where others begin as well.
+TYPES["Members"].pattern = r"(?:the|an?|all)(?: \w+){0,2} etcd(?: (?:leader|follower|member))?"  # type: ignore[attr-defined]
+TYPES["Server"].pattern = "|".join(SERVERS)  # type: ignore[attr-defined]
 
 SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "request plane": ("request_plane", TYPES["Plane"]),
     "migration limit": ("migration_limit", count),
     "sequence cap": ("sequence_cap", count),
+    "longest sequence": ("max_model_len", count),
     "health checks": ("health_checks", yes_or_no),
+    "frontends": ("frontends", count),
+    "router": ("router_mode", _one_of("router", {each: each for each in ROUTER_MODES})),
     "restart policy": ("restart_policy", _one_of("restart policy", {each: each for each in RESTART_POLICIES})),
     "speed": ("speed", float),
     "time to first token": ("prefill_seconds", seconds),
@@ -103,6 +167,60 @@ REQUEST_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "usage": ("usage", yes_or_no),
 }
 """What a table below "a client ..." may say -> argument of the request, how it is read."""
+
+
+def _spaced(names: Iterable[str]) -> dict[str, str]:
+    return {name.replace("_", " "): name for name in names}
+
+
+FAILURE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "failure": ("type", _one_of("failure", _spaced(FAILURE_TYPES))),
+    "target": ("target", _one_of("target", _spaced(TARGETS))),
+    "when": ("", trigger),
+    "for": ("duration_seconds", seconds),
+    "xid": ("xid", count),
+    "share": ("share", float),
+    "percent": ("percent", count),
+    "rate kbit": ("rate_kbit", count),
+    "between it and": ("partition", TYPES["Side"]),
+    "packets are": ("mode", TYPES["Cut"]),
+}
+"""Columns of a table below "these failures strike" -> field of the failure, how it is read; an empty cell says none."""
+
+
+def failures(table: Any) -> list[Failure]:
+    """A table with a failure per row.
+
+    Raises:
+        ValueError: there is none, it lacks a column, has an unknown one, or a cell cannot be read.
+    """
+    found = []
+    for row in table or ():
+        fields: dict[str, Any] = {}
+        for name, cell in zip(row.headings, row.cells, strict=True):
+            if cell:
+                fields |= options([(name, cell)], FAILURE_OPTIONS)
+        if "type" not in fields or "" not in fields:
+            raise ValueError(
+                "a row of the table has no failure, or not when it strikes; expected columns failure and when"
+            )
+        found.append(Failure(**{**fields.pop(""), **fields}))
+    if not found:
+        raise ValueError("the sentence has no table; expected a failure per row, with columns failure and when")
+    return found
+
+
+def bounds(name: str, table: Any) -> dict[str, float]:
+    """The bounds of a checker from a table of two columns; each has to be there, for it says what is promised.
+
+    Raises:
+        ValueError: one is missing or unknown, or no number.
+    """
+    wanted = _spaced(CHECKERS[name].bounds)
+    found = options(table, {words: (field, float) for words, field in wanted.items()})
+    if lacking := [words for words, field in wanted.items() if field not in found]:
+        raise ValueError(f"the checks for {name.replace('_', ' ')} need a table below with {', '.join(lacking)}")
+    return found
 
 
 def options(rows: Iterable[Any] | None, allowed: Mapping[str, tuple[str, Callable[[str], Any]]]) -> dict[str, Any]:

@@ -3,36 +3,47 @@
 Feature files reach it through the steps; Python programs use it through :mod:`support.api`.
 """
 
+import contextlib
+import http.client
 import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from support import releases
 from support.clock import now
+from support.cluster import Cluster
 from support.events import EventLog
 from support.faults.gpu import GpuFaults
 from support.faults.network import NetworkFaults
 from support.faults.processes import ProcessFaults
 from support.faults.proven import ProvenFault
 from support.faults.service import FaultService
+from support.judge.checkers import ValidationContext, run_check
+from support.judge.expectations import expect_complete
 from support.judge.history import History
-from support.judge.outcomes import describe
+from support.judge.outcomes import describe, outcome
 from support.judge.verdict import Inconclusive
-from support.observe import journal
+from support.observe import journal, process
+from support.observe.etcd_recorder import EtcdRecorder
 from support.observe.fleet import ARRIVAL_SECONDS, Fleet
+from support.observe.footprint import of_suite
 from support.observe.logs import find_panics
 from support.observe.metrics import Metrics
-from support.observe.waiting import until
-from support.observe.workers import in_flight, try_scrape
+from support.observe.waiting import PERIOD_SECONDS, prove, until
+from support.observe.workers import in_flight, try_scrape, worker_id
 from support.requests.client import Message, Pending, start_request
 from support.requests.ledger import Ledger, LedgerEntry
+from support.requests.load import LoadRun, start_load
+from support.requests.plan import Load, LoadPlan
+from support.scenarios import Failure, Scenario, runner
 from support.settings import Settings
 from support.targets.agent import Agent
-from support.targets.base import Deployment, Node, Shape
+from support.targets.base import Deployment, Node, Shape, Unsupported
 from support.targets.local import LocalTarget
 
 # A request that neither ends nor is given up by Dynamo is given up by the client, well after every deadline in a
@@ -40,6 +51,16 @@ from support.targets.local import LocalTarget
 REQUEST_SECONDS = 60.0
 # With these a stream is under way beyond doubt, and still far from its end.
 FIRST_TOKENS = 10
+# The restart policy's first restart comes at once.
+OUT_SECONDS = 2.0
+# A worker of 1.2.1 on a busy machine takes 10 s to come as far as etcd.
+BOOT_SECONDS = 30.0
+NO_LEASE = "Unable to create lease"
+"""What a worker of any release tried (1.2.1 to 1.6.1) logs when etcd is away as it starts."""
+# One success may be luck: a frontend that comes to itself after an outage may give its workers up a moment later.
+LASTING = 4
+# As a client that is refused and does not give up.
+RETRY_SECONDS = 0.2
 PROMPT = "how tall is the tower in the middle of the town"
 
 
@@ -60,15 +81,31 @@ class World:
         self.ledger = Ledger()
         self.requests: list[Pending] = []
         self.watched: list[Pending] = []
+        self.load: Load | None = None
+        self.recovery_seconds: float | None = None
+        self.loads: list[LoadRun] = []
+        self._played: ValidationContext | None = None
         self._client: threading.Thread | None = None
         self._closing = False
+        self._asking = False
+        self._enough = threading.Event()
         self.faults: list[ProvenFault] = []
         self._agent = agent
         self._deployment: Deployment | None = None
         self._fleet: Fleet | None = None
+        self._recorder: EtcdRecorder | None = None
+        self._etcd: Cluster | None = None
+        self._lease_asked: float | None = None
+        self._first: dict[str, dict[str, Any]] = {}
+        self._newcomers: list[Node] = []
         self._faults = FaultService.of_this_cell()
 
     # -- the deployment
+
+    @property
+    def deployed(self) -> bool:
+        """Whether there is a deployment."""
+        return self._deployment is not None
 
     @property
     def deployment(self) -> Deployment:
@@ -90,6 +127,13 @@ class World:
         return self._fleet
 
     @property
+    def etcd(self) -> Cluster:
+        """The etcd cluster behind the deployment; there is one as soon as there is a deployment."""
+        if self._etcd is None:
+            raise RuntimeError("there is no deployment yet, hence no etcd")
+        return self._etcd
+
+    @property
     def victims(self) -> set[str]:
         """Names of the nodes that a fault has hit."""
         return {fault.node.name for fault in self.faults}
@@ -109,10 +153,30 @@ class World:
         if self._deployment is not None:
             raise RuntimeError("there is a deployment already; a scenario has one")
         shape.setdefault("request_plane", self.settings.request_plane)
-        target = LocalTarget(self.settings, self.release, self.folder, self.events, self._agent)
-        self._deployment = target.deploy(Shape(**shape))
-        self._fleet = Fleet(self._deployment, self.release, self.events, self.folder / "metrics")
+        target = LocalTarget(self.settings, self.release, self.folder, self.events, self._agent, self._watch_etcd)
+        self._lease_asked = Shape(**shape).lease_seconds
+        try:
+            self._deployment = target.deploy(Shape(**shape))
+        finally:
+            if self._recorder and self._deployment is None:
+                self._recorder.stop()
+        deployment = self._deployment
+        if self._recorder is None:
+            raise RuntimeError("the target has made a deployment without a cluster of etcd to watch")
+        self._etcd = Cluster(
+            deployment, self.events, self._recorder, self.process_faults, self.network_faults, self._keep
+        )
+        self._first = {node.name: deployment.process(node) for node in deployment.dynamo}
+        self._fleet = Fleet(deployment, self.release, self.events, self.folder / "metrics")
         return self._deployment
+
+    def _watch_etcd(self, deployment: Deployment) -> None:
+        def holders() -> dict[str, str]:
+            ids = {worker_id(node): node.name for node in deployment.workers}
+            return {number: name for number, name in ids.items() if number}
+
+        members = [node for node in deployment.nodes if node.role == "etcd"]
+        self._recorder = EtcdRecorder(members, self.events, holders)
 
     # -- requests
 
@@ -173,6 +237,25 @@ class World:
                 if self._closing:
                     return
                 self.send(**request).join()
+
+        self._client = threading.Thread(target=client, daemon=True)
+        self._client.start()
+
+    def keep_asking(self, **request: Any) -> None:
+        """Have one client send one request after the other until :meth:`answers`, the scenario's end or one that
+        fails; returns at once.
+
+        Args:
+            request: as for :meth:`send`.
+        """
+
+        self._asking = True
+
+        def client() -> None:
+            while not (self._enough.is_set() or self._closing):
+                if outcome(self.send(**request).join().entry).kind != "complete":
+                    break
+            self._asking = False
 
         self._client = threading.Thread(target=client, daemon=True)
         self._client.start()
@@ -299,6 +382,82 @@ class World:
                 ended = "still writes" if note["outcome"] is None else f"{note['outcome']} it"
                 raise AssertionError(f"{note['worker']} was not told to stop: it {ended} ({note['produced']} tokens)")
 
+    # -- load
+
+    def start_load(self, load: Load, name: str, phase: str = "") -> LoadRun:
+        """Start a load on the deployment; its folder is ``name`` below that of the scenario.
+
+        Raises:
+            ValueError: the load cannot be.
+        """
+        plan = LoadPlan.of(load, self.deployment.frontend_url, self.deployment.model, phase)
+        run = start_load(plan, self.folder / name)
+        self.loads.append(run)
+        return run
+
+    def play(self, scenario: Scenario) -> ValidationContext:
+        """Play a scenario to its end; see :func:`support.scenarios.runner.play`."""
+        self._played = runner.play(self, scenario)
+        return self._played
+
+    def play_failure(self, *failures: Failure) -> ValidationContext:
+        """Play :attr:`load` on the deployment that there is, with these failures.
+
+        Raises:
+            RuntimeError: no load was named.
+        """
+        if self.load is None:
+            raise RuntimeError("no load was named; begin with 'Given 4 clients keep asking for ...'")
+        shape = self.deployment.shape
+        size = {name: getattr(shape, name) for name in ("workers", "prefill_workers", "max_model_len")}
+        return self.play(
+            Scenario("sentences", shape.engine, self.load, failures, size, recovery_seconds=self.recovery_seconds)
+        )
+
+    def set_busy_threshold(self, percent: float) -> None:
+        """Tell the frontend from which share of its memory on a worker is busy; with all busy it refuses requests.
+
+        Raises:
+            Unsupported: the release does not do that.
+            RuntimeError: the frontend does not take the order.
+        """
+        if not self.release.refuses_when_busy:
+            raise Unsupported(f"Dynamo {self.release.version} refuses nothing when its workers are busy")
+        frontend = next(node for node in self.deployment.nodes if node.role == "frontend")
+        wanted = {"model": self.deployment.model, "active_decode_blocks_threshold": percent / 100}
+        connection = http.client.HTTPConnection(frontend.endpoint, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("POST", "/busy_threshold", json.dumps(wanted), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            said = answer.read().decode("utf-8", "replace")
+        if answer.status != 200 or json.loads(said).get("active_decode_blocks_threshold") != percent / 100:
+            raise RuntimeError(f"the frontend did not take the busy threshold {wanted}: HTTP {answer.status}, {said}")
+        self.events.add("note", frontend.name, f"a worker is busy from {percent:g} % of its memory on")
+
+    @property
+    def played(self) -> ValidationContext:
+        """What came of the scenario that was played.
+
+        Raises:
+            RuntimeError: none was.
+        """
+        if self._played is None:
+            raise RuntimeError("no load has run to its end yet, so there is nothing to judge")
+        return self._played
+
+    def expect_check(self, name: str, **parameters: Any) -> None:
+        """A checker holds for what was played.
+
+        Raises:
+            AssertionError: it does not.
+            Inconclusive: the run has nothing that it could hold for.
+        """
+        result = run_check(name, self.played, parameters)
+        if result.nothing:
+            raise Inconclusive(f"{name.replace('_', ' ')}: {result.message}")
+        if not result.passed:
+            raise AssertionError(f"{name.replace('_', ' ')}: {result.message}")
+
     # -- faults
 
     def break_process(self, kind: str, node: Node, lease_seconds: float | None = None) -> ProvenFault:
@@ -306,45 +465,103 @@ class World:
         :class:`support.faults.processes.ProcessFaults`.
         """
         lease = {} if lease_seconds is None else {"lease_seconds": lease_seconds}
-        return self._keep(ProcessFaults(self._faults, self.deployment, self.events).inject(kind, node, **lease))
+        return self._keep(self.process_faults.inject(kind, node, **lease))
+
+    def see_felt(self) -> ProvenFault:
+        """Make sure that somebody could notice the last fault: it was done while a watched answer was still coming or a
+        client was about to send its next request.
+
+        Raises:
+            Inconclusive: every watched answer was complete before.
+        """
+        fault, entries = self.faults[-1], [pending.entry for pending in list(self.watched)]
+        before = [entry.ended_at is not None and entry.ended_at < fault.done_at for entry in entries]
+        complete = all(before) and all(outcome(entry).kind == "complete" for entry in entries)
+        if entries and complete and not self._asking:
+            raise Inconclusive(f"no request was under way any more when {fault.node.name} was hit")
+        return fault
 
     def _keep(self, fault: ProvenFault) -> ProvenFault:
         self.faults.append(fault)
         return fault
 
     @property
-    def _network(self) -> NetworkFaults:
+    def process_faults(self) -> ProcessFaults:
+        """Faults of processes in this deployment, for victims that the caller chooses."""
+        return ProcessFaults(self._faults, self.deployment, self.events)
+
+    @property
+    def network_faults(self) -> NetworkFaults:
+        """Faults of the network in this deployment, for victims that the caller chooses."""
         return NetworkFaults(self._faults, self.deployment, self.events)
 
     @property
-    def _gpu(self) -> GpuFaults:
+    def gpu_faults(self) -> GpuFaults:
+        """Faults of GPUs in this deployment, for victims that the caller chooses."""
         return GpuFaults(self._faults, self._agent, self.deployment, self.events, self.rate)
 
+    def _faults_of(self, family: str) -> ProcessFaults | NetworkFaults | GpuFaults:
+        if family == "process":
+            return self.process_faults
+        return self.network_faults if family == "network" else self.gpu_faults
+
     def rate(self, seconds: float) -> float:
-        """Tokens per second that the watched requests have received over the last ``seconds``; 0 when the first token
-        is younger than that.
+        """Tokens per second that the load, or without one the watched requests, has received over the last
+        ``seconds``; 0 when the first token is younger than that.
         """
+        if self.loads:
+            return self.loads[0].rate(seconds)
         since = now() - seconds
         chunks = [chunk for pending in self.watched for chunk in list(pending.entry.chunks)]
         recent = sum(len(chunk.tokens) for chunk in chunks if chunk.at >= since)
         return recent / seconds if any(chunk.at < since for chunk in chunks) else 0.0
 
-    def cut(self, partition: str, mode: str = "drop", direction: str = "both", **lease: float) -> ProvenFault:
-        """Cut the worker that serves the watched request off; see :class:`support.faults.network.NetworkFaults`."""
-        return self._keep(self._network.inject(partition, self.fleet.serving_worker(), mode, direction, **lease))
+    def cut(
+        self,
+        partition: str,
+        mode: str = "drop",
+        direction: str = "both",
+        worker: Node | None = None,
+        **lease: float,
+    ) -> ProvenFault:
+        """Cut a worker off, the one that serves most requests if None; see
+        :class:`support.faults.network.NetworkFaults`.
+        """
+        victim = worker or self.fleet.serving_worker()
+        self._keep(self.network_faults.cut(partition, victim, mode, direction, **lease))
+        return self.see_felt()
+
+    def lose_packets(self, partition: str, percent: int, worker: Node | None = None, **lease: float) -> ProvenFault:
+        """Lose packets of a worker, of the one that serves most requests if None, and see that share of them lost."""
+        victim = worker or self.fleet.serving_worker()
+        self._keep(self.network_faults.lose(partition, victim, percent, **lease))
+        return self.see_felt()
+
+    def narrow_cable(self, rate_kbit: int, lease_seconds: float, worker: Node | None = None) -> ProvenFault:
+        """Narrow the cable of a worker, of the one that serves most requests if None, and see it slow."""
+        victim = worker or self.fleet.serving_worker()
+        self._keep(self.network_faults.narrow(victim, rate_kbit, lease_seconds=lease_seconds))
+        return self.see_felt()
 
     def see_healed(self, timeout: float) -> None:
-        """Wait until the cuts are healed with nobody undoing them, within ``timeout`` seconds from now."""
+        """Wait until no victim suffers any more, with nobody asked to undo its fault, ``timeout`` seconds from now."""
         for fault in self.faults:
-            self._network.see_healed(fault, timeout)
+            self._faults_of(fault.family).see_healed(fault, timeout)
 
-    def break_gpu(self, xid: int, **options: Any) -> ProvenFault:
-        """Report an XID error of the GPU of the worker that serves the watched request, and see it proven."""
-        return self._keep(self._gpu.xid(xid, self.fleet.serving_worker(), **options))
+    def break_gpu(self, xid: int, worker: Node | None = None, **options: Any) -> ProvenFault:
+        """Report an XID error of a worker's GPU, of the one that serves most requests if None, and see it proven."""
+        self._keep(self.gpu_faults.xid(xid, worker or self.fleet.serving_worker(), **options))
+        return self.see_felt()
 
-    def strain_gpu(self, kind: str, share: float, **lease: float) -> ProvenFault:
-        """Strain the GPU of the worker that serves the watched request, and see it proven."""
-        return self._keep(self._gpu.strain(kind, self.fleet.serving_worker(), share, **lease))
+    def strain_gpu(self, kind: str, share: float, worker: Node | None = None, **lease: float) -> ProvenFault:
+        """Strain a worker's GPU, that of the one that serves most requests if None, and see it proven."""
+        self._keep(self.gpu_faults.strain(kind, worker or self.fleet.serving_worker(), share, **lease))
+        return self.see_felt()
+
+    def suite_pids(self) -> dict[str, int]:
+        """The suite's own processes: those that live as long as the scenario, and the clients of its loads."""
+        clients = {f"{load.folder.name} client {i}": pid for load in self.loads for i, pid in enumerate(load.pids)}
+        return of_suite(self._agent.topology()["agent_pid"], self._faults.health()["pid"]) | clients
 
     def kill_injectors(self) -> None:
         """SIGKILL the fault service and the node agent; PID 1 of the cell starts them again."""
@@ -352,20 +569,50 @@ class World:
         for name, pid in pids.items():
             os.kill(pid, signal.SIGKILL)
             self.events.add("fault", "", f"the {name} (pid {pid}) is killed")
-        live = [fault["id"] for fault in self._faults.faults(active=True)]
-        if set(live) != {fault.id for fault in self.faults}:
-            raise Inconclusive(f"after their death the injectors know of the faults {live}")
-        self.events.add("proof", "", "both run again and list the faults that are active")
+        known = {fault["id"]: fault for fault in self._faults.faults()}
+        for fault in self.faults:
+            seen = known.get(fault.id, {"state": "unknown", "deadline": 0.0})
+            # On a busy machine they may come back after the fault's end.
+            if seen["state"] != "active" and not 0 < seen["deadline"] <= now():
+                raise Inconclusive(f"after their death the injectors have fault {fault.id} as {seen['state']}")
+        self.events.add("proof", "", "both run again and know of the faults")
+
+    def freeze_agent(self) -> None:
+        """SIGSTOP the node agent, which then ends no fault; that is left to the watchdog of the cell.
+
+        Raises:
+            Inconclusive: it goes on.
+        """
+        pid = self._agent.topology()["agent_pid"]
+        os.kill(pid, signal.SIGSTOP)
+        self.events.add("fault", "", f"the node agent (pid {pid}) freezes")
+
+        def awake() -> str | None:
+            seen = process.state(pid, None)
+            return None if seen == "stopped" else seen
+
+        try:
+            until(awake, ARRIVAL_SECONDS, f"pid {pid} is stopped")
+        except AssertionError as error:
+            raise Inconclusive(f"the node agent did not freeze: {error}") from None
+        self.events.add("proof", "", f"the kernel shows pid {pid} of the node agent as stopped")
+
+    def repair_gpu(self) -> None:
+        """Undo the last fault of a GPU and see it gone."""
+        self.recover(next(fault for fault in reversed(self.faults) if fault.family == "gpu"))
 
     def expect_out(self, node: Node) -> None:
-        """The worker does not run, although its restart policy would have it run.
+        """The worker does not run for :data:`OUT_SECONDS`, although its restart policy would have it run.
 
         Raises:
             AssertionError: it runs.
         """
-        state = self.deployment.process(node)["state"]
-        if state != "fenced":
-            raise AssertionError(f"{node.name} is {state}; it was to be kept from starting")
+        until = now() + OUT_SECONDS
+        while now() < until:
+            state = self.deployment.process(node)["state"]
+            if state != "fenced":
+                raise AssertionError(f"{node.name} is {state}; it was to be kept from starting")
+            time.sleep(PERIOD_SECONDS)
 
     def break_serving_worker(self, kind: str, role: str = "") -> ProvenFault:
         """Break the worker that has most of the watched requests in flight, and see it proven.
@@ -373,20 +620,75 @@ class World:
         Raises:
             Inconclusive: no watched request was under way when the fault struck, so nobody could notice it.
         """
-        fault = self.break_process(kind, self.fleet.serving_worker(role))
-        ends = [pending.entry.ended_at for pending in self.watched]
-        if all(end is not None and end < fault.injected_at for end in ends):
-            raise Inconclusive(f"no request was under way when {fault.node.name} was hit")
-        return fault
+        self.break_process(kind, self.fleet.serving_worker(role))
+        return self.see_felt()
+
+    def start_workers(self, count: int) -> None:
+        """Start new workers and come back at once."""
+        self._newcomers += [self.deployment.start_worker() for _ in range(count)]
+
+    def see_repelled(self) -> None:
+        """Make sure that the last new worker has asked etcd for a lease in vain.
+
+        Raises:
+            Inconclusive: it has not within :data:`BOOT_SECONDS`, so etcd was not away when it came.
+        """
+        node = self._newcomers[-1]
+
+        def silent() -> str | None:
+            said = node.log.read_text(errors="replace") if node.log.exists() else ""
+            return None if NO_LEASE in said else f"{len(said)} bytes in its log"
+
+        prove(silent, BOOT_SECONDS, f"{node.name} says that it gets no lease", "the new worker has not missed etcd")
+        self.events.add("proof", node.name, f"{node.name} finds etcd away")
+
+    def expect_newcomers_serve(self, timeout: float) -> None:
+        """One request after the other succeeds, and within ``timeout`` seconds each new worker has had one.
+
+        Raises:
+            AssertionError: a request fails, or a worker has none.
+        """
+
+        def idle() -> str | None:
+            expect_complete(self.send(max_tokens=FIRST_TOKENS, watch=False).join().entry, FIRST_TOKENS)
+            grown = self.fleet.grown_bytes()
+            return ", ".join(node.name for node in self._newcomers if not grown.get(node.name)) or None
+
+        until(idle, timeout, "each new worker has served a request")
+
+    def break_idle_frontend(self, kind: str) -> ProvenFault:
+        """Break the last frontend, which clients are not sent to while an earlier one runs, and see it proven.
+
+        Raises:
+            Inconclusive: there is one frontend alone, or it has requests under way.
+        """
+        nodes = [node for node in self.deployment.nodes if node.role == "frontend"]
+        page = try_scrape(nodes[-1])
+        busy = page.value(self.release.metrics["frontend_inflight"]) if page else None
+        if len(nodes) < 2 or page is None or busy:
+            raise Inconclusive(f"of {len(nodes)} frontends none is idle")
+        return self.break_process(kind, nodes[-1])
+
+    def break_server(self, kind: str, role: str) -> ProvenFault:
+        """Break the process of the first node of a role, ``nats`` or ``frontend``, that runs, and see it proven.
+
+        Raises:
+            Inconclusive: none runs.
+        """
+        nodes = [node for node in self.deployment.nodes if node.role == role]
+        running = [node for node in nodes if self.deployment.process(node)["state"] == "running"]
+        if not running:
+            raise Inconclusive(f"no {role} runs, so none can break")
+        return self.break_process(kind, running[0])
+
+    def cut_from_dynamo(self, role: str, mode: str, lease_seconds: float) -> ProvenFault:
+        """Cut all nodes of a role off from frontends and workers."""
+        nodes = [node for node in self.deployment.nodes if node.role == role]
+        return self._keep(self.network_faults.between(self.deployment.dynamo, nodes, mode, lease_seconds=lease_seconds))
 
     def recover(self, fault: ProvenFault) -> None:
         """Undo a fault and see it gone."""
-        if fault.family == "process":
-            ProcessFaults(self._faults, self.deployment, self.events).recover(fault)
-        elif fault.family == "network":
-            self._network.recover(fault)
-        else:
-            self._gpu.recover(fault)
+        self._faults_of(fault.family).recover(fault)
 
     def answers(self) -> list[LedgerEntry]:
         """The watched requests that nobody cancelled, once they have ended.
@@ -394,6 +696,7 @@ class World:
         Raises:
             RuntimeError: there is none, so a sentence about all of them would say nothing.
         """
+        self._enough.set()
         if self._client:
             self._client.join()
         entries = [pending.join().entry for pending in self.watched if pending.entry.cancelled_at is None]
@@ -423,12 +726,161 @@ class World:
         node = self.faults[-1].node
 
         def down() -> str | None:
-            process = self.deployment.process(node)
-            if not process["restarts"] or try_scrape(node) is None:
-                return f"{process['state']}, {process['restarts']} restarts"
+            seen = self.deployment.process(node)
+            if not seen["restarts"] or try_scrape(node) is None:
+                return f"{seen['state']}, {seen['restarts']} restarts"
             return None
 
         until(down, timeout, f"{node.name} runs again")
+
+    def expect_unregistered(self, timeout: float) -> None:
+        """The last victim, a dead worker, is registered no more ``timeout`` seconds after its lease has run out.
+
+        Raises:
+            AssertionError: it still is.
+        """
+        fault = self.faults[-1]
+        self.etcd.expect_unregistered(fault.node, fault.injected_at, self.lease_seconds + timeout)
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long the registration of a dead worker is to live in the deployment that the scenario asked for."""
+        return (self._lease_asked if self.release.lease_setting else None) or self.release.lease_seconds
+
+    def _left(self) -> list[str]:
+        """Names of the nodes of Dynamo whose first process is there no more, without the victims of process faults."""
+        hit = {fault.node.name for fault in self.faults if fault.family == "process"}
+        nodes = [node for node in self.deployment.dynamo if node.name in self._first and node.name not in hit]
+        state = {node.name: process.state(*self._identity(node.name)) for node in nodes}
+        return [name for name, seen in state.items() if seen == "gone"]
+
+    def _identity(self, name: str) -> tuple[int, int]:
+        return self._first[name]["pid"], self._first[name]["start_time"]
+
+    def expect_all_left(self, timeout: float) -> None:
+        """Every process of Dynamo that was there at first has ended by itself, with exit status 0, ``timeout`` seconds
+        after the last fault at the latest.
+
+        Raises:
+            AssertionError: one has not: it neither serves nor makes room for one that does; or it did not end cleanly.
+        """
+
+        def staying() -> str | None:
+            hit = {fault.node.name for fault in self.faults if fault.family == "process"}
+            stay = sorted(set(self._first) - set(self._left()) - hit)
+            return f"{', '.join(stay)} still there" if stay else None
+
+        until(staying, timeout, "every Dynamo process has left", self.faults[-1].injected_at)
+        self._expect_clean_exits(self._left())
+
+    def expect_victim_left(self, timeout: float) -> None:
+        """The last victim's process has ended with exit status 0, ``timeout`` seconds after its fault at the latest.
+
+        Raises:
+            AssertionError: it has not, or not cleanly.
+        """
+        name = self.faults[-1].node.name
+
+        def there() -> str | None:
+            seen = process.state(*self._identity(name))
+            return None if seen == "gone" else f"its process is {seen}"
+
+        until(there, timeout, f"{name} has left", self.faults[-1].injected_at)
+        self._expect_clean_exits([name])
+
+    def _expect_clean_exits(self, names: Sequence[str]) -> None:
+        def ends() -> dict[str, str]:
+            wanted = {self._identity(name)[0]: name for name in names}
+            found, pids = dict[str, str](), dict[str, int]()
+            for change in self._agent.history():
+                if change["state"] == "starting":
+                    pids[change["node"]] = change["pid"]
+                elif change["state"] in ("stopped", "dead") and pids.get(change["node"]) in wanted:
+                    found[change["node"]] = change["detail"]
+            return found
+
+        def unknown() -> str | None:
+            missing = sorted(set(names) - set(ends()))
+            return f"nothing is known of the end of {', '.join(missing)}" if missing else None
+
+        prove(unknown, ARRIVAL_SECONDS, "the node agent has seen all of them end", "how processes ended is unknown")
+        unclean = [f"{name} {how}" for name, how in ends().items() if how != "exited with status 0"]
+        if unclean:
+            raise AssertionError(f"{', '.join(unclean)}; expected a clean end with status 0")
+
+    def expect_none_left(self) -> None:
+        """Every process of Dynamo that no fault has hit is the one that was there at first.
+
+        Raises:
+            AssertionError: one has ended.
+        """
+        if left := self._left():
+            raise AssertionError(f"{', '.join(left)} ended although nothing was done to it")
+
+    def expect_none_leaves(self, seconds: float) -> None:
+        """The same at every look for ``seconds`` from now.
+
+        Raises:
+            AssertionError: one has ended.
+        """
+        since = now()
+
+        def holds() -> str | None:
+            self.expect_none_left()
+            return None if now() - since >= seconds else f"for {now() - since:.1f} s"
+
+        until(holds, seconds + 1.0, f"no Dynamo process has left for {seconds:g} s")
+
+    def expect_serving(self, timeout: float) -> None:
+        """The frontend lists the workers that run and no other, serves the model, and answers a request correctly, all
+        within ``timeout`` seconds.
+
+        Raises:
+            AssertionError: it does not.
+        """
+        since = now()
+
+        def failing() -> str | None:
+            self.fleet.expect_serving(timeout, since)
+            return self._failing_request(since + timeout)
+
+        until(failing, timeout, "a new request succeeds", since, RETRY_SECONDS)
+
+    def _failing_request(self, deadline: float) -> str | None:
+        """Send a request and say what is wrong with its answer, None when nothing is."""
+        entry = self.send(max_tokens=FIRST_TOKENS, watch=False, timeout=max(0.1, deadline - now())).join().entry
+        try:
+            expect_complete(entry, FIRST_TOKENS)
+        except AssertionError as error:
+            return str(error)
+        return None
+
+    def expect_success_for(self, seconds: float) -> None:
+        """One request after the other succeeds, those that are sent within ``seconds`` of now.
+
+        Raises:
+            AssertionError: one fails.
+        """
+        deadline = now() + seconds
+        while now() < deadline:
+            entry = self.send(max_tokens=FIRST_TOKENS, watch=False).join().entry
+            expect_complete(entry, FIRST_TOKENS)
+
+    def expect_success_again(self, timeout: float) -> None:
+        """Within ``timeout`` seconds of now :data:`LASTING` requests in a row succeed.
+
+        Raises:
+            AssertionError: they do not.
+        """
+        since, successes = now(), 0
+
+        def failing() -> str | None:
+            nonlocal successes
+            wrong = self._failing_request(since + timeout)
+            successes = 0 if wrong else successes + 1
+            return wrong or (None if successes == LASTING else f"{successes} did")
+
+        until(failing, timeout, f"{LASTING} new requests in a row succeed", since, RETRY_SECONDS)
 
     # -- the end
 
@@ -453,14 +905,21 @@ class World:
             self._client.join()
         for pending in self.requests:
             pending.join()
+        for load in self.loads:
+            if give_up:
+                load.kill()
+            self.ledger.adopt(load.join().entries())
         left: list[str] = []
         after: dict[str, Metrics] = {}
         topology: dict[str, Any] = {}
+        records: list[dict[str, Any]] = []
         if self._deployment is not None:
             topology = self._deployment.topology()
             for fault in self._faults.faults(active=True):
                 if fault["type"] not in ("crash", "terminate"):  # those would only be started again to be ended
                     self._faults.recover(fault["id"])
+            if self._recorder:
+                records = self._recorder.close(self.folder / "etcd.jsonl")
             after = self.fleet.last_look()
             left = self._deployment.remove()
             self._add_states()
@@ -475,6 +934,7 @@ class World:
             metrics_after=after,
             panics={log.stem: found for log in sorted(logs.glob("*.log")) if (found := find_panics(log))},
             worker_journal=journal.read(logs),
+            etcd=records,
             leftovers=left,
             migration_limit=self._deployment.shape.migration_limit if self._deployment else None,
             metric_names=self.release.metrics,

@@ -98,6 +98,7 @@ def test_the_doctors_table_has_a_line_for_each_thing_and_says_what_is_skipped(mo
     assert [what for what, row in rows.items() if row.skipped] == [
         "namespaces",
         "nftables",
+        "tbf",
         "netem",
         "kernel log",
         "cgroups",

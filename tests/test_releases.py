@@ -50,8 +50,14 @@ def test_unknown_release_is_answered_with_the_known() -> None:
         ({"workers": -1}, "workers is -1; expected 0 or more"),
         ({"migration_limit": -2}, "migration_limit is -2"),
         ({"sequence_cap": 0}, "sequence_cap is 0; expected 1 or more"),
+        ({"max_model_len": 0}, "max_model_len is 0; expected 1 or more"),
+        ({"engine": "ruler", "max_model_len": 9}, "the ruler engine has no max_model_len"),
         ({"speed": 0.0}, "speed is 0.0; expected more than 0"),
         ({"restart_policy": "Perhaps"}, "unknown restart policy 'Perhaps'; expected one of Never, OnFailure, Always"),
+        ({"router_mode": "best"}, "unknown router mode 'best'; expected one of round-robin, random, kv"),
+        ({"etcd_members": 0}, "etcd_members is 0; expected 1 to 7, best 1, 3 or 5"),
+        ({"frontends": 0}, "frontends is 0; expected 1 or more"),
+        ({"etcd_delay_seconds": -1.0}, "etcd_delay_seconds is -1.0; expected 0 or more"),
         ({"engine": "ruler", "prefill_workers": 1}, "the ruler engine has no prefill workers"),
     ],
 )
@@ -65,6 +71,7 @@ def test_shapes_that_make_no_sense_are_refused(shape: dict[str, Any], words: str
     [
         ("1.2.1", {"engine": "trtllm"}, "Dynamo 1.2.1 has no simulated trtllm"),
         ("1.0.2", {"sequence_cap": 10}, "no cap on the length"),
+        ("1.2.1", {"engine": "vllm", "max_model_len": 10}, "simulates no limit on the length"),
         ("1.1.1", {"drain_seconds": 1.0}, "no drain deadline"),
         ("1.0.2", {"stream_timeout_seconds": 1.0}, "no timeout for silent workers"),
         ("1.6.1", {"engine": "trtllm", "prefill_workers": 1}, "simulates no disaggregated trtllm"),
@@ -73,6 +80,12 @@ def test_shapes_that_make_no_sense_are_refused(shape: dict[str, Any], words: str
 def test_what_a_release_cannot_do_is_a_skip_with_a_reason(version: str, shape: dict[str, Any], words: str) -> None:
     with pytest.raises(Unsupported, match=words):
         Shape(**shape).check(releases.get(version))
+
+
+def test_an_even_count_of_etcd_members_is_allowed_and_warned_about() -> None:
+    assert [Shape(etcd_members=count).warnings() for count in (1, 3, 5)] == [[], [], []]
+    [words] = Shape(etcd_members=4).warnings()
+    assert "4 members, an even count, survives the loss of 1, no more than one of 3; choose 3 or 5" in words
 
 
 def test_a_shape_says_what_it_is() -> None:

@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from behave.model import Table
 
-from support.words import REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, options
+from support.scenarios import Failure
+from support.words import REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, bounds, failures, options
 
 
 @pytest.mark.parametrize(
@@ -18,6 +20,10 @@ from support.words import REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, options
         ("Time", "1 second", 1.0),
         ("Time", "500 milliseconds", 0.5),
         ("Engine", "ruler", "ruler"),
+        ("Trigger", "after 3 seconds", {"trigger_after_seconds": 3.0}),
+        ("Trigger", "after 1 request", {"trigger_after_requests": 1}),
+        ("Trigger", "after 300 tokens", {"trigger_after_tokens": 300}),
+        ("Trigger", "once RECOVERY begins", {"trigger_in_phase": "RECOVERY"}),
     ],
 )
 def test_right_words(word: str, text: str, value: Any) -> None:
@@ -31,6 +37,8 @@ def test_right_words(word: str, text: str, value: Any) -> None:
         ("Fate", "explodes", "expected one of: crashes, is told to shut down, hangs, is restarted"),
         ("Count", "-3", "'-3' is no count; expected a whole number, 0 or more"),
         ("Plane", "udp", "expected one of: tcp, nats"),
+        ("Trigger", "once LATER begins", "is no trigger; expected such as after 3 seconds, after 20 requests"),
+        ("File", "features/none.yaml", "there is no file 'features/none.yaml'"),
         ("Api", "responses", "expected one of: completions, chat"),
     ],
 )
@@ -60,3 +68,36 @@ def test_tables() -> None:
 def test_wrong_tables(row: tuple[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         options([row], SHAPE_OPTIONS)
+
+
+def table(text: str) -> Table:
+    heading, *rows = ([cell.strip() for cell in line.split("|")] for line in text.splitlines())
+    return Table(heading, rows=rows)
+
+
+def test_failures_in_a_table() -> None:
+    text = "failure|when|for|packets are\nnetwork partition|after 3 tokens|2 seconds|reset\nhang|once OVERFLOW begins||"
+    cut = Failure("network_partition", trigger_after_tokens=3, duration_seconds=2.0, mode="reset")
+    assert failures(table(text)) == [cut, Failure("hang", trigger_in_phase="OVERFLOW")]
+    for wrong, message in (
+        (
+            "failure|who|when\nhang|x|after 1 token",
+            "unknown setting 'who' in the table; expected one of: failure, target",
+        ),
+        ("failure|when\nhang|", r"\['hang', ''\] does not say|a row of the table has no failure, or not when"),
+        ("failure|when\nbang|after 1 token", "unknown failure 'bang'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            failures(table(wrong))
+    with pytest.raises(ValueError, match="the sentence has no table"):
+        failures(None)
+
+
+def test_a_check_names_its_bounds() -> None:
+    text = "bound|value\nat least|99\nlongest outage seconds|5"
+    assert bounds("high_availability", table(text)) == {"at_least": 99.0, "longest_outage_seconds": 5.0}
+    assert bounds("all_accounted", None) == {}
+    with pytest.raises(ValueError, match="the checks for high availability need a table below with at least, longest"):
+        bounds("high_availability", None)
+    with pytest.raises(ValueError, match="unknown setting 'luck'"):
+        bounds("high_availability", table("bound|value\nluck|1"))

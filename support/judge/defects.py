@@ -33,7 +33,8 @@ class Record:
 
     Attributes:
         id: short stable name, shown in reports.
-        scenario: exact name of the scenario, or a glob (``*``, ``?``).
+        scenario: exact name of the scenario, or a glob (``*``, ``?``); several, with `` | `` between them, where the
+            same defect shows in the same way.
         releases: the Dynamo releases that show it, e.g. ``>=1.4,<1.7``.
         rule: the invariant that breaks (a name in :data:`support.judge.invariants.RULES`) or ``sentence``.
         seen: regular expression searched in the finding's message.
@@ -103,7 +104,7 @@ def unmatched(records: Iterable[Record], scenarios: Iterable[tuple[str, str]]) -
 
 
 def _matches(pattern: str, name: str) -> bool:
-    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+    return any(name == each or fnmatch.fnmatchcase(name, each) for each in pattern.split(" | "))
 
 
 def _record(where: str, fields: Any) -> Record:

@@ -29,6 +29,7 @@ class History:
         panics: node name -> panic messages found in its log.
         worker_journal: what the ruler engine's workers wrote, one dictionary per request that reached a worker
             (:func:`support.observe.journal.read`).
+        etcd: what was seen of the etcd members (:class:`support.observe.etcd_recorder.EtcdRecorder`), oldest first.
         leftovers: what was on the machine after the deployment went and had not been there before (namespaces, rules,
             processes, files), one line each.
         migration_limit: how often one request may be moved to another worker; None where it is not known.
@@ -44,6 +45,7 @@ class History:
     metrics_after: Mapping[str, MetricsLike] = field(default_factory=dict)
     panics: Mapping[str, list[str]] = field(default_factory=dict)
     worker_journal: list[dict[str, Any]] = field(default_factory=list)
+    etcd: list[dict[str, Any]] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
     migration_limit: int | None = None
     metric_names: Mapping[str, str] = field(default_factory=dict)

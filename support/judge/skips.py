@@ -11,7 +11,17 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from support.data import read_yaml
 
 FILE = Path(__file__).with_name("skips.yaml")
-MACHINES = ("no-root", "no-namespaces", "no-nftables", "no-netem", "no-kmsg", "no-cgroups", "no-gpu", "no-cluster")
+MACHINES = (
+    "no-root",
+    "no-namespaces",
+    "no-nftables",
+    "no-tbf",
+    "no-netem",
+    "no-kmsg",
+    "no-cgroups",
+    "no-gpu",
+    "no-cluster",
+)
 """Machine conditions: ``no-`` and the name of a capability that the machine lacks."""
 
 
