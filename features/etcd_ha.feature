@@ -77,12 +77,12 @@ Feature: etcd fails behind Dynamo, in part or as a whole
   Scenario: The etcd leader hangs
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
-      | lease   | 30 seconds |
+      | lease   | 15 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens
-    When the etcd leader hangs for 12 seconds
+    When the etcd leader hangs for 6 seconds
     Then within 5 seconds etcd has a new leader
-    And within 14 seconds the etcd members agree
-    And for 20 seconds no Dynamo process leaves
+    And within 8 seconds the etcd members agree
+    And for 10 seconds no Dynamo process leaves
     And every answer completes with 60 tokens
     And no answer keeps its client waiting for more than 2 seconds
     And within 1 second the frontend lists 2 workers
@@ -91,13 +91,13 @@ Feature: etcd fails behind Dynamo, in part or as a whole
   Scenario: The etcd leader is cut off from the other members and comes back
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
-      | lease   | 20 seconds |
+      | lease   | 15 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens
-    When packets between the etcd leader and the other members are dropped for 8 seconds
+    When packets between the etcd leader and the other members are dropped for 6 seconds
     Then within 5 seconds etcd has a new leader
-    And within 9 seconds the network has healed by itself
+    And within 7 seconds the network has healed by itself
     And within 10 seconds the etcd members agree
-    And for 13 seconds no Dynamo process leaves
+    And for 10 seconds no Dynamo process leaves
     And every answer completes with 60 tokens
     And no answer keeps its client waiting for more than 2 seconds
 
@@ -105,13 +105,13 @@ Feature: etcd fails behind Dynamo, in part or as a whole
   Scenario: The etcd leader is cut off from everybody
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
-      | lease   | 20 seconds |
+      | lease   | 15 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens
-    When packets between the etcd leader and everybody else are dropped for 8 seconds
+    When packets between the etcd leader and everybody else are dropped for 6 seconds
     Then within 5 seconds etcd has a new leader
-    And within 9 seconds the network has healed by itself
+    And within 7 seconds the network has healed by itself
     And within 10 seconds the etcd members agree
-    And for 13 seconds no Dynamo process leaves
+    And for 10 seconds no Dynamo process leaves
     And every answer completes with 60 tokens
     And no answer keeps its client waiting for more than 2 seconds
 
@@ -119,12 +119,12 @@ Feature: etcd fails behind Dynamo, in part or as a whole
   Scenario: A follower is cut off from the other members
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
-      | lease   | 20 seconds |
+      | lease   | 15 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens
-    When packets between an etcd follower and the other members are dropped for 8 seconds
-    Then within 9 seconds the network has healed by itself
+    When packets between an etcd follower and the other members are dropped for 6 seconds
+    Then within 7 seconds the network has healed by itself
     And within 10 seconds the etcd members agree
-    And for 13 seconds no Dynamo process leaves
+    And for 10 seconds no Dynamo process leaves
     And every answer completes with 60 tokens
     And no answer keeps its client waiting for more than 2 seconds
 
@@ -375,12 +375,12 @@ Feature: etcd fails behind Dynamo, in part or as a whole
   Scenario: A worker dies while etcd is away
     Given a Dynamo deployment with 2 ruler workers
       | setting | value      |
-      | lease   | 20 seconds |
+      | lease   | 15 seconds |
     When all of etcd crashes
     And a worker crashes
     Then for 2 seconds no Dynamo process leaves
     When etcd returns
-    Then within 25 seconds the frontend lists 1 worker
+    Then within 20 seconds the frontend lists 1 worker
     And for 5 seconds the frontend lists 1 worker
     And 4 new requests succeed within 5 seconds each
     And the frontend counts 0 migrations
@@ -399,7 +399,7 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And within 60 seconds each new worker serves requests
 
   @ruler
-  Scenario Outline: The registration of a killed worker lives for its lease and no longer (<which> lease)
+  Scenario Outline: The registration of a killed worker lives for its lease and no longer (<lease>)
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value   |
       | <row>   | <value> |
@@ -411,9 +411,9 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And every answer completes with 60 tokens
 
     Examples:
-      | which       | row    | value     |
-      | a 5 second  | lease  | 5 seconds |
-      | the default | router | round-robin |
+      | lease                                 | row    | value       |
+      | a lease of 5 seconds                  | lease  | 5 seconds   |
+      | the default lease of 10 or 30 seconds | router | round-robin |
 
   @vllm
   Scenario Outline: All workers leave and new ones come (<router>, they <fate>)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from support import cells
+from support.report.runs import write_json
 from support.settings import ROOT, gather
 
 # Each answers within a second; on a machine with every core busy the imports alone have taken more than 5.
@@ -43,6 +44,20 @@ def probe(names: Iterable[str] | None = None) -> dict[str, Capability]:
         raise ValueError(f"there is no capability {unknown[0]!r}; allowed: {', '.join(NAMES)}")
     inside = _try_in_a_namespace([name for name in wanted if name in _TRIALS])
     return {name: inside[name] if name in inside else _LOOKS[name]() for name in wanted}
+
+
+def of_run(name: str, run: Path) -> Capability:
+    """What this machine can do, asked once in a run: the first of its processes writes the answer down for the others.
+
+    Args:
+        name: one of :data:`NAMES`.
+        run: the run's folder.
+    """
+    file = run / "capabilities" / f"{name}.json"
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        write_json(file, probe([name])[name])
+    return Capability(*json.loads(file.read_text(encoding="utf-8")))
 
 
 def _namespaces() -> Capability:

@@ -49,7 +49,7 @@ _PR_SET_PDEATHSIG = 1
 @dataclass(frozen=True)
 class Scenario:
     """One scenario that was selected; ``tags`` are those of its feature as well, ``seconds`` the longest time that its
-    sentences speak of.
+    name and sentences speak of.
     """
 
     feature: str
@@ -264,7 +264,12 @@ def enumerate_scenarios(root: Path, features: Sequence[str], tags: Sequence[str]
             element["location"],
             (*feature["tags"], *element["tags"]),
             max(
-                (float(n) for step in element["steps"] for n in re.findall(r"(\d+) seconds", step["name"])), default=0.0
+                (
+                    float(n)
+                    for text in (element["name"], *(step["name"] for step in element["steps"]))
+                    for n in re.findall(r"(\d+) seconds", text)
+                ),
+                default=0.0,
             ),
         )
         for feature, element in elements

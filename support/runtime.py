@@ -97,7 +97,7 @@ class Run:
         for tag in tags:
             if tag in NEEDS:
                 capability, words = NEEDS[tag]
-                found = capabilities.probe([capability])[capability]
+                found = capabilities.of_run(capability, self.folder)
                 if not found.available:
                     return f"needs {words}: {found.detail}"
             if tag in RELEASE_FACTS and not getattr(self.release, tag.removeprefix("release.")):

@@ -31,6 +31,19 @@ def test_every_name_is_answered_for() -> None:
     assert all(found[name].name == name and found[name].detail for name in found)
 
 
+def test_a_run_asks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def kmsg() -> capabilities.Capability:
+        asked.append("kmsg")
+        return capabilities.Capability("kmsg", False, "none here")
+
+    monkeypatch.setitem(capabilities._LOOKS, "kmsg", kmsg)
+    answers = [capabilities.of_run("kmsg", tmp_path) for _ in range(3)]
+    assert answers == [capabilities.Capability("kmsg", False, "none here")] * 3
+    assert asked == ["kmsg"]
+
+
 def test_looking_changes_nothing() -> None:
     def world() -> tuple[list[str], list[str], str]:
         return (

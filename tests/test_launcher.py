@@ -164,6 +164,7 @@ def test_acceptance_by_tag_leaves_out_what_takes_long(project: Path) -> None:
 
 def test_a_choice_by_tag_leaves_out_what_takes_long() -> None:
     default = enumerate_scenarios(ROOT, [], [])
+    assert [each.seconds for each in default if "the default lease of 10 or 30 seconds" in each.name] == [30]
     chosen = enumerate_scenarios(ROOT, [], with_defaults(ROOT, ["@deployment"]))
     assert 30 <= len(chosen) <= 50
     assert {each.name for each in chosen} < {each.name for each in default}
