@@ -144,28 +144,39 @@ Feature: etcd fails behind Dynamo, in part or as a whole
   # Silent for longer than a lease: who does not turn to another member has to leave.
 
   @ruler
-  Scenario: Dynamo reaches a minority of the etcd members only
-    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
-      | setting | value      |
-      | lease   | 30 seconds |
+  Scenario Outline: Dynamo reaches a minority of the etcd members only (a lease of <lease> seconds)
+    Given a Dynamo deployment with 4 ruler workers backed by a 3-member etcd cluster
+      | setting | value           |
+      | lease   | <lease> seconds |
     And a client keeps asking for streamed completions answers of 60 tokens
-    When packets between a majority of etcd and Dynamo are dropped for 32 seconds
-    Then for 36 seconds no Dynamo process leaves
+    When packets between a majority of etcd and Dynamo are dropped for <silence> seconds
+    Then for <watch> seconds no Dynamo process leaves
     And within 1 second the network has healed by itself
     And every answer completes with 60 tokens
-    And within 1 second the frontend lists 2 workers
+    And within 1 second the frontend lists 4 workers
+
+    Examples:
+      | lease | silence | watch |
+      | 50    | 52      | 56    |
+
+    # 1.6 looks for another member after 25 seconds. It is a matter of chance whether it tries the second silent one first,
+    # which takes it 10 seconds more.
+    @chance
+    Examples:
+      | lease | silence | watch |
+      | 30    | 32      | 36    |
 
   @ruler
   Scenario: Dynamo reaches all etcd members but the one that keeps its leases alive
-    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+    Given a Dynamo deployment with 4 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
-      | lease   | 30 seconds |
+      | lease   | 40 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens
-    When packets between the busiest etcd member and Dynamo are dropped for 32 seconds
-    Then for 36 seconds no Dynamo process leaves
+    When packets between the busiest etcd member and Dynamo are dropped for 42 seconds
+    Then for 46 seconds no Dynamo process leaves
     And within 1 second the network has healed by itself
     And every answer completes with 60 tokens
-    And within 1 second the frontend lists 2 workers
+    And within 1 second the frontend lists 4 workers
 
   @ruler @needs.tbf
   Scenario: The network of the etcd leader is slow
@@ -182,12 +193,12 @@ Feature: etcd fails behind Dynamo, in part or as a whole
 
   @ruler
   Scenario: The etcd member that keeps leases alive falls silent for longer than a lease
-    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+    Given a Dynamo deployment with 4 ruler workers backed by a 3-member etcd cluster
       | setting | value     |
       | lease   | 5 seconds |
     When packets between the busiest etcd member and everybody else are dropped for 14 seconds
     Then within 15 seconds the network has healed by itself
-    And within 1 second the frontend lists 2 workers
+    And within 1 second the frontend lists 4 workers
 
   @ruler
   Scenario: Two of five etcd members crash
@@ -276,7 +287,7 @@ Feature: etcd fails behind Dynamo, in part or as a whole
       | speed   | 0.1       |
     And a client is receiving a streamed completions answer of 3000 tokens
     When a majority of etcd crashes
-    Then within 40 seconds every Dynamo process has left
+    Then within 30 seconds every Dynamo process has left
 
   @ruler
   Scenario: The quorum is lost and a drain deadline ends what is under way
@@ -299,7 +310,7 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And a client is waiting for the first token of a streamed completions answer of 60 tokens
     And a worker has been reading its prompt for 1 second
     When a majority of etcd crashes
-    Then within 40 seconds every Dynamo process has left
+    Then within 30 seconds every Dynamo process has left
 
   @ruler
   Scenario: The quorum is lost while an engine hangs and a drain deadline ends what is under way
@@ -412,7 +423,7 @@ Feature: etcd fails behind Dynamo, in part or as a whole
 
     Examples:
       | lease                                 | row    | value       |
-      | a lease of 5 seconds                  | lease  | 5 seconds   |
+      | a lease of 12 seconds                 | lease  | 12 seconds  |
       | the default lease of 10 or 30 seconds | router | round-robin |
 
   @vllm

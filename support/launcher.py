@@ -1,7 +1,7 @@
 """Runs scenarios, each in a process and a cell of its own, and publishes what came of them.
 
 ``python -m support.launcher acceptance [--features F ...] [--tags T ...] [--jobs N] [-D NAME=VALUE ...]``
-    one ``behave`` process per scenario, several side by side, the longest first.
+    one ``behave`` process per scenario, several side by side, long ones beside short ones.
 ``python -m support.launcher behave -- ARGS``
     one ``behave ARGS`` for all of them, in one cell; what plain ``behave`` turns into.
 
@@ -129,11 +129,16 @@ class Launcher:
                     os.tcsetpgrp(terminal, os.getpgrp())
 
     def _run_all(self, scenarios: Sequence[Scenario], tags: Sequence[str], jobs: int, verdicts: list[Verdict]) -> None:
-        waiting, running = list(scenarios), list[Running]()
-        while running or (waiting and not self.interrupted):
-            while waiting and len(running) < jobs and not self.interrupted:
+        # Short scenarios are nearly all boot. Several boots at a time wait for each other's processors, which scenarios
+        # that wait for time leave idle: one slot of several begins with the shorter half.
+        half = (len(scenarios) + 1) // 2
+        longer, shorter = list(scenarios[:half]), list(scenarios[half:])
+        running: list[Running] = []
+        while running or ((longer or shorter) and not self.interrupted):
+            while (longer or shorter) and len(running) < jobs and not self.interrupted:
                 slot = min(set(range(jobs)) - {busy.slot for busy in running})
-                running.append(self._start(waiting.pop(0), tags, slot))
+                first, then = (shorter, longer) if slot and slot == jobs - 1 else (longer, shorter)
+                running.append(self._start((first or then).pop(0), tags, slot))
             self._wait(running)
             for ended in [busy for busy in running if busy.process.poll() is not None]:
                 running.remove(ended)

@@ -206,6 +206,30 @@ def test_serial_scenarios_run_alone(project: Path) -> None:
     assert first[1] <= second[0]
 
 
+@pytest.mark.parametrize(
+    ("jobs", "begun"),
+    [
+        (1, [(0, "works"), (0, "dies"), (0, "lies")]),
+        (2, [(0, "works"), (1, "lies")]),
+        (3, [(0, "works"), (1, "dies"), (2, "lies")]),
+    ],
+)
+def test_one_slot_of_several_begins_with_the_shorter_half(
+    project: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, begun: list[tuple[int, str]]
+) -> None:
+    (project / "reports").mkdir()
+    runs.write_json(project / "reports" / "durations.json", {"Toy: dies": 8.0, "Toy: lies": 7.0, "Toy: works": 9.0})
+    start, seen = Launcher._start, list[tuple[int, str]]()
+
+    def noting(self: Launcher, scenario: Scenario, tags: list[str], slot: int) -> launcher.Running:
+        seen.append((slot, scenario.name))
+        return start(self, scenario, tags, slot)
+
+    monkeypatch.setattr(Launcher, "_start", noting)
+    launch(project, "works", "dies", "lies", jobs=jobs)
+    assert (seen[: len(begun)], len(seen)) == (begun, 3)
+
+
 @pytest.mark.parametrize("name", ["hangs", "is deaf"])
 def test_a_scenario_that_does_not_end_is_ended(project: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(launcher, "LIMIT", 2.0)

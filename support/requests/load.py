@@ -410,8 +410,6 @@ def main() -> None:
     :class:`LoadRun`.
     """
     folder, process = Path(sys.argv[1]), int(sys.argv[2])
-    with contextlib.suppress(OSError):
-        os.nice(-10)  # a clock that has to wait for those whom it measures is none; allowed to root, as in a cell
     plan = read_load(folder).plan
     os.write(1, b"ready\n")
     word, _, began_at = sys.stdin.readline().partition(" ")
