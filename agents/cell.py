@@ -69,12 +69,6 @@ class Program:
         self.start()
 
 
-def _measure() -> None:
-    die_with_parent()
-    with contextlib.suppress(PermissionError):
-        os.nice(-10)  # a clock that has to wait for those whom it measures is none; Dynamo descends from the node agent
-
-
 def _kill(process: "subprocess.Popen[bytes]") -> None:
     """SIGKILL. The method of the same name looks first whether it has ended and then reaps it, behind wait's back."""
     with contextlib.suppress(ProcessLookupError):
@@ -155,7 +149,7 @@ def main() -> int:
         options.command,
         env=environment,
         close_fds=False,
-        preexec_fn=_measure,  # noqa: PLW1509
+        preexec_fn=die_with_parent,  # noqa: PLW1509
     )
     # Whoever ends the run signals the whole process group, the command included; passed on, it would arrive twice.
     for number in (signal.SIGINT, signal.SIGTERM):

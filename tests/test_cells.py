@@ -109,17 +109,6 @@ def test_network_of_a_cell_is_its_own(tenant: tuple[subprocess.Popen[bytes], str
 
 
 @modes
-def test_who_measures_goes_before_who_is_measured(tenant: tuple[subprocess.Popen[bytes], str, Path], mode: str) -> None:
-    process, mark, _ = tenant
-    pids = pid_of(mark, "told.json", but="agents.cell"), pid_of(mark, "sleep 600", but="time.sleep")
-    command, of_a_node = (os.getpriority(os.PRIO_PROCESS, pid) for pid in pids)
-    refused = subprocess.run([sys.executable, "-c", "import os; os.nice(-10)"], stderr=subprocess.DEVNULL).returncode
-    assert of_a_node - command == (0 if refused else 10)
-    process.kill()
-    process.wait()
-
-
-@modes
 def test_status_of_the_command_is_the_status_of_the_cell(mode: str, tmp_path: Path) -> None:
     argv = cells.command(["sh", "-c", "exit 5"], mode)
     assert subprocess.run(argv, cwd=ROOT, env=os.environ | {"FT_RUN_DIR": str(tmp_path)}).returncode == 5

@@ -3,6 +3,8 @@ import json
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ from support.requests.client import (
     start_request,
 )
 from support.requests.ledger import Ledger, read_ledger
-from support.requests.reader import shared_reader
+from support.requests.reader import PRIORITY, shared_reader
 
 MESSAGES = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello big world"}]
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -167,6 +169,17 @@ def test_a_stream_in_full(serve: Serve) -> None:
     times = [time for time in stages if time is not None]
     assert len(times) == len(stages)
     assert times == sorted(times)
+
+
+def test_the_reader_goes_before_those_whom_it_measures() -> None:
+    reader = shared_reader()
+    thread = reader.call(threading.get_native_id)
+    allowed = subprocess.run(
+        [sys.executable, "-c", f"import os; os.setpriority(0, 0, {PRIORITY})"], capture_output=True
+    )
+    own = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    assert os.getpriority(os.PRIO_PROCESS, thread) == (own if allowed.returncode else PRIORITY)
+    assert own != PRIORITY
 
 
 def test_what_is_sent_to_the_completions_api(serve: Serve) -> None:

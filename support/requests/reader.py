@@ -27,6 +27,8 @@ from support.requests.sse import EventParser, ServerEvent
 
 _Result = TypeVar("_Result")
 _HEARTBEAT = 0.05
+PRIORITY = -10
+"""Nice value of the reader's thread, where the machine allows it."""
 # Work that can wait is done in slices of this length, so that it delays nothing by more.
 _WORK_SECONDS = 0.001
 
@@ -52,8 +54,15 @@ class Reader:
         self._active: set[Exchange] = set()
         self._beat_due = 0.0
         self._heart: asyncio.TimerHandle | None = None
-        self._thread = threading.Thread(target=self.loop.run_forever, name="streaming-reader", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="streaming-reader", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        # A clock that has to wait for those whom it measures is none. The thread alone, whose work is little: with the
+        # whole process Dynamo waits for behave to start, and answers late. Allowed to root, as in a cell.
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
+        self.loop.run_forever()
 
     def call(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """Run ``function`` on the loop's thread and hand back its result; callable from any thread."""
