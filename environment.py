@@ -34,6 +34,12 @@ def before_scenario(context, scenario):
         context.world = context.run.make_world(allure.location_of(scenario))
 
 
+def before_step(context, step):
+    """Answers that are held until the faults are proven go on with the first sentence about what became of them."""
+    if step.step_type == "then" and context.world is not None:
+        context.world.let_go()
+
+
 def after_scenario(context, scenario):
     """Take the world down, judge its history, and tell behave and Allure the verdict."""
     broken = next((step for step in scenario.all_steps if step.status.has_failed()), None)

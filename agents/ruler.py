@@ -10,14 +10,18 @@ It runs in the environment of the Dynamo release under test and is set up by env
 ``RULER_TOKENS_PER_SECOND``    speed of one stream
 ``RULER_PREFILL_SECONDS``      time before the first token
 ``RULER_JOURNAL``              file that gets one JSON line for each request received and each request left
+``RULER_GATE``                 ``ADDRESS:PORT`` where the gate is worked, see :class:`Gate`
 ``RULER_SABOTAGE``             deliberate defect for the suite's own tests, see :data:`SABOTAGES`; empty: none
 """
 
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import AsyncIterator
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
 from typing import Any
 
 import dynamo.llm
@@ -30,6 +34,8 @@ FIRST_ID = int(os.environ["RULER_FIRST_ID"])
 PERIOD = 1 / float(os.environ["RULER_TOKENS_PER_SECOND"])
 PREFILL = float(os.environ.get("RULER_PREFILL_SECONDS", "0"))
 SABOTAGE = os.environ.get("RULER_SABOTAGE", "")
+# Short against the time of a token.
+GATE_LOOK_SECONDS = 0.002
 
 
 def write_journal(**line: Any) -> None:
@@ -54,15 +60,89 @@ def positions(token_ids: list[int], budget: int) -> list[int]:
     return found
 
 
+class Gate:
+    """Holds answers at a token until it is opened, so that a fault strikes in mid-answer however slow the machine is.
+
+    ``PUT /gate`` with ``{"holds": {"200": 180}, "seconds": 60}`` holds every answer of 200 tokens once 180 are written,
+    for 60 s at most; ``DELETE /gate`` lets all go on. Tokens that a worker before this one has written count, so an
+    answer that is moved is held at the same token. Each hold is in the journal.
+    """
+
+    def __init__(self) -> None:
+        self.holds: dict[int, int] = {}
+        self.expires_at = 0.0
+
+    def close(self, holds: dict[str, int], seconds: float) -> None:
+        """Hold answers from now on, in the place of what was held before."""
+        self.expires_at = time.monotonic() + seconds
+        self.holds = {int(tokens): int(at) for tokens, at in holds.items()}
+
+    def open(self) -> None:
+        """Let all answers go on."""
+        self.holds = {}
+
+    def holds_back(self, tokens: int, written: int) -> bool:
+        """Whether an answer of ``tokens`` tokens has to wait now that ``written`` of them are there."""
+        return written >= self.holds.get(tokens, tokens) and time.monotonic() < self.expires_at
+
+    async def pass_through(self, tokens: int, written: int, context: Any) -> None:
+        """Wait while the answer is held, or until its client has given up."""
+        if not self.holds_back(tokens, written):
+            return
+        write_journal(event="held", request_id=context.id(), written=written)
+        while self.holds_back(tokens, written) and not (context.is_stopped() or context.is_killed()):
+            await asyncio.sleep(GATE_LOOK_SECONDS)
+        expired = bool(self.holds) and time.monotonic() >= self.expires_at
+        write_journal(event="released", request_id=context.id(), expired=expired)
+
+    def serve(self, address: str) -> None:
+        """Be worked over HTTP at ``ADDRESS:PORT``, in a thread of its own."""
+        gate = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                gate.close(body["holds"], body["seconds"])
+                self.answer()
+
+            def do_DELETE(self) -> None:
+                gate.open()
+                self.answer()
+
+            def answer(self) -> None:
+                said = json.dumps({"holds": gate.holds}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(said)))
+                self.end_headers()
+                self.wfile.write(said)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """The journal says what was held; a line per order says nothing more."""
+
+        class Server(ThreadingTCPServer):
+            """http.server's own asks for the name of its address first, which takes 10 s where no name server is."""
+
+            allow_reuse_address = daemon_threads = True
+
+        host, _, port = address.rpartition(":")
+        server = Server((host, int(port)), Handler)
+        threading.Thread(target=server.serve_forever, name="gate", daemon=True).start()
+
+
+GATE = Gate()
+
+
 async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[dict[str, Any]]:
     """Answer one request; journals what was asked and how it ended."""
     token_ids, budget = request["token_ids"], request["stop_conditions"]["max_tokens"]
     write_journal(event="received", request_id=context.id(), start=len(token_ids), max_tokens=budget)
-    produced, outcome = 0, "abandoned"
+    written = sum(token >= FIRST_ID for token in token_ids)
+    tokens, produced, outcome = written + budget, 0, "abandoned"
     try:
         due = time.monotonic() + PREFILL
         await asyncio.sleep(PREFILL)
         for position in positions(token_ids, budget):
+            await GATE.pass_through(tokens, written + produced, context)
             if context.is_stopped() or context.is_killed():
                 outcome = "stopped"
                 return
@@ -82,6 +162,7 @@ async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[dict[
 @dynamo_worker()
 async def main(runtime: DistributedRuntime) -> None:
     """Register the model and serve until told to stop."""
+    GATE.serve(os.environ["RULER_GATE"])
     endpoint = runtime.endpoint("dynamo.backend.generate")
     # WorkerType came between 1.2 and 1.3 and is required since.
     worker_type = {"worker_type": dynamo.llm.WorkerType.Aggregated} if hasattr(dynamo.llm, "WorkerType") else {}

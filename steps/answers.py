@@ -15,7 +15,7 @@ from support.judge.expectations import (
 @then("the answer completes with {tokens:Count} tokens")
 def then_completes(context, tokens):
     """All tokens, one finish reason, one end, no error."""
-    expect_complete(context.world.request.join().entry, tokens)
+    expect_complete(context.world.answer(), tokens)
 
 
 @then("within {timeout:Time} the answer completes with {tokens:Count} tokens")
@@ -41,13 +41,13 @@ def then_positions(context):
 @then("the usage is what it would have been without the fault")
 def then_usage(context):
     """The client is billed for its prompt and its answer, not for what a migration replays."""
-    expect_usage(context.world.request.join().entry)
+    expect_usage(context.world.answer())
 
 
 @then("the answer comes without a pause of more than {timeout:Time}")
 def then_no_pause(context, timeout):
     """Between any two tokens."""
-    expect_no_pause(context.world.request.join().entry, timeout)
+    expect_no_pause(context.world.answer(), timeout)
 
 
 @then("no answer keeps its client waiting for more than {timeout:Time}")

@@ -13,14 +13,14 @@ def send(context, count=1, **request):
 @given("a client is receiving a {stream:Mode} {api:Api} answer of {tokens:Count} tokens")
 def given_receiving(context, stream, api, tokens):
     """The answer is under way: its first tokens are there, or, where the client sees none, a worker produces them."""
-    send(context, stream=stream, api=api, max_tokens=tokens)
+    send(context, stream=stream, api=api, max_tokens=tokens, hold="end")
     context.world.see_under_way()
 
 
 @given("{count:Count} clients are receiving {stream:Mode} {api:Api} answers of {tokens:Count} tokens")
 def given_many_receiving(context, count, stream, api, tokens):
     """The same for many clients at once."""
-    send(context, count, stream=stream, api=api, max_tokens=tokens)
+    send(context, count, stream=stream, api=api, max_tokens=tokens, hold="end")
     context.world.see_under_way()
 
 
@@ -42,7 +42,7 @@ def given_keeps_asking(context, stream, api, tokens):
 @given("a client is waiting for the first token of a {stream:Mode} {api:Api} answer of {tokens:Count} tokens")
 def given_waiting(context, stream, api, tokens):
     """A worker has the request, the client has nothing yet."""
-    send(context, stream=stream, api=api, max_tokens=tokens)
+    send(context, stream=stream, api=api, max_tokens=tokens, hold="start")
     context.world.see_waiting()
 
 
@@ -50,7 +50,7 @@ def given_waiting(context, stream, api, tokens):
 def given_received(context, stream, api, tokens):
     """The answer is complete."""
     send(context, stream=stream, api=api, max_tokens=tokens)
-    context.world.request.join()
+    context.world.answer()
 
 
 @when("the client {way:Way} the connection")

@@ -8,7 +8,7 @@ from typing import Any
 
 from support.clock import now
 
-KINDS = ("fault", "proof", "state", "note", "leader", "lease")
+KINDS = ("fault", "proof", "state", "note", "gate", "leader", "lease")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Event:
     Attributes:
         at: seconds on the clock of :mod:`support.clock`.
         kind: ``fault`` (an injection or its end), ``proof`` (evidence taken from the victim's side), ``state`` (a
-            node changed state: ``starting``, ``running``, ``stopped``, ``hung``, ``dead``), ``note``, ``leader``
+            node changed state: ``starting``, ``running``, ``stopped``, ``hung``, ``dead``), ``note``, ``gate`` (answers
+            are held in their middle or let go on, :mod:`support.gate`), ``leader``
             (another etcd member leads, or none) or ``lease`` (a lease or a registration in etcd came or went).
         subject: the logical node name or fault id that the event is about; may be empty for a note.
         text: one line for a human reader.

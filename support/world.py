@@ -23,11 +23,13 @@ from support.faults.network import NetworkFaults
 from support.faults.processes import ProcessFaults
 from support.faults.proven import ProvenFault
 from support.faults.service import FaultService
+from support.gate import Gate
 from support.judge.checkers import ValidationContext, run_check
 from support.judge.expectations import expect_complete
 from support.judge.history import History
+from support.judge.invariants import is_answer_to
 from support.judge.outcomes import describe, outcome
-from support.judge.verdict import Inconclusive
+from support.judge.verdict import Inconclusive, TooLate
 from support.observe import journal, process
 from support.observe.etcd_recorder import EtcdRecorder
 from support.observe.fleet import ARRIVAL_SECONDS, Fleet
@@ -93,6 +95,8 @@ class World:
         self._agent = agent
         self._deployment: Deployment | None = None
         self._fleet: Fleet | None = None
+        self._gate: Gate | None = None
+        self._gate_opened_at = 0.0
         self._recorder: EtcdRecorder | None = None
         self._etcd: Cluster | None = None
         self._lease_asked: float | None = None
@@ -168,6 +172,7 @@ class World:
         )
         self._first = {node.name: deployment.process(node) for node in deployment.dynamo}
         self._fleet = Fleet(deployment, self.release, self.events, self.folder / "metrics")
+        self._gate = Gate(deployment, self.events)
         return self._deployment
 
     def _watch_etcd(self, deployment: Deployment) -> None:
@@ -199,6 +204,7 @@ class World:
         max_tokens: int = 100,
         prompt_words: int | None = None,
         watch: bool = True,
+        hold: str = "",
         **options: Any,
     ) -> Pending:
         """Send a request to the deployment and come back at once.
@@ -206,11 +212,17 @@ class World:
         Args:
             prompt_words: length of the prompt; a short sentence if None.
             watch: whether the scenario is about this request, see :attr:`watched`.
+            hold: where the ruler engine is to hold its answer until :meth:`let_go`: before its ``start`` or its
+                ``end``; not at all if empty.
             options: those of :func:`support.requests.client.start_request`.
         """
         words = PROMPT if prompt_words is None else " ".join(["word"] * prompt_words)
         prompt: str | Sequence[Message] = words if api == "completions" else [{"role": "user", "content": words}]
         options.setdefault("timeout", REQUEST_SECONDS)
+        if hold == "start":
+            self.gate.hold_start(max_tokens)
+        elif hold:
+            self.gate.hold_end({max_tokens})
         pending = start_request(
             self.deployment.frontend_url,
             self.deployment.model,
@@ -224,6 +236,42 @@ class World:
         if watch:
             self.watched.append(pending)
         return pending
+
+    @property
+    def gate(self) -> Gate:
+        """What holds answers of the ruler engine in their middle; there is one as soon as there is a deployment."""
+        if self._gate is None:
+            raise RuntimeError("there is no deployment yet whose answers could be held")
+        return self._gate
+
+    def let_go(self) -> None:
+        """Let answers that are held go on to their end: from now on the scenario is about what becomes of them."""
+        if self._gate is not None and self._gate.closed:
+            self._gate.open()
+            self._gate_opened_at = now()
+
+    def _held(self, worker: Node) -> int:
+        """How many answers the gate of a worker holds right now."""
+        notes = [note for note in journal.read(self.folder / "logs") if note["worker"] == worker.name]
+        return sum(note["outcome"] is None and any(hold["until"] is None for hold in note["holds"]) for note in notes)
+
+    def answer(self, pending: Pending | None = None) -> LedgerEntry:
+        """The request that the scenario is about, or another one, once it has ended.
+
+        Raises:
+            RuntimeError: there is none, or more than one.
+        """
+        self.let_go()
+        entry = (pending or self.request).join().entry
+        entry.holds = self._holds_of(entry)
+        return entry
+
+    def _holds_of(self, entry: LedgerEntry) -> list[list[float]]:
+        """Spells in which workers held an answer back; one that died holding it did so until it was struck."""
+        notes = [note for note in journal.read(self.folder / "logs") if is_answer_to(entry, note["request_id"])]
+        struck = {fault.node.name: fault.struck_at for fault in self.faults}
+        ends = [(hold["from"], hold["until"] or struck.get(note["worker"])) for note in notes for hold in note["holds"]]
+        return [[since, until] for since, until in ends if until is not None and until > since]
 
     def send_in_turn(self, count: int, **request: Any) -> None:
         """Have one client send ``count`` requests, each as soon as the one before has ended; returns at once.
@@ -282,7 +330,7 @@ class World:
         for pending in self.watched:
             if pending.entry.stream:
                 self.await_tokens(pending, FIRST_TOKENS)
-        self.fleet.see_production(self.fleet.serving_worker())
+        self.fleet.see_production(self.fleet.serving_worker(), self._held)
 
     def see_waiting(self) -> None:
         """Make sure that a worker has the watched request and the client has nothing of its answer yet.
@@ -615,12 +663,18 @@ class World:
             time.sleep(PERIOD_SECONDS)
 
     def break_serving_worker(self, kind: str, role: str = "") -> ProvenFault:
-        """Break the worker that has most of the watched requests in flight, and see it proven.
+        """Break the worker that has most of the watched requests in flight, and see it proven; answers of the ruler
+        engine are held before their end meanwhile.
 
         Raises:
             Inconclusive: no watched request was under way when the fault struck, so nobody could notice it.
         """
-        self.break_process(kind, self.fleet.serving_worker(role))
+        if not self.gate.closed:
+            self.gate.hold_end({pending.entry.max_tokens for pending in list(self.watched)})
+        victim = self.fleet.serving_worker(role)
+        self.gate.move_to_end([node for node in self.deployment.workers if node != victim])
+        self.break_process(kind, victim)
+        self.gate.move_to_end()
         return self.see_felt()
 
     def start_workers(self, count: int) -> None:
@@ -699,7 +753,7 @@ class World:
         self._enough.set()
         if self._client:
             self._client.join()
-        entries = [pending.join().entry for pending in self.watched if pending.entry.cancelled_at is None]
+        entries = [self.answer(pending) for pending in self.watched if pending.entry.cancelled_at is None]
         if not entries:
             raise RuntimeError("no request was left to judge; the sentence would hold for nothing")
         return entries
@@ -708,13 +762,15 @@ class World:
         """The watched request, which has to end within ``timeout`` seconds of the last fault.
 
         Raises:
-            AssertionError: it did not.
+            TooLate: it did not.
         """
         start = self.faults[-1].injected_at if self.faults else self.request.entry.intended_at
-        entry = self.request.join().entry
-        took = (entry.ended_at or now()) - start
+        entry = self.answer()
+        end = entry.ended_at or now()
+        took = end - start - entry.held_between(start, end)
         if took > timeout:
-            raise AssertionError(f"request {entry.number} ended after {took:.1f} s; {timeout:g} s are allowed")
+            message = f"request {entry.number} ended after {took:.1f} s; {timeout:g} s are allowed"
+            raise TooLate(message, timeout, start, end)
         return entry
 
     def expect_restarted(self, timeout: float) -> None:
@@ -895,6 +951,7 @@ class World:
         """
         self.events.add("note", "", "the steps are over")
         self._closing = True
+        self.let_go()
         for pending in self.requests:
             if give_up and not pending.ended:
                 self.events.add(

@@ -7,7 +7,7 @@ from support.clock import now
 from support.events import EventLog
 from support.faults.network import check_losses, see_losses
 from support.faults.proven import LEASE_SECONDS, ProvenFault
-from support.faults.service import FaultService, on_clock
+from support.faults.service import FaultService, on_clock, struck_at
 from support.observe import process
 from support.observe.kernel_log import KernelLog
 from support.observe.waiting import prove
@@ -86,7 +86,8 @@ class GpuFaults:
                     losses = check_losses(see_losses(peer, node, percent / 100), percent / 100)
                     words += f"; between it and {peer.name} are lost {losses}"
         self._events.add("proof", node.name, words, at=proven_at, fault=fault["id"])
-        return ProvenFault(fault["id"], "gpu", f"XID {number}", node, injected_at, done_at, proven_at)
+        struck = struck_at(fault, injected_at)
+        return ProvenFault(fault["id"], "gpu", f"XID {number}", node, injected_at, done_at, proven_at, struck)
 
     def strain(self, kind: str, node: Node, share: float, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
         """Slow a worker's GPU down by ``share`` or take that share of its memory; returns once that is seen.
@@ -125,7 +126,7 @@ class GpuFaults:
         )
         self._events.add("proof", node.name, f"{what}: {effect}", at=proven_at, fault=fault["id"])
         details = {"rate": base} if slows else {}
-        return ProvenFault(fault["id"], "gpu", kind, node, injected_at, done_at, proven_at, details)
+        return ProvenFault(fault["id"], "gpu", kind, node, injected_at, done_at, proven_at, injected_at, details)
 
     def _see_work(self) -> None:
         nothing = "no tokens came before the fault, so none could come slower"

@@ -237,7 +237,8 @@ class NetworkFaults:
     ) -> ProvenFault:
         victim = pairs[0][1]
         self._events.add("proof", victim.name, words, at=at, fault=fault["id"])
-        return ProvenFault(fault["id"], "network", fault["type"], victim, *times, at, {"pairs": pairs} | details)
+        details |= {"pairs": pairs}
+        return ProvenFault(fault["id"], "network", fault["type"], victim, *times, at, times[0], details)
 
 
 def _of_all(look: Callable[[Pair], str | None], pairs: Sequence[Pair]) -> str | None:

@@ -5,7 +5,7 @@ from typing import Any
 from support.clock import now
 from support.events import EventLog
 from support.faults.proven import LEASE_SECONDS, ProvenFault
-from support.faults.service import FaultService, on_clock
+from support.faults.service import FaultService, on_clock, struck_at
 from support.observe import process
 from support.observe.health import instances
 from support.observe.waiting import prove
@@ -53,7 +53,8 @@ class ProcessFaults:
         timeout = DRAIN_SECONDS if kind == "terminate" else PROOF_SECONDS
         proven_at = prove(unproven, timeout, f"{node.name} shows the fault {kind}", "the fault was not proven")
         self._events.add("proof", node.name, self._proof(kind, node, before), at=proven_at, fault=fault["id"])
-        return ProvenFault(fault["id"], "process", kind, node, injected_at, done_at, proven_at)
+        struck = struck_at(fault, injected_at)
+        return ProvenFault(fault["id"], "process", kind, node, injected_at, done_at, proven_at, struck)
 
     @staticmethod
     def _proof(kind: str, node: Node, before: dict[str, Any]) -> str:

@@ -18,7 +18,8 @@ class ProvenFault:
         kind: which of its family, such as ``crash``, ``drop``, ``XID 79``.
         node: the victim.
         injected_at: when it was asked for; ``done_at``: when the service said that it is done; ``proven_at``: when
-            the victim was seen to suffer it.
+            the victim was seen to suffer it; ``struck_at``: when the agent sent its signal, where it says so, else
+            when it was asked.
         details: what its recovery has to be compared with.
     """
 
@@ -29,4 +30,5 @@ class ProvenFault:
     injected_at: float
     done_at: float
     proven_at: float
+    struck_at: float
     details: dict[str, Any] = field(default_factory=dict)

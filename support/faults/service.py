@@ -53,6 +53,11 @@ class FaultService(JsonApi):
         return dict(self.call("GET", "/health"))
 
 
+def struck_at(fault: Mapping[str, Any], injected_at: float) -> float:
+    """When the agent sent its signal; when it was asked where it says nothing of that."""
+    return float(fault["evidence"].get("sent_at", injected_at))
+
+
 def on_clock(fault: Mapping[str, Any]) -> dict[str, Any]:
     """What an event of the injection carries: ``fault``, its id, and ``until``, when it is over at the latest (one that
     is over as soon as it is done, now).

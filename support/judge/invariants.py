@@ -395,7 +395,9 @@ def _about_id(history: History, request_id: str) -> str:
 
 def _entry(history: History, request_id: str) -> LedgerEntry | None:
     """The request that the workers know by this id: it is the end of the answer's id, or was sent as a header."""
-    for entry in history.entries:
-        if (entry.completion_id or "").endswith(request_id) or request_id in entry.headers_sent.values():
-            return entry
-    return None
+    return next((entry for entry in history.entries if is_answer_to(entry, request_id)), None)
+
+
+def is_answer_to(entry: LedgerEntry, request_id: str) -> bool:
+    """Whether the workers know this request by ``request_id``."""
+    return (entry.completion_id or "").endswith(request_id) or request_id in entry.headers_sent.values()

@@ -13,6 +13,19 @@ class Inconclusive(Exception):
     the surroundings failed. Not an AssertionError on purpose: behave then reports an error, not a failure."""
 
 
+class TooLate(AssertionError):
+    """Something that was promised within a time did not come within it.
+
+    Attributes:
+        bound: the promise, in seconds.
+        since, until: the time that was given for it, on :mod:`support.clock`.
+    """
+
+    def __init__(self, message: str, bound: float, since: float, until: float) -> None:
+        super().__init__(message)
+        self.bound, self.since, self.until = bound, since, until
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that the judge holds against a history.

@@ -1,6 +1,6 @@
 """The fleet: workers and frontend of a deployment as their own metrics and lists show them. Looks and never touches."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from support.clock import now
@@ -8,7 +8,7 @@ from support.events import EventLog
 from support.judge.verdict import Inconclusive
 from support.observe.health import instances, models, serves
 from support.observe.metrics import Metrics
-from support.observe.waiting import until
+from support.observe.waiting import prove, until
 from support.observe.workers import ENDPOINT, in_flight, produced_bytes, try_scrape, worker_id
 from support.releases import Release
 from support.targets.base import Deployment, Node
@@ -71,14 +71,8 @@ class Fleet:
             busiest[:] = sorted(counts, key=lambda each: -each[0])[:1]
             return None if busiest and busiest[0][0] else f"{self.in_flight()} requests in flight"
 
-        try:
-            until(
-                idle,
-                ARRIVAL_SECONDS,
-                f"a {role} worker has a request in flight" if role else "a worker has a request in flight",
-            )
-        except AssertionError as error:
-            raise Inconclusive(f"nothing was in flight: {error}") from None
+        what = f"a {role} worker has a request in flight" if role else "a worker has a request in flight"
+        prove(idle, ARRIVAL_SECONDS, what, "nothing was in flight")
         return busiest[0][1]
 
     def produced_bytes(self) -> dict[str, float]:
@@ -95,8 +89,11 @@ class Fleet:
             for name, count in self.produced_bytes().items()
         }
 
-    def see_production(self, worker: Node) -> None:
-        """Make sure that ``worker`` is producing an answer right now: something in flight, and its bytes rise.
+    def see_production(self, worker: Node, held: Callable[[Node], int] = lambda _: 0) -> None:
+        """Make sure that ``worker`` is in the middle of an answer: its bytes rise, or its gate holds one.
+
+        Args:
+            held: how many answers the gate of a worker holds right now.
 
         Raises:
             Inconclusive: it is not within :data:`ARRIVAL_SECONDS`.
@@ -105,13 +102,12 @@ class Fleet:
 
         def still() -> str | None:
             current = produced_bytes(worker, self.release.metrics) or 0.0
-            return None if current > start else f"{current:g} bytes"
+            return None if current > start or held(worker) else f"{current:g} bytes"
 
-        try:
-            until(still, ARRIVAL_SECONDS, f"{worker.name} produces more than {start:g} bytes")
-        except AssertionError as error:
-            raise Inconclusive(f"the worker was not producing: {error}") from None
-        self.events.add("proof", worker.name, f"{worker.name} is producing an answer")
+        what = f"{worker.name} produces more than {start:g} bytes, or holds an answer"
+        prove(still, ARRIVAL_SECONDS, what, "the worker was not producing")
+        how = f"holds {count} in their middle" if (count := held(worker)) else "is producing an answer"
+        self.events.add("proof", worker.name, f"{worker.name} {how}")
 
     def expect_idle(self, timeout: float) -> None:
         """No worker has anything in flight within ``timeout`` seconds, and none produces anything from then on.

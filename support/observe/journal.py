@@ -11,7 +11,8 @@ def read(logs: Path) -> list[dict[str, Any]]:
     Keys: ``worker`` (node name), ``request_id``, ``at`` (received, seconds on :mod:`support.clock`), ``start``
     (number of tokens that it was given), ``max_tokens``, ``produced``, ``left_at`` and ``outcome`` (``finished``,
     ``stopped``: it was told to stop, ``abandoned``: its consumer went away); the last three are None where the worker
-    died with the request.
+    died with the request. ``holds``: spells in which the gate held it (:mod:`support.gate`), each with ``from``,
+    ``until`` (None: held to the last) and ``expired`` (whether nobody opened the gate).
     """
     found = []
     for file in sorted(logs.glob("*.journal.jsonl")):
@@ -20,9 +21,15 @@ def read(logs: Path) -> list[dict[str, Any]]:
         for line in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
             if line["event"] == "received":
                 entry = {"worker": worker} | {key: line[key] for key in ("request_id", "at", "start", "max_tokens")}
-                entry |= {"produced": None, "left_at": None, "outcome": None}
+                entry |= {"produced": None, "left_at": None, "outcome": None, "holds": []}
                 open_requests[line["request_id"]] = entry
                 found.append(entry)
+            elif line["event"] == "held":
+                hold = {"from": line["at"], "until": None, "expired": False}
+                open_requests[line["request_id"]]["holds"].append(hold)
+            elif line["event"] == "released":
+                hold = {"until": line["at"], "expired": line["expired"]}
+                open_requests[line["request_id"]]["holds"][-1] |= hold
             else:
                 entry = open_requests[line["request_id"]]
                 entry |= {"produced": line["produced"], "left_at": line["at"], "outcome": line["outcome"]}

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable
 
+from support import slowness
 from support.clock import now
-from support.judge.verdict import Inconclusive
+from support.judge.verdict import Inconclusive, TooLate
 
 PERIOD_SECONDS = 0.02
 
@@ -29,20 +30,20 @@ def until(
         The time at which it held, on :mod:`support.clock`.
 
     Raises:
-        AssertionError: it did not hold in time; the message has the last thing seen.
+        TooLate: it did not hold in time; the message has the last thing seen.
     """
-    deadline = (now() if since is None else since) + timeout
+    since = now() if since is None else since
+    deadline = since + timeout
     if now() > deadline:
-        raise AssertionError(
-            f"not within {timeout:g} seconds: {what}; nobody looked in time, {now() - deadline:.1f} s late"
-        )
+        late = f"nobody looked in time, {now() - deadline:.1f} s late"
+        raise TooLate(f"not within {timeout:g} seconds: {what}; {late}", timeout, since, now())
     while True:
         seen = probe()
         if seen is None:
             return now()
         # A look that begins after the deadline proves nothing, be it content or not.
         if now() + period > deadline:
-            raise AssertionError(f"not within {timeout:g} seconds: {what}; last seen: {seen}")
+            raise TooLate(f"not within {timeout:g} seconds: {what}; last seen: {seen}", timeout, since, now())
         time.sleep(period)
 
 
@@ -50,12 +51,13 @@ def prove(probe: Callable[[], str | None], timeout: float, what: str, otherwise:
     """The same for a condition without which a scenario proves nothing.
 
     Args:
+        timeout: seconds that it may take on an idle machine; a slow one is given more (:mod:`support.slowness`).
         otherwise: what it means when the condition does not hold; begins the message.
 
     Raises:
         Inconclusive: it did not hold in time.
     """
     try:
-        return until(probe, timeout, what)
+        return until(probe, timeout * slowness.factor(), what)
     except AssertionError as error:
         raise Inconclusive(f"{otherwise}: {error}") from None

@@ -50,7 +50,8 @@ class LedgerEntry:
     under way, then one of ``complete`` (the server closed the answer in an orderly way: the HTTP body ended),
     ``cancelled`` (by us), ``lost`` (connection reset or closed mid-body), ``refused`` (no connection), ``timeout``
     (our own deadline).
-    ``complete`` says nothing about the content: that is for the judge.
+    ``complete`` says nothing about the content: that is for the judge. ``holds`` are the spells, each its begin and its
+    end, in which the suite itself held the answer back (:mod:`support.gate`).
     """
 
     number: int
@@ -78,6 +79,7 @@ class LedgerEntry:
     end: str | None = None
     exception: str | None = None
     lag_seconds: float = 0.0
+    holds: list[list[float]] = field(default_factory=list)
 
     @property
     def tokens(self) -> list[str]:
@@ -116,9 +118,22 @@ class LedgerEntry:
 
     @property
     def longest_pause(self) -> float:
-        """Longest time in seconds between two successive chunks that carry tokens; 0.0 with fewer than two."""
+        """Longest time in seconds between two successive chunks that carry tokens, less what the suite itself held the
+        answer back in it; 0.0 with fewer than two.
+        """
+        begin, end = self.longest_gap
+        return end - begin - self.held_between(begin, end)
+
+    @property
+    def longest_gap(self) -> tuple[float, float]:
+        """From when to when that pause was; 0.0 and 0.0 where there is none."""
         times = sorted({chunk.at for chunk in self.chunks if chunk.tokens})
-        return max((after - before for before, after in pairwise(times)), default=0.0)
+        gaps = [(after - before - self.held_between(before, after), before, after) for before, after in pairwise(times)]
+        return max(gaps, default=(0.0, 0.0, 0.0))[1:]
+
+    def held_between(self, begin: float, end: float) -> float:
+        """Seconds between two times in which the suite held the answer back."""
+        return sum(max(0.0, min(end, until) - max(begin, since)) for since, until in self.holds)
 
 
 class Ledger:

@@ -155,6 +155,7 @@ class Node:
         port: where its process listens; that of its metrics for a worker.
         metrics_url: its Prometheus page; None where it has none.
         log: file with all that its process wrote.
+        gate_url: where a worker of the ruler engine is told to hold answers (:mod:`support.gate`); None for all others.
     """
 
     name: str
@@ -163,6 +164,7 @@ class Node:
     port: int
     metrics_url: str | None
     log: Path
+    gate_url: str | None = None
 
     @property
     def endpoint(self) -> str:

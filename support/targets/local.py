@@ -29,7 +29,7 @@ from support.targets.agent import Agent
 from support.targets.base import DeploymentFailed, Node, Shape
 from support.targets.tokenizer import FIRST_POSITION_ID, MODEL, ensure
 
-FRONTEND_PORT, SYSTEM_PORT, BOOTSTRAP_PORT = 8000, 9090, 12345
+FRONTEND_PORT, SYSTEM_PORT, GATE_PORT, BOOTSTRAP_PORT = 8000, 9090, 9091, 12345
 ETCD_PORT, PEER_PORT, NATS_PORT, MONITOR_PORT = 2379, 2380, 4222, 8222
 # A boot costs 1 to 6 s and up to 4 CPU-seconds by release; many of them may share two cores.
 BOOT_SECONDS = 90.0
@@ -184,11 +184,12 @@ class LocalDeployment:
     def _python(self) -> str:
         return str(binaries.dynamo_python(self.target.release.version))
 
-    def _node(self, name: str, role: str, usual_port: int, metrics: bool = True) -> Node:
+    def _node(self, name: str, role: str, usual_port: int, metrics: bool = True, gate: bool = False) -> Node:
         address = self._agent.add_node(name, role)
         port = _port(address, usual_port)
         url = f"http://{address}:{port}/metrics" if metrics else None
-        node = Node(name, role, address, port, url, self.target.logs / f"{name}.log")
+        gate_url = f"http://{address}:{_port(address, GATE_PORT)}" if gate else None
+        node = Node(name, role, address, port, url, self.target.logs / f"{name}.log", gate_url)
         self.nodes.append(node)
         return node
 
@@ -366,17 +367,19 @@ class LocalDeployment:
     def _start_worker(self, role: str) -> Node:
         kind = self.shape.engine if role == "worker" else f"{self.shape.engine}-{role}"
         number = sum(node.role == role for node in self.nodes)
-        node = self._node(f"{kind}-worker-{number}", role, SYSTEM_PORT)
+        node = self._node(f"{kind}-worker-{number}", role, SYSTEM_PORT, gate=self.shape.engine == "ruler")
         env = self._dynamo_env(node) | {"DYN_SYSTEM_HOST": node.address, "DYN_SYSTEM_PORT": str(node.port)}
         if self.shape.drain_seconds is not None:
             env[str(self.target.release.drain_deadline)] = f"{self.shape.drain_seconds:g}"
         if self.shape.engine == "ruler":
-            argv = [self._python, str(RULER)]
+            # -P: the folder of the program holds modules of ours that are named as some of Python's own are.
+            argv = [self._python, "-P", str(RULER)]
             env |= {
                 "RULER_MODEL": self.model,
                 "RULER_FIRST_ID": str(FIRST_POSITION_ID),
                 "RULER_TOKENS_PER_SECOND": str(TOKENS_PER_SECOND * self.shape.speed),
                 "RULER_PREFILL_SECONDS": str(self.shape.prefill_seconds),
+                "RULER_GATE": str(node.gate_url).removeprefix("http://"),
                 "RULER_JOURNAL": str(self.target.logs / f"{node.name}.journal.jsonl"),
             }
         else:
