@@ -36,6 +36,7 @@ from aiohttp import web
 from agents.cuts import CutDriver
 from agents.faults import Driver, FaultBook, read_journal
 from agents.http import fault_routes, guard
+from agents.kernel import take_right_of_way
 from agents.network import Network
 from agents.processes import ProcessDriver, ProcessTable, Spec, marked
 from agents.simulated_gpu import SimulatedGpuDriver
@@ -178,6 +179,7 @@ async def serve(listener: socket.socket, kind: type[NodeAgent] = NodeAgent) -> N
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    take_right_of_way()
     # Ctrl-C is for the runner, which then takes the deployment down.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     await stop.wait()

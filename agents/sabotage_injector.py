@@ -19,8 +19,12 @@ KINDS = {
     "cuts-one-way": "a cut of both directions cuts one",
     "swallows-line": "no line reaches the kernel log",
     "swallows-rest": "of several lines only the first reaches the kernel log",
+    "dawdles": "a fault is made some seconds after it was ordered, as on a machine that is far too busy",
     "recovers-nothing": "recover answers success and does nothing",
 }
+
+# Longer than the answers of most scenarios take, and shorter than a proof may.
+DAWDLE_SECONDS = 3.0
 
 
 class LyingDriver:
@@ -54,6 +58,8 @@ class LyingDriver:
         """Nothing, or what was planned."""
         if self._kind == "swallows-rest" and "lines" in fault.undo:
             fault.undo["lines"] = fault.undo["lines"][:1]
+        if self._kind == "dawdles":
+            await asyncio.sleep(DAWDLE_SECONDS)
         if self._kind != "does-nothing":
             await self._real.apply(fault)
 

@@ -28,9 +28,9 @@ Feature: The network between nodes fails
   @<engine>
   Scenario Outline: A connection that is reset makes the answer move (<engine>)
     Given a Dynamo deployment with 2 <engine> workers
-    And a client is receiving a streamed completions answer of 300 tokens
+    And a client is receiving a streamed completions answer that takes at least 3 seconds
     When packets between the worker serving the request and the frontend are reset
-    Then within 10 seconds the answer completes with 300 tokens
+    Then the answer completes with all of its tokens, no more than 10 seconds late
     And another worker has served the rest
 
     Examples:
@@ -71,9 +71,9 @@ Feature: The network between nodes fails
   @ruler
   Scenario: A lossy network may delay an answer and spoils none
     Given a Dynamo deployment with 2 ruler workers
-    And a client is receiving a streamed completions answer of 400 tokens
+    And a client is receiving a streamed completions answer that takes at least 6 seconds
     When 40 % of the packets between the worker serving the request and the frontend are lost for 3 seconds
-    Then the answer completes with 400 tokens
+    Then the answer completes with all of its tokens
     And every position comes once and in order
     And the request was not moved to another worker
     And within 4 seconds the network has healed by itself
@@ -81,9 +81,9 @@ Feature: The network between nodes fails
   @ruler @needs.tbf
   Scenario: A narrow cable slows an answer down and loses none of it
     Given a Dynamo deployment with 2 ruler workers
-    And a client is receiving a streamed completions answer of 400 tokens
+    And a client is receiving a streamed completions answer that takes at least 6 seconds
     When the cable of the worker serving the request carries no more than 100 kilobits per second for 5 seconds
-    Then the answer completes with 400 tokens
+    Then the answer completes with all of its tokens
     And every position comes once and in order
     And the request was not moved to another worker
     And within 6 seconds the network has healed by itself
@@ -141,10 +141,10 @@ Feature: The network between nodes fails
   @vllm @disaggregated
   Scenario Outline: A decode worker is cut off from the prefill worker while requests are handed over (<manner>)
     Given a disaggregated Dynamo deployment with 1 prefill and 2 decode vllm workers
-    And a client is receiving a streamed completions answer of 1000 tokens
+    And a client is receiving a streamed completions answer that takes at least 6 seconds
     When packets between the worker serving the request and its peers are <manner> for 3 seconds
     Then 4 new requests succeed within 20 seconds each
-    And the answer completes with 1000 tokens
+    And the answer completes with all of its tokens
     And within 5 seconds the network has healed by itself
 
     Examples:

@@ -18,6 +18,18 @@ def then_completes(context, tokens):
     expect_complete(context.world.answer(), tokens)
 
 
+@then("the answer completes with all of its tokens")
+def then_completes_whole(context):
+    """As many as were asked for, one finish reason, one end, no error."""
+    then_completes(context, context.world.request.entry.max_tokens)
+
+
+@then("the answer completes with all of its tokens, no more than {time:Time} late")
+def then_completes_in_time(context, time):
+    """Later than it would without the fault."""
+    context.world.expect_no_later(time)
+
+
 @then("within {timeout:Time} the answer completes with {tokens:Count} tokens")
 def then_completes_within(context, timeout, tokens):
     """Counted from the last fault, or from the sending where there is none."""

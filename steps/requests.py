@@ -17,6 +17,12 @@ def given_receiving(context, stream, api, tokens):
     context.world.see_under_way()
 
 
+@given("a client is receiving a {stream:Mode} {api:Api} answer that takes at least {time:Time}")
+def given_receiving_for(context, stream, api, time):
+    """So many tokens that the answer takes that long on an idle machine, and more on a slow one."""
+    given_receiving(context, stream, api, context.world.tokens_for(time))
+
+
 @given("{count:Count} clients are receiving {stream:Mode} {api:Api} answers of {tokens:Count} tokens")
 def given_many_receiving(context, count, stream, api, tokens):
     """The same for many clients at once."""

@@ -13,11 +13,11 @@ from support.faults.proven import LEASE_SECONDS, ProvenFault
 from support.judge.history import History
 from support.judge.invariants import etcd_agreement
 from support.judge.outcomes import shorten
-from support.judge.verdict import Inconclusive
+from support.judge.verdict import Inconclusive, TooLate
 from support.observe import etcd
 from support.observe.etcd_recorder import PERIOD_SECONDS, EtcdRecorder
 from support.observe.logs import tail
-from support.observe.waiting import until
+from support.observe.waiting import prove, until
 from support.targets.base import Deployment, Node
 
 # A cluster that has just been made or mended elects within 2 s; a loaded machine adds scheduling delays.
@@ -57,9 +57,9 @@ class Cluster:
             return None if etcd.leader(self.members) else f"{etcd.statuses(self.members)}"
 
         try:
-            until(none, LEADER_SECONDS, "the etcd cluster has a leader")
-        except AssertionError as error:
-            raise Inconclusive(f"there was no etcd leader to speak of: {error}; {self._last_words()}") from None
+            prove(none, LEADER_SECONDS, "the etcd cluster has a leader", "there was no etcd leader to speak of")
+        except Inconclusive as error:
+            raise Inconclusive(f"{error}; {self._last_words()}") from None
         return etcd.leader(self.members) or self.leader()
 
     def _last_words(self) -> str:
@@ -201,10 +201,11 @@ class Cluster:
 
         try:
             until(same, max(since + timeout - now(), 2 * PERIOD_SECONDS), "")
-        except AssertionError:
+        except TooLate as late:
             seen = [f"{name} leads {at - since:.1f} s after the fault" for at, name in self._recorder.leaders(since)]
             what = f"not within {timeout:g} seconds: etcd has a leader other than {led.name}"
-            raise AssertionError(f"{what}; seen: {', '.join(seen) or 'no new leader'}") from None
+            message = f"{what}; seen: {', '.join(seen) or 'no new leader'}"
+            raise TooLate(message, timeout, since, late.until) from None
 
     def expect_agreement(self, timeout: float) -> None:
         """All members follow one leader and have the same hash at the same revision, within ``timeout`` seconds.
@@ -215,11 +216,11 @@ class Cluster:
         """
         try:
             at = etcd.await_agreement(self.members, timeout)
-        except AssertionError as error:
+        except TooLate as error:
             findings = etcd_agreement(History(etcd=[etcd.comparison(self.members)]))
             if own := next((finding for finding in findings if finding.blame == "suite"), None):
                 raise Inconclusive(own.message) from None
-            raise AssertionError(f"{error}; {self._last_words()}") from None
+            raise TooLate(f"{error}; {self._last_words()}", error.bound, error.since, error.until) from None
         self._events.add("note", "", f"{len(self.members)} etcd members agree", at=at)
 
     def registered(self, node: Node) -> bool:

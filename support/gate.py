@@ -2,7 +2,7 @@
 
 How long a fault takes from its order to its proof depends on the machine; whether an answer is still under way then
 must not. The gate is the ruler's own (``agents/ruler.py``); simulated engines have none and get longer answers instead
-(:func:`support.slowness.tokens`).
+(:func:`support.slowness.lengthened`).
 """
 
 import threading

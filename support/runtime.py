@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from support import capabilities, releases
+from support import capabilities, releases, slowness
 from support.clock import now
 from support.judge import defects
 from support.judge.history import History
+from support.judge.invariants import evidence
 from support.judge.judge import decide, judge_scenario, opt_outs
 from support.judge.verdict import Verdict
 from support.releases import Release
@@ -129,12 +130,14 @@ class Run:
             if not ended.skipped:
                 history = replace(history, not_judged=frozenset(opt_outs(ended.tags)))
                 verdict.findings = judge_scenario(history, failure, step)
+                verdict.evidence = evidence(history)
                 release = self.release.version
                 verdict.verdict, verdict.reason, verdict.known_defects = decide(
                     verdict.findings, self._records, release, ended.name, ended.feature
                 )
             if ended.interrupted:
                 verdict.verdict, verdict.reason = "inconclusive", "the run was broken off"
+        verdict.slowness = round(slowness.factor(), 1)
         verdict.seconds = round(now() - self._began, 3)
         write_json(folder / "verdict.json", verdict.as_dict())
         return verdict

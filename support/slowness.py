@@ -8,6 +8,8 @@ from pathlib import Path
 
 MOST = 10.0
 """A machine that is slower than this is of no use, and waits have to end some time."""
+LONGEST_ANSWER = 4.0
+"""Answers do not get longer than so many times what they are on an idle machine: a scenario has to end."""
 # With less than this there is little to tell from, and the whole life of the process tells more.
 LEAST_RUN_SECONDS = 0.05
 
@@ -41,6 +43,11 @@ def factor() -> float:
     """How many times longer this process's main thread takes for what it does; 1 where the kernel does not tell."""
     seen = _read()
     return between(_began if seen[0] - _began[0] >= LEAST_RUN_SECONDS else (0.0, 0.0), seen)
+
+
+def lengthened(seconds: float) -> float:
+    """How long an answer has to take that on an idle machine is to take ``seconds``."""
+    return seconds * min(factor(), LONGEST_ANSWER)
 
 
 def _read() -> Times:

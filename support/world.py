@@ -11,10 +11,11 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from support import releases
+from support import releases, slowness
 from support.clock import now
 from support.cluster import Cluster
 from support.events import EventLog
@@ -36,7 +37,8 @@ from support.observe.fleet import ARRIVAL_SECONDS, Fleet
 from support.observe.footprint import of_suite
 from support.observe.logs import find_panics
 from support.observe.metrics import Metrics
-from support.observe.waiting import PERIOD_SECONDS, prove, until
+from support.observe.starvation import StarvationRecorder
+from support.observe.waiting import PERIOD_SECONDS, prove, throughout, until
 from support.observe.workers import in_flight, try_scrape, worker_id
 from support.requests.client import Message, Pending, start_request
 from support.requests.ledger import Ledger, LedgerEntry
@@ -103,6 +105,9 @@ class World:
         self._first: dict[str, dict[str, Any]] = {}
         self._newcomers: list[Node] = []
         self._faults = FaultService.of_this_cell()
+        slowness.begin()
+        # All of the cell is below its first process, the parent of this one.
+        self._starvation = StarvationRecorder(os.getppid())
 
     # -- the deployment
 
@@ -170,6 +175,8 @@ class World:
         self._etcd = Cluster(
             deployment, self.events, self._recorder, self.process_faults, self.network_faults, self._keep
         )
+        # It starts beside the deployment; a fault that is ordered later may not have to wait for that.
+        self._faults.health()
         self._first = {node.name: deployment.process(node) for node in deployment.dynamo}
         self._fleet = Fleet(deployment, self.release, self.events, self.folder / "metrics")
         self._gate = Gate(deployment, self.events)
@@ -218,7 +225,7 @@ class World:
         """
         words = PROMPT if prompt_words is None else " ".join(["word"] * prompt_words)
         prompt: str | Sequence[Message] = words if api == "completions" else [{"role": "user", "content": words}]
-        options.setdefault("timeout", REQUEST_SECONDS)
+        options.setdefault("timeout", REQUEST_SECONDS * slowness.factor())
         if hold == "start":
             self.gate.hold_start(max_tokens)
         elif hold:
@@ -236,6 +243,25 @@ class World:
         if watch:
             self.watched.append(pending)
         return pending
+
+    def tokens_for(self, seconds: float) -> int:
+        """Tokens of an answer that takes ``seconds`` on an idle machine, and as much longer as this one is slower."""
+        return round(slowness.lengthened(seconds) * self.deployment.shape.pace)
+
+    def expect_no_later(self, seconds: float) -> None:
+        """The watched answer is complete, and has taken no more than ``seconds`` longer than it does undisturbed.
+
+        Raises:
+            AssertionError: it is not, or has.
+        """
+        entry = self.answer()
+        expect_complete(entry, entry.max_tokens)
+        since, end = entry.sent_at or entry.intended_at, entry.ended_at or now()
+        alone = entry.max_tokens / self.deployment.shape.pace
+        late = end - since - entry.held_between(since, end) - alone
+        if late > seconds:
+            message = f"request {entry.number} ended {late:.1f} s late: {alone:.1f} s is what it takes undisturbed"
+            raise TooLate(f"{message}, and {seconds:g} s more are allowed", seconds, since, end)
 
     @property
     def gate(self) -> Gate:
@@ -318,7 +344,7 @@ class World:
         def ended() -> int:
             return sum(each.entry.end is not None for each in list(self.watched))
 
-        if not self.ledger.wait_for(lambda: ended() >= count, REQUEST_SECONDS):
+        if not self.ledger.wait_for(lambda: ended() >= count, REQUEST_SECONDS * slowness.factor()):
             raise Inconclusive(f"{count} requests were to end first; {ended()} have")
 
     def see_under_way(self) -> None:
@@ -361,7 +387,8 @@ class World:
                 raise Inconclusive(f"{worker.name} let go of the request after {now() - since:.2f} s")
             return None if now() - since >= seconds else f"for {now() - since:.2f} s"
 
-        until(reading, seconds + ARRIVAL_SECONDS, f"{worker.name} has been reading for {seconds:g} s")
+        what = f"{worker.name} has been reading for {seconds:g} s"
+        prove(reading, seconds + ARRIVAL_SECONDS, what, "the worker was not reading")
         self.events.add("proof", worker.name, f"{worker.name} has been reading the prompt for {seconds:g} s")
 
     def await_tokens(self, pending: Pending, count: int) -> None:
@@ -370,7 +397,7 @@ class World:
         Raises:
             Inconclusive: the answer ended before, or they did not come within :data:`REQUEST_SECONDS`.
         """
-        if not pending.wait_tokens(count, REQUEST_SECONDS) or pending.ended:
+        if not pending.wait_tokens(count, REQUEST_SECONDS * slowness.factor()) or pending.ended:
             seen = describe(pending.entry)
             raise Inconclusive(f"request {pending.entry.number} was to get {count} tokens first, but got {seen}")
 
@@ -406,10 +433,8 @@ class World:
             given = [entry["worker"] for entry in journal.read(logs)]
             return None if len(given) > 1 else f"given to {given}"
 
-        try:
-            until(one_worker, ARRIVAL_SECONDS, "a second worker has been given the request")
-        except AssertionError as error:
-            raise Inconclusive(f"the request was not being moved: {error}") from None
+        what = "a second worker has been given the request"
+        prove(one_worker, ARRIVAL_SECONDS, what, "the request was not being moved")
         if len(self.request.entry.tokens) > before:
             raise Inconclusive("the second worker was already writing when the client was to give up")
         self.events.add("proof", "client", "a second worker has the request, the client has none of its tokens")
@@ -639,10 +664,7 @@ class World:
             seen = process.state(pid, None)
             return None if seen == "stopped" else seen
 
-        try:
-            until(awake, ARRIVAL_SECONDS, f"pid {pid} is stopped")
-        except AssertionError as error:
-            raise Inconclusive(f"the node agent did not freeze: {error}") from None
+        prove(awake, ARRIVAL_SECONDS, f"pid {pid} is stopped", "the node agent did not freeze")
         self.events.add("proof", "", f"the kernel shows pid {pid} of the node agent as stopped")
 
     def repair_gpu(self) -> None:
@@ -879,13 +901,7 @@ class World:
         Raises:
             AssertionError: one has ended.
         """
-        since = now()
-
-        def holds() -> str | None:
-            self.expect_none_left()
-            return None if now() - since >= seconds else f"for {now() - since:.1f} s"
-
-        until(holds, seconds + 1.0, f"no Dynamo process has left for {seconds:g} s")
+        throughout(self.expect_none_left, seconds)
 
     def expect_serving(self, timeout: float) -> None:
         """The frontend lists the workers that run and no other, serves the model, and answers a request correctly, all
@@ -980,6 +996,10 @@ class World:
             after = self.fleet.last_look()
             left = self._deployment.remove()
             self._add_states()
+        waits = self._starvation.close()
+        factor = slowness.factor()
+        self.events.add("note", "", f"the suite ran {factor:.1f} times slower than alone", slowness=factor)
+        (self.folder / "waits.jsonl").write_text("".join(json.dumps(asdict(wait)) + "\n" for wait in waits))
         self.ledger.write(self.folder / "ledger.jsonl")
         (self.folder / "topology.json").write_text(json.dumps(topology, indent=1))
         logs = self.folder / "logs"
@@ -992,6 +1012,7 @@ class World:
             panics={log.stem: found for log in sorted(logs.glob("*.log")) if (found := find_panics(log))},
             worker_journal=journal.read(logs),
             etcd=records,
+            waits=waits,
             leftovers=left,
             migration_limit=self._deployment.shape.migration_limit if self._deployment else None,
             metric_names=self.release.metrics,

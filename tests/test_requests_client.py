@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from support.clock import now
+from support.priority import READER_NICE
 from support.requests.client import (
     CancellableRequest,
     send_chat_completion_request,
@@ -21,7 +22,7 @@ from support.requests.client import (
     start_request,
 )
 from support.requests.ledger import Ledger, read_ledger
-from support.requests.reader import PRIORITY, shared_reader
+from support.requests.reader import shared_reader
 
 MESSAGES = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello big world"}]
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -175,11 +176,11 @@ def test_the_reader_goes_before_those_whom_it_measures() -> None:
     reader = shared_reader()
     thread = reader.call(threading.get_native_id)
     allowed = subprocess.run(
-        [sys.executable, "-c", f"import os; os.setpriority(0, 0, {PRIORITY})"], capture_output=True
+        [sys.executable, "-c", f"import os; os.setpriority(0, 0, {READER_NICE})"], capture_output=True
     )
     own = os.getpriority(os.PRIO_PROCESS, os.getpid())
-    assert os.getpriority(os.PRIO_PROCESS, thread) == (own if allowed.returncode else PRIORITY)
-    assert own != PRIORITY
+    assert os.getpriority(os.PRIO_PROCESS, thread) == (own if allowed.returncode else READER_NICE)
+    assert own != READER_NICE
 
 
 def test_what_is_sent_to_the_completions_api(serve: Serve) -> None:

@@ -82,6 +82,7 @@ def main() -> None:
         namespaces=frozenset(options.allow_namespace),
         max_active=options.max_active,
         max_share=options.max_share,
+        urgent="FT_CELL" in os.environ,
     )
     try:
         listeners = [socket.socket(fileno=fd) for fd in options.listen_fd] or [

@@ -27,6 +27,7 @@ from agents import xids
 from agents.fault_service import models
 from agents.fault_service.fleet import ANSWER_SECONDS, CAPABILITY_SECONDS, READ_SECONDS, AgentAddress, Fleet
 from agents.faults import LIVE, STATES, Problem
+from agents.kernel import take_right_of_way
 
 LARGEST_BODY = 65536
 PAGE = "/page"
@@ -50,6 +51,7 @@ class Policy:
         max_active: faults, of all agents, that may be live or have an undo that is owed at once.
         max_share: share of the nodes of a role that may be under such faults at once.
         audit: the append-only log.
+        urgent: whether to be scheduled before everything else, as in a cell, where an order may not wait for boots.
     """
 
     audit: Path
@@ -58,6 +60,7 @@ class Policy:
     namespaces: frozenset[str] = frozenset()
     max_active: int = 10
     max_share: float = 1.0
+    urgent: bool = False
 
 
 @dataclass
@@ -280,6 +283,8 @@ def application(agents: list[AgentAddress], policy: Policy) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if policy.urgent:
+            take_right_of_way()
         yield
         await service.fleet.close()
 

@@ -11,6 +11,7 @@ from support.faults.service import FaultService, on_clock, struck_at
 from support.observe import process
 from support.observe.kernel_log import KernelLog
 from support.observe.waiting import prove
+from support.priority import right_of_way
 from support.targets.agent import Agent
 from support.targets.base import Deployment, Node
 
@@ -48,6 +49,7 @@ class GpuFaults:
         self._service, self._agent, self._deployment, self._events = service, agent, deployment, events
         self._rate = rate
 
+    @right_of_way()
     def xid(self, number: int, node: Node, sequence: bool = False, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
         """Report an XID error of a worker's GPU; returns once the kernel log shows it and the worker suffers it.
 

@@ -9,6 +9,7 @@ from support.faults.service import FaultService, on_clock, struck_at
 from support.observe import process
 from support.observe.health import instances
 from support.observe.waiting import prove
+from support.priority import right_of_way
 from support.targets.base import Deployment, Node
 
 # SIGKILL and SIGSTOP act at once, SIGTERM as soon as the worker's loop runs; a loaded machine adds scheduling delays.
@@ -23,6 +24,7 @@ class ProcessFaults:
     def __init__(self, service: FaultService, deployment: Deployment, events: EventLog) -> None:
         self._service, self._deployment, self._events = service, deployment, events
 
+    @right_of_way()
     def inject(self, kind: str, node: Node, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
         """Break the node's process and return once the victim shows it.
 

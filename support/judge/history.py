@@ -7,6 +7,9 @@ from typing import Any, Protocol
 from support.events import Event
 from support.requests.ledger import LedgerEntry
 
+STARVED_SHARE = 0.2
+"""Share of a bound; a process that waits longer for a processor may have broken the bound by that alone."""
+
 
 class MetricsLike(Protocol):
     """One scrape of a node's Prometheus metrics, as ``support.observe.metrics.Metrics`` has it."""
@@ -14,6 +17,22 @@ class MetricsLike(Protocol):
     def value(self, name: str, **labels: str) -> float | None:
         """Sum over the series of ``name`` that carry ``labels``; None where there is none."""
         ...
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A spell in which a process could have run and did not.
+
+    Attributes:
+        since, until: a look and the one after it, on :mod:`support.clock`.
+        who: the process, in words.
+        seconds: how long one of its threads waited for a processor between them, by ``/proc/PID/task/*/schedstat``.
+    """
+
+    since: float
+    until: float
+    who: str
+    seconds: float
 
 
 @dataclass
@@ -30,6 +49,7 @@ class History:
         worker_journal: what the ruler engine's workers wrote, one dictionary per request that reached a worker
             (:func:`support.observe.journal.read`).
         etcd: what was seen of the etcd members (:class:`support.observe.etcd_recorder.EtcdRecorder`), oldest first.
+        waits: spells in which processes of Dynamo and of the suite waited for a processor.
         leftovers: what was on the machine after the deployment went and had not been there before (namespaces, rules,
             processes, files), one line each.
         migration_limit: how often one request may be moved to another worker; None where it is not known.
@@ -46,7 +66,21 @@ class History:
     panics: Mapping[str, list[str]] = field(default_factory=dict)
     worker_journal: list[dict[str, Any]] = field(default_factory=list)
     etcd: list[dict[str, Any]] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
     migration_limit: int | None = None
     metric_names: Mapping[str, str] = field(default_factory=dict)
     not_judged: frozenset[str] = frozenset()
+
+    def starved(self, since: float, until: float, bound: float) -> str:
+        """Which process waited longest for a processor between two times, in words; empty where none did for more than
+        :data:`STARVED_SHARE` of ``bound`` seconds, so that the machine is no excuse.
+        """
+        seconds: dict[str, float] = {}
+        for wait in self.waits:
+            if wait.since < until and wait.until > since:
+                seconds[wait.who] = seconds.get(wait.who, 0.0) + wait.seconds
+        who = max(seconds, key=lambda each: seconds[each], default="")
+        if not who or seconds[who] <= STARVED_SHARE * bound:
+            return ""
+        return f"{who} could have run for {seconds[who]:.2f} s of that time, but got no processor"

@@ -292,6 +292,14 @@ def leftovers(history: History) -> Iterator[Finding]:
         yield Finding("leftovers", "machine", f"left behind: {line}", blame="suite")
 
 
+def gate(history: History) -> Iterator[Finding]:
+    """No answer is held so long that the gate opens by itself: it would be late, or given up, by our own doing."""
+    for note in history.worker_journal:
+        if any(hold["expired"] for hold in note.get("holds", ())):
+            message = f"{note['worker']} was told to hold it and never to let it go"
+            yield Finding("gate", _about_id(history, note["request_id"]), message, blame="suite")
+
+
 def client_lag(history: History) -> Iterator[Finding]:
     """A client that lags is a ruler that bends: its times prove nothing."""
     for entry in history.entries:
@@ -319,8 +327,53 @@ RULES: dict[str, Callable[[History], Iterator[Finding]]] = {
     "etcd-agreement": etcd_agreement,
     "panics": panics,
     "leftovers": leftovers,
+    "gate": gate,
     "client-lag": client_lag,
 }
+
+
+def _nodes(history: History, role: str) -> list[str]:
+    return [node["name"] for node in history.topology.get("nodes", []) if node.get("role") == role]
+
+
+def _migrated(history: History) -> int:
+    return sum(len(attempts) > 1 for attempts in _attempts(history).values())
+
+
+def _holding(history: History) -> int:
+    return sum(bool(note.get("holds")) for note in history.worker_journal)
+
+
+EVIDENCE: dict[str, Callable[[History], int]] = {
+    "one-outcome": lambda history: len(history.entries),
+    "token-count": lambda history: sum(any(chunk.tokens for chunk in entry.chunks) for entry in history.entries),
+    "identity": lambda history: sum(entry.completion_id is not None for entry in history.entries),
+    "order": lambda history: sum(entry.stream and bool(entry.chunks) for entry in history.entries),
+    "well-formed": lambda history: sum(bool(entry.chunks) for entry in history.entries),
+    "positions": lambda history: sum(bool(entry.positions) for entry in history.entries),
+    "usage": lambda history: sum(outcome(entry).kind == "complete" for entry in history.entries),
+    "replay": _migrated,
+    "migration-limit": lambda history: 0 if history.migration_limit is None else len(_attempts(history)),
+    "cancel-stays": lambda history: sum(
+        (entry := _entry(history, each)) is not None and entry.cancelled_at is not None for each in _attempts(history)
+    ),
+    "gauges": lambda history: len(history.metrics_after),
+    "counters": lambda history: sum(name in history.metrics_after for name in _nodes(history, "frontend")),
+    "etcd-leader": lambda history: sum(1 for _ in _of_kind(history, "status")),
+    "etcd-revision": lambda history: sum(1 for _ in _of_kind(history, "status")),
+    "etcd-lease": lambda history: sum(1 for _ in _of_kind(history, "lease")),
+    "etcd-agreement": lambda history: sum(len(record["hashes"]) > 1 for record in _of_kind(history, "hash")),
+    "panics": lambda history: len(history.panics),
+    "leftovers": lambda history: len(history.topology.get("nodes", [])),
+    "gate": _holding,
+    "client-lag": lambda history: len(history.entries),
+}
+"""Rule -> how many things in a history it could have objected to; with none it holds and says nothing."""
+
+
+def evidence(history: History) -> dict[str, int]:
+    """Rule -> how many things it has looked at, of all rules that the history does not opt out of."""
+    return {name: count(history) for name, count in EVIDENCE.items() if name not in history.not_judged}
 
 
 def check(history: History) -> list[Finding]:

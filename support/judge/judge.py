@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from support.judge.defects import Record
 from support.judge.history import History
 from support.judge.invariants import RULES, check
-from support.judge.verdict import Finding, Inconclusive, Verdict
+from support.judge.verdict import Finding, Inconclusive, TooLate, Verdict
 
 OPT_OUT = "not_judged."
 """Prefix of the tag that switches an invariant off: ``@not_judged.RULE.the_reason_in_words``."""
@@ -14,11 +14,12 @@ _EVERYTHING = frozenset({*RULES, "sentence"})
 _VOIDS = {
     "unproven": _EVERYTHING,
     "step-error": _EVERYTHING,
+    "gate": _EVERYTHING,
     "client-lag": frozenset({"sentence"}),
 }
-"""Suite's own rule -> rules whose findings then prove nothing. Without a proven fault, or when a step broke down
-half-way, whatever was seen may have another cause; a lagging client spoils times, which only sentences speak of; things
-left behind on the machine spoil nothing that was seen before."""
+"""Suite's own rule -> rules whose findings then prove nothing. Without a proven fault, when a step broke down half-way,
+or with an answer that nobody let go, whatever was seen may have another cause; a lagging client spoils times, which
+only sentences speak of; things left behind on the machine spoil nothing that was seen before."""
 
 
 def judge_scenario(history: History, step_failure: BaseException | None, step_name: str = "") -> list[Finding]:
@@ -26,11 +27,11 @@ def judge_scenario(history: History, step_failure: BaseException | None, step_na
 
     Args:
         history: what is known of the scenario.
-        step_failure: what ended its steps early. An AssertionError blames Dynamo; :class:`Inconclusive` and any other
-            exception blame the suite.
+        step_failure: what ended its steps early. An AssertionError blames Dynamo, but for a :class:`TooLate` in a time
+            in which a process got no processor; :class:`Inconclusive` and any other exception blame the suite.
         step_name: the sentence of that step.
     """
-    findings = [] if step_failure is None else [_of_step(step_failure, step_name)]
+    findings = [] if step_failure is None else [_of_step(history, step_failure, step_name)]
     return findings + check(history)
 
 
@@ -101,8 +102,10 @@ def opt_outs(tags: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _of_step(failure: BaseException, step: str) -> Finding:
+def _of_step(history: History, failure: BaseException, step: str) -> Finding:
     said = " ".join(str(failure).split())
+    if isinstance(failure, TooLate) and (excuse := history.starved(failure.since, failure.until, failure.bound)):
+        return Finding("starved", step, f"{said}; {excuse}", blame="suite")
     if isinstance(failure, AssertionError):
         return Finding("sentence", step, said or "did not hold")
     if isinstance(failure, Inconclusive):

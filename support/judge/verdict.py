@@ -53,6 +53,9 @@ class Verdict:
         verdict: one of :data:`VERDICTS`.
         reason: one line, empty for a plain pass.
         known_defects: ids of the records that explain the findings; not empty only for ``known_defect``.
+        evidence: invariant -> how many things it has looked at; with 0 it held for want of any.
+        slowness: how many times longer than alone the suite's own process took for what it did
+            (:mod:`support.slowness`).
     """
 
     feature: str
@@ -64,6 +67,8 @@ class Verdict:
     reason: str = ""
     findings: list[Finding] = field(default_factory=list)
     known_defects: list[str] = field(default_factory=list)
+    evidence: dict[str, int] = field(default_factory=dict)
+    slowness: float = 1.0
 
     def __post_init__(self) -> None:
         self.tags = [str(tag) for tag in self.tags]  # behave's tags are strings with extras that JSON and asdict refuse

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from support import slowness
 from support.clock import now
 from support.events import EventLog
 from support.judge.verdict import Inconclusive
 from support.observe.health import instances, models, serves
 from support.observe.metrics import Metrics
-from support.observe.waiting import prove, until
+from support.observe.waiting import prove, throughout, until
 from support.observe.workers import ENDPOINT, in_flight, produced_bytes, try_scrape, worker_id
 from support.releases import Release
 from support.targets.base import Deployment, Node
@@ -191,15 +192,14 @@ class Fleet:
         """
         since = now()
 
-        def holds() -> str | None:
+        def look() -> None:
             listed, after = self.listed_workers(), now() - since
             if listed is None:
                 raise AssertionError(f"the frontend does not answer after {after:.1f} s; expected {count} workers")
             if listed != count:
                 raise AssertionError(f"the frontend lists {listed} workers after {after:.1f} s; expected {count}")
-            return None if after >= seconds else f"for {after:.1f} s"
 
-        until(holds, seconds + 1.0, f"the frontend has listed {count} workers for {seconds:g} s")
+        throughout(look, seconds)
 
     def expect_no_model(self, timeout: float) -> None:
         """The frontend lists no model within ``timeout`` seconds.
@@ -274,7 +274,7 @@ class Fleet:
             grown = self.frontend_count(name, **labels)
             return None if grown == count else f"{grown:g}"
 
-        until(off, SETTLE_SECONDS, f"{self.release.metrics[name]} has grown by {count}")
+        until(off, SETTLE_SECONDS * slowness.factor(), f"{self.release.metrics[name]} has grown by {count}")
 
     def expect_cancellations(self, count: int, stream: bool, api: str) -> None:
         """The frontend has counted ``count`` cancelled requests of this kind and none of another.
@@ -299,7 +299,7 @@ class Fleet:
             return f"{open_requests:g} at the frontend, {working} at workers" if open_requests or working else None
 
         try:
-            until(busy, SETTLE_SECONDS, "nothing is in flight")
+            until(busy, SETTLE_SECONDS * slowness.factor(), "nothing is in flight")
         except AssertionError as error:
             self.events.add("note", "", str(error))
         return self._scrape("after")

@@ -47,6 +47,15 @@ def until(
         time.sleep(period)
 
 
+def throughout(look: Callable[[], None], seconds: float, period: float = PERIOD_SECONDS) -> None:
+    """Look for ``seconds`` from now; ``look`` raises when what it looks for does not hold."""
+    deadline = now() + seconds
+    while now() < deadline:
+        look()
+        time.sleep(period)
+    look()
+
+
 def prove(probe: Callable[[], str | None], timeout: float, what: str, otherwise: str) -> float:
     """The same for a condition without which a scenario proves nothing.
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+from support import slowness
 from support.observe.metrics import Metrics, ScrapeError, scrape
 from support.targets.base import Node
 
@@ -16,7 +17,7 @@ def try_scrape(node: Node) -> Metrics | None:
     if node.metrics_url is None:
         return None
     try:
-        return scrape(node.metrics_url, SCRAPE_SECONDS)
+        return scrape(node.metrics_url, SCRAPE_SECONDS * slowness.factor())
     except ScrapeError:
         return None
 

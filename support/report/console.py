@@ -1,13 +1,14 @@
 """What a run says on the console: a line per finished scenario, and a table that is read in ten seconds."""
 
 import os
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
 from support.judge.verdict import VERDICTS, Verdict
-from support.report.wording import MARKS, headline
+from support.report.wording import MARKS, headline, invariants
 
 _COLOURS = {"passed": "32", "failed": "31;1", "inconclusive": "33;1", "known_defect": "35", "skipped": "36"}
 
@@ -15,7 +16,8 @@ _COLOURS = {"passed": "32", "failed": "31;1", "inconclusive": "33;1", "known_def
 def line(verdict: Verdict, stream: TextIO = sys.stdout) -> str:
     """One finished scenario; its reason on a second line where there is one."""
     mark = _paint(f"{MARKS[verdict.verdict]:<12}", verdict.verdict, stream)
-    first = f"{mark} {verdict.seconds:6.1f} s  {verdict.feature}: {verdict.name}"
+    worth = f" ({invariants(verdict)})" if verdict.verdict == "passed" and verdict.evidence else ""
+    first = f"{mark} {verdict.seconds:6.1f} s  {verdict.feature}: {verdict.name}{worth}"
     return first + (f"\n{'':23}{headline(verdict)}" if headline(verdict) else "")
 
 
@@ -39,11 +41,23 @@ def table(
         rows.append(f"{'all':{width}}" + _counts(verdicts, stream))
     for name in ("skipped", "known_defect", "inconclusive", "failed"):
         rows += ["", *(f"{line(v, stream)}\n{'':23}{v.location}" for v in verdicts if v.verdict == name)]
+    rows += ["", _machine(verdicts)]
     if complaints:
         rows += ["", _paint(f"RED (exit status 1): {'; '.join(complaints)}", "failed", stream)]
     else:
         rows += ["", _paint("GREEN (exit status 0)", "passed", stream)]
     return "\n".join(row for before, row in zip(["x", *rows], rows, strict=False) if row or before)
+
+
+def _machine(verdicts: Sequence[Verdict]) -> str:
+    """How busy the machine was: the suite's own waits grew with it."""
+    seen = [verdict.slowness for verdict in verdicts if verdict.verdict != "skipped"]
+    if not seen:
+        return ""
+    typical, worst = statistics.median(seen), max(seen)
+    return (
+        f"the suite ran {typical:.1f} times slower than alone (median of its scenarios; the slowest {worst:.1f} times)"
+    )
 
 
 def _counts(verdicts: Sequence[Verdict], stream: TextIO) -> str:

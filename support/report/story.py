@@ -31,11 +31,18 @@ def story(folder: Path, verdict: Verdict) -> str:
         [
             f"<p><b>Verdict: {wording.CATEGORIES[wording.category(verdict)]}.</b> {escape(verdict.reason)}</p>",
             *(f"<p>{escape(words)}</p>" for words in _warnings(folder)),
+            _worth(verdict),
             f"<p><b>What broke</b></p>{_bullets(_faults(folder, entries))}",
             f"<p><b>What users felt</b></p>{_bullets(_felt(entries) + _phases(folder))}",
             _picture(folder / "timeline.svg"),
         ]
     )
+
+
+def _worth(verdict: Verdict) -> str:
+    """How many invariants had evidence, and how many things each looked at."""
+    looked_at = ", ".join(f"{rule} {count}" for rule, count in verdict.evidence.items())
+    return f"<p>{escape(wording.invariants(verdict))}: {escape(looked_at)}</p>" if looked_at else ""
 
 
 def requests_table(folder: Path) -> str:

@@ -21,7 +21,7 @@ CATEGORIES = {
 }
 """Category of a verdict -> its name in the report, the most urgent first."""
 
-_UNPROVEN_RULES = {"unproven", "client-lag"}
+_UNPROVEN_RULES = {"unproven", "client-lag", "starved"}
 
 
 def category(verdict: Verdict) -> str:
@@ -41,6 +41,13 @@ def headline(verdict: Verdict) -> str:
     if verdict.verdict in ("passed", "skipped"):
         return verdict.reason
     return f"{CATEGORIES[category(verdict)]}: {verdict.reason}"
+
+
+def invariants(verdict: Verdict) -> str:
+    """How much a pass is worth: invariants that had something to look at; empty where none was judged."""
+    if not verdict.evidence:
+        return ""
+    return f"{sum(map(bool, verdict.evidence.values()))} of {len(verdict.evidence)} invariants had evidence"
 
 
 def listing(findings: list[Finding]) -> str:

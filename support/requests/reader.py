@@ -21,14 +21,13 @@ from typing import Any, NamedTuple, TypeVar, cast
 import httptools
 
 from support.clock import now
+from support.priority import favour_thread
 from support.requests.ledger import Chunk, Ledger, LedgerEntry
 from support.requests.payloads import Parsed, StreamParser, parse_body
 from support.requests.sse import EventParser, ServerEvent
 
 _Result = TypeVar("_Result")
 _HEARTBEAT = 0.05
-PRIORITY = -10
-"""Nice value of the reader's thread, where the machine allows it."""
 # Work that can wait is done in slices of this length, so that it delays nothing by more.
 _WORK_SECONDS = 0.001
 
@@ -60,8 +59,7 @@ class Reader:
     def _run(self) -> None:
         # A clock that has to wait for those whom it measures is none. The thread alone, whose work is little: with the
         # whole process Dynamo waits for behave to start, and answers late. Allowed to root, as in a cell.
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
+        favour_thread()
         self.loop.run_forever()
 
     def call(self, function: Callable[..., _Result], *arguments: Any) -> _Result:

@@ -12,6 +12,8 @@ REQUEST_PLANES = ("tcp", "nats")
 RESTART_POLICIES = ("Never", "OnFailure", "Always")
 ROUTER_MODES = ("round-robin", "random", "kv")
 MOST_MEMBERS = 7
+TOKENS_PER_SECOND = 170.0
+"""Pace of one stream of the mocker as simulated vLLM, measured on 1.6.1 (docs/engines.md); the ruler is set to it."""
 
 
 class Unsupported(Exception):
@@ -69,6 +71,11 @@ class Shape:
     drain_seconds: float | None = None
     stream_timeout_seconds: float | None = None
     worker_env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def pace(self) -> float:
+        """Tokens per second of one undisturbed stream."""
+        return TOKENS_PER_SECOND * self.speed
 
     @property
     def disaggregated(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from support import binaries
+from support import binaries, slowness
 from support.clock import now
 from support.events import EventLog
 from support.observe import etcd
@@ -37,8 +37,6 @@ BOOT_SECONDS = 90.0
 ETCD_SECONDS = 30.0
 OLDEST_ETCD = Version("3.4")
 POLL_SECONDS = 0.02
-# The mocker's own pace for one stream of simulated vLLM, measured on 1.6.1 (docs/engines.md).
-TOKENS_PER_SECOND = 170.0
 RULER = ROOT / "agents" / "ruler.py"
 SHAPE_SABOTAGES: dict[str, dict[str, Any]] = {
     "lone-member": {"etcd_members": 1},
@@ -377,7 +375,7 @@ class LocalDeployment:
             env |= {
                 "RULER_MODEL": self.model,
                 "RULER_FIRST_ID": str(FIRST_POSITION_ID),
-                "RULER_TOKENS_PER_SECOND": str(TOKENS_PER_SECOND * self.shape.speed),
+                "RULER_TOKENS_PER_SECOND": str(self.shape.pace),
                 "RULER_PREFILL_SECONDS": str(self.shape.prefill_seconds),
                 "RULER_GATE": str(node.gate_url).removeprefix("http://"),
                 "RULER_JOURNAL": str(self.target.logs / f"{node.name}.journal.jsonl"),
@@ -442,7 +440,7 @@ class LocalDeployment:
         )
 
     def _wait(self, condition: Callable[[], bool], timeout: float, needed: list[Node], what: str) -> float:
-        deadline = now() + timeout
+        began = now()
         names = {node.name: node for node in needed}
         while not condition():
             for name, process in self._agent.processes().items():
@@ -451,9 +449,9 @@ class LocalDeployment:
                     raise DeploymentFailed(
                         f"{name} {why} while it was needed; last lines of its log:\n{self._tail(names[name])}"
                     )
-            if now() > deadline:
+            if now() > began + timeout * slowness.factor():
                 logs = "\n".join(f"--- {node.name}\n{self._tail(node)}" for node in needed)
-                raise DeploymentFailed(f"not within {timeout:g} s: {what}; last lines of the logs:\n{logs}")
+                raise DeploymentFailed(f"not within {now() - began:.0f} s: {what}; last lines of the logs:\n{logs}")
             time.sleep(POLL_SECONDS)
         return now()
 

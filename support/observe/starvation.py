@@ -1,0 +1,74 @@
+"""Who could have run and did not: times in which processes of a cell waited for a processor.
+
+A deadline that is missed while Dynamo or the suite itself was kept waiting for a processor says something about the
+machine, not about Dynamo. Looks and never touches.
+"""
+
+import contextlib
+import threading
+from pathlib import Path
+
+import psutil
+
+from support import slowness
+from support.clock import now
+from support.judge.history import Wait
+
+PERIOD_SECONDS = 0.25
+LEAST_SECONDS = 0.02
+"""Shorter waits are everyday life on a shared processor."""
+
+
+class StarvationRecorder:
+    """Looks at every thread below a process every :data:`PERIOD_SECONDS`, from its making until :meth:`close`.
+
+    Args:
+        root: pid of a process; its descendants are looked at.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._waits: list[Wait] = []
+        self._before: dict[tuple[int, str], float] = {}
+        self._looked_at = now()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="starvation", daemon=True)
+        self._thread.start()
+
+    def close(self) -> list[Wait]:
+        """Look once more; returns all waits, oldest first."""
+        self._over.set()
+        self._thread.join()
+        self._look()
+        return self._waits
+
+    def _run(self) -> None:
+        while not self._over.wait(PERIOD_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        since, self._looked_at = self._looked_at, now()
+        seen: dict[tuple[int, str], float] = {}
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self._root).children(recursive=True):
+                longest = 0.0
+                for thread, waited in _waited(process.pid).items():
+                    key = process.pid, thread
+                    seen[key] = waited
+                    # What a thread waited before it was first seen may be long ago.
+                    longest = max(longest, waited - self._before.get(key, waited))
+                if longest >= LEAST_SECONDS:
+                    with contextlib.suppress(psutil.Error):
+                        name = process.environ().get("FT_NODE", "").rpartition(":")[2] or process.name()
+                        self._waits.append(Wait(since, self._looked_at, f"{name} (pid {process.pid})", longest))
+        self._before = seen
+
+
+def _waited(pid: int) -> dict[str, float]:
+    """Thread -> seconds that it has waited for a processor since its start; of a process that is gone nothing."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found[thread.name] = slowness.parse((thread / "schedstat").read_text(encoding="ascii"))[1]
+    return found
