@@ -10,26 +10,50 @@ It runs in the environment of the Dynamo release under test and is set up by env
 ``RULER_TOKENS_PER_SECOND``    speed of one stream
 ``RULER_PREFILL_SECONDS``      time before the first token
 ``RULER_JOURNAL``              file that gets one JSON line for each request received and each request left
+``RULER_LEAVING``              how it leaves when it is told to shut down, one of :data:`LEAVINGS`
 ``RULER_SABOTAGE``             deliberate defect for the suite's own tests, see :data:`SABOTAGES`; empty: none
 """
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import dynamo.llm
+import dynamo.llm.exceptions
+from dynamo.common.utils.graceful_shutdown import install_signal_handlers
 from dynamo.llm import ModelInput, ModelType, register_model
 from dynamo.runtime import DistributedRuntime, dynamo_worker
 
-SABOTAGES = ("forgets-position", "repeats-token", "drops-token", "swallows-finish", "invents-token")
+SABOTAGES = (
+    "forgets-position",
+    "repeats-token",
+    "drops-token",
+    "swallows-finish",
+    "invents-token",
+    "dies-at-shutdown",
+    "ignores-shutdown",
+    "stays-after-shutdown",
+)
+LEAVINGS = ("draining", "handing-over")
+"""``draining``: finish what is under way, as dynamo.mocker does, for as long as the runtime's own deadline allows.
+``handing-over``: as the release's workers for vllm, sglang and trtllm do: leave the list, go on for a grace period,
+then give up what is under way, for another worker to go on with.
+"""
 
 FIRST_ID = int(os.environ["RULER_FIRST_ID"])
 PERIOD = 1 / float(os.environ["RULER_TOKENS_PER_SECOND"])
 PREFILL = float(os.environ.get("RULER_PREFILL_SECONDS", "0"))
+# What the release's own workers raise then: GeneratorExit in 1.0.
+EngineShutdown: type[BaseException] = getattr(dynamo.llm.exceptions, "EngineShutdown", GeneratorExit)
+LEAVING = os.environ.get("RULER_LEAVING", "draining")
 SABOTAGE = os.environ.get("RULER_SABOTAGE", "")
+giving_up = asyncio.Event()
+"""Set by the release's own shutdown sequence once its grace period is over."""
 
 
 def write_journal(**line: Any) -> None:
@@ -61,11 +85,15 @@ async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[dict[
     produced, outcome = 0, "abandoned"
     try:
         due = time.monotonic() + PREFILL
-        await asyncio.sleep(PREFILL)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(giving_up.wait(), PREFILL)
         for position in positions(token_ids, budget):
             if context.is_stopped() or context.is_killed():
                 outcome = "stopped"
                 return
+            if giving_up.is_set():
+                outcome = "given up"
+                raise EngineShutdown("Engine was shut down during generation.")
             answer: dict[str, Any] = {"token_ids": [FIRST_ID + position]}
             produced += 1
             if produced == budget and SABOTAGE != "swallows-finish":
@@ -79,18 +107,36 @@ async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[dict[
         write_journal(event="left", request_id=context.id(), produced=produced, outcome=outcome)
 
 
+def prepare_to_leave(runtime: DistributedRuntime, endpoint: Any) -> None:
+    """Have SIGTERM end this worker in good order; :func:`dynamo_worker` leaves it to kill the process."""
+    loop = asyncio.get_running_loop()
+    if SABOTAGE == "dies-at-shutdown":
+        return
+    if SABOTAGE == "ignores-shutdown":
+        loop.add_signal_handler(signal.SIGTERM, lambda: None)
+    elif LEAVING == "handing-over":
+        install_signal_handlers(loop, runtime, [endpoint], giving_up)
+    else:
+        loop.add_signal_handler(signal.SIGTERM, runtime.shutdown)
+
+
 @dynamo_worker()
 async def main(runtime: DistributedRuntime) -> None:
     """Register the model and serve until told to stop."""
     endpoint = runtime.endpoint("dynamo.backend.generate")
     # WorkerType came between 1.2 and 1.3 and is required since.
     worker_type = {"worker_type": dynamo.llm.WorkerType.Aggregated} if hasattr(dynamo.llm, "WorkerType") else {}
+    prepare_to_leave(runtime, endpoint)
     kinds = ModelType.Chat | ModelType.Completions
     await register_model(ModelInput.Tokens, kinds, endpoint, os.environ["RULER_MODEL"], **worker_type)
     await endpoint.serve_endpoint(generate, graceful_shutdown=True)
+    if SABOTAGE == "stays-after-shutdown":
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
     if SABOTAGE and SABOTAGE not in SABOTAGES:
         raise SystemExit(f"RULER_SABOTAGE is {SABOTAGE!r}; expected one of {', '.join(SABOTAGES)}")
+    if LEAVING not in LEAVINGS:
+        raise SystemExit(f"RULER_LEAVING is {LEAVING!r}; expected one of {', '.join(LEAVINGS)}")
     asyncio.run(main())

@@ -53,7 +53,8 @@ class ProcessFaults:
         timeout = DRAIN_SECONDS if kind == "terminate" else PROOF_SECONDS
         proven_at = prove(unproven, timeout, f"{node.name} shows the fault {kind}", "the fault was not proven")
         self._events.add("proof", node.name, self._proof(kind, node, before), at=proven_at, fault=fault["id"])
-        return ProvenFault(fault["id"], "process", kind, node, injected_at, done_at, proven_at)
+        victim = {key: before[key] for key in ("pid", "start_time")}
+        return ProvenFault(fault["id"], "process", kind, node, injected_at, done_at, proven_at, victim)
 
     @staticmethod
     def _proof(kind: str, node: Node, before: dict[str, Any]) -> str:

@@ -19,7 +19,8 @@ class ProvenFault:
         node: the victim.
         injected_at: when it was asked for; ``done_at``: when the service said that it is done; ``proven_at``: when
             the victim was seen to suffer it.
-        details: what its recovery has to be compared with.
+        details: what its recovery has to be compared with; of a process fault ``pid`` and ``start_time`` (clock ticks
+            since boot) of the process that it hit.
     """
 
     id: str
