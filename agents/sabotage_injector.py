@@ -6,6 +6,7 @@ Started by :mod:`agents.cell` instead of the real one under ``FT_SABOTAGE=inject
 import argparse
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,7 @@ KINDS = {
     "swallows-line": "no line reaches the kernel log",
     "swallows-rest": "of several lines only the first reaches the kernel log",
     "recovers-nothing": "recover answers success and does nothing",
+    "kills-at-shutdown": "a process that is to be told to shut down is killed, as if Dynamo died of being told",
 }
 
 
@@ -54,7 +56,10 @@ class LyingDriver:
         """Nothing, or what was planned."""
         if self._kind == "swallows-rest" and "lines" in fault.undo:
             fault.undo["lines"] = fault.undo["lines"][:1]
-        if self._kind != "does-nothing":
+        if self._kind == "kills-at-shutdown" and fault.type == "terminate":
+            node, identity = fault.undo["node"], tuple(fault.undo["identity"])
+            self._agent.table.signal(node, identity, signal.SIGKILL)
+        elif self._kind != "does-nothing":
             await self._real.apply(fault)
 
     async def undo(self, fault: Fault) -> None:

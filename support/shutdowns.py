@@ -1,8 +1,10 @@
 """What becomes of a worker that is told to shut down: it finishes what it has, or hands it over, and it leaves."""
 
+import time
 from collections.abc import Mapping, Sequence
 
 from support.clock import now
+from support.events import EventLog
 from support.faults.proven import ProvenFault
 from support.judge.verdict import Inconclusive
 from support.observe import process
@@ -10,6 +12,9 @@ from support.observe.fleet import ARRIVAL_SECONDS, Fleet
 from support.observe.waiting import PERIOD_SECONDS, prove, until
 from support.targets.agent import Agent
 
+# With nothing to finish a worker leaves within 0.1 s, a frontend that waits for its clients within 5 s, and a worker
+# that hands over once its grace period is over, which is 5 s where nobody says otherwise.
+LEAVE_SECONDS = 10.0
 Identity = tuple[int, int]
 """Pid and start time, in clock ticks since boot: one very process, whatever is started on its node after it."""
 
@@ -113,6 +118,21 @@ class Shutdowns:
         for fault in told:
             self.expect_left(fault, timeout)
         self._expect_nothing_moved()
+
+    def see_gone(self, faults: Sequence[ProvenFault], events: EventLog) -> None:
+        """With nothing under way any more, give those who were told to shut down :data:`LEAVE_SECONDS` for it, and note
+        who stays; that is for the judge.
+        """
+        since = now()
+        for fault in faults:
+            if fault.kind != "terminate":
+                continue
+            victim = _victim(fault)
+            while process.state(*victim) == "alive" and now() - since < LEAVE_SECONDS:
+                time.sleep(PERIOD_SECONDS)
+            if process.state(*victim) == "alive":
+                text = f"nothing has been under way for {now() - since:.1f} s"
+                events.add("state", fault.node.name, f"leaving: still there although {text}")
 
     def _moved(self) -> float:
         return self._fleet.frontend_count("frontend_migrations", migration_type="ongoing_request")

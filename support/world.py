@@ -880,6 +880,8 @@ class World:
             if give_up:
                 load.kill()
             self.ledger.adopt(load.join().entries())
+        if self._fleet is not None:
+            self.shutdowns.see_gone(self.faults, self.events)
         left: list[str] = []
         after: dict[str, Metrics] = {}
         topology: dict[str, Any] = {}

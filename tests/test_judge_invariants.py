@@ -254,6 +254,9 @@ def ended(how: str, node: str = "w-0", at: float = 10.2) -> Event:
         ([TOLD, Event(10.1, "fault", "w-0", "crash w-0"), ended("dead: ended by signal SIGKILL")], ""),
         ([TOLD, Event(10.1, "fault", "w-0", "terminate of w-0 undone"), ended("dead: ended by signal SIGKILL")], ""),
         ([TOLD, ended("dead: ended")], ""),
+        ([TOLD, ended("leaving: still there although")], "told to shut down, it is still there although"),
+        ([TOLD, ended("leaving: told to shut down")], ""),
+        ([ended("leaving: still there although")], ""),
         ([TOLD], ""),
     ],
 )

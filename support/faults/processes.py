@@ -42,6 +42,9 @@ class ProcessFaults:
         done_at = now()
         self._events.add("fault", node.name, f"{kind} {node.name}", at=injected_at, **on_clock(fault))
 
+        if kind == "terminate":
+            self._events.add("state", node.name, "leaving: told to shut down", at=injected_at)
+
         def unproven() -> str | None:
             seen = process.state(before["pid"], before["start_time"])
             if seen == ("stopped" if kind == "hang" else "gone"):
@@ -52,16 +55,17 @@ class ProcessFaults:
 
         timeout = DRAIN_SECONDS if kind == "terminate" else PROOF_SECONDS
         proven_at = prove(unproven, timeout, f"{node.name} shows the fault {kind}", "the fault was not proven")
-        self._events.add("proof", node.name, self._proof(kind, node, before), at=proven_at, fault=fault["id"])
+        gone = process.state(before["pid"], before["start_time"]) == "gone"
+        self._events.add("proof", node.name, self._proof(kind, node, before, gone), at=proven_at, fault=fault["id"])
         victim = {key: before[key] for key in ("pid", "start_time")}
         return ProvenFault(fault["id"], "process", kind, node, injected_at, done_at, proven_at, victim)
 
     @staticmethod
-    def _proof(kind: str, node: Node, before: dict[str, Any]) -> str:
+    def _proof(kind: str, node: Node, before: dict[str, Any], gone: bool) -> str:
         if kind == "hang":
             return f"the kernel shows pid {before['pid']} of {node.name} as stopped"
-        if kind == "terminate":
-            return f"{node.name} has left the frontend's list or its pid {before['pid']} is gone"
+        if not gone:
+            return f"{node.name} has left the frontend's list, with pid {before['pid']} still there"
         return f"pid {before['pid']} of {node.name} is gone"
 
     def recover(self, fault: ProvenFault) -> None:

@@ -284,7 +284,7 @@ def etcd_agreement(history: History) -> Iterator[Finding]:
 
 def shutdown(history: History) -> Iterator[Finding]:
     """A process of Dynamo that is told to shut down (SIGTERM) ends with exit status 0: it neither fails at that, nor
-    dies by the signal, which finishes nothing.
+    dies by the signal, which finishes nothing, nor stays when there is nothing left to finish.
 
     One that is killed afterwards, by another fault or by what undoes this one, is not judged, and neither is one whose
     end nobody saw.
@@ -301,6 +301,9 @@ def shutdown(history: History) -> Iterator[Finding]:
                     message = f"told to shut down, it {how} after {event.at - told_at:.1f} s; expected exit status 0"
                     yield Finding("shutdown", name, message)
                 told_at = None
+            elif event.kind == "state" and event.text.startswith("leaving: still") and told_at is not None:
+                message = f"told to shut down, it is {event.text.removeprefix('leaving: ')}"
+                yield Finding("shutdown", name, message)
 
 
 def panics(history: History) -> Iterator[Finding]:
