@@ -11,12 +11,15 @@ It runs in the environment of the Dynamo release under test and is set up by env
 ``RULER_PREFILL_SECONDS``      time before the first token
 ``RULER_JOURNAL``              file that gets one JSON line for each request received and each request left
 ``RULER_GATE``                 ``ADDRESS:PORT`` where the gate is worked, see :class:`Gate`
+``RULER_LEAVING``              how it leaves when it is told to shut down, one of :data:`LEAVINGS`
 ``RULER_SABOTAGE``             deliberate defect for the suite's own tests, see :data:`SABOTAGES`; empty: none
 """
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -25,17 +28,38 @@ from socketserver import ThreadingTCPServer
 from typing import Any
 
 import dynamo.llm
+import dynamo.llm.exceptions
+from dynamo.common.utils.graceful_shutdown import install_signal_handlers
 from dynamo.llm import ModelInput, ModelType, register_model
 from dynamo.runtime import DistributedRuntime, dynamo_worker
 
-SABOTAGES = ("forgets-position", "repeats-token", "drops-token", "swallows-finish", "invents-token")
+SABOTAGES = (
+    "forgets-position",
+    "repeats-token",
+    "drops-token",
+    "swallows-finish",
+    "invents-token",
+    "dies-at-shutdown",
+    "ignores-shutdown",
+    "stays-after-shutdown",
+)
+LEAVINGS = ("draining", "handing-over")
+"""``draining``: finish what is under way, as dynamo.mocker does, for as long as the runtime's own deadline allows.
+``handing-over``: as the release's workers for vllm, sglang and trtllm do: leave the list, go on for a grace period,
+then give up what is under way, for another worker to go on with.
+"""
 
 FIRST_ID = int(os.environ["RULER_FIRST_ID"])
 PERIOD = 1 / float(os.environ["RULER_TOKENS_PER_SECOND"])
 PREFILL = float(os.environ.get("RULER_PREFILL_SECONDS", "0"))
+# What the release's own workers raise then: GeneratorExit in 1.0.
+EngineShutdown: type[BaseException] = getattr(dynamo.llm.exceptions, "EngineShutdown", GeneratorExit)
+LEAVING = os.environ.get("RULER_LEAVING", "draining")
 SABOTAGE = os.environ.get("RULER_SABOTAGE", "")
 # Short against the time of a token.
 GATE_LOOK_SECONDS = 0.002
+giving_up = asyncio.Event()
+"""Set by the release's own shutdown sequence once its grace period is over."""
 
 
 def write_journal(**line: Any) -> None:
@@ -86,11 +110,13 @@ class Gate:
         return written >= self.holds.get(tokens, tokens) and time.monotonic() < self.expires_at
 
     async def pass_through(self, tokens: int, written: int, context: Any) -> None:
-        """Wait while the answer is held, or until its client has given up."""
+        """Wait while the answer is held, or until its client or the worker itself has given up."""
         if not self.holds_back(tokens, written):
             return
         write_journal(event="held", request_id=context.id(), written=written)
-        while self.holds_back(tokens, written) and not (context.is_stopped() or context.is_killed()):
+        while self.holds_back(tokens, written) and not (
+            context.is_stopped() or context.is_killed() or giving_up.is_set()
+        ):
             await asyncio.sleep(GATE_LOOK_SECONDS)
         expired = bool(self.holds) and time.monotonic() >= self.expires_at
         write_journal(event="released", request_id=context.id(), expired=expired)
@@ -140,12 +166,16 @@ async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[dict[
     tokens, produced, outcome = written + budget, 0, "abandoned"
     try:
         due = time.monotonic() + PREFILL
-        await asyncio.sleep(PREFILL)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(giving_up.wait(), PREFILL)
         for position in positions(token_ids, budget):
             await GATE.pass_through(tokens, written + produced, context)
             if context.is_stopped() or context.is_killed():
                 outcome = "stopped"
                 return
+            if giving_up.is_set():
+                outcome = "given up"
+                raise EngineShutdown("Engine was shut down during generation.")
             answer: dict[str, Any] = {"token_ids": [FIRST_ID + position]}
             produced += 1
             if produced == budget and SABOTAGE != "swallows-finish":
@@ -159,6 +189,19 @@ async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[dict[
         write_journal(event="left", request_id=context.id(), produced=produced, outcome=outcome)
 
 
+def prepare_to_leave(runtime: DistributedRuntime, endpoint: Any) -> None:
+    """Have SIGTERM end this worker in good order; :func:`dynamo_worker` leaves it to kill the process."""
+    loop = asyncio.get_running_loop()
+    if SABOTAGE == "dies-at-shutdown":
+        return
+    if SABOTAGE == "ignores-shutdown":
+        loop.add_signal_handler(signal.SIGTERM, lambda: None)
+    elif LEAVING == "handing-over":
+        install_signal_handlers(loop, runtime, [endpoint], giving_up)
+    else:
+        loop.add_signal_handler(signal.SIGTERM, runtime.shutdown)
+
+
 @dynamo_worker()
 async def main(runtime: DistributedRuntime) -> None:
     """Register the model and serve until told to stop."""
@@ -166,12 +209,17 @@ async def main(runtime: DistributedRuntime) -> None:
     endpoint = runtime.endpoint("dynamo.backend.generate")
     # WorkerType came between 1.2 and 1.3 and is required since.
     worker_type = {"worker_type": dynamo.llm.WorkerType.Aggregated} if hasattr(dynamo.llm, "WorkerType") else {}
+    prepare_to_leave(runtime, endpoint)
     kinds = ModelType.Chat | ModelType.Completions
     await register_model(ModelInput.Tokens, kinds, endpoint, os.environ["RULER_MODEL"], **worker_type)
     await endpoint.serve_endpoint(generate, graceful_shutdown=True)
+    if SABOTAGE == "stays-after-shutdown":
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
     if SABOTAGE and SABOTAGE not in SABOTAGES:
         raise SystemExit(f"RULER_SABOTAGE is {SABOTAGE!r}; expected one of {', '.join(SABOTAGES)}")
+    if LEAVING not in LEAVINGS:
+        raise SystemExit(f"RULER_LEAVING is {LEAVING!r}; expected one of {', '.join(LEAVINGS)}")
     asyncio.run(main())

@@ -6,6 +6,7 @@ Started by :mod:`agents.cell` instead of the real one under ``FT_SABOTAGE=inject
 import argparse
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,7 @@ KINDS = {
     "swallows-rest": "of several lines only the first reaches the kernel log",
     "dawdles": "a fault is made some seconds after it was ordered, as on a machine that is far too busy",
     "recovers-nothing": "recover answers success and does nothing",
+    "kills-at-shutdown": "a process that is to be told to shut down is killed, as if Dynamo died of being told",
 }
 
 # Longer than the answers of most scenarios take, and shorter than a proof may.
@@ -60,7 +62,10 @@ class LyingDriver:
             fault.undo["lines"] = fault.undo["lines"][:1]
         if self._kind == "dawdles":
             await asyncio.sleep(DAWDLE_SECONDS)
-        if self._kind != "does-nothing":
+        if self._kind == "kills-at-shutdown" and fault.type == "terminate":
+            node, identity = fault.undo["node"], tuple(fault.undo["identity"])
+            self._agent.table.signal(node, identity, signal.SIGKILL)
+        elif self._kind != "does-nothing":
             await self._real.apply(fault)
 
     async def undo(self, fault: Fault) -> None:

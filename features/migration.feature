@@ -91,30 +91,108 @@ Feature: A worker dies and its answers go on
       | unary    | completions |
 
   @<engine>
-  Scenario Outline: A worker that is told to shut down finishes what it has (<engine>)
+  Scenario Outline: A worker that is told to shut down finishes what it has (<engine>, streamed)
     Given a Dynamo deployment with 2 <engine> workers
     And a client is receiving a streamed completions answer that takes at least 2 seconds
     When the worker serving the request is told to shut down in mid-answer
     Then the answer completes with all of its tokens
     And the answer comes without a pause of more than 2 seconds
+    And within 10 seconds the worker finishes it itself and leaves
     And 4 new requests succeed within 5 seconds each
 
     Examples:
       | engine |
       | vllm   |
+      | sglang |
+      | trtllm |
       | ruler  |
 
-  @ruler
-  Scenario: A worker whose drain deadline is shorter than the answer hands it over
-    Given a Dynamo deployment with 2 ruler workers
+  @<engine>
+  Scenario Outline: A worker that is told to shut down finishes what it has (<engine>, unary)
+    Given a Dynamo deployment with 2 <engine> workers
+    And a client is receiving a unary completions answer of 300 tokens
+    When the worker serving the request is told to shut down in mid-answer
+    Then the answer completes with 300 tokens
+    And within 10 seconds the worker finishes it itself and leaves
+    And 4 new requests succeed within 5 seconds each
+
+    Examples:
+      | engine |
+      | vllm   |
+      | sglang |
+      | trtllm |
+      | ruler  |
+
+  # The runtime's own deadline ends a drain that takes too long.
+  @<engine>
+  Scenario Outline: A worker whose drain deadline is shorter than the answer hands it over (<engine>, streamed)
+    Given a Dynamo deployment with 2 <engine> workers
       | setting        | value    |
       | drain deadline | 1 second |
     And a client is receiving a streamed completions answer of 800 tokens
     When the worker serving the request is told to shut down in mid-answer
     Then the answer completes with 800 tokens
-    And every position comes once and in order
     And the answer comes without a pause of more than 2 seconds
-    And another worker has served the rest
+    And within 10 seconds the worker hands it over and leaves
+
+    Examples:
+      | engine |
+      | vllm   |
+      | sglang |
+      | trtllm |
+      | ruler  |
+
+  @<engine>
+  Scenario Outline: A worker whose drain deadline is shorter than the answer hands it over (<engine>, unary)
+    Given a Dynamo deployment with 2 <engine> workers
+      | setting        | value    |
+      | drain deadline | 1 second |
+    And a client is receiving a unary completions answer of 800 tokens
+    When the worker serving the request is told to shut down in mid-answer
+    Then the answer completes with 800 tokens
+    And within 10 seconds the worker hands it over and leaves
+
+    Examples:
+      | engine |
+      | vllm   |
+      | sglang |
+      | trtllm |
+      | ruler  |
+
+  # The way of workers with a real engine: they leave the list, go on for the grace period, and give up what is left.
+  @ruler
+  Scenario Outline: A worker that hands over finishes what ends within its grace period (<mode>)
+    Given a Dynamo deployment with 2 ruler workers
+      | setting      | value        |
+      | leaves by    | handing over |
+      | grace period | 6 seconds    |
+    And a client is receiving a <mode> completions answer of 300 tokens
+    When the worker serving the request is told to shut down in mid-answer
+    Then the answer completes with 300 tokens
+    And within 15 seconds the worker finishes it itself and leaves
+    And 4 new requests succeed within 5 seconds each
+
+    Examples:
+      | mode     |
+      | streamed |
+      | unary    |
+
+  @ruler
+  Scenario Outline: A worker whose grace period is shorter than the answer hands it over (<mode>)
+    Given a Dynamo deployment with 2 ruler workers
+      | setting      | value        |
+      | leaves by    | handing over |
+      | grace period | 1 second     |
+    And a client is receiving a <mode> completions answer of 800 tokens
+    When the worker serving the request is told to shut down in mid-answer
+    Then the answer completes with 800 tokens
+    And every position comes once and in order
+    And within 10 seconds the worker hands it over and leaves
+
+    Examples:
+      | mode     |
+      | streamed |
+      | unary    |
 
   @ruler
   Scenario: Two workers in a row crash within the limit

@@ -10,6 +10,7 @@ Feature: All workers are restarted one after the other and no request is lost
     When after 3 seconds the workers are restarted one after the other
     Then every request succeeds
     And at least 100 percent of the requests succeed in RECOVERY
+    And each worker that was told to shut down has finished what it had and left within 10 seconds
 
     Examples:
       | engine |

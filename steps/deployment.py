@@ -81,7 +81,7 @@ def then_all_left(context, timeout):
 @then("within {timeout:Time} {server:Server} has left")
 def then_victim_left(context, timeout, server):
     """The last victim, with exit status 0; counted from its fault."""
-    context.world.expect_victim_left(timeout)
+    context.world.shutdowns.expect_left(context.world.faults[-1], timeout)
 
 
 @then("no Dynamo process has left")

@@ -45,6 +45,26 @@ def then_not_moved(context):
     context.world.fleet.expect_no_takeover(context.world.victims)
 
 
+@then("within {timeout:Time} the worker finishes it itself and leaves")
+def then_finishes(context, timeout):
+    """It was told to shut down: nothing was moved, and its process ended with exit status 0. Counted from the fault."""
+    context.world.shutdowns.expect_finished(context.world.faults[-1], timeout)
+
+
+@then("within {timeout:Time} the worker hands it over and leaves")
+def then_hands_over(context, timeout):
+    """It was told to shut down: what it had was moved, and its process ended with exit status 0. Counted from the
+    fault.
+    """
+    context.world.shutdowns.expect_handed_over(context.world.faults[-1], timeout)
+
+
+@then("each worker that was told to shut down has finished what it had and left within {timeout:Time}")
+def then_drained(context, timeout):
+    """Its process ended with exit status 0, so long after it was told; no request that was under way was moved."""
+    context.world.shutdowns.expect_drained(context.world.faults, timeout)
+
+
 @then("the engine was told to stop before the end of the answer")
 def then_engine_stopped(context):
     """For the ruler engine, from its own journal."""

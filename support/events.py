@@ -18,9 +18,10 @@ class Event:
     Attributes:
         at: seconds on the clock of :mod:`support.clock`.
         kind: ``fault`` (an injection or its end), ``proof`` (evidence taken from the victim's side), ``state`` (a
-            node changed state: ``starting``, ``running``, ``stopped``, ``hung``, ``dead``), ``note``, ``gate`` (answers
-            are held in their middle or let go on, :mod:`support.gate`), ``leader``
-            (another etcd member leads, or none) or ``lease`` (a lease or a registration in etcd came or went).
+            node changed state: ``starting``, ``running``, ``leaving`` (told to shut down), ``stopped``, ``hung``,
+            ``dead``), ``note``, ``gate`` (answers are held in their middle or let go on, :mod:`support.gate`),
+            ``leader`` (another etcd member leads, or none) or ``lease`` (a lease or a registration in etcd came or
+            went).
         subject: the logical node name or fault id that the event is about; may be empty for a note.
         text: one line for a human reader.
         data: whatever else is known, JSON-serialisable.

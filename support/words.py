@@ -13,7 +13,7 @@ from support.requests.load_log import PHASE_NAMES
 from support.scenarios.model import TARGETS, Failure
 from support.scenarios.model import TYPES as FAILURE_TYPES
 from support.settings import ROOT
-from support.targets.base import ENGINES, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
+from support.targets.base import ENGINES, LEAVINGS, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
 
 FATES = {"crashes": "crash", "is told to shut down": "terminate", "hangs": "hang", "is restarted": "restart"}
 FATES_OF_MANY = {"crash": "crash", "are told to shut down": "terminate", "hang": "hang", "are restarted": "restart"}
@@ -156,7 +156,9 @@ SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "speed": ("speed", float),
     "time to first token": ("prefill_seconds", seconds),
     "lease": ("lease_seconds", seconds),
+    "leaves by": ("leaving", _one_of("way to leave", {each: each for each in LEAVINGS})),
     "drain deadline": ("drain_seconds", seconds),
+    "grace period": ("grace_seconds", seconds),
     "stream timeout": ("stream_timeout_seconds", seconds),
 }
 """What a table below "a Dynamo deployment with ..." may say -> field of the shape, how it is read."""

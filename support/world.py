@@ -46,6 +46,7 @@ from support.requests.load import LoadRun, start_load
 from support.requests.plan import Load, LoadPlan
 from support.scenarios import Failure, Scenario, runner
 from support.settings import Settings
+from support.shutdowns import Shutdowns
 from support.targets.agent import Agent
 from support.targets.base import Deployment, Node, Shape, Unsupported
 from support.targets.local import LocalTarget
@@ -141,6 +142,11 @@ class World:
         if self._etcd is None:
             raise RuntimeError("there is no deployment yet, hence no etcd")
         return self._etcd
+
+    @property
+    def shutdowns(self) -> Shutdowns:
+        """What becomes of processes that leave, and of what they were doing."""
+        return Shutdowns(self._agent, self.fleet)
 
     @property
     def victims(self) -> set[str]:
@@ -849,42 +855,7 @@ class World:
             return f"{', '.join(stay)} still there" if stay else None
 
         until(staying, timeout, "every Dynamo process has left", self.faults[-1].injected_at)
-        self._expect_clean_exits(self._left())
-
-    def expect_victim_left(self, timeout: float) -> None:
-        """The last victim's process has ended with exit status 0, ``timeout`` seconds after its fault at the latest.
-
-        Raises:
-            AssertionError: it has not, or not cleanly.
-        """
-        name = self.faults[-1].node.name
-
-        def there() -> str | None:
-            seen = process.state(*self._identity(name))
-            return None if seen == "gone" else f"its process is {seen}"
-
-        until(there, timeout, f"{name} has left", self.faults[-1].injected_at)
-        self._expect_clean_exits([name])
-
-    def _expect_clean_exits(self, names: Sequence[str]) -> None:
-        def ends() -> dict[str, str]:
-            wanted = {self._identity(name)[0]: name for name in names}
-            found, pids = dict[str, str](), dict[str, int]()
-            for change in self._agent.history():
-                if change["state"] == "starting":
-                    pids[change["node"]] = change["pid"]
-                elif change["state"] in ("stopped", "dead") and pids.get(change["node"]) in wanted:
-                    found[change["node"]] = change["detail"]
-            return found
-
-        def unknown() -> str | None:
-            missing = sorted(set(names) - set(ends()))
-            return f"nothing is known of the end of {', '.join(missing)}" if missing else None
-
-        prove(unknown, ARRIVAL_SECONDS, "the node agent has seen all of them end", "how processes ended is unknown")
-        unclean = [f"{name} {how}" for name, how in ends().items() if how != "exited with status 0"]
-        if unclean:
-            raise AssertionError(f"{', '.join(unclean)}; expected a clean end with status 0")
+        self.shutdowns.expect_clean_exits({name: self._identity(name) for name in self._left()})
 
     def expect_none_left(self) -> None:
         """Every process of Dynamo that no fault has hit is the one that was there at first.
@@ -982,6 +953,8 @@ class World:
             if give_up:
                 load.kill()
             self.ledger.adopt(load.join().entries())
+        if self._fleet is not None:
+            self.shutdowns.see_gone(self.faults, self.events)
         left: list[str] = []
         after: dict[str, Metrics] = {}
         topology: dict[str, Any] = {}

@@ -230,6 +230,43 @@ def test_a_rule_that_is_opted_out_of_is_not_judged() -> None:
     assert check(history) == []
 
 
+TOLD = Event(10.0, "fault", "w-0", "terminate w-0")
+
+
+def ended(how: str, node: str = "w-0", at: float = 10.2) -> Event:
+    return Event(at, "state", node, how)
+
+
+@pytest.mark.parametrize(
+    ("events", "found"),
+    [
+        ([TOLD, ended("stopped: exited with status 0")], ""),
+        ([TOLD, ended("dead: ended by signal SIGTERM")], "told to shut down, it ended by signal SIGTERM after 0.2 s"),
+        ([TOLD, ended("dead: ended by signal SIGABRT")], "it ended by signal SIGABRT"),
+        ([TOLD, ended("stopped: exited with status 1")], "it exited with status 1"),
+        # a lease that ran out with the process still there
+        ([TOLD, ended("dead: ended by signal SIGKILL", at=310)], "it ended by signal SIGKILL after 300.0 s"),
+        # the second process of a node has not been told anything
+        ([TOLD, ended("stopped: exited with status 0"), ended("dead: ended by signal SIGSEGV", at=11)], ""),
+        ([TOLD, ended("dead: ended by signal SIGTERM", node="etcd-0")], ""),
+        ([replace(TOLD, subject="etcd-0"), ended("dead: ended by signal SIGTERM", node="etcd-0")], ""),
+        # killed by what came after, or its end was seen by nobody who knows how
+        ([TOLD, Event(10.1, "fault", "w-0", "crash w-0"), ended("dead: ended by signal SIGKILL")], ""),
+        ([TOLD, Event(10.1, "fault", "w-0", "terminate of w-0 undone"), ended("dead: ended by signal SIGKILL")], ""),
+        ([TOLD, ended("dead: ended")], ""),
+        ([TOLD, ended("leaving: still there although")], "told to shut down, it is still there although"),
+        ([TOLD, ended("leaving: told to shut down")], ""),
+        ([ended("leaving: still there although")], ""),
+        ([TOLD], ""),
+    ],
+)
+def test_a_process_that_is_told_to_shut_down_ends_cleanly(events: list[Event], found: str) -> None:
+    topology = {"nodes": [{"name": "w-0", "role": "worker"}, {"name": "etcd-0", "role": "etcd"}]}
+    findings = [each for each in check(History(topology=topology, events=events)) if each.rule == "shutdown"]
+    assert len(findings) == bool(found)
+    assert all(found in each.message and each.about == "w-0" for each in findings)
+
+
 def status(at: float, node: str, leader: str, term: int, revision: int = 5) -> dict[str, Any]:
     fields = {"member": node, "leader": leader, "term": term, "revision": revision, "version": "3.5.1"}
     return {"kind": "status", "at": at, "node": node} | fields

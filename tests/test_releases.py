@@ -58,6 +58,11 @@ def test_unknown_release_is_answered_with_the_known() -> None:
         ({"etcd_members": 0}, "etcd_members is 0; expected 1 to 7, best 1, 3 or 5"),
         ({"frontends": 0}, "frontends is 0; expected 1 or more"),
         ({"etcd_delay_seconds": -1.0}, "etcd_delay_seconds is -1.0; expected 0 or more"),
+        ({"leaving": "slowly"}, "unknown way to leave 'slowly'; expected one of draining, handing over"),
+        ({"engine": "vllm", "leaving": "handing over"}, "simulated vllm workers always leave by draining"),
+        ({"grace_seconds": 1.0}, "grace_seconds is 1, but workers that leave by draining have none"),
+        ({"leaving": "handing over", "grace_seconds": -1.0}, "grace_seconds is -1; expected 0 or more"),
+        ({"drain_seconds": -1.0}, "drain_seconds is -1; expected 0 or more"),
         ({"engine": "ruler", "prefill_workers": 1}, "the ruler engine has no prefill workers"),
     ],
 )

@@ -110,6 +110,11 @@ REFUSED = {"STANDARD": phase(), "OVERFLOW": phase(refused=5, statuses={"200": 5,
             context(*ACROSS, entry(9.9, 10.2, "broken"), metrics={"migrations_total": 3}),
         ),
         (
+            "nothing_moved",
+            context(metrics={"ongoing_migrations_total": 0, "migrations_total": 1}),
+            context(metrics={"ongoing_migrations_total": 1}),
+        ),
+        (
             "overload_rejection",
             context(phases=REFUSED),
             context(phases=REFUSED | {"RECOVERY": phase(success_rate=99.0)}),

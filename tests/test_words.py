@@ -51,6 +51,8 @@ def test_tables() -> None:
     rows = [("migration limit", "0"), ("lease", "5 seconds"), ("health checks", "yes"), ("speed", "0.5")]
     read = {"migration_limit": 0, "lease_seconds": 5.0, "health_checks": True, "speed": 0.5}
     assert options(rows, SHAPE_OPTIONS) == read
+    leaving = options([("leaves by", "handing over"), ("grace period", "1 second")], SHAPE_OPTIONS)
+    assert leaving == {"leaving": "handing over", "grace_seconds": 1.0}
     assert options(None, SHAPE_OPTIONS) == {}
     assert options([("usage", "yes"), ("choices", "2")], REQUEST_OPTIONS) == {"usage": True, "n": 2}
 
@@ -60,6 +62,7 @@ def test_tables() -> None:
     [
         (("colour", "red"), "unknown setting 'colour' in the table; expected one of: request plane, migration limit"),
         (("migration limit", "many"), "migration limit: 'many' is no count"),
+        (("leaves by", "the window"), "leaves by: unknown way to leave .*expected one of: draining, handing over"),
         (("restart policy", "Perhaps"), "restart policy: .*expected one of: Never, OnFailure, Always"),
         (("health checks", "maybe"), "health checks: .*expected one of: yes, no"),
         (("lease", "soon"), "lease: 'soon' is no time; expected such as 2 seconds or 500 milliseconds"),

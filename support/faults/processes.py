@@ -9,6 +9,7 @@ from support.faults.service import FaultService, on_clock, struck_at
 from support.observe import process
 from support.observe.health import instances
 from support.observe.waiting import prove
+from support.observe.workers import worker_id
 from support.priority import right_of_way
 from support.targets.base import Deployment, Node
 
@@ -38,32 +39,45 @@ class ProcessFaults:
             FaultRefused: the fault service refused.
         """
         before = self._deployment.process(node)
-        listed_before = len(instances(self._deployment.frontend_url) or [])
+        number = worker_id(node) if kind == "terminate" else None
         injected_at = now()
         fault = self._service.inject("process", target_pod=node.name, type=kind, duration_seconds=lease_seconds)
         done_at = now()
         self._events.add("fault", node.name, f"{kind} {node.name}", at=injected_at, **on_clock(fault))
 
+        if kind == "terminate":
+            self._events.add("state", node.name, "leaving: told to shut down", at=injected_at)
+
         def unproven() -> str | None:
             seen = process.state(before["pid"], before["start_time"])
             if seen == ("stopped" if kind == "hang" else "gone"):
                 return None
-            if kind == "terminate" and len(instances(self._deployment.frontend_url) or []) < listed_before:
+            if kind == "terminate" and self._has_left(node, number):
                 return None
             return f"its process is {seen}"
 
         timeout = DRAIN_SECONDS if kind == "terminate" else PROOF_SECONDS
         proven_at = prove(unproven, timeout, f"{node.name} shows the fault {kind}", "the fault was not proven")
-        self._events.add("proof", node.name, self._proof(kind, node, before), at=proven_at, fault=fault["id"])
+        gone = process.state(before["pid"], before["start_time"]) == "gone"
+        self._events.add("proof", node.name, self._proof(kind, node, before, gone), at=proven_at, fault=fault["id"])
         struck = struck_at(fault, injected_at)
-        return ProvenFault(fault["id"], "process", kind, node, injected_at, done_at, proven_at, struck)
+        victim = {key: before[key] for key in ("pid", "start_time")}
+        return ProvenFault(fault["id"], "process", kind, node, injected_at, done_at, proven_at, struck, victim)
+
+    def _has_left(self, node: Node, number: str | None) -> bool:
+        """Whether a frontend that answers no longer lists the worker ``number``, or the frontend ``node`` no longer serves."""
+        if node.role == "frontend":
+            return instances(f"http://{node.endpoint}") is None
+        listed = instances(self._deployment.frontend_url)
+        return number is not None and listed is not None and number not in {f"{each.number:x}" for each in listed}
 
     @staticmethod
-    def _proof(kind: str, node: Node, before: dict[str, Any]) -> str:
+    def _proof(kind: str, node: Node, before: dict[str, Any], gone: bool) -> str:
         if kind == "hang":
             return f"the kernel shows pid {before['pid']} of {node.name} as stopped"
-        if kind == "terminate":
-            return f"{node.name} has left the frontend's list or its pid {before['pid']} is gone"
+        if not gone:
+            what = "serves no more" if node.role == "frontend" else "has left the frontend's list"
+            return f"{node.name} {what}, with pid {before['pid']} still there"
         return f"pid {before['pid']} of {node.name} is gone"
 
     def recover(self, fault: ProvenFault) -> None:

@@ -20,7 +20,8 @@ class ProvenFault:
         injected_at: when it was asked for; ``done_at``: when the service said that it is done; ``proven_at``: when
             the victim was seen to suffer it; ``struck_at``: when the agent sent its signal, where it says so, else
             when it was asked.
-        details: what its recovery has to be compared with.
+        details: what its recovery has to be compared with; of a process fault ``pid`` and ``start_time`` (clock ticks
+            since boot) of the process that it hit.
     """
 
     id: str

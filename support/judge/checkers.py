@@ -316,6 +316,21 @@ class MigrationChecker(BaseChecker):
 
 
 @dataclass
+class NothingMovedChecker(BaseChecker):
+    """No answer that was under way was moved: workers that were told to shut down have finished what they had."""
+
+    name: ClassVar[str] = "nothing_moved"
+
+    def check(self, context: ValidationContext) -> bool:
+        """See the class."""
+        if not context.affected_workers:
+            raise NothingToCheck("nothing was hit")
+        if (moved := context.metrics.get("ongoing_migrations_total")) is None:
+            raise NothingToCheck("nobody has counted what was moved")
+        return self.say(not moved, f"{moved:g} attempts to move an answer that was under way")
+
+
+@dataclass
 class OverloadRejectionChecker(BaseChecker):
     """In OVERFLOW what is too much is refused with ``status`` (None: the overload status of the release) and the rest
     served, nothing corrupted, and in RECOVERY all is accepted again.

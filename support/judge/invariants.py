@@ -28,6 +28,9 @@ GIVE_BACK_BOUND = 2.0
 LEADING_SECONDS = 1.0
 """How long a member has to lead before the term that it shows is its own."""
 
+DYNAMO_ROLES = ("frontend", "worker", "decode", "prefill")
+"""Roles of the nodes that run Dynamo itself; etcd, for one, ends by the signal that it is told to shut down with."""
+
 ETCD_DIVERGES = {"3.5.0", "3.5.1", "3.5.2"}
 """Releases of etcd whose members can diverge when they are killed under load."""
 
@@ -279,6 +282,30 @@ def etcd_agreement(history: History) -> Iterator[Finding]:
             yield Finding("etcd-agreement", "etcd", message, blame="suite" if own else "dynamo")
 
 
+def shutdown(history: History) -> Iterator[Finding]:
+    """A process of Dynamo that is told to shut down (SIGTERM) ends with exit status 0: it neither fails at that, nor
+    dies by the signal, which finishes nothing, nor stays when there is nothing left to finish.
+
+    One that is killed afterwards, by another fault or by what undoes this one, is not judged, and neither is one whose
+    end nobody saw.
+    """
+    nodes = [node["name"] for node in history.topology.get("nodes", []) if node.get("role") in DYNAMO_ROLES]
+    for name in nodes:
+        told_at: float | None = None
+        for event in (each for each in history.events if each.subject == name):
+            if event.kind == "fault":
+                told_at = event.at if event.text == f"terminate {name}" else None
+            elif event.kind == "state" and event.text.startswith(("stopped", "dead")):
+                how = event.text.partition(": ")[2]
+                if told_at is not None and how not in ("exited with status 0", "ended"):
+                    message = f"told to shut down, it {how} after {event.at - told_at:.1f} s; expected exit status 0"
+                    yield Finding("shutdown", name, message)
+                told_at = None
+            elif event.kind == "state" and event.text.startswith("leaving: still") and told_at is not None:
+                message = f"told to shut down, it is {event.text.removeprefix('leaving: ')}"
+                yield Finding("shutdown", name, message)
+
+
 def panics(history: History) -> Iterator[Finding]:
     """No process of Dynamo panics."""
     for node, messages in history.panics.items():
@@ -325,6 +352,7 @@ RULES: dict[str, Callable[[History], Iterator[Finding]]] = {
     "etcd-revision": etcd_revision,
     "etcd-lease": etcd_lease,
     "etcd-agreement": etcd_agreement,
+    "shutdown": shutdown,
     "panics": panics,
     "leftovers": leftovers,
     "gate": gate,

@@ -27,6 +27,7 @@ OUTCOMES = {
 STATES = {
     "starting": "#cfe3f3",
     "running": "#8cc38c",
+    "leaving": "#c9dd7a",
     "hung": "#f0a830",
     "dead": "#c8102e",
     "stopped": "#bdbdbd",

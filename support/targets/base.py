@@ -11,6 +11,7 @@ ENGINES = (*SIMULATED, "ruler")
 REQUEST_PLANES = ("tcp", "nats")
 RESTART_POLICIES = ("Never", "OnFailure", "Always")
 ROUTER_MODES = ("round-robin", "random", "kv")
+LEAVINGS = ("draining", "handing over")
 MOST_MEMBERS = 7
 TOKENS_PER_SECOND = 170.0
 """Pace of one stream of the mocker as simulated vLLM, measured on 1.6.1 (docs/engines.md); the ruler is set to it."""
@@ -47,7 +48,10 @@ class Shape:
         prefill_seconds: time that the ruler engine takes before its first token; others have their own model of it.
         lease_seconds: lifetime of a registration whose owner is gone, in whole seconds; None: the release's default.
             Releases where it cannot be set keep theirs, which is 10 s.
+        leaving: how a ruler worker leaves that is told to shut down, one of :data:`LEAVINGS`: ``draining`` as Dynamo's
+            mocker does, ``handing over`` as its workers for real engines do. Simulated engines always drain.
         drain_seconds: how long a worker that is told to shut down may finish what it has; None: the release's default.
+        grace_seconds: how long a worker that hands over goes on before it does; None: the release's default.
         stream_timeout_seconds: silence of a worker after which the frontend gives it up; None: never.
         worker_env: further environment variables of the workers.
     """
@@ -68,7 +72,9 @@ class Shape:
     speed: float = 1.0
     prefill_seconds: float = 0.0
     lease_seconds: float | None = None
+    leaving: str = "draining"
     drain_seconds: float | None = None
+    grace_seconds: float | None = None
     stream_timeout_seconds: float | None = None
     worker_env: dict[str, str] = field(default_factory=dict)
 
@@ -114,6 +120,7 @@ class Shape:
             ("request plane", self.request_plane, REQUEST_PLANES),
             ("restart policy", self.restart_policy, RESTART_POLICIES),
             ("router mode", self.router_mode, ROUTER_MODES),
+            ("way to leave", self.leaving, LEAVINGS),
         ):
             if value not in allowed:
                 raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(allowed)}")
@@ -137,6 +144,13 @@ class Shape:
             raise ValueError(f"the ruler engine has no prefill workers; choose one of {', '.join(SIMULATED)}")
         if self.max_model_len is not None and self.engine == "ruler":
             raise ValueError(f"the ruler engine has no max_model_len; choose one of {', '.join(SIMULATED)}")
+        if self.leaving == "handing over" and self.engine != "ruler":
+            raise ValueError(f"simulated {self.engine} workers always leave by draining; only the ruler can hand over")
+        if self.grace_seconds is not None and self.leaving != "handing over":
+            raise ValueError(f"grace_seconds is {self.grace_seconds:g}, but workers that leave by draining have none")
+        for name in ("drain_seconds", "grace_seconds"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name):g}; expected 0 or more")
         if self.engine not in release.engines:
             raise Unsupported(f"Dynamo {release.version} has no simulated {self.engine}")
         if self.disaggregated and self.engine not in release.disaggregated_engines:

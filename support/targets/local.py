@@ -38,6 +38,8 @@ ETCD_SECONDS = 30.0
 OLDEST_ETCD = Version("3.4")
 POLL_SECONDS = 0.02
 RULER = ROOT / "agents" / "ruler.py"
+GRACE_PERIOD = "DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS"
+"""Seconds that ``dynamo.common.utils.graceful_shutdown`` lets a worker go on after it has left the list."""
 SHAPE_SABOTAGES: dict[str, dict[str, Any]] = {
     "lone-member": {"etcd_members": 1},
     "one-endpoint": {},
@@ -45,6 +47,8 @@ SHAPE_SABOTAGES: dict[str, dict[str, Any]] = {
     "endless-lease": {"lease_seconds": 600.0},
     "endless-drain": {"drain_seconds": None},
     "hasty-drain": {"drain_seconds": 1.0, "speed": 0.1, "migration_limit": 0},
+    "endless-grace": {"grace_seconds": 60.0},
+    "hasty-handover": {"leaving": "handing over", "grace_seconds": 0.0},
     "lone-frontend": {"frontends": 1},
     "unsupervised": {"restart_policy": "Never"},
 }
@@ -369,6 +373,8 @@ class LocalDeployment:
         env = self._dynamo_env(node) | {"DYN_SYSTEM_HOST": node.address, "DYN_SYSTEM_PORT": str(node.port)}
         if self.shape.drain_seconds is not None:
             env[str(self.target.release.drain_deadline)] = f"{self.shape.drain_seconds:g}"
+        if self.shape.grace_seconds is not None:
+            env[GRACE_PERIOD] = f"{self.shape.grace_seconds:g}"
         if self.shape.engine == "ruler":
             # -P: the folder of the program holds modules of ours that are named as some of Python's own are.
             argv = [self._python, "-P", str(RULER)]
@@ -378,6 +384,7 @@ class LocalDeployment:
                 "RULER_TOKENS_PER_SECOND": str(self.shape.pace),
                 "RULER_PREFILL_SECONDS": str(self.shape.prefill_seconds),
                 "RULER_GATE": str(node.gate_url).removeprefix("http://"),
+                "RULER_LEAVING": self.shape.leaving.replace(" ", "-"),
                 "RULER_JOURNAL": str(self.target.logs / f"{node.name}.journal.jsonl"),
             }
         else:

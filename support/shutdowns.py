@@ -1,0 +1,152 @@
+"""What becomes of a worker that is told to shut down: it finishes what it has, or hands it over, and it leaves."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from support.clock import now
+from support.events import EventLog
+from support.faults.proven import ProvenFault
+from support.judge.verdict import Inconclusive
+from support.observe import process
+from support.observe.fleet import ARRIVAL_SECONDS, Fleet
+from support.observe.waiting import PERIOD_SECONDS, prove, until
+from support.targets.agent import Agent
+
+# With nothing to finish a worker leaves within 0.1 s, a frontend that waits for its clients within 5 s, and a worker
+# that hands over once its grace period is over, which is 5 s where nobody says otherwise.
+LEAVE_SECONDS = 10.0
+Identity = tuple[int, int]
+"""Pid and start time, in clock ticks since boot: one very process, whatever is started on its node after it."""
+
+
+class Shutdowns:
+    """Looks at the ends of a deployment's processes, and at who has worked for whom.
+
+    Args:
+        agent: saw the processes end, and how.
+        fleet: counts migrations, and the bytes that each worker has produced.
+    """
+
+    def __init__(self, agent: Agent, fleet: Fleet) -> None:
+        self._agent, self._fleet = agent, fleet
+
+    def expect_clean_exits(self, processes: Mapping[str, Identity]) -> None:
+        """These processes, which are gone, have ended with exit status 0: neither with another one nor by a signal.
+
+        Args:
+            processes: name of the node -> which of its processes.
+
+        Raises:
+            AssertionError: one has not.
+            Inconclusive: nobody knows how one has ended.
+        """
+
+        def unknown() -> str | None:
+            missing = sorted(set(processes) - set(self._ends(processes)))
+            return f"nothing is known of the end of {', '.join(missing)}" if missing else None
+
+        prove(unknown, ARRIVAL_SECONDS, "the node agent has seen all of them end", "how processes ended is unknown")
+        ends = self._ends(processes)
+        unclean = [f"{name} {how}" for name, (_, how) in ends.items() if how != "exited with status 0"]
+        if unclean:
+            raise AssertionError(f"{', '.join(unclean)}; expected a clean end with status 0")
+
+    def _ends(self, processes: Mapping[str, Identity]) -> dict[str, tuple[float, str]]:
+        """Name of the node -> when its process ended, and how."""
+        wanted = {pid: name for name, (pid, _) in processes.items()}
+        found, pids = dict[str, tuple[float, str]](), dict[str, int]()
+        for change in self._agent.history():
+            if change["state"] == "starting":
+                pids[change["node"]] = change["pid"]
+            elif change["state"] in ("stopped", "dead") and pids.get(change["node"]) in wanted:
+                found[change["node"]] = change["at"], change["detail"]
+        return found
+
+    def expect_left(self, fault: ProvenFault, timeout: float) -> None:
+        """The victim's process has ended with exit status 0, ``timeout`` seconds after its fault at the latest.
+
+        Raises:
+            AssertionError: it has not, or not cleanly.
+        """
+        name, victim = fault.node.name, _victim(fault)
+
+        def there() -> str | None:
+            seen = process.state(*victim)
+            return None if seen == "gone" else f"its process is {seen}"
+
+        # Who looks late, because the answer took its time, still sees when it left.
+        until(there, max(timeout, now() - fault.injected_at + PERIOD_SECONDS), f"{name} has left", fault.injected_at)
+        self.expect_clean_exits({name: victim})
+        took = self._ends({name: victim})[name][0] - fault.injected_at
+        if took > timeout:
+            raise AssertionError(f"{name} has left after {took:.1f} s; {timeout:g} s are allowed")
+
+    def expect_finished(self, fault: ProvenFault, timeout: float) -> None:
+        """The victim, told to shut down, has finished what it had and left within ``timeout`` seconds: nothing was
+        moved, no other worker has produced anything, and its process ended with exit status 0.
+
+        Raises:
+            AssertionError: it has not.
+        """
+        self.expect_left(_told(fault), timeout)
+        self._expect_nothing_moved()
+        self._fleet.expect_no_takeover([fault.node.name])
+
+    def expect_handed_over(self, fault: ProvenFault, timeout: float) -> None:
+        """The victim, told to shut down, has handed over what it had and left within ``timeout`` seconds: what was
+        under way was moved, another worker has produced something, and its process ended with exit status 0.
+
+        Raises:
+            AssertionError: it has not.
+        """
+        self.expect_left(_told(fault), timeout)
+        if not self._moved():
+            raise AssertionError(f"{fault.node.name} handed nothing over: the frontend has moved no request under way")
+        self._fleet.expect_takeover([fault.node.name])
+
+    def expect_drained(self, faults: Sequence[ProvenFault], timeout: float) -> None:
+        """Every worker that was told to shut down has finished what it had and left within ``timeout`` seconds of that:
+        its process ended with exit status 0, and no request that was under way was moved.
+
+        Raises:
+            AssertionError: one has not, or something was moved.
+            Inconclusive: none was told to shut down.
+        """
+        told = [fault for fault in faults if fault.kind == "terminate"]
+        if not told:
+            raise Inconclusive("no worker was told to shut down")
+        for fault in told:
+            self.expect_left(fault, timeout)
+        self._expect_nothing_moved()
+
+    def see_gone(self, faults: Sequence[ProvenFault], events: EventLog) -> None:
+        """With nothing under way any more, give those who were told to shut down :data:`LEAVE_SECONDS` for it, and note
+        who stays; that is for the judge.
+        """
+        since = now()
+        for fault in faults:
+            if fault.kind != "terminate":
+                continue
+            victim = _victim(fault)
+            while process.state(*victim) == "alive" and now() - since < LEAVE_SECONDS:
+                time.sleep(PERIOD_SECONDS)
+            if process.state(*victim) == "alive":
+                text = f"nothing has been under way for {now() - since:.1f} s"
+                events.add("state", fault.node.name, f"leaving: still there although {text}")
+
+    def _moved(self) -> float:
+        return self._fleet.frontend_count("frontend_migrations", migration_type="ongoing_request")
+
+    def _expect_nothing_moved(self) -> None:
+        if moved := self._moved():
+            raise AssertionError(f"the frontend has moved requests that were under way, {moved:g} times; expected none")
+
+
+def _told(fault: ProvenFault) -> ProvenFault:
+    if fault.kind != "terminate":
+        raise RuntimeError(f"the last fault is {fault.kind} of {fault.node.name}; nobody was told to shut down")
+    return fault
+
+
+def _victim(fault: ProvenFault) -> Identity:
+    return fault.details["pid"], fault.details["start_time"]

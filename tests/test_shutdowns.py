@@ -1,0 +1,156 @@
+"""What became of a worker that was told to shut down: real processes, a node agent and metrics that are made up."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import pytest
+
+from support import shutdowns
+from support.clock import now
+from support.events import EventLog
+from support.faults.proven import ProvenFault
+from support.judge.verdict import Inconclusive
+from support.observe.fleet import Fleet
+from support.shutdowns import Shutdowns
+from support.targets.agent import Agent
+from support.targets.base import Node
+
+NODE = Node("w-0", "worker", "127.0.0.1", 9, None, Path("w-0.log"))
+
+
+class Seen:
+    """A node agent that saw one process, and a fleet with so many migrations and with bytes from these workers."""
+
+    def __init__(self, changes: list[dict[str, Any]], moved: float, producing: Collection[str]) -> None:
+        self.changes, self.moved, self.producing = changes, moved, producing
+
+    def history(self) -> list[dict[str, Any]]:
+        return self.changes
+
+    def frontend_count(self, name: str, **labels: str) -> float:
+        assert (name, labels) == ("frontend_migrations", {"migration_type": "ongoing_request"})
+        return self.moved
+
+    def expect_takeover(self, victims: Collection[str]) -> None:
+        if not set(self.producing) - set(victims):
+            raise AssertionError("no worker took over")
+
+    def expect_no_takeover(self, victims: Collection[str]) -> None:
+        if set(self.producing) - set(victims):
+            raise AssertionError("went on with the request")
+
+
+def told(process: subprocess.Popen[bytes], seconds_ago: float = 0.0, kind: str = "terminate") -> ProvenFault:
+    ticks = (psutil.Process(process.pid).create_time() - psutil.boot_time()) * os.sysconf("SC_CLK_TCK")
+    details = {"pid": process.pid, "start_time": round(ticks)}
+    at = now() - seconds_ago
+    return ProvenFault("f", "process", kind, NODE, at, at, at, at, details)
+
+
+def run(seconds: float = 60.0) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"])
+
+
+@pytest.fixture
+def left() -> ProvenFault:
+    """Told to shut down, and gone."""
+    process = run()
+    fault = told(process)
+    process.kill()
+    process.wait()
+    return fault
+
+
+def seen(
+    fault: ProvenFault,
+    how: str = "exited with status 0",
+    after: float = 1.0,
+    moved: float = 0,
+    producing: Collection[str] = ("w-0",),
+) -> Shutdowns:
+    at, pid = fault.injected_at, fault.details["pid"]
+    changes = [
+        {"at": at - 9, "node": "w-0", "state": "starting", "pid": pid},
+        {"at": at + after, "node": "w-0", "state": "stopped" if "status" in how else "dead", "detail": how},
+    ]
+    both = Seen(changes, moved, producing)
+    return Shutdowns(cast(Agent, both), cast(Fleet, both))
+
+
+Claim = Callable[[Shutdowns, ProvenFault], None]
+CLAIMS: dict[str, Claim] = {
+    "finished": lambda seen, fault: seen.expect_finished(fault, 10),
+    "handed over": lambda seen, fault: seen.expect_handed_over(fault, 10),
+    "drained": lambda seen, fault: seen.expect_drained([fault], 10),
+}
+MOVED: dict[str, Any] = {"moved": 1, "producing": ("w-0", "w-1")}
+STAYED: dict[str, Any] = {}
+HOLDS = {"finished": STAYED, "handed over": MOVED, "drained": STAYED}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_each_fate_is_believed_where_it_is_so(claim: str, left: ProvenFault) -> None:
+    CLAIMS[claim](seen(left, **HOLDS[claim]), left)
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"how": "ended by signal SIGTERM"}, "w-0 ended by signal SIGTERM; expected a clean end with status 0"),
+        ({"how": "ended by signal SIGABRT"}, "w-0 ended by signal SIGABRT"),
+        ({"how": "exited with status 1"}, "w-0 exited with status 1"),
+        ({"after": 11.0}, "w-0 has left after 11.0 s; 10 s are allowed"),
+    ],
+)
+def test_an_end_that_is_unclean_or_late_is_no_fate(
+    claim: str, change: dict[str, Any], words: str, left: ProvenFault
+) -> None:
+    with pytest.raises(AssertionError, match=words):
+        CLAIMS[claim](seen(left, **HOLDS[claim], **change), left)
+
+
+@pytest.mark.parametrize(
+    ("claim", "change", "words"),
+    [
+        ("finished", MOVED, "moved requests that were under way, 1 times"),
+        ("finished", {"producing": ("w-0", "w-1")}, "went on with the request"),
+        ("drained", MOVED, "moved requests that were under way, 1 times"),
+        ("handed over", STAYED, "w-0 handed nothing over"),
+        ("handed over", {"moved": 1}, "no worker took over"),
+    ],
+)
+def test_one_fate_is_not_taken_for_the_other(claim: str, change: dict[str, Any], words: str, left: ProvenFault) -> None:
+    with pytest.raises(AssertionError, match=words):
+        CLAIMS[claim](seen(left, **change), left)
+
+
+def test_a_worker_that_has_left_long_ago_has_left_in_time(left: ProvenFault) -> None:
+    answered_late = ProvenFault(left.id, left.family, left.kind, NODE, now() - 30, now(), now(), now(), left.details)
+    seen(answered_late).expect_left(answered_late, 10)
+
+
+def test_a_worker_that_stays_has_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutdowns, "LEAVE_SECONDS", 0.1)
+    with run() as process:
+        fault, events = told(process), EventLog()
+        with pytest.raises(AssertionError, match=r"not within 0\.1 seconds: w-0 has left; .*its process is alive"):
+            seen(fault).expect_left(fault, 0.1)
+        seen(fault).see_gone([fault, told(process, kind="crash")], events)
+        assert [event.text.partition(" although")[0] for event in events.all()] == ["leaving: still there"]
+        process.kill()
+    seen(fault).see_gone([fault], events)
+    assert len(events.all()) == 1
+
+
+def test_nothing_is_said_of_those_who_were_told_nothing(left: ProvenFault) -> None:
+    crashed = ProvenFault(left.id, left.family, "crash", NODE, 1, 1, 1, 1, left.details)
+    with pytest.raises(RuntimeError, match="the last fault is crash of w-0; nobody was told to shut down"):
+        seen(left).expect_finished(crashed, 10)
+    with pytest.raises(Inconclusive, match="no worker was told to shut down"):
+        seen(left).expect_drained([crashed], 10)
