@@ -26,6 +26,7 @@ from support.faults.service import FaultService
 from support.judge.checkers import ValidationContext, run_check
 from support.judge.expectations import expect_complete
 from support.judge.history import History
+from support.judge.lag import own_lag, see_keen
 from support.judge.outcomes import describe, outcome
 from support.judge.verdict import Inconclusive
 from support.observe import journal, process
@@ -450,7 +451,7 @@ class World:
 
         Raises:
             AssertionError: it does not.
-            Inconclusive: the run has nothing that it could hold for.
+            Inconclusive: the run has nothing that it could hold for, or the client lagged.
         """
         result = run_check(name, self.played, parameters)
         if result.nothing:
@@ -709,9 +710,11 @@ class World:
 
         Raises:
             AssertionError: it did not.
+            Inconclusive: the client lagged itself.
         """
         start = self.faults[-1].injected_at if self.faults else self.request.entry.intended_at
         entry = self.request.join().entry
+        see_keen(own_lag(entry), timeout, f"request {entry.number}")
         took = (entry.ended_at or now()) - start
         if took > timeout:
             raise AssertionError(f"request {entry.number} ended after {took:.1f} s; {timeout:g} s are allowed")

@@ -4,11 +4,11 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from support.clock import now
+from support.requests.pace import pause
 
 
 @dataclass(slots=True)
@@ -115,10 +115,21 @@ class LedgerEntry:
         return [chunk.at for chunk in self.chunks if chunk.index in (0, None) for _ in chunk.tokens]
 
     @property
+    def pause(self) -> tuple[float, float] | None:
+        """Begin and end of the longest time in which a choice got no token, see :mod:`support.requests.pace`; None
+        without tokens.
+        """
+        times: dict[int, list[float]] = {}
+        for chunk in self.chunks:
+            times.setdefault(chunk.index or 0, []).extend([chunk.at] * len(chunk.tokens))
+        due = self.intended_at if self.sent_at is None else self.sent_at
+        pauses = [pause(due, each) for each in times.values() if each]
+        return max(pauses, key=lambda gap: gap[1] - gap[0], default=None)
+
+    @property
     def longest_pause(self) -> float:
-        """Longest time in seconds between two successive chunks that carry tokens; 0.0 with fewer than two."""
-        times = sorted({chunk.at for chunk in self.chunks if chunk.tokens})
-        return max((after - before for before, after in pairwise(times)), default=0.0)
+        """Length of :attr:`pause` in seconds; 0.0 where there is none."""
+        return self.pause[1] - self.pause[0] if self.pause else 0.0
 
 
 class Ledger:
