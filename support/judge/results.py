@@ -30,6 +30,10 @@ WINDOW_SECONDS = 1.0
 STABLE_WINDOWS = 3
 LEAST_REQUESTS, LEAST_WINDOWS = 30, 3
 """Of STANDARD, with fewer of which its spread is not known well enough for a band."""
+RESOLUTION_MS = 1.0
+"""No client reads times more finely than its event loop turns."""
+STEPS = 4
+"""Between the median of STANDARD and the bound of its slowest requests, see :class:`Band`."""
 NEVER = math.inf
 
 
@@ -283,9 +287,10 @@ class Window:
     Attributes:
         begin: when it begins.
         due: requests that were due in it; ``failed``: those that got no whole answer.
-        asking: those and the ones that were due before it and still had nothing; ``lost``: those of them that got no
-            whole answer; ``good``: those of them that kept the objectives.
-        p50_first, p99_first: how long those that were asking had nothing, in seconds; None where nobody was.
+        asking: those and the ones that were due before it and had nothing until after it; ``lost``: those of them that
+            got no whole answer; ``good``: those of them that kept the objectives.
+        p50_first, p90_first, p99_first: how long those that were asking had nothing, in seconds; None where nobody was.
+        firsts: how long each of those that were due had nothing.
         p99_latency: of those that were due.
         tokens: that came in it.
     """
@@ -296,7 +301,9 @@ class Window:
     asking: int
     lost: int
     good: int
+    firsts: Sequence[float]
     p50_first: float | None
+    p90_first: float | None
     p99_first: float | None
     p99_latency: float | None
     tokens: int
@@ -310,25 +317,29 @@ def windows(
     *,
     rest: bool = False,
 ) -> list[Window]:
-    """Windows from ``begin`` on; what is left over at the end makes none, unless ``rest`` wants it."""
-    length = (end - begin) / WINDOW_SECONDS
-    number = max(0, math.ceil(length - 1e-9) if rest else int(length + 1e-9))
+    """Windows from ``begin`` on; what is left over at the end makes none; with ``rest`` it lengthens the last one."""
+    number = max(0, int((end - begin) / WINDOW_SECONDS + 1e-9))
     due: list[list[Sample]] = [[] for _ in range(number)]
     waiting: list[list[Sample]] = [[] for _ in range(number)]
     tokens = [0] * number
+
+    def index_of(at: float) -> int:
+        index = math.floor((at - begin) / WINDOW_SECONDS)
+        return number - 1 if rest and index == number else index
+
     for each in samples:
-        first = math.floor((each.intended_at - begin) / WINDOW_SECONDS)
+        first = index_of(each.intended_at)
         if each.judged:
             if 0 <= first < number:
                 due[first].append(each)
             had_nothing_until = each.token_times[0] if each.answered else each.ended_at
             last = number - 1
             if had_nothing_until is not None:
-                last = min(last, math.floor((had_nothing_until - begin) / WINDOW_SECONDS))
+                last = min(last, index_of(had_nothing_until) - 1)
             for index in range(max(0, first + 1), last + 1):
                 waiting[index].append(each)
         for at in each.token_times:
-            if 0 <= (index := math.floor((at - begin) / WINDOW_SECONDS)) < number:
+            if 0 <= (index := index_of(at)) < number:
                 tokens[index] += 1
     found = []
     for index, slot in enumerate(due):
@@ -342,7 +353,9 @@ def windows(
                 asking=len(asking),
                 lost=sum(not each.answered for each in asking),
                 good=sum(each.meets(objectives) for each in asking),
+                firsts=[each.first for each in slot],
                 p50_first=percentile(firsts, 0.5),
+                p90_first=percentile(firsts, 0.9),
                 p99_first=percentile(firsts, 0.99),
                 p99_latency=percentile(sorted(each.latency for each in slot), 0.99),
                 tokens=tokens[index],
@@ -355,14 +368,15 @@ def windows(
 class Band:
     """How long users have nothing in a window of STANDARD, and hence in one that is as good, in milliseconds.
 
-    STANDARD shows the median of its requests and the slowest 99th percentile of its windows. The step from the one to
-    the other is its spread; what the client's own clock cannot tell (its lag in STANDARD) is the least that it may be.
-    In a window of the band the median is no slower than that slowest percentile, and the 99th percentile no more than
-    two such steps above it.
+    STANDARD shows the median of its requests and, of its windows, the slowest 90th percentile: a window has some 15
+    requests, so its 99th is but the slowest one, a matter of chance. The step from the one to the other is its spread;
+    what the client's own clock cannot tell (its lag in STANDARD) is the least that it may be. A window is in the band
+    when its median is no more than one step above that of STANDARD and its 90th percentile no more than
+    :data:`STEPS`; of all requests one in a hundred, and always one, may be slower than that.
 
-    Of ``n`` times with an exponential tail the largest lies some ln(n) of its scales above the median, so that one of
-    ``k`` later requests of the same kind is beyond three such steps with a chance of k/(2 n**3): 1 in 13000 for 90 and
-    110 requests. With one step above the slowest it would be 1 in 150, in each claim of each run.
+    Of ``n`` times with an exponential tail the upper tenth begins ln(5) of its scales above the median, and the slowest
+    of six such windows a third higher, so the step has two scales and the bound eight: one of 110 later requests of the
+    same kind is beyond it with a chance of 2 in 100, two of them with one in 5000.
 
     Attributes:
         requests: of STANDARD; ``goodput_rate``: percent of them that kept the objectives in its worst window.
@@ -380,34 +394,44 @@ class Band:
 
     def describe(self) -> str:
         """One line with the bounds and where they come from."""
-        seen = f"median {self.middle_ms:.0f} ms, slowest {self.slowest_ms:.0f} ms of {self.requests} requests"
+        seen = f"median {self.middle_ms:.0f} ms, p90 {self.slowest_ms:.0f} ms at worst, of {self.requests} requests"
         bounds = f"STANDARD band: p50 up to {self.p50_ms:.0f} ms, p99 up to {self.p99_ms:.0f} ms"
         return f"{bounds} ({seen}, client lag {self.lag_ms:.0f} ms)"
+
+    def slow(self, firsts: Iterable[float]) -> int:
+        """How many of these times in seconds are beyond the bound for p99."""
+        return sum(each * 1000 > self.p99_ms for each in firsts)
+
+
+def few(slow: int, every: int) -> bool:
+    """Whether so many slow requests are no more than one in a hundred, or one alone."""
+    return slow <= max(1, every // 100)
+
+
+class StandardFailed(ValueError):
+    """STANDARD itself is not sound, with nothing broken yet."""
 
 
 def band(samples: Sequence[Sample], slices: Sequence[Window]) -> Band:
     """The band that these requests of STANDARD show, and their windows.
 
     Raises:
-        ValueError: they show none; says why.
+        ValueError: they show none; says why. :class:`StandardFailed`: because some have no whole answer.
     """
     judged = [each for each in samples if each.judged]
-    busy = [each for each in slices if each.asking]
+    busy = [each for each in slices if each.due]
     if lost := sum(not each.answered for each in judged):
-        raise ValueError(
-            f"STANDARD itself failed {lost} of {len(judged)} requests, so there is no band to come back to"
-        )
+        raise StandardFailed(f"STANDARD itself failed {lost} of {len(judged)} requests, so it shows no band")
     if len(judged) < LEAST_REQUESTS or len(busy) < LEAST_WINDOWS:
         seen = f"{len(judged)} requests in {len(busy)} windows of {WINDOW_SECONDS:g} s"
-        raise ValueError(
-            f"STANDARD had {seen}; a band takes {LEAST_REQUESTS} in {LEAST_WINDOWS}, begin the fault later"
-        )
+        wanted = f"{LEAST_REQUESTS} in {LEAST_WINDOWS} windows"
+        raise ValueError(f"STANDARD had {seen}; a band takes {wanted}, so let the failure strike later")
     middle = 1000 * (percentile(sorted(each.first for each in judged), 0.5) or 0.0)
-    slowest = 1000 * max(each.p99_first or 0.0 for each in busy)
+    slowest = 1000 * max(each.p90_first or 0.0 for each in busy)
     lag = 1000 * (percentile(sorted(each.lag for each in judged), 0.99) or 0.0)
-    step = max(slowest - middle, lag)
+    step = max(slowest - middle, lag, RESOLUTION_MS)
     goodput = min(100 * each.good / each.asking for each in busy)
-    return Band(len(judged), goodput, middle, slowest, lag, p50_ms=middle + step, p99_ms=middle + 3 * step)
+    return Band(len(judged), goodput, middle, slowest, lag, p50_ms=middle + step, p99_ms=middle + STEPS * step)
 
 
 def recovery(run: Run, objectives: Objectives = Objectives()) -> dict[str, Any]:
@@ -415,10 +439,12 @@ def recovery(run: Run, objectives: Objectives = Objectives()) -> dict[str, Any]:
 
     Returns:
         ``since`` (begin of RECOVERY, else the first fault; None: there was neither), ``to_first_success_seconds``
-        (``math.inf``: none came), ``band`` (the fields of :class:`Band`; None: STANDARD shows none, and ``no_band``
-        says why), ``after`` (per window since then: how many requests were ``asking``, how many of them are ``lost``,
-        and ``p50_ms`` and ``p99_ms`` of the time for which they had nothing), ``to_stable_seconds`` and ``relapses`` of
-        :func:`stable`. None where there was no disturbance.
+        (``math.inf``: none came), ``band`` (the fields of :class:`Band`; None: STANDARD shows none, ``no_band`` says
+        why, and ``standard_failed`` whether because it failed itself), ``slow`` (per phase: how many requests are
+        beyond its bound for p99), ``after`` (per window since then: how many requests were ``due``, how many of them
+        ``slow``, how many ``asking``, how many of those ``lost``, and ``p50_ms`` and ``p90_ms`` of the time for which
+        they had nothing), ``to_stable_seconds`` and ``relapses`` of :func:`stable`. None where there was no
+        disturbance.
     """
     spans = run.spans()
     faults = [event.at for event in run.events if event.kind == "fault"]
@@ -430,6 +456,8 @@ def recovery(run: Run, objectives: Objectives = Objectives()) -> dict[str, Any]:
         "relapses": None,
         "band": None,
         "no_band": "no phase STANDARD",
+        "standard_failed": False,
+        "slow": {},
         "after": [],
     }
     if "STANDARD" in spans:
@@ -437,16 +465,20 @@ def recovery(run: Run, objectives: Objectives = Objectives()) -> dict[str, Any]:
             found["band"] = asdict(_standard_band(run, *spans["STANDARD"], objectives))
             found["no_band"] = ""
         except ValueError as error:
-            found["no_band"] = str(error)
+            found["no_band"], found["standard_failed"] = str(error), isinstance(error, StandardFailed)
+    bounds = Band(**found["band"]) if found["band"] else None
+    if bounds:
+        firsts = {name: [each.first for each in run.samples if each.judged and each.phase == name] for name in spans}
+        found["slow"] = {name: bounds.slow(each) for name, each in firsts.items()}
     if since is None:
         return found
-    firsts = [each.intended_at + each.latency for each in run.samples if each.judged and each.intended_at >= since]
-    found["to_first_success_seconds"] = min(firsts, default=NEVER) - since
+    ends = [each.intended_at + each.latency for each in run.samples if each.judged and each.intended_at >= since]
+    found["to_first_success_seconds"] = min(ends, default=NEVER) - since
     # Not until the last request was due: who leaves all clients without an answer has none that are due.
     dues = [each.intended_at for each in run.samples if each.kind != "withdrawn"]
     offered = [load.offered_until or 0.0 for load in run.loads if load.plan.phase in ("", "RECOVERY")]
     slices = windows(run.samples, since, max([since, *dues, *offered]), rest=True)
-    found["after"] = [_plain(each) for each in slices]
+    found["after"] = [_plain(each, bounds) for each in slices]
     found["to_stable_seconds"], found["relapses"] = stable(found)
     return found
 
@@ -465,28 +497,37 @@ def stable(found: Mapping[str, Any]) -> tuple[float, int]:
     how many windows are out of it after that; ``math.inf`` and 0: that never came.
 
     A window is in the band (:class:`Band`) when requests were asking in it, none of them was lost, and both percentiles
-    are within its bounds. One in which nobody was asking is neither in it nor out of it.
+    are within its bounds; one in which nobody was asking is neither in it nor out of it. If more than a :func:`few` of
+    all requests since then are slow, the windows with slow ones are out of it as well.
 
     Args:
         found: what :func:`recovery` found.
     """
-    bounds = found["band"]
-    inside = [bounds is not None and bool(each["asking"]) and _fits(each, bounds) for each in found["after"]]
+    after = found["after"]
+    inside = [found["band"] is not None and bool(each["asking"]) and _fits(each, found["band"]) for each in after]
     for index in range(len(inside) - STABLE_WINDOWS + 1):
         if all(inside[index : index + STABLE_WINDOWS]):
-            later = zip(inside[index:], found["after"][index:], strict=True)
-            return index * WINDOW_SECONDS, sum(bool(each["asking"]) and not good for good, each in later)
+            later = after[index:]
+            patient = few(sum(each["slow"] for each in later), sum(each["due"] for each in later))
+            kept = [good and (patient or not each["slow"]) for good, each in zip(inside[index:], later, strict=True)]
+            relapses = sum(bool(each["asking"]) and not good for good, each in zip(kept, later, strict=True))
+            return index * WINDOW_SECONDS, relapses
     return NEVER, 0
 
 
 def _fits(window: Mapping[str, Any], bounds: Mapping[str, Any]) -> bool:
-    slow = any(window[name] > bounds[name] for name in ("p50_ms", "p99_ms"))
-    return not slow and not window["lost"]
+    return not window["lost"] and window["p50_ms"] <= bounds["p50_ms"] and window["p90_ms"] <= bounds["p99_ms"]
 
 
-def _plain(window: Window) -> dict[str, Any]:
-    firsts = {"p50_ms": _milliseconds(window.p50_first), "p99_ms": _milliseconds(window.p99_first)}
-    return {"asking": window.asking, "lost": window.lost, **firsts}
+def _plain(window: Window, bounds: Band | None) -> dict[str, Any]:
+    return {
+        "due": window.due,
+        "slow": bounds.slow(window.firsts) if bounds else 0,
+        "asking": window.asking,
+        "lost": window.lost,
+        "p50_ms": _milliseconds(window.p50_first),
+        "p90_ms": _milliseconds(window.p90_first),
+    }
 
 
 def _sample(load: LoadLog, record: Record, phases: Sequence[tuple[str, float]]) -> Sample:
