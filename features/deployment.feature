@@ -7,10 +7,10 @@ Feature: A deployment under load loses a part of itself and its users hardly not
   Scenario Outline: A worker is lost under load (<engine>, <fate>)
     Given a Dynamo deployment with 2 <engine> workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
-    When after 3 seconds the busiest worker <fate>
+    When after 6 seconds the busiest worker <fate>
     Then every request succeeds
-    And in RECOVERY the p99 time to first token is within 20 percent or 100 milliseconds of STANDARD
-    And in RECOVERY the p99 time to first token is within 20 percent or 100 milliseconds of STANDARD within 3 seconds and stays there
+    And in RECOVERY the time to first token is in the STANDARD band
+    And in RECOVERY the time to first token is back in the STANDARD band within 3 seconds and stays there
 
     Examples:
       | engine | fate                 |
@@ -37,9 +37,9 @@ Feature: A deployment under load loses a part of itself and its users hardly not
   Scenario: A worker hangs for a while and its users wait, but lose nothing
     Given a Dynamo deployment with 2 vllm workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
-    When after 3 seconds the busiest worker hangs for 1.5 seconds
+    When after 6 seconds the busiest worker hangs for 1.5 seconds
     Then every request succeeds
-    And in RECOVERY the p99 time to first token is within 20 percent or 100 milliseconds of STANDARD within 5 seconds and stays there
+    And in RECOVERY the time to first token is back in the STANDARD band within 5 seconds and stays there
 
   @vllm @disaggregated
   Scenario Outline: A <role> worker of a disaggregated deployment crashes under load
@@ -58,15 +58,15 @@ Feature: A deployment under load loses a part of itself and its users hardly not
   Scenario: The frontend is restarted under load
     Given a Dynamo deployment with 2 ruler workers
     And 4 clients keep asking for streamed completions answers of 20 tokens
-    When after 3 seconds the frontend is restarted
-    Then in RECOVERY the p99 time to first token is within 20 percent or 100 milliseconds of STANDARD within 4 seconds and stays there
+    When after 6 seconds the frontend is restarted
+    Then in RECOVERY the time to first token is back in the STANDARD band within 4 seconds and stays there
 
   @vllm @not_judged.one-outcome.the_connections_end_with_the_frontend
   Scenario: The frontend crashes under load and comes back
     Given a Dynamo deployment with 2 vllm workers
     And 4 clients keep asking for streamed completions answers of 20 tokens
-    When after 3 seconds the frontend crashes for 2 seconds
-    Then in RECOVERY the p99 time to first token is within 20 percent or 100 milliseconds of STANDARD within 5 seconds and stays there
+    When after 6 seconds the frontend crashes for 2 seconds
+    Then in RECOVERY the time to first token is back in the STANDARD band within 5 seconds and stays there
 
   # For longer than a registration lives: with one member alone every worker would be gone from the list.
   @vllm
@@ -75,9 +75,9 @@ Feature: A deployment under load loses a part of itself and its users hardly not
       | setting | value     |
       | lease   | 4 seconds |
     And 4 clients keep asking for streamed completions answers of 40 tokens
-    When after 3 seconds an etcd member crashes for 8 seconds
+    When after 6 seconds an etcd member crashes for 8 seconds
     Then every request succeeds
-    And in RECOVERY the p99 time to first token is within 20 percent or 100 milliseconds of STANDARD within 4 seconds and stays there
+    And in RECOVERY the time to first token is back in the STANDARD band within 4 seconds and stays there
 
   @vllm @needs.kmsg
   Scenario: A GPU fails under load and is repaired
@@ -95,9 +95,9 @@ Feature: A deployment under load loses a part of itself and its users hardly not
   Scenario: The network fails under load and heals
     Given a Dynamo deployment with 2 vllm workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
-    When after 3 seconds packets between the busiest worker and the frontend are reset for 2 seconds
+    When after 6 seconds packets between the busiest worker and the frontend are reset for 2 seconds
     Then every request succeeds
-    And in RECOVERY the p99 time to first token is within 20 percent or 100 milliseconds of STANDARD within 4 seconds and stays there
+    And in RECOVERY the time to first token is back in the STANDARD band within 4 seconds and stays there
 
   @vllm
   Scenario: Two of three workers hang at once, then one is told to shut down, and no request is lost
@@ -119,9 +119,9 @@ Feature: A deployment under load loses a part of itself and its users hardly not
   Scenario: etcd hangs for a while and requests go on
     Given a Dynamo deployment with 2 ruler workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
-    When after 3 seconds etcd hangs for 2 seconds
+    When after 6 seconds etcd hangs for 2 seconds
     Then every request succeeds
-    And in RECOVERY the p99 time to first token is within 20 percent or 100 milliseconds of STANDARD within 4 seconds and stays there
+    And in RECOVERY the time to first token is back in the STANDARD band within 4 seconds and stays there
 
   @vllm
   Scenario: Nothing breaks and every answer is whole

@@ -29,6 +29,7 @@ from support.judge.checkers import ValidationContext, run_check
 from support.judge.expectations import expect_complete
 from support.judge.history import History
 from support.judge.invariants import is_answer_to
+from support.judge.lag import own_lag, see_keen
 from support.judge.outcomes import describe, outcome
 from support.judge.verdict import Inconclusive, TooLate
 from support.observe import journal, process
@@ -262,6 +263,7 @@ class World:
         """
         entry = self.answer()
         expect_complete(entry, entry.max_tokens)
+        see_keen(own_lag(entry), seconds, f"request {entry.number}")
         since, end = entry.sent_at or entry.intended_at, entry.ended_at or now()
         alone = entry.max_tokens / self.deployment.shape.pace
         late = end - since - entry.held_between(since, end) - alone
@@ -529,7 +531,7 @@ class World:
 
         Raises:
             AssertionError: it does not.
-            Inconclusive: the run has nothing that it could hold for.
+            Inconclusive: the run has nothing that it could hold for, or the client lagged.
         """
         result = run_check(name, self.played, parameters)
         if result.nothing:
@@ -791,9 +793,11 @@ class World:
 
         Raises:
             TooLate: it did not.
+            Inconclusive: the client lagged itself.
         """
         start = self.faults[-1].injected_at if self.faults else self.request.entry.intended_at
         entry = self.answer()
+        see_keen(own_lag(entry), timeout, f"request {entry.number}")
         end = entry.ended_at or now()
         took = end - start - entry.held_between(start, end)
         if took > timeout:

@@ -1,6 +1,7 @@
 """What sentences say of single answers: each holds for the right answer and fails, in words, for each wrong one."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,10 @@ from support.judge.expectations import (
     expect_complete,
     expect_no_pause,
     expect_positions,
+    expect_prompt,
     expect_usage,
 )
+from support.judge.verdict import Inconclusive
 from support.requests.ledger import Chunk, LedgerEntry
 
 
@@ -117,3 +120,20 @@ def test_pauses() -> None:
         expect_no_pause(entry, 2)
     with pytest.raises(AssertionError, match="too few"):
         expect_no_pause(answer([3]), 2)
+
+
+def test_a_wait_for_several_tokens_at_once_may_hide_a_pause() -> None:
+    for chunks in ([Chunk(9.0, "token", 0, ["w"] * 10)], [Chunk(9.0, "token", 0, ["w"]) for _ in range(10)]):
+        entry = replace(answer(WHOLE), chunks=chunks, intended_at=1.0, sent_at=1.0)
+        with pytest.raises(AssertionError, match=r"paused for 8\.00 s; at most 2 s"):
+            expect_no_pause(entry, 2)
+
+
+def test_a_client_that_lagged_by_more_than_a_fifth_of_a_claim_proves_nothing() -> None:
+    for late in ({"lag_seconds": 0.21}, {"intended_at": 0.79, "sent_at": 1.0}):
+        for claim in (expect_no_pause, expect_prompt):
+            times: dict[str, Any] = {"intended_at": 1.0, "sent_at": 1.0}
+            entry = replace(answer(WHOLE), **(times | late))
+            with pytest.raises(Inconclusive, match="request 1: the client itself lagged 210 ms; at most 200 ms"):
+                claim(entry, 1.0)
+            claim(entry, 1.1)

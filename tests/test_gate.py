@@ -90,7 +90,7 @@ def test_pauses_that_are_ours_count_for_nobody() -> None:
     chunks = [Chunk(at, "token", tokens=["p"]) for at in (1.0, 1.1, 4.1, 4.9)]
     entry = LedgerEntry(1, "completions", True, "m", "p", 4, chunks=chunks, holds=[[1.2, 3.9]])
     assert entry.longest_pause == pytest.approx(0.8)
-    assert entry.longest_gap == (4.1, 4.9)
+    assert entry.pause == (4.1, 4.9)
     entry.holds = []
     assert entry.longest_pause == pytest.approx(3.0)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from support.clock import now
-from support.priority import READER_NICE
+from support.priority import PRIORITY
 from support.requests.client import (
     CancellableRequest,
     send_chat_completion_request,
@@ -175,12 +175,10 @@ def test_a_stream_in_full(serve: Serve) -> None:
 def test_the_reader_goes_before_those_whom_it_measures() -> None:
     reader = shared_reader()
     thread = reader.call(threading.get_native_id)
-    allowed = subprocess.run(
-        [sys.executable, "-c", f"import os; os.setpriority(0, 0, {READER_NICE})"], capture_output=True
-    )
-    own = os.getpriority(os.PRIO_PROCESS, os.getpid())
-    assert os.getpriority(os.PRIO_PROCESS, thread) == (own if allowed.returncode else READER_NICE)
-    assert own != READER_NICE
+    probe = f"import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param({PRIORITY}))"
+    allowed = subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode == 0
+    assert bool(os.sched_getscheduler(thread) & os.SCHED_RR) == allowed
+    assert not os.sched_getscheduler(os.getpid()) & os.SCHED_RR
 
 
 def test_what_is_sent_to_the_completions_api(serve: Serve) -> None:

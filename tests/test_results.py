@@ -1,6 +1,7 @@
 """Figures of load runs, from files alone."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -49,8 +50,8 @@ class Case:
         return replace(entry, **(seen | self.fields))
 
 
-def write(folder: Path, cases: Sequence[Case], ended: bool = True, phase: str = "") -> None:
-    plan = LoadPlan(base_url="http://h:1", model="m", requests_per_client=len(cases), phase=phase)
+def write(folder: Path, cases: Sequence[Case], ended: bool = True, phase: str = "", **more: Any) -> None:
+    plan = LoadPlan(base_url="http://h:1", model="m", requests_per_client=len(cases), phase=phase, **more)
     create(folder, plan)
     (folder / "plan.json").write_text(json.dumps({"plan": asdict(plan), "began_at": ZERO}))
     with (folder / "requests-0.jsonl").open("w") as stream:
@@ -86,10 +87,11 @@ def test_figures_of_each_phase_and_of_the_whole(tmp_path: Path) -> None:
         "RECOVERY": 100,
     }
     assert found["phases"]["STANDARD"]["p99_latency_ms"] == pytest.approx(500, abs=0.01)
-    assert found["phases"]["OVERFLOW"]["p99_latency_ms"] is None
+    assert found["phases"]["OVERFLOW"]["p99_latency_ms"] == math.inf
     assert found["phases"]["OVERFLOW"]["statuses"] == {"529": 40}
     assert found["phases"]["OVERFLOW"]["refused"] == 40
-    assert found["p50_latency_ms"] == pytest.approx(1000, abs=0.01)
+    # A quarter has no whole answer, and so the 75th percentile is the last one that there is.
+    assert (found["p50_latency_ms"], found["p90_latency_ms"]) == (pytest.approx(1000, abs=0.01), math.inf)
     assert found["phases"]["STANDARD"]["p50_itl_ms"] == pytest.approx(100, abs=0.01)
     assert found["phases"]["STANDARD"]["requests_per_second"] == pytest.approx(4)
 
@@ -156,6 +158,7 @@ def test_recovery_to_the_first_success_and_to_stable(tmp_path: Path) -> None:
     assert found["to_first_success_seconds"] == pytest.approx(2.5)
     assert found["to_stable_seconds"] == 4
     assert found["relapses"] == 0
+    assert (found["band"]["p50_ms"], found["band"]["p99_ms"]) == (pytest.approx(101), pytest.approx(104))
 
 
 def test_a_relapse_is_told(tmp_path: Path) -> None:
@@ -167,7 +170,86 @@ def test_a_relapse_is_told(tmp_path: Path) -> None:
 def test_two_good_windows_are_not_stable(tmp_path: Path) -> None:
     back = [*steady(20, 22), *steady(22, 24, status=503), *steady(24, 26), *steady(26, 29, status=503)]
     three_phases(tmp_path, [*steady(0, 20), *back])
-    assert recovery(read_run(tmp_path))["to_stable_seconds"] is None
+    assert recovery(read_run(tmp_path))["to_stable_seconds"] == math.inf
+
+
+def test_whoever_leaves_all_clients_without_an_answer_is_not_stable(tmp_path: Path) -> None:
+    """Three good seconds, then each client waits for its deadline, so that nothing is due any more."""
+    hangs = {"end": "timeout", "chunks": []}
+    waiting = [Case(23.3 + n / 10, latency=60, fields=hangs) for n in range(4)]
+    three_phases(tmp_path, [*steady(0, 10), *steady(20, 23), *waiting])
+    end = json.loads((tmp_path / "end.json").read_text())
+    (tmp_path / "end.json").write_text(json.dumps(end | {"stopped_at": ZERO + 28}))
+    found = recovery(read_run(tmp_path))
+    assert [each["lost"] for each in found["after"]] == [0, 0, 0, 4, 4, 4, 4, 4]
+    assert (found["to_stable_seconds"], found["relapses"]) == (0, 5)
+
+
+def test_a_band_is_as_wide_as_standard_was_apart(tmp_path: Path) -> None:
+    """Median 20 ms, a tenth and more of each window 45 ms: bounds of 45 and 120 ms; a fourfold regression is seen."""
+
+    def load(begin: int, end: int, **more: Any) -> list[Case]:
+        return [
+            Case(begin + n / 10, **({"ttft": 0.045 if n % 5 == 0 else 0.02} | more)) for n in range((end - begin) * 10)
+        ]
+
+    three_phases(tmp_path, [*load(0, 10), *load(20, 24), *load(24, 26, ttft=0.08), *load(26, 30)])
+    found = recovery(read_run(tmp_path))
+    assert (found["band"]["p50_ms"], found["band"]["p99_ms"]) == (pytest.approx(45), pytest.approx(120))
+    assert (found["to_stable_seconds"], found["relapses"]) == (0, 2)
+
+
+def test_what_the_failure_hit_is_no_part_of_the_standard(tmp_path: Path) -> None:
+    hit = [Case(9.6, ttft=3, latency=4), Case(9.7, status=500, latency=3)]
+    three_phases(tmp_path, [*steady(0, 9.5), *hit, *steady(20, 30)])
+    found = recovery(read_run(tmp_path))
+    assert (found["no_band"], found["band"]["slowest_ms"]) == ("", pytest.approx(100))
+
+
+@pytest.mark.parametrize(
+    ("cases", "why"),
+    [
+        ([*steady(0, 10), Case(5, status=500)], "STANDARD itself failed 1 of 40 requests"),
+        (steady(0, 7), "STANDARD had 28 requests in 7 windows"),
+        ([Case(n / 20) for n in range(40)], "STANDARD had 40 requests in 2 windows"),
+    ],
+)
+def test_a_standard_that_shows_no_band(tmp_path: Path, cases: list[Case], why: str) -> None:
+    three_phases(tmp_path, [*cases, *steady(20, 30)])
+    found = recovery(read_run(tmp_path))
+    assert found["no_band"].startswith(why)
+    assert found["to_stable_seconds"] == math.inf
+
+
+def test_tokens_that_come_in_bundles_come_no_faster(tmp_path: Path) -> None:
+    """Four tokens every 80 ms: 20 ms per token, and pauses of 80."""
+    chunks = [
+        Chunk(ZERO + 0.08 * n, "token", 0, ["w"] * 4, finish_reason="length" if n == 10 else None, completion_id="c")
+        for n in range(1, 11)
+    ]
+    bundled = Case(0, latency=0.8, fields={"chunks": [*chunks, Chunk(ZERO + 0.8, "done")], "max_tokens": 40})
+    write(tmp_path, [bundled])
+    found = process_overflow_recovery_test(tmp_path, Objectives(itl_ms=19))
+    assert found["p50_itl_ms"] == pytest.approx(800 / 39, abs=0.01)
+    assert (found["p50_pause_ms"], found["max_pause_ms"]) == (pytest.approx(80), pytest.approx(80))
+    assert (found["goodput_rate"], process_overflow_recovery_test(tmp_path)["goodput_rate"]) == (0, 100)
+
+
+def test_tokens_of_answers_in_one_piece_count(tmp_path: Path) -> None:
+    body = [Chunk(ZERO + 0.5, "body", 0, ["w"] * 5, finish_reason="length")]
+    write(tmp_path, [Case(0, fields={"stream": False, "chunks": body})], stream=False)
+    found = process_overflow_recovery_test(tmp_path)
+    assert found["tokens_per_second"] == pytest.approx(10)
+    assert (found["p50_latency_ms"], found["p50_ttft_ms"], found["p50_itl_ms"]) == (pytest.approx(500), None, None)
+
+
+def test_an_answer_without_tokens_or_cut_short_is_none(tmp_path: Path) -> None:
+    done = Chunk(ZERO + 0.01, "done")
+    empty = [Chunk(ZERO + 0.01, "finish", 0, finish_reason="stop"), done]
+    short = [Chunk(ZERO + 0.01, "token", 0, ["w"] * 2, finish_reason="length"), done]
+    write(tmp_path, [Case(0, latency=0.01, fields={"chunks": each}) for each in (empty, short)])
+    found = process_overflow_recovery_test(tmp_path)
+    assert (found["success_rate"], found["tokens_per_second"], found["p50_latency_ms"]) == (0, 0, math.inf)
 
 
 def test_phases_may_be_loads_of_their_own(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class ProcessFaults:
         return ProvenFault(fault["id"], "process", kind, node, injected_at, done_at, proven_at, struck, victim)
 
     def _has_left(self, node: Node, number: str | None) -> bool:
-        """Whether a frontend that answers no longer lists the worker ``number``, or the frontend ``node`` no longer serves."""
+        """Whether the worker ``number`` is gone from a list that was given, or the frontend ``node`` serves no more."""
         if node.role == "frontend":
             return instances(f"http://{node.endpoint}") is None
         listed = instances(self._deployment.frontend_url)

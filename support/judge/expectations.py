@@ -4,7 +4,9 @@ The always-on invariants (``invariants.py``) judge every request anyway; these s
 """
 
 from support.judge.invariants import misplaced, prompt_tokens
+from support.judge.lag import own_lag, see_keen
 from support.judge.outcomes import describe, outcome
+from support.judge.verdict import TooLate
 from support.requests.ledger import LedgerEntry
 
 
@@ -50,22 +52,30 @@ def expect_usage(entry: LedgerEntry) -> None:
 
 
 def expect_prompt(entry: LedgerEntry, seconds: float) -> None:
-    """The client waits no longer than ``seconds``, be it for the first token or between two."""
+    """The client waits no longer than ``seconds``, be it for the first token or between two.
+
+    Raises:
+        Inconclusive: it lagged itself.
+    """
     expect_no_pause(entry, seconds)
-    first = entry.token_times[0] - (entry.sent_at or entry.intended_at)
+    first = entry.token_times[0] - entry.intended_at
     if first > seconds:
-        raise AssertionError(
-            f"request {entry.number} waited for {first:.2f} s for its first token; at most {seconds:g} s is allowed"
-        )
+        message = f"request {entry.number} waited for {first:.2f} s for its first token"
+        raise TooLate(f"{message}; at most {seconds:g} s is allowed", seconds, entry.intended_at, entry.token_times[0])
 
 
 def expect_no_pause(entry: LedgerEntry, seconds: float) -> None:
-    """No pause between two tokens longer than ``seconds``; the stream has at least two tokens."""
+    """No pause between two tokens longer than ``seconds``; the answer has at least two tokens. Where several come
+    first, all at once, the wait for them counts: it may hide a pause.
+
+    Raises:
+        Inconclusive: the client lagged itself.
+    """
     if len(entry.token_times) < 2:
         raise AssertionError(
             f"request {entry.number} has {len(entry.token_times)} tokens, too few for a pause between them"
         )
+    see_keen(own_lag(entry), seconds, f"request {entry.number}")
     if entry.longest_pause > seconds:
-        raise AssertionError(
-            f"request {entry.number} paused for {entry.longest_pause:.2f} s; at most {seconds:g} s is allowed"
-        )
+        message = f"request {entry.number} paused for {entry.longest_pause:.2f} s; at most {seconds:g} s is allowed"
+        raise TooLate(message, seconds, *(entry.pause or (0.0, 0.0)))

@@ -1,14 +1,16 @@
 """The part of a timeline that shows a load: throughput, latency and errors over time, over the phases of the run."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
-from support.judge.results import Run, Window, windows
+from support.judge.results import Run, Window, recovery, windows
 from support.report.svg import box, text
 
 PHASE_COLOURS = {"STANDARD": "#eef6ee", "OVERFLOW": "#fdf1e4", "RECOVERY": "#eef2fb"}
+FIRST = "p99 time to first token, ms"
 PANELS: tuple[tuple[str, str, Callable[[Window], float | None]], ...] = (
     ("tokens per second", "#1f77b4", lambda window: window.tokens),
-    ("p99 time to first token, ms", "#7a4fb5", lambda window: _milliseconds(window.p99_ttft)),
+    (FIRST, "#7a4fb5", lambda window: _milliseconds(window.p99_first)),
     ("p99 latency, ms", "#b35c00", lambda window: _milliseconds(window.p99_latency)),
     ("requests without an answer", "#c8102e", lambda window: window.failed),
 )
@@ -30,21 +32,33 @@ def phases(run: Run, x: Callable[[float], float], top: float) -> Iterator[str]:
 def panels(run: Run, x: Callable[[float], float], top: float, left: float, right: float) -> Iterator[str]:
     """The curves. ``x`` gives the pixels of a time; the panels reach from ``left`` to ``right``."""
     slices = windows(run.samples, run.begin, run.end)
+    band = recovery(run)["band"]
     for row, (name, colour, value) in enumerate(PANELS):
         bottom = top + HEAD + row * (PANEL + GAP) + PANEL
         points = [(x(window.begin + 0.5), value(window)) for window in slices]
-        yield from _panel(bottom, colour, points, left, right)
+        line = (band["p99_ms"], f"STANDARD band {band['p99_ms']:.0f} ms") if band and name == FIRST else None
+        yield from _panel(bottom, colour, points, left, right, line)
         yield text(right + 12, bottom - PANEL / 2, name, colour)
 
 
 def _panel(
-    bottom: float, colour: str, points: Sequence[tuple[float, float | None]], left: float, right: float
+    bottom: float,
+    colour: str,
+    points: Sequence[tuple[float, float | None]],
+    left: float,
+    right: float,
+    bound: tuple[float, str] | None,
 ) -> Iterator[str]:
-    most = max((value for _, value in points if value is not None), default=0.0) or 1.0
+    """A curve, and a dashed line at a bound with its words."""
+    most = max((value for value in (*(value for _, value in points), bound and bound[0]) if value), default=1.0)
     yield text(left - 8, bottom - PANEL + 10, f"{most:.0f}", anchor="end")
     yield text(left - 8, bottom, "0", anchor="end")
     yield f'<line x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}" stroke="#999"/>'
-    # A window without a value interrupts the line: nothing was measured there, which is not zero.
+    if bound:
+        y = bottom - bound[0] / most * (PANEL - 6)
+        yield f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#1a7f37" stroke-dasharray="4 3"/>'
+        yield text(left + 4, y - 3, bound[1], "#1a7f37")
+    # A window without a value interrupts the line: nothing was measured there, or somebody was never answered.
     runs: list[list[str]] = [[]]
     for at, value in points:
         if value is None:
@@ -60,4 +74,4 @@ def _panel(
 
 
 def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1000
+    return None if seconds is None or math.isinf(seconds) else seconds * 1000

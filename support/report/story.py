@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.events import read_events
 from support.judge.outcomes import outcome, shorten
-from support.judge.results import process_overflow_recovery_test
+from support.judge.results import NEVER, Band, process_overflow_recovery_test
 from support.judge.verdict import Verdict
 from support.report import wording
 from support.requests.ledger import LedgerEntry, read_ledger
@@ -71,9 +71,7 @@ def requests_table(folder: Path) -> str:
                 f"{end.kind} {shorten(end.why, 120)}".rstrip(),
             )
         )
-    legend = (
-        "seconds: sent and ended since the first request, first = to the first token, pause = longest between tokens"
-    )
+    legend = "seconds: sent and ended since the first request, first = to the first token, pause = longest without one"
     return _columns(rows) + f"\n{legend}\n" + (left_out if len(every) > len(entries) else "")
 
 
@@ -137,14 +135,21 @@ def _phases(folder: Path) -> list[str]:
     for name, phase in results["phases"].items():
         rate = "nothing to succeed" if phase["success_rate"] is None else f"{phase['success_rate']:.2f} % succeeded"
         times = {"time to first token": phase["p99_ttft_ms"], "latency": phase["p99_latency_ms"]}
-        shown = [f"p99 {what} {value:.0f} ms" for what, value in times.items() if value is not None]
+        shown = [f"p99 {what} {_spell(value)}" for what, value in times.items() if value is not None]
         if not results["latency_valid"]:
             shown = ["times are void, the clients lagged"]
         told.append(", ".join([f"{name}: {phase['planned']} requests", rate, *shown]))
-    stable = results["recovery"]["to_stable_seconds"]
+    back = results["recovery"]
     if "RECOVERY" in results["phases"]:
-        told.append(f"as in STANDARD again {'never' if stable is None else f'{stable:g} s after the failure was over'}")
+        told.append(Band(**back["band"]).describe() if back["band"] else f"no band: {back['no_band']}")
+        stable, relapses = back["to_stable_seconds"], back["relapses"]
+        after = "never" if stable == NEVER else f"{stable:g} s after the failure was over"
+        told.append(f"in that band again: {after}{f', then out of it in {relapses} windows' if relapses else ''}")
     return told
+
+
+def _spell(milliseconds: float) -> str:
+    return "never" if milliseconds == NEVER else f"{milliseconds:.0f} ms"
 
 
 def _lines(file: Path) -> dict[str, None]:

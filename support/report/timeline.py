@@ -179,10 +179,9 @@ def _labels(scale: _Scale, ends: Sequence[tuple[LedgerEntry, str, str]]) -> Iter
 
 def _pause(scale: _Scale, entries: Sequence[LedgerEntry]) -> Iterator[str]:
     paused = max(entries, key=lambda entry: entry.longest_pause, default=None)
-    if paused is None or paused.longest_pause < PAUSE_SHOWN:
+    if paused is None or not paused.pause or paused.longest_pause < PAUSE_SHOWN:
         return
-    times = sorted({chunk.at for chunk in paused.chunks if chunk.tokens})
-    before, after = max(pairwise(times), key=lambda pair: pair[1] - pair[0])
+    before, after = paused.pause
     left, right = scale.x(before), scale.x(after)
     yield box(left, scale.top, right - left, PLOT, "#fff0bf")
     words = f"pause {after - before:.2f} s in request {paused.number}"

@@ -4,11 +4,11 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from support.clock import now
+from support.requests.pace import held_between, pause
 
 
 @dataclass(slots=True)
@@ -117,23 +117,28 @@ class LedgerEntry:
         return [chunk.at for chunk in self.chunks if chunk.index in (0, None) for _ in chunk.tokens]
 
     @property
-    def longest_pause(self) -> float:
-        """Longest time in seconds between two successive chunks that carry tokens, less what the suite itself held the
-        answer back in it; 0.0 with fewer than two.
+    def pause(self) -> tuple[float, float] | None:
+        """Begin and end of the longest time in which a choice got no token, see :mod:`support.requests.pace`; None
+        without tokens.
         """
-        begin, end = self.longest_gap
-        return end - begin - self.held_between(begin, end)
+        times: dict[int, list[float]] = {}
+        for chunk in self.chunks:
+            times.setdefault(chunk.index or 0, []).extend([chunk.at] * len(chunk.tokens))
+        due = self.intended_at if self.sent_at is None else self.sent_at
+        pauses = [pause(due, each, self.holds) for each in times.values() if each]
+        return max(pauses, key=lambda gap: gap[1] - gap[0] - self.held_between(*gap), default=None)
 
     @property
-    def longest_gap(self) -> tuple[float, float]:
-        """From when to when that pause was; 0.0 and 0.0 where there is none."""
-        times = sorted({chunk.at for chunk in self.chunks if chunk.tokens})
-        gaps = [(after - before - self.held_between(before, after), before, after) for before, after in pairwise(times)]
-        return max(gaps, default=(0.0, 0.0, 0.0))[1:]
+    def longest_pause(self) -> float:
+        """Length of :attr:`pause` in seconds, less what the suite itself held the answer back in it; 0.0 where there is
+        none.
+        """
+        begin, end = self.pause or (0.0, 0.0)
+        return end - begin - self.held_between(begin, end)
 
     def held_between(self, begin: float, end: float) -> float:
         """Seconds between two times in which the suite held the answer back."""
-        return sum(max(0.0, min(end, until) - max(begin, since)) for since, until in self.holds)
+        return held_between(self.holds, begin, end)
 
 
 class Ledger:

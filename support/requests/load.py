@@ -131,7 +131,7 @@ class LoadRun:
         self._progress = [Progress() for _ in range(plan.processes)]
         self._tokens: deque[tuple[float, int]] = deque(maxlen=1000)
         self._ready = 0
-        self._stopped = False
+        self._stopped_at: float | None = None
         self._processes = [self._spawn(index) for index in range(plan.processes)]
         self._threads = [threading.Thread(target=self._follow, args=(index,)) for index in range(plan.processes)]
         for thread in self._threads:
@@ -195,7 +195,7 @@ class LoadRun:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         codes = [process.returncode for process in self._processes]
-        end = {"ended_at": now(), "exit_codes": codes, "stopped": self._stopped}
+        end = {"ended_at": now(), "exit_codes": codes, "stopped_at": self._stopped_at}
         (self.folder / END).write_text(json.dumps(end) + "\n", encoding="utf-8")
 
     @property
@@ -236,7 +236,7 @@ class LoadRun:
 
     def stop(self) -> None:
         """Begin no further request; those under way come to their end. What was not sent counts as withdrawn."""
-        self._stopped = True
+        self._stopped_at = now()
         for process in self._processes:
             self._tell(process, "stop\n")
 

@@ -56,6 +56,7 @@ class LoadLog:
     Attributes:
         began_at: start of the load on :mod:`support.clock`.
         ended_at: None while it goes on, or when it was broken off.
+        stopped_at: when it was told to begin no further request; None: it was not.
         records: in the order of their numbers.
         problems: what is missing, in words; [] for a load that ended in good order.
     """
@@ -66,6 +67,7 @@ class LoadLog:
     ended_at: float | None
     records: list[Record]
     problems: list[str]
+    stopped_at: float | None = None
 
     def entries(self) -> list[LedgerEntry]:
         """All attempts, in the order of their sending."""
@@ -75,6 +77,13 @@ class LoadLog:
     def due(self, record: Record) -> float:
         """When a request was due that left no trace; in a closed loop that is the start of the load."""
         return self.began_at + (record.planned.offset or 0.0)
+
+    @property
+    def offered_until(self) -> float | None:
+        """Until when there was a load to serve, whether it was served or not; None: until its last request was due."""
+        lasts = self.plan.duration_seconds
+        ends = [self.stopped_at, None if lasts is None else self.began_at + lasts]
+        return min((at for at in ends if at is not None), default=None)
 
 
 def create(folder: Path, plan: LoadPlan) -> None:
@@ -163,7 +172,8 @@ def read_load(folder: Path) -> LoadLog:
     began_at = head.get("began_at")
     if began_at is None:
         problems.append("the load has not begun")
-    return LoadLog(folder, plan, began_at or 0.0, end["ended_at"] if end else None, found, problems)
+    ended_at, stopped_at = (end["ended_at"], end.get("stopped_at")) if end else (None, None)
+    return LoadLog(folder, plan, began_at or 0.0, ended_at, found, problems, stopped_at)
 
 
 def _document(file: Path) -> dict[str, Any] | None:
