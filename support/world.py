@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from support.judge.checkers import ValidationContext, run_check
 from support.judge.expectations import expect_complete
 from support.judge.history import History
 from support.judge.outcomes import describe, outcome
+from support.judge.second_opinion import opinions
 from support.judge.verdict import Inconclusive
 from support.observe import journal, process
 from support.observe.etcd_recorder import EtcdRecorder
@@ -923,7 +925,10 @@ class World:
             after = self.fleet.last_look()
             left = self._deployment.remove()
             self._add_states()
-        self.ledger.write(self.folder / "ledger.jsonl")
+        try:
+            self._ask_for_second_opinions()
+        finally:
+            self.ledger.write(self.folder / "ledger.jsonl")
         (self.folder / "topology.json").write_text(json.dumps(topology, indent=1))
         logs = self.folder / "logs"
         return History(
@@ -939,6 +944,19 @@ class World:
             migration_limit=self._deployment.shape.migration_limit if self._deployment else None,
             metric_names=self.release.metrics,
         )
+
+    def _ask_for_second_opinions(self) -> None:
+        """Of each watched answer, and of one of each shape of the others. Not before all requests are over and the
+        deployment is gone: it takes a second of CPU.
+        """
+        found = opinions(self.ledger.entries(), {pending.entry.number for pending in self.watched})
+        for entry in self.ledger.entries():
+            entry.opinion = found.get(entry.number)
+        if found:
+            counts = Counter(each.kind for each in found.values())
+            told = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+            client = next(iter(found.values())).client
+            self.events.add("note", "client", f"{client} was given {len(found)} answers: {told}")
 
     def _add_states(self) -> None:
         for change in self._agent.history():

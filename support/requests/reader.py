@@ -29,6 +29,8 @@ _Result = TypeVar("_Result")
 _HEARTBEAT = 0.05
 PRIORITY = -10
 """Nice value of the reader's thread, where the machine allows it."""
+KEPT_BYTES = 4 * 1024 * 1024
+"""Longest answer whose bytes are kept for the second judge; at 250 bytes a token that is 16,000 tokens."""
 # Work that can wait is done in slices of this length, so that it delays nothing by more.
 _WORK_SECONDS = 0.001
 
@@ -153,6 +155,8 @@ class Exchange(asyncio.BufferedProtocol):
         self._stream = StreamParser()
         self._body = bytearray()
         self._pieces: list[tuple[float, bytes]] = []
+        self._received: list[bytes] = []
+        self._received_size = 0
         self._parsed: list[Parsed] = []
         self._read_at = 0.0
         self._message_complete = False
@@ -244,7 +248,11 @@ class Exchange(asyncio.BufferedProtocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._problem = _describe(error)
         if self._events is not None and self._body:
-            self._pieces.append((self._read_at, bytes(self._body)))
+            piece = bytes(self._body)
+            self._pieces.append((self._read_at, piece))
+            self._received_size += len(piece)
+            if self._received_size <= KEPT_BYTES:
+                self._received.append(piece)
             self._body.clear()
         if not self._waiting:
             self._waiting = True
@@ -348,8 +356,12 @@ class Exchange(asyncio.BufferedProtocol):
             self.entry.exception = exception
             self.entry.ended_at = self._read_at if end in ("complete", "lost") else now()
             self.entry.end = end
+            self.entry.received_size = self._received_size + len(self._body)
+            if self.entry.received_size <= KEPT_BYTES:
+                self.entry.received = b"".join((*self._received, self._body))
 
         self._ledger.update(change)
+        self._received.clear()
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:
