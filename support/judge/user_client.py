@@ -21,19 +21,23 @@ CLIENT = f"openai {openai.__version__}"
 
 
 def opinion(entry: LedgerEntry) -> Opinion:
-    """What the library makes of the answer of a request that has ended, not by our own cancel.
-
-    The program is a patient one: it takes events without choices for what they are, and tries nothing again.
-    """
+    """What the library makes of the answer of a request that has ended, not by our own cancel."""
     with httpx2.Client(transport=_Recorded(entry), trust_env=False) as http:
-        client = openai.OpenAI(api_key="none", base_url="http://recorded/v1", max_retries=0, http_client=http)
-        seen: dict[int, _Choice] = {}
-        try:
-            _read(client, entry, seen)
-        except openai.APIError as error:
-            return Opinion(CLIENT, "error", _said(error), entry.number)
-        except Exception as error:  # noqa: BLE001 - whatever the library lets out, the user's program has to deal with
-            return Opinion(CLIENT, "crash", _said(error), entry.number)
+        return program(entry, http, "http://recorded/v1")
+
+
+def program(entry: LedgerEntry, http: httpx2.Client, base_url: str) -> Opinion:
+    """A user's program that asks for what ``entry`` asked for. It is a patient one: it takes events without choices for
+    what they are, and tries nothing again.
+    """
+    client = openai.OpenAI(api_key="none", base_url=base_url, max_retries=0, http_client=http)
+    seen: dict[int, _Choice] = {}
+    try:
+        _read(client, entry, seen)
+    except openai.APIError as error:
+        return Opinion(CLIENT, "error", _said(error), entry.number)
+    except Exception as error:  # noqa: BLE001 - whatever the library lets out, the user's program has to deal with
+        return Opinion(CLIENT, "crash", _said(error), entry.number)
     whole = all(index in seen and seen[index].finish_reason is not None for index in range(entry.n))
     told = "; ".join(f"choice {index}: {choice}" if entry.n > 1 else f"{choice}" for index, choice in seen.items())
     return Opinion(CLIENT, "whole" if whole else "silent", told or "no exception and no choice", entry.number)
