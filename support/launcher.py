@@ -391,7 +391,7 @@ def _read_durations(reports: Path) -> dict[str, float]:
 
 def _write_about(launcher: Launcher) -> None:
     settings = launcher.settings
-    versions = {"Python": sys.version.split()[0], "behave": version("behave")}
+    versions = {"Python": sys.version.split()[0], "behave": version("behave"), "openai": version("openai")}
     for name, find in (("etcd", binaries.etcd), ("NATS", binaries.nats), ("Node.js", binaries.node)):
         try:
             versions[name] = binaries.version(find(settings))

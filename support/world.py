@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,7 @@ from support.judge.history import History
 from support.judge.invariants import is_answer_to
 from support.judge.lag import own_lag, see_keen
 from support.judge.outcomes import describe, outcome
+from support.judge.second_opinion import opinions
 from support.judge.verdict import Inconclusive, TooLate
 from support.observe import journal, process
 from support.observe.etcd_recorder import EtcdRecorder
@@ -977,7 +979,10 @@ class World:
         factor = slowness.factor()
         self.events.add("note", "", f"the suite ran {factor:.1f} times slower than alone", slowness=factor)
         (self.folder / "waits.jsonl").write_text("".join(json.dumps(asdict(wait)) + "\n" for wait in waits))
-        self.ledger.write(self.folder / "ledger.jsonl")
+        try:
+            self._ask_for_second_opinions()
+        finally:
+            self.ledger.write(self.folder / "ledger.jsonl")
         (self.folder / "topology.json").write_text(json.dumps(topology, indent=1))
         logs = self.folder / "logs"
         return History(
@@ -986,7 +991,7 @@ class World:
             topology=topology,
             metrics_before=self._fleet.before if self._fleet else {},
             metrics_after=after,
-            panics={log.stem: found for log in sorted(logs.glob("*.log")) if (found := find_panics(log))},
+            panics={log.stem: find_panics(log) for log in sorted(logs.glob("*.log"))},
             worker_journal=journal.read(logs),
             etcd=records,
             waits=waits,
@@ -994,6 +999,19 @@ class World:
             migration_limit=self._deployment.shape.migration_limit if self._deployment else None,
             metric_names=self.release.metrics,
         )
+
+    def _ask_for_second_opinions(self) -> None:
+        """Of each watched answer, and of one of each shape of the others. Not before all requests are over and the
+        deployment is gone: it takes a second of CPU.
+        """
+        found = opinions(self.ledger.entries(), {pending.entry.number for pending in self.watched})
+        for entry in self.ledger.entries():
+            entry.opinion = found.get(entry.number)
+        if found:
+            counts = Counter(each.kind for each in found.values())
+            told = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+            client = next(iter(found.values())).client
+            self.events.add("note", "client", f"{client} was given {len(found)} answers: {told}")
 
     def _add_states(self) -> None:
         for change in self._agent.history():

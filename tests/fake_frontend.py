@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import struct
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +23,8 @@ class FakeFrontend:
         refuse: HTTP status of the next requests; 0: answer them.
         refusals: how many more requests are refused; ``says``: with this plain text, or None for an error in JSON.
         cut: close the connection after so many tokens; None: never.
+        raw: bytes of every answer, status line included, after which the connection is closed; empty: as above.
+        reset: close it with a reset.
         bodies: what was asked for, in the order of arrival.
     """
 
@@ -29,6 +33,8 @@ class FakeFrontend:
     refusals: int = 0
     says: str | None = None
     cut: int | None = None
+    raw: bytes = b""
+    reset: bool = False
     bodies: list[dict[str, Any]] = field(default_factory=list)
     most_at_once: int = 0
 
@@ -83,6 +89,15 @@ class FakeFrontend:
         writer.write(head.encode() + data)
 
     async def _answer(self, writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
+        if self.raw:
+            writer.write(self.raw)
+            await writer.drain()
+            if self.reset:
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                # A reset throws away what the client has not read yet.
+                await asyncio.sleep(0.05)
+            return
         if self.refuse and self.refusals > 0:
             self.refusals -= 1
             if self.says is not None:

@@ -12,7 +12,7 @@ from support import binaries
 from support.events import EventLog
 from support.judge.verdict import Finding, Verdict
 from support.report import allure, console, publish, runs, story, timeline
-from support.requests.ledger import Chunk, Ledger, read_ledger
+from support.requests.ledger import Chunk, Ledger, Opinion, read_ledger
 from support.settings import Settings
 from tests.test_results import steady, three_phases
 
@@ -148,6 +148,35 @@ def test_the_ledger_is_attached_as_it_was_written(tmp_path: Path) -> None:
     written = (tmp_path / "ledger.jsonl").read_bytes()
     assert publish._shortened(tmp_path / "ledger.jsonl", len(written)) == written
     assert len(written) < 2000
+
+
+def with_opinion(folder: Path) -> None:
+    """The first request of :func:`fill` with the bytes of its answer and what the client of users made of them."""
+    fill(folder)
+    entries = read_ledger(folder / "ledger.jsonl")
+    entries[0].received, entries[0].received_size = b'data: {"error": {}}', 19
+    entries[0].opinion = Opinion("openai 3.57.0", "whole", "0 words of text, finish_reason <stop>", 1)
+    ledger = Ledger()
+    ledger.adopt(entries)
+    ledger.write(folder / "ledger.jsonl")
+
+
+def test_the_attached_ledger_is_without_bytes(tmp_path: Path) -> None:
+    with_opinion(tmp_path)
+    assert '"received": "' in (tmp_path / "ledger.jsonl").read_text()
+    attached = [json.loads(line) for line in publish._shortened(tmp_path / "ledger.jsonl", 10_000).splitlines()]
+    assert ["received" in each for each in attached] == [False, False]
+    assert [each.get("opinion", {}).get("kind") for each in attached] == ["whole", None]
+
+
+def test_both_opinions_are_told(tmp_path: Path) -> None:
+    with_opinion(tmp_path)
+    told = story.story(tmp_path, verdict())
+    assert "; openai 3.57.0 says whole: 0 words of text, finish_reason &lt;stop&gt;" in told
+    table = story.requests_table(tmp_path)
+    lines = table.splitlines()[:3]
+    assert [line.split()[-2:] for line in lines] == [["client", "outcome"], ["whole", "complete"], ["-", "complete"]]
+    assert "openai 3.57.0 says whole: 0 words of text, finish_reason <stop> (request 1)" in table
 
 
 def test_a_long_ledger_loses_its_middle(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class History:
         topology: the document published by the target (``nodes``: list of ``name``, ``role``, ...).
         metrics_before: node name -> its metrics when the deployment was ready.
         metrics_after: node name -> its metrics after the last request ended; a node that does not answer is left out.
-        panics: node name -> panic messages found in its log.
+        panics: node name -> panic messages found in its log, [] where there is none.
         worker_journal: what the ruler engine's workers wrote, one dictionary per request that reached a worker
             (:func:`support.observe.journal.read`).
         etcd: what was seen of the etcd members (:class:`support.observe.etcd_recorder.EtcdRecorder`), oldest first.

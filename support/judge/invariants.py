@@ -11,7 +11,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from support.judge.history import History
-from support.judge.outcomes import choices, describe, of_choice, outcome, shorten
+from support.judge.outcomes import TOOL_ENDS, choices, describe, of_choice, outcome, passes_for_answer, shorten
 from support.judge.verdict import Finding
 from support.requests.ledger import Chunk, LedgerEntry
 
@@ -36,20 +36,34 @@ ETCD_DIVERGES = {"3.5.0", "3.5.1", "3.5.2"}
 
 
 def one_outcome(history: History) -> Iterator[Finding]:
-    """Each request reaches exactly one of: a whole answer, a clean error, our own cancel."""
+    """Each request reaches exactly one of: a whole answer, a clean error, our own cancel. An answer that is none of
+    these and passes for a whole one is told by the rule of that name.
+    """
     for entry in history.entries:
         end = outcome(entry)
-        if end.kind == "broken":
+        if end.kind == "broken" and not passes_for_answer(entry):
             yield Finding("one-outcome", _request(entry), f"{end.why} ({describe(entry)})")
 
 
+def passes_for_an_answer(history: History) -> Iterator[Finding]:
+    """No broken answer is a whole one for the client library that users have: its program would never know."""
+    for entry in history.entries:
+        if passes_for_answer(entry) and entry.opinion is not None:
+            message = f"passes for an answer: {outcome(entry).why}; yet {entry.opinion.client} has {entry.opinion.says}"
+            yield Finding("passes-for-an-answer", _request(entry), f"{message} ({describe(entry)})")
+
+
 def token_count(history: History) -> Iterator[Finding]:
-    """An answer that ends by length has exactly max_tokens tokens in each choice, and no answer has more."""
+    """An answer that ends by length has exactly max_tokens tokens in each choice, and no answer has more. One that
+    calls tools is not counted: servers hand out a call in other pieces than its tokens.
+    """
     for entry in history.entries:
         for index in choices(entry):
             chunks = of_choice(entry.chunks, index)
             count = sum(len(chunk.tokens) for chunk in chunks)
             by_length = any(chunk.finish_reason == "length" for chunk in chunks)
+            if any(chunk.finish_reason in TOOL_ENDS for chunk in chunks):
+                continue
             if count > entry.max_tokens or (by_length and count != entry.max_tokens):
                 end = "by length " if by_length else ""
                 message = f"ended {end}with {count} tokens; {entry.max_tokens} were asked for"
@@ -86,11 +100,18 @@ def order(history: History) -> Iterator[Finding]:
 
 
 def well_formed(history: History) -> Iterator[Finding]:
-    """Every ``data:`` of a stream and every answer is a JSON object; events without data (annotations) are not."""
+    """Every ``data:`` of a stream and every answer is a JSON object, and a piece of an answer: it has choices, usage or
+    an error. Events without data (annotations) are neither.
+    """
     for entry in history.entries:
         for chunk in entry.chunks:
-            if chunk.kind == "other" and not chunk.raw.startswith(("event:", "{")):
+            if chunk.kind != "other" or chunk.raw.startswith("event:"):
+                continue
+            if not chunk.raw.startswith("{"):
                 yield Finding("well-formed", _request(entry), f"not a JSON object: {shorten(chunk.raw)}")
+            elif chunk.index is None and '"choices"' not in chunk.raw:
+                message = f"neither a piece of an answer nor an error: {shorten(chunk.raw)}"
+                yield Finding("well-formed", _request(entry), message)
 
 
 def positions(history: History) -> Iterator[Finding]:
@@ -337,6 +358,7 @@ def client_lag(history: History) -> Iterator[Finding]:
 
 RULES: dict[str, Callable[[History], Iterator[Finding]]] = {
     "one-outcome": one_outcome,
+    "passes-for-an-answer": passes_for_an_answer,
     "token-count": token_count,
     "identity": identity,
     "order": order,
@@ -374,6 +396,7 @@ def _holding(history: History) -> int:
 
 EVIDENCE: dict[str, Callable[[History], int]] = {
     "one-outcome": lambda history: len(history.entries),
+    "passes-for-an-answer": lambda history: sum(entry.opinion is not None for entry in history.entries),
     "token-count": lambda history: sum(any(chunk.tokens for chunk in entry.chunks) for entry in history.entries),
     "identity": lambda history: sum(entry.completion_id is not None for entry in history.entries),
     "order": lambda history: sum(entry.stream and bool(entry.chunks) for entry in history.entries),
@@ -391,6 +414,7 @@ EVIDENCE: dict[str, Callable[[History], int]] = {
     "etcd-revision": lambda history: sum(1 for _ in _of_kind(history, "status")),
     "etcd-lease": lambda history: sum(1 for _ in _of_kind(history, "lease")),
     "etcd-agreement": lambda history: sum(len(record["hashes"]) > 1 for record in _of_kind(history, "hash")),
+    "shutdown": lambda history: sum(event.text.startswith("terminate ") for event in history.events),
     "panics": lambda history: len(history.panics),
     "leftovers": lambda history: len(history.topology.get("nodes", [])),
     "gate": _holding,

@@ -1,11 +1,20 @@
 """How one request ended for the user who sent it."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from support.requests.ledger import Chunk, LedgerEntry
 
 KINDS = ("complete", "error", "cancelled", "broken")
+
+PROPER_ENDS = frozenset({"length", "stop"})
+"""Finish reasons of a whole answer. ``content_filter`` says that something was left out, ``error``, ``cancelled`` and
+``abort`` that something went wrong, in a place where no client looks for an error."""
+TOOL_ENDS = frozenset({"tool_calls", "function_call"})
+"""The same, for requests that offer tools."""
+_END_EARLY = frozenset({"stop", "tools", "functions", "response_format"})
+"""Fields of a request that allow an answer to have fewer tokens than it asks for."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,28 @@ class Outcome:
 
 
 def outcome(entry: LedgerEntry) -> Outcome:
-    """The one outcome of a request; a request that has not ended is ``broken``."""
+    """The one outcome of a request, by our rules and, where it was asked, by the client library that users have: an
+    answer that is whole for us alone, or an error that only we take for one, is ``broken``. So is a request that has
+    not ended.
+    """
+    seen = _by_rules(entry)
+    opinion = entry.opinion
+    if opinion is None or seen.kind not in ("complete", "error"):
+        return seen
+    if seen.kind == "complete" and opinion.kind != "whole":
+        return Outcome("broken", f"the answer is whole, but {opinion.client} says otherwise: {shorten(opinion.says)}")
+    if seen.kind == "error" and opinion.kind != "error":
+        said = f"{opinion.client} does not raise it as an API error: {shorten(opinion.says)}"
+        return Outcome("broken", f"not a clean error ({shorten(seen.why)}): {said}")
+    return seen
+
+
+def passes_for_answer(entry: LedgerEntry) -> bool:
+    """Whether an answer that is broken by our rules is a whole one for the client library that users have."""
+    return entry.opinion is not None and entry.opinion.kind == "whole" and _by_rules(entry).kind == "broken"
+
+
+def _by_rules(entry: LedgerEntry) -> Outcome:
     if entry.end is None:
         return Outcome("broken", "had not ended when the scenario was over")
     if entry.end == "cancelled":
@@ -114,6 +144,8 @@ def _stream(entry: LedgerEntry) -> Outcome:
 
 def _stream_error(entry: LedgerEntry) -> Outcome:
     said = shorten(entry.errors[0])
+    if not _is_error_object(entry.errors[0]):
+        return Outcome("broken", f"the stream's error is no JSON object with a field `error`: {said}")
     if any(chunk.finish_reason for chunk in entry.chunks):
         return Outcome("broken", f"a finish_reason and an error in one stream: {said}")
     if len(entry.errors) > 1:
@@ -125,12 +157,40 @@ def _stream_error(entry: LedgerEntry) -> Outcome:
     return Outcome("error", said)
 
 
+def _is_error_object(raw: str) -> bool:
+    """Whether clients take it for an error: to them an event is one by nothing but a field ``error`` with content."""
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and bool(content.get("error"))
+
+
 def _finished(entry: LedgerEntry) -> Outcome:
     for index in choices(entry):
-        reasons = [chunk.finish_reason for chunk in of_choice(entry.chunks, index) if chunk.finish_reason]
+        chunks = of_choice(entry.chunks, index)
+        reasons = [chunk.finish_reason for chunk in chunks if chunk.finish_reason]
         which = f"choice {index} " if entry.n > 1 else ""
         if not reasons:
             return Outcome("broken", f"{which}ended {_progress(entry)} with no finish_reason")
         if len(reasons) > 1:
             return Outcome("broken", f"{which}had {len(reasons)} finish reasons: {', '.join(reasons)}")
+        if reasons[0] not in proper_ends(entry):
+            return Outcome("broken", f"{which}ended with finish_reason {reasons[0]}, which is no end of a whole answer")
+        count = sum(len(chunk.tokens) for chunk in chunks)
+        if count != entry.max_tokens and not may_end_early(entry):
+            said = f"{which}ended with finish_reason {reasons[0]} and {count} tokens; {entry.max_tokens} were asked for"
+            return Outcome("broken", said)
     return Outcome("complete")
+
+
+def proper_ends(entry: LedgerEntry) -> frozenset[str]:
+    """The finish reasons with which a whole answer to this request can end."""
+    return PROPER_ENDS | TOOL_ENDS if entry.body.keys() & {"tools", "functions"} else PROPER_ENDS
+
+
+def may_end_early(entry: LedgerEntry) -> bool:
+    """Whether a whole answer to this request can have fewer tokens than it asks for. The suite's engines never end an
+    answer before that, so without one of these fields a shorter answer has lost something.
+    """
+    return bool(entry.body.keys() & _END_EARLY)

@@ -28,6 +28,9 @@ LEDGER_BYTES, PASSED_LEDGER_BYTES = 200_000, 20_000
 """A ledger above this is attached without its middle; on disk it is whole."""
 
 
+_RECEIVED = re.compile(r', "received": "[A-Za-z0-9+/=]*"')
+"""The bytes of an answer as :func:`support.requests.ledger.pack` writes them; quotes within a text are escaped."""
+
 _OWN = "published-"
 """Begins the file names of attachments made here, so that publishing a run again replaces them."""
 
@@ -169,8 +172,10 @@ def _attachments(folder: Path, results: Path, uuid: str, passed: bool) -> Iterat
 
 
 def _shortened(ledger: Path, most: int) -> bytes:
-    """The ledger, one of more than ``most`` bytes without its middle."""
-    content = ledger.read_text(encoding="utf-8")
+    """The ledger without the bytes of answers, which nobody can read there; one of more than ``most`` bytes without its
+    middle.
+    """
+    content = _RECEIVED.sub("", ledger.read_text(encoding="utf-8"))
     if len(content) <= most:
         return content.encode()
     half, left_out = most // 2, len(content) - most

@@ -13,7 +13,7 @@ from support.judge.outcomes import outcome, shorten
 from support.judge.results import NEVER, Band, process_overflow_recovery_test
 from support.judge.verdict import Verdict
 from support.report import wording
-from support.requests.ledger import LedgerEntry, read_ledger
+from support.requests.ledger import LedgerEntry, Opinion, read_ledger
 from support.requests.load_log import find_loads
 
 SHOWN_REQUESTS = 8
@@ -54,7 +54,7 @@ def requests_table(folder: Path) -> str:
     entries = sorted(telling, key=lambda entry: entry.number)
     left_out = f"{len(every) - len(entries)} more requests in ledger.jsonl of the run's folder\n"
     zero = min((entry.sent_at for entry in entries if entry.sent_at is not None), default=0.0)
-    rows = [("no", "api", "sent", "status", "tokens", "first", "pause", "ended", "outcome")]
+    rows = [("no", "api", "sent", "status", "tokens", "first", "pause", "ended", "client", "outcome")]
     for entry in entries:
         first = entry.token_times[0] - entry.sent_at if entry.token_times and entry.sent_at is not None else None
         end = outcome(entry)
@@ -68,11 +68,26 @@ def requests_table(folder: Path) -> str:
                 _seconds(first),
                 _seconds(entry.longest_pause),
                 _seconds(None if entry.ended_at is None else entry.ended_at - zero),
+                entry.opinion.kind if entry.opinion else "-",
                 f"{end.kind} {shorten(end.why, 120)}".rstrip(),
             )
         )
     legend = "seconds: sent and ended since the first request, first = to the first token, pause = longest without one"
-    return _columns(rows) + f"\n{legend}\n" + (left_out if len(every) > len(entries) else "")
+    table = _columns(rows) + f"\n{legend}\n" + (left_out if len(every) > len(entries) else "")
+    told: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.opinion:
+            told.setdefault(_second(entry.opinion), []).append(str(entry.number))
+    if not told:
+        return table
+    words = (
+        "client = what the client library of users makes of the same bytes: whole (an answer), error (an API error), "
+    )
+    words += (
+        "crash (another exception), silent (neither answer nor exception); outcome = by our rules and by the client"
+    )
+    said = [f"{opinion} (request {', '.join(numbers)})" for opinion, numbers in told.items()]
+    return "\n".join([f"{table}{words}", "", *said, ""])
 
 
 def metrics_table(folder: Path) -> str:
@@ -119,11 +134,18 @@ def _felt(entries: list[LedgerEntry]) -> list[str]:
     for entry, end in zip(entries, ends, strict=True):
         if len(entries) <= SHOWN_REQUESTS or end.kind == "broken":
             why = f" ({shorten(end.why)})" if end.why else ""
-            told.append(f"request {entry.number}: {end.kind}, {len(entry.tokens)} of {entry.max_tokens} tokens{why}")
+            client = f"; {_second(entry.opinion)}" if entry.opinion else ""
+            seen = f"{end.kind}, {len(entry.tokens)} of {entry.max_tokens} tokens{why}{client}"
+            told.append(f"request {entry.number}: {seen}")
     told = told[: SHOWN_REQUESTS + 1]
     if pause := max(entry.longest_pause for entry in entries):
         told.append(f"longest pause between two tokens: {pause:.2f} s")
     return told
+
+
+def _second(opinion: Opinion) -> str:
+    """The client's opinion, with its version."""
+    return f"{opinion.client} says {opinion.kind}: {shorten(opinion.says)}"
 
 
 def _phases(folder: Path) -> list[str]:

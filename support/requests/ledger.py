@@ -1,9 +1,11 @@
 """The request ledger: every request that the suite sent in a scenario, token by token, on one clock."""
 
+import base64
 import json
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,12 @@ class Chunk:
 
     Attributes:
         at: when the client read it, seconds on :mod:`support.clock`.
-        kind: ``token`` (carries text), ``role`` (an empty delta that opens a chat answer), ``finish`` (an empty delta
-            with a finish reason), ``usage``, ``error`` (an ``error`` object, whatever the status), ``done``
-            (``[DONE]``),
-            ``body`` (unary), ``other``.
+        kind: ``token`` (carries something that the model wrote: text, reasoning, a refusal, a tool call), ``role`` (an
+            empty delta that opens a chat answer), ``finish`` (an empty delta with a finish reason), ``usage``,
+            ``error`` (whatever the status), ``done`` (``[DONE]``), ``body`` (unary), ``other``.
         index: the choice that it belongs to; None where it belongs to none.
-        tokens: the tokens of its text. The suite's tokenizer makes each whitespace-separated word one token.
+        tokens: the tokens of what the model wrote. The suite's tokenizer makes each whitespace-separated word one
+            token; white space alone is one token.
         positions: absolute positions of those tokens where the ruler engine wrote them (``p17`` is position 17), else
         [].
         finish_reason: as the server sent it, else None.
@@ -42,6 +44,26 @@ class Chunk:
     raw: str = ""
 
 
+@dataclass(frozen=True)
+class Opinion:
+    """What the client library that users have makes of an answer (:mod:`support.judge.user_client`).
+
+    Attributes:
+        client: its name and version.
+        kind: ``whole`` (no exception, and a finish reason for each choice), ``error`` (one of its API errors),
+            ``crash`` (another exception, which a program that handles API errors does not catch), ``silent`` (no
+            exception and no whole answer: the program goes on with what it has).
+        says: the exception, or what the program has in its hands; one line.
+        played: number of the request whose bytes it was given; another one than the entry's own where one of several
+            answers of the same shape was asked about.
+    """
+
+    client: str
+    kind: str
+    says: str
+    played: int
+
+
 @dataclass
 class LedgerEntry:
     """All that the client saw of one request.
@@ -52,6 +74,11 @@ class LedgerEntry:
     (our own deadline).
     ``complete`` says nothing about the content: that is for the judge. ``holds`` are the spells, each its begin and its
     end, in which the suite itself held the answer back (:mod:`support.gate`).
+
+
+    ``received`` is the body as it came, without the framing of HTTP, and ``received_size`` its length; ``received`` is
+    empty where the bytes were not kept (over :data:`support.requests.reader.KEPT_BYTES`, or one of many of its shape in
+    a load). ``opinion`` is given after the scenario.
     """
 
     number: int
@@ -80,6 +107,9 @@ class LedgerEntry:
     exception: str | None = None
     lag_seconds: float = 0.0
     holds: list[list[float]] = field(default_factory=list)
+    received: bytes = b""
+    received_size: int = 0
+    opinion: Opinion | None = None
 
     @property
     def tokens(self) -> list[str]:
@@ -213,7 +243,8 @@ _SHARED = ("kind", "index", "completion_id", "created", "model")
 
 def pack(entry: LedgerEntry) -> dict[str, Any]:
     """An entry as plain data, small and quickly written: plain tokens in a row become one ``run``, and fields
-    that say nothing are left out. :func:`unpack` gives back the very same entry.
+    that say nothing are left out; the bytes of the answer are deflated and in base 64. :func:`unpack` gives back the
+    very same entry.
     """
     packed = _telling(entry, _ENTRY_FIELDS)
     chunks: list[dict[str, Any]] = []
@@ -240,6 +271,11 @@ def pack(entry: LedgerEntry) -> dict[str, Any]:
         if positions:
             run["positions"].append(positions[0])
     packed["chunks"] = chunks
+    # Last, so that a reader of the file meets what he can read first.
+    if entry.received:
+        packed["received"] = base64.b64encode(zlib.compress(packed.pop("received"), 1)).decode()
+    if entry.opinion:
+        packed["opinion"] = asdict(entry.opinion)
     return packed
 
 
@@ -261,7 +297,12 @@ def unpack(packed: Mapping[str, Any]) -> LedgerEntry:
             Chunk(at=at, tokens=[token], positions=position, **shared)
             for at, token, position in zip(each["run"], each["tokens"], positions, strict=True)
         ]
-    return LedgerEntry(**{**packed, "chunks": chunks})
+    entry = LedgerEntry(**{**packed, "chunks": chunks})
+    if "received" in packed:
+        entry.received = zlib.decompress(base64.b64decode(packed["received"]))
+    if "opinion" in packed:
+        entry.opinion = Opinion(**packed["opinion"])
+    return entry
 
 
 def read_ledger(path: Path) -> list[LedgerEntry]:

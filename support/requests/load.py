@@ -32,8 +32,9 @@ from typing import IO, Any
 
 from support.clock import now
 from support.judge.outcomes import outcome
+from support.judge.second_opinion import shape
 from support.requests.client import Pending, start_request
-from support.requests.ledger import Ledger, pack
+from support.requests.ledger import Ledger, LedgerEntry, pack
 from support.requests.load_log import END, PLAN, LoadLog, create, read_load
 from support.requests.plan import ENDPOINTS, Load, LoadPlan, Planned
 from support.requests.reader import shared_reader
@@ -265,6 +266,7 @@ class _Clients:
         self.stopping = asyncio.Event()
         self._folder = folder
         self._open: set[Pending] = set()
+        self._shapes: set[str] = set()
         self._results: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_results, args=(folder / f"requests-{process}.jsonl",))
         self._writer.start()
@@ -358,6 +360,7 @@ class _Clients:
             answered = outcome(entry).kind in ("complete", "cancelled")
             last = answered or attempt == self.plan.retries
             self.tokens += pending.token_count
+            self._keep_one_of_each_shape(entry)
             line = {"number": planned.number, "attempt": attempt, "last": last, "withdrawn": False}
             self._write(line | {"entry": pack(entry)})
             if last:
@@ -393,6 +396,13 @@ class _Clients:
         await over.wait()
         self._open.discard(pending)
         return pending
+
+    def _keep_one_of_each_shape(self, entry: LedgerEntry) -> None:
+        """The second judge is asked about one of each, and the bytes are ten times as long as all else that is kept."""
+        kind = shape(entry)
+        if kind in self._shapes:
+            entry.received = b""
+        self._shapes.add(kind)
 
     def _write(self, line: dict[str, Any]) -> None:
         self._results.put(json.dumps(line) + "\n")

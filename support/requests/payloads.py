@@ -114,7 +114,8 @@ def _parse_choices(content: dict[str, Any], at: float, raw: str, whole: bool) ->
         message = message if isinstance(message, dict) else {}
         text = choice.get("text") or message.get("content")
         text = text if isinstance(text, str) else ""
-        tokens = text.split()
+        tokens = [token for part in _written(message, text) for token in part.split() or [part]]
+        tokens = tokens or _of_logprobs(choice.get("logprobs"))
         finish_reason = choice.get("finish_reason")
         if whole:
             kind = "body"
@@ -134,6 +135,29 @@ def _parse_choices(content: dict[str, Any], at: float, raw: str, whole: bool) ->
         if chunk.index in (0, None):
             first_text += text
     return Parsed(chunks, usage, first_text)
+
+
+def _written(message: dict[str, Any], text: str) -> list[str]:
+    """All that the model wrote in a delta or a message, in the order in which models write it: its reasoning under both
+    names that servers have for it, the text, a refusal, calls of tools.
+    """
+    listed = message.get("tool_calls")
+    calls = [call.get("function") for call in listed if isinstance(call, dict)] if isinstance(listed, list) else []
+    calls.append(message.get("function_call"))
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    parts = [reasoning, text, message.get("refusal")]
+    parts += [call.get(name) for call in calls if isinstance(call, dict) for name in ("name", "arguments")]
+    return [part for part in parts if isinstance(part, str) and part]
+
+
+def _of_logprobs(logprobs: Any) -> list[str]:
+    """Tokens that have a probability and no text, as the first bytes of a character have; completions list the tokens,
+    chat lists objects.
+    """
+    listed = (logprobs.get("tokens") or logprobs.get("content")) if isinstance(logprobs, dict) else None
+    if not isinstance(listed, list):
+        return []
+    return [str(each.get("token", "")) if isinstance(each, dict) else str(each) for each in listed]
 
 
 def _chunk(at: float, kind: str, content: dict[str, Any], raw: str) -> Chunk:

@@ -28,6 +28,8 @@ from support.requests.sse import EventParser, ServerEvent
 
 _Result = TypeVar("_Result")
 _HEARTBEAT = 0.05
+KEPT_BYTES = 4 * 1024 * 1024
+"""Longest answer whose bytes are kept for the second judge; at 250 bytes a token that is 16,000 tokens."""
 # Work that can wait is done in slices of this length, so that it delays nothing by more.
 _WORK_SECONDS = 0.001
 
@@ -152,6 +154,8 @@ class Exchange(asyncio.BufferedProtocol):
         self._stream = StreamParser()
         self._body = bytearray()
         self._pieces: list[tuple[float, bytes]] = []
+        self._received: list[bytes] = []
+        self._received_size = 0
         self._parsed: list[Parsed] = []
         self._read_at = 0.0
         self._message_complete = False
@@ -243,7 +247,11 @@ class Exchange(asyncio.BufferedProtocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._problem = _describe(error)
         if self._events is not None and self._body:
-            self._pieces.append((self._read_at, bytes(self._body)))
+            piece = bytes(self._body)
+            self._pieces.append((self._read_at, piece))
+            self._received_size += len(piece)
+            if self._received_size <= KEPT_BYTES:
+                self._received.append(piece)
             self._body.clear()
         if not self._waiting:
             self._waiting = True
@@ -347,8 +355,12 @@ class Exchange(asyncio.BufferedProtocol):
             self.entry.exception = exception
             self.entry.ended_at = self._read_at if end in ("complete", "lost") else now()
             self.entry.end = end
+            self.entry.received_size = self._received_size + len(self._body)
+            if self.entry.received_size <= KEPT_BYTES:
+                self.entry.received = b"".join((*self._received, self._body))
 
         self._ledger.update(change)
+        self._received.clear()
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:
