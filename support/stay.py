@@ -84,7 +84,12 @@ def up(options: argparse.Namespace) -> None:
             pass_fds=[frontend.fileno(), service.fileno()],
             start_new_session=True,
         )
-    write_json(FOLDER / "cell.json", {"pid": cell.pid, "created": psutil.Process(cell.pid).create_time()})
+    try:
+        write_json(FOLDER / "cell.json", {"pid": cell.pid, "created": psutil.Process(cell.pid).create_time()})
+    except (OSError, psutil.NoSuchProcess) as error:
+        cell.kill()  # without its record `make down` would not find it
+        cell.wait()
+        raise SystemExit(f"up: no record of the deployment can be kept in {FOLDER}: {error}; it was ended") from None
 
     def booting() -> str | None:
         if cell.poll() is not None:
@@ -94,7 +99,10 @@ def up(options: argparse.Namespace) -> None:
     try:
         until(booting, BOOT_SECONDS, "the deployment serves")
     except (AssertionError, KeyboardInterrupt) as error:
-        down()
+        try:
+            down()
+        except SystemExit as trouble:
+            raise SystemExit(f"up: {error or 'interrupted'}; {trouble}") from None
         raise SystemExit(f"up: {error or 'interrupted'}; the deployment was taken down again") from None
     print((FOLDER / "ready").read_text(), end="")
     print(f"frontend       http://localhost:{options.frontend_port}")

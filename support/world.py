@@ -16,6 +16,7 @@ from typing import Any
 
 from support import releases
 from support.clock import now
+from support.closing import Closing
 from support.cluster import Cluster
 from support.events import EventLog
 from support.faults.gpu import GpuFaults
@@ -36,6 +37,7 @@ from support.observe.logs import find_panics
 from support.observe.metrics import Metrics
 from support.observe.waiting import PERIOD_SECONDS, prove, until
 from support.observe.workers import in_flight, try_scrape, worker_id
+from support.report.runs import write_json
 from support.requests.client import Message, Pending, start_request
 from support.requests.ledger import Ledger, LedgerEntry
 from support.requests.load import LoadRun, start_load
@@ -885,60 +887,112 @@ class World:
     # -- the end
 
     def close(self, give_up: bool) -> History:
-        """See all requests end, read everything once more, take the deployment down and write the records.
+        """See all requests end, write the records, read everything once more and take the deployment down.
 
-        Safe to call in every state, also after a failure half-way.
+        Safe to call in every state, also after a failure half-way. Records are on disk before anybody is called who may
+        refuse, every step is taken whatever became of those before, and what went wrong is in the history.
 
         Args:
             give_up: whether to cancel what is still under way, as after a failure; else each request has until its own
                 deadline, and the judge will speak of one that needed it.
         """
-        self.events.add("note", "", "the steps are over")
         self._closing = True
-        for pending in self.requests:
-            if give_up and not pending.ended:
-                self.events.add(
-                    "note", "client", f"request {pending.entry.number} was still under way; client gives up"
-                )
-                pending.cancel()
-        if self._client:
-            self._client.join()
-        for pending in self.requests:
-            pending.join()
-        for load in self.loads:
-            if give_up:
-                load.kill()
-            self.ledger.adopt(load.join().entries())
-        left: list[str] = []
+        end = Closing()
+        topology = self._plain_topology()
+        self._write_records(topology, end)  # as far as they go: who is waited for below may never come
+        with end.recording("timeline"):
+            self.events.add("note", "", "the steps are over")
+        self._end_requests(give_up, end)
         after: dict[str, Metrics] = {}
-        topology: dict[str, Any] = {}
         records: list[dict[str, Any]] = []
+        left: list[str] = []
         if self._deployment is not None:
-            topology = self._deployment.topology()
-            for fault in self._faults.faults(active=True):
-                if fault["type"] not in ("crash", "terminate"):  # those would only be started again to be ended
-                    self._faults.recover(fault["id"])
-            if self._recorder:
-                records = self._recorder.close(self.folder / "etcd.jsonl")
-            after = self.fleet.last_look()
-            left = self._deployment.remove()
-            self._add_states()
-        self.ledger.write(self.folder / "ledger.jsonl")
-        (self.folder / "topology.json").write_text(json.dumps(topology, indent=1))
+            with end.recording("topology"):
+                topology = self._deployment.topology()
+        self._write_records(topology, end)
+        if self._deployment is not None:
+            self._undo_faults(end)
+        if self._recorder:
+            with end.recording("etcd"):
+                records = self._recorder.close(self.folder / "etcd.jsonl", look=self._deployment is not None)
+            end.records_lost += self._recorder.problems
+        if self._fleet is not None:
+            with end.recording("metrics"):
+                after = self._fleet.last_look()
+        if self._deployment is not None:
+            with end.recording("states of processes"):
+                self._add_states()
+            with end.undoing("deployment"):
+                left = self._deployment.remove()
+        worker_journal: list[dict[str, Any]] = []
+        panics: dict[str, list[str]] = {}
         logs = self.folder / "logs"
+        with end.recording("journals of the workers"):
+            worker_journal = journal.read(logs)
+        for log in sorted(logs.glob("*.log")):
+            with end.recording(f"log of {log.stem}"):
+                if found := find_panics(log):
+                    panics[log.stem] = found
         return History(
             entries=self.ledger.entries(),
             events=self.events.all(),
             topology=topology,
             metrics_before=self._fleet.before if self._fleet else {},
             metrics_after=after,
-            panics={log.stem: found for log in sorted(logs.glob("*.log")) if (found := find_panics(log))},
-            worker_journal=journal.read(logs),
+            panics=panics,
+            worker_journal=worker_journal,
             etcd=records,
             leftovers=left,
+            not_undone=end.not_undone,
+            records_lost=end.records_lost,
             migration_limit=self._deployment.shape.migration_limit if self._deployment else None,
             metric_names=self.release.metrics,
         )
+
+    def _plain_topology(self) -> dict[str, Any]:
+        """The deployment without what only its agent knows."""
+        if self._deployment is None:
+            return {}
+        nodes = [{"name": node.name, "role": node.role, "address": node.address} for node in self._deployment.nodes]
+        return {"shape": self._deployment.shape.describe(), "nodes": nodes}
+
+    def _write_records(self, topology: dict[str, Any], end: Closing) -> None:
+        with end.recording("ledger"):
+            self.ledger.write(self.folder / "ledger.jsonl")
+        with end.recording("topology"):
+            write_json(self.folder / "topology.json", topology)
+
+    def _end_requests(self, give_up: bool, end: Closing) -> None:
+        for pending in self.requests:
+            if give_up and not pending.ended:
+                with end.recording(f"request {pending.entry.number}"):
+                    text = f"request {pending.entry.number} was still under way; client gives up"
+                    self.events.add("note", "client", text)
+                with end.recording(f"request {pending.entry.number}"):
+                    pending.cancel()
+        if self._client:
+            self._client.join()
+        for pending in self.requests:
+            with end.recording(f"request {pending.entry.number}"):
+                pending.join()
+        for load in self.loads:
+            with end.recording(f"load in {load.folder.name}"):
+                if give_up:
+                    load.kill()
+            with end.recording(f"load in {load.folder.name}"):
+                log = load.join()
+                self.ledger.adopt(log.entries())
+                if not give_up:  # one that we have killed lacks its end
+                    end.records_lost += [f"load in {load.folder.name}: {each}" for each in log.problems]
+
+    def _undo_faults(self, end: Closing) -> None:
+        live: list[dict[str, Any]] = []
+        with end.undoing("faults"):
+            live = self._faults.faults(active=True)
+        for fault in live:
+            if fault["type"] not in ("crash", "terminate"):  # those would only be started again to be ended
+                with end.undoing(f"fault {fault['id']} ({fault['type']})"):
+                    self._faults.recover(fault["id"])
 
     def _add_states(self) -> None:
         for change in self._agent.history():

@@ -292,6 +292,18 @@ def leftovers(history: History) -> Iterator[Finding]:
         yield Finding("leftovers", "machine", f"left behind: {line}", blame="suite")
 
 
+def not_undone(history: History) -> Iterator[Finding]:
+    """The end of a scenario undoes what is left of its faults: that is the suite's own duty."""
+    for line in history.not_undone:
+        yield Finding("not-undone", "the end of the scenario", line, blame="suite")
+
+
+def records_lost(history: History) -> Iterator[Finding]:
+    """What was seen has been kept: where it was not, what is left may look like a defect, or hide one."""
+    for line in history.records_lost:
+        yield Finding("records-lost", "the end of the scenario", line, blame="suite")
+
+
 def client_lag(history: History) -> Iterator[Finding]:
     """A client that lags is a ruler that bends: its times prove nothing."""
     for entry in history.entries:
@@ -319,6 +331,8 @@ RULES: dict[str, Callable[[History], Iterator[Finding]]] = {
     "etcd-agreement": etcd_agreement,
     "panics": panics,
     "leftovers": leftovers,
+    "not-undone": not_undone,
+    "records-lost": records_lost,
     "client-lag": client_lag,
 }
 
