@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from support.observe.logs import tail
 from support.observe.waiting import until
 from support.report.runs import write_json
 from support.settings import ROOT, Settings
+from support.signals import send_while
 from support.targets.agent import Agent
 from support.targets.base import ENGINES, REQUEST_PLANES
 from support.world import World
@@ -121,7 +123,7 @@ def down() -> None:
         print("down: nothing is up")
         return
     everything = [outermost, *outermost.children(recursive=True)]
-    outermost.kill()
+    send_while(outermost.pid, lambda: _running() == outermost, signal.SIGKILL)
     _, left = psutil.wait_procs(everything, END_SECONDS)
     if left:
         raise SystemExit(f"down: still there after {END_SECONDS:g} s: {', '.join(str(each.pid) for each in left)}")

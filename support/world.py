@@ -6,11 +6,10 @@ Feature files reach it through the steps; Python programs use it through :mod:`s
 import contextlib
 import http.client
 import json
-import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ from support.requests.load import LoadRun, start_load
 from support.requests.plan import Load, LoadPlan
 from support.scenarios import Failure, Scenario, runner
 from support.settings import Settings
+from support.signals import send_while
 from support.targets.agent import Agent
 from support.targets.base import Deployment, Node, Shape, Unsupported
 from support.targets.local import LocalTarget
@@ -567,9 +567,12 @@ class World:
 
     def kill_injectors(self) -> None:
         """SIGKILL the fault service and the node agent; PID 1 of the cell starts them again."""
-        pids = {"fault service": self._faults.health()["pid"], "node agent": self._agent.topology()["agent_pid"]}
-        for name, pid in pids.items():
-            os.kill(pid, signal.SIGKILL)
+        asked: dict[str, Callable[[], int]] = {
+            "fault service": lambda: self._faults.health()["pid"],
+            "node agent": lambda: self._agent.topology()["agent_pid"],
+        }
+        for name, ask in asked.items():
+            pid = self._signal(ask, signal.SIGKILL)
             self.events.add("fault", "", f"the {name} (pid {pid}) is killed")
         known = {fault["id"]: fault for fault in self._faults.faults()}
         for fault in self.faults:
@@ -579,14 +582,25 @@ class World:
                 raise Inconclusive(f"after their death the injectors have fault {fault.id} as {seen['state']}")
         self.events.add("proof", "", "both run again and know of the faults")
 
+    @staticmethod
+    def _signal(ask: Callable[[], int], number: signal.Signals) -> int:
+        """Signal the program that tells its pid when asked; returns it.
+
+        Raises:
+            Inconclusive: it has ended, or another has taken its place, meanwhile.
+        """
+        pid = ask()
+        if not send_while(pid, lambda: ask() == pid, number):
+            raise Inconclusive(f"pid {pid} was to get {number.name} but has ended")
+        return pid
+
     def freeze_agent(self) -> None:
         """SIGSTOP the node agent, which then ends no fault; that is left to the watchdog of the cell.
 
         Raises:
             Inconclusive: it goes on.
         """
-        pid = self._agent.topology()["agent_pid"]
-        os.kill(pid, signal.SIGSTOP)
+        pid = self._signal(lambda: self._agent.topology()["agent_pid"], signal.SIGSTOP)
         self.events.add("fault", "", f"the node agent (pid {pid}) freezes")
 
         def awake() -> str | None:

@@ -432,8 +432,8 @@ def kill_gpu_agent(seed: int) -> tuple[str, str, list[str], float]:
         machine.supervised = False
 
         def watchdogs() -> list[psutil.Process]:
-            words = {each: each.info["cmdline"] or [] for each in psutil.process_iter(["cmdline"])}
-            return [each for each in words if "agents.watchdog" in words[each] and str(machine.state) in words[each]]
+            wanted = {"agents.watchdog", f"--state-dir={machine.state}"}
+            return [each for each in psutil.process_iter(["cmdline"]) if wanted <= set(each.info["cmdline"] or [])]
 
         def left() -> list[str]:
             taken = [file.name for file in machine.folder.glob("*-*") if _lives(int(file.name.rpartition("-")[2]))]
