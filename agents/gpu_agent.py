@@ -36,6 +36,7 @@ from agents.http import HEALTH, fault_routes, guard
 from agents.nvml import Cards
 from agents.pods import Api, Pod, PodsError, is_of
 from agents.real_gpu import LOAD, RealGpuDriver, boot_id
+from agents.tokens import read_token
 from agents.watchdog import JOURNAL, PROGRAM, Guard, ensure, private
 
 LEAVE_SECONDS = 10.0
@@ -266,7 +267,7 @@ def main(
     options = parser.parse_args(argv)
     state = options.state_dir.resolve()
     try:
-        given = options.token_file.read_text().strip() if options.token_file else os.environ.get("FT_AGENT_TOKEN", "")
+        given = read_token(options.token_file, "FT_AGENT_TOKEN")
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         _make_private(state)
         api = None if options.recover else Api.of_this_cluster()
@@ -276,6 +277,8 @@ def main(
         agent.book.hold()
     except OSError as error:
         parser.error(f"{error.filename}: {error.strerror}")
+    except ValueError as error:
+        parser.error(str(error))
     except JournalInUse:
         print(f"gpu agent: another one holds {state}; ask it, or end it first", file=sys.stderr)
         raise SystemExit(3) from None
