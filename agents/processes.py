@@ -527,7 +527,7 @@ def marked(mark: str) -> dict[int, str]:
 
 
 def _mark_of(pid: int, mark: str) -> str | None:
-    wanted = f"FT_NODE={mark}:".encode()
+    wanted = os.fsencode(f"FT_NODE={mark}:")
     for each in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
         if each.startswith(wanted):
             return os.fsdecode(each.removeprefix(wanted))

@@ -117,7 +117,7 @@ class RealGpuDriver:
     def _victim(self, card: Card) -> tuple[int | str, str]:
         for pid in self._cards.processes(card):
             with contextlib.suppress(OSError):
-                return pid, Path(f"/proc/{pid}/comm").read_text().strip()
+                return pid, kmsg.escape(Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n"))
         return "'<unknown>'", "<unknown>"
 
     def _plan_power(self, card: Card, share: float) -> dict[str, int]:

@@ -98,7 +98,7 @@ def scan(scratch: Path) -> collections.Counter[str]:
             with contextlib.suppress(OSError):
                 variables = (entry / "environ").read_bytes().split(b"\0")
                 node = next((each.rpartition(b":")[2] for each in variables if each.startswith(b"FT_NODE=")), None)
-                letter = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                letter = (entry / "stat").read_bytes().rpartition(b")")[2].split()[0].decode()
                 if node is not None and letter not in "ZX":
                     found[f"process on {node.decode()}: {'stopped' if letter in 'Tt' else 'running'}"] += 1
     return found

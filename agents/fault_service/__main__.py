@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -90,6 +91,8 @@ def main() -> None:
         name, separator, url = each.partition("=")
         if not separator or not url.startswith("http"):
             parser.error(f"--agent {each}: expected DEPLOYMENT=URL")
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):  # it stands in headers and in lists with commas
+            parser.error(f"--agent {each}: DEPLOYMENT {name!r}; expected letters and digits of ASCII, '.', '_', '-'")
         agents.append(AgentAddress(name, url.rstrip("/"), agent_token))
     if os.environ.get("FT_AGENT") and "local" not in [agent.name for agent in agents]:
         agents.append(AgentAddress("local", os.environ["FT_AGENT"], agent_token))
