@@ -26,7 +26,7 @@ import sys
 import time
 from pathlib import Path
 
-from agents.kernel import bring_loopback_up, children_of, die_with_parent, mount_tmpfs
+from agents.kernel import bring_loopback_up, children_of, die_with_parent, mount_tmpfs, signal_process
 from agents.watchdog import JOURNAL, LOOK_SECONDS, Leases, is_stopped
 
 # A program that dies sooner than this after its start is broken rather than killed: it may not take the machine.
@@ -49,6 +49,7 @@ class Program:
     def __init__(self, module: str, fds: list[int], environment: dict[str, str], *options: str) -> None:
         self._argv = [sys.executable, "-m", module, *(f"--listen-fd={fd}" for fd in fds), *options]
         self._fds, self._environment = fds, environment
+        self.handle: int | None = None
         self.start()
 
     def start(self) -> None:
@@ -61,6 +62,9 @@ class Program:
             stdin=subprocess.DEVNULL,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads here
         )
+        before, self.handle = self.handle, os.pidfd_open(self.process.pid)
+        if before is not None:
+            os.close(before)
 
     def start_again(self) -> None:
         """Start it after its death."""
@@ -69,10 +73,12 @@ class Program:
         self.start()
 
 
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """SIGKILL. The method of the same name looks first whether it has ended and then reaps it, behind wait's back."""
+def _kill(handle: int) -> None:
+    """SIGKILL to the process of a pidfd, one that has been reaped meanwhile excepted. Popen's own method looks first
+    whether it has ended and then reaps it, behind wait's back.
+    """
     with contextlib.suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGKILL)
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
 
 
 def _guard(agent: Program, leases: Leases) -> None:
@@ -86,7 +92,8 @@ def _guard(agent: Program, leases: Leases) -> None:
             stopped = is_stopped(agent.process.pid)
             if time.monotonic() > killed_at + TAKE_UP_SECONDS and leases.overdue(stopped):
                 killed_at = time.monotonic()
-                _kill(agent.process)
+                assert agent.handle is not None
+                _kill(agent.handle)
 
     signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
@@ -158,9 +165,8 @@ def main() -> int:
     status = _wait_for(command, programs)
     signal.setitimer(signal.ITIMER_REAL, 0)  # at its end Python takes its handler away, and the signal would kill us
     if options.world == "loopback":
-        for pid in children_of(os.getpid()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for child in children_of(os.getpid()):
+            signal_process(*child, signal.SIGKILL)
         for program in programs:
             program.process.wait()
         import shutil

@@ -11,12 +11,14 @@ import fcntl
 import json
 import os
 import secrets
+import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, BinaryIO, Protocol
 
 STATES = ("pending", "active", "recovering", "recovered", "failed", "latched")
 KINDS = ("process", "network", "gpu")
@@ -24,6 +26,15 @@ LIVE = ("pending", "active", "recovering")
 DEFAULT_SECONDS, LONGEST_SECONDS = 300.0, 3600.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 60.0
 """Between attempts of an undo that fails."""
+FIRST_KEPT, LAST_KEPT = 8, 24
+"""Entries of a fault's history that are kept of a longer one: an undo that cannot succeed is tried for ever."""
+ENDED_KEPT = 1000
+"""Faults that are over, the newest ones, that a journal keeps when it is written anew."""
+COMPACT_BYTES = 256 * 1024
+"""Growth after which a journal is written anew, one line per fault."""
+BALLAST_BYTES = 256 * 1024
+"""Kept free on the journal's disk for the ends of faults that have begun."""
+WRITE_AGAIN_SECONDS = 5.0
 SEVERITIES = {"LOW": 0.25, "MEDIUM": 0.5, "HIGH": 0.75}
 """Severity -> share of speed, memory or load that is taken."""
 
@@ -78,7 +89,9 @@ class Fault(Plan):
     Attributes:
         deadline: when it ends, on CLOCK_MONOTONIC; ``created_at`` and ``expires_at`` are for readers (ISO 8601, UTC).
         evidence: what the agent did and saw. It proves nothing by itself; observers look at the victim.
-        history: every state it has been in, with time and what was seen then.
+        history: every state it has been in, with time and what was seen then; of a long one the first
+            :data:`FIRST_KEPT` and the last :data:`LAST_KEPT`, with ``left_out``, a number, at the gap.
+        attempts: undos of it that have failed.
     """
 
     id: str = ""
@@ -90,6 +103,16 @@ class Fault(Plan):
     expires_at: str = ""
     evidence: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    attempts: int = 0
+
+    def add_history(self, entries: list[dict[str, Any]]) -> None:
+        """Note new states; what is too old to matter is left out."""
+        self.history += entries
+        gap = len(self.history) - FIRST_KEPT - LAST_KEPT
+        if gap > 0:
+            out = self.history[FIRST_KEPT : FIRST_KEPT + gap]
+            del self.history[FIRST_KEPT : FIRST_KEPT + gap]
+            self.history[FIRST_KEPT]["left_out"] = sum(1 + entry.get("left_out", 0) for entry in out)
 
     @property
     def owed(self) -> bool:
@@ -138,15 +161,44 @@ class Driver(Protocol):
 def read_journal(path: Path) -> dict[str, Fault]:
     """Faults by id as a journal has them last; a line cut short by a crash is left out, and so is in a line what only
     an agent of another version knows.
+
+    The first line of a fault is whole, and so is each line of an older version. Any other has what has changed since:
+    fields, keys of the evidence, new entries of the history.
     """
-    found = {}
-    known = {each.name for each in fields(Fault)}
+    found: dict[str, Fault] = {}
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                entry = json.loads(line)
-                found[entry["id"]] = Fault(**{name: value for name, value in entry.items() if name in known})
+        with path.open("rb") as stream:
+            for line in stream:
+                with contextlib.suppress(ValueError):
+                    if line.endswith(b"\n"):
+                        _take_up(found, json.loads(line))
     return found
+
+
+def _take_up(found: dict[str, Fault], entry: dict[str, Any]) -> None:
+    known = {each.name for each in fields(Fault)}
+    told = {name: value for name, value in entry.items() if name in known}
+    if "kind" in told:
+        fault = found[entry["id"]] = Fault(**told | {"history": []})
+        fault.add_history(told.get("history", []))
+        if "attempts" not in told:
+            fault.attempts = sum(each["state"] == "failed" for each in told.get("history", []))
+        return
+    if entry["id"] not in found:
+        return  # its first line was cut short: it has never been made
+    fault = found[entry["id"]]
+    fault.evidence |= told.pop("evidence", {})
+    fault.add_history(told.pop("history", []))
+    for name, value in told.items():
+        setattr(fault, name, value)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 class FaultBook:
@@ -164,40 +216,180 @@ class FaultBook:
         self._leases: dict[str, asyncio.TimerHandle] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._stream: TextIO | None = None
+        self._stream: BinaryIO | None = None
         self._texts: dict[str, tuple[int, str]] = {}
+        self._changes: Counter[str] = Counter()
+        self._written: dict[str, dict[str, str]] = {}
+        self._unwritten: dict[str, list[dict[str, Any]]] = {}
+        self._compact_at = 0
+        self._later: asyncio.TimerHandle | None = None
 
     # -- the journal
 
-    def hold(self) -> TextIO:
+    def hold(self) -> BinaryIO:
         """Become the journal's one writer, as long as this process lives; done by the first use at the latest.
 
         Raises:
             JournalInUse: another process is.
         """
-        if self._stream is None:
-            stream = self.journal.open("a", encoding="utf-8")
+        while self._stream is None:
+            stream = self.journal.open("ab", buffering=0)
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 stream.close()
                 raise JournalInUse(f"{self.journal} has a writer: the agent that it belongs to is alive") from None
-            if stream.tell() and not self.journal.read_bytes().endswith(b"\n"):
-                stream.write("\n")  # a crash has cut the last line short; the next may not be lost with it
+            if not self.journal.exists() or not os.path.samestat(os.fstat(stream.fileno()), self.journal.stat()):
+                stream.close()  # written anew between our opening and locking it
+                continue
             self._stream = stream
+            self._drop_half_a_line()
         return self._stream
 
-    def _write(self, fault: Fault) -> None:
-        stream = self.hold()
-        stream.write(json.dumps(asdict(fault)) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    def _drop_half_a_line(self) -> None:
+        """A crash has cut it short, before it could be relied on; the next one is not to be lost with it."""
+        content = self.journal.read_bytes()
+        if not content.endswith(b"\n"):
+            os.truncate(self.journal, content.rfind(b"\n") + 1)
 
-    def _move(self, fault: Fault, state: str, **seen: Any) -> None:
-        fault.state = state
+    def _append(self, line: bytes) -> None:
+        """On disk when this returns; a line of which there is no room for all leaves none of it."""
+        stream = self.hold()
+        before = os.fstat(stream.fileno()).st_size
+        try:
+            view = memoryview(line)
+            while view:
+                view = view[stream.write(view) :]
+            os.fsync(stream.fileno())
+        except OSError:
+            os.ftruncate(stream.fileno(), before)
+            raise
+
+    def _line(self, fault: Fault) -> tuple[bytes, dict[str, str]]:
+        """What the journal does not have of a fault yet, and what it will have with that."""
+        whole = asdict(fault)
+        del whole["history"]
+        evidence = whole.pop("evidence")
+        parts = {name: json.dumps(value) for name, value in whole.items()}
+        parts |= {f"evidence {name}": json.dumps(value) for name, value in evidence.items()}
+        before = self._written.get(fault.id)
+        if before is None:
+            line = asdict(fault)
+        else:
+            always = ("id", "state", "deadline")
+            line = {name: value for name, value in whole.items() if name in always or parts[name] != before.get(name)}
+            news = {
+                key: each for key, each in evidence.items() if parts[f"evidence {key}"] != before.get(f"evidence {key}")
+            }
+            line |= {"evidence": news, "history": self._unwritten.get(fault.id, [])}
+        return json.dumps(line | {"owed": fault.owed}).encode() + b"\n", parts
+
+    def _write(self, fault: Fault) -> None:
+        line, parts = self._line(fault)
+        self._append(line)
+        self._written[fault.id] = parts
+        self._unwritten.pop(fault.id, None)
+        if os.fstat(self.hold().fileno()).st_size > self._compact_at:
+            self._compact()
+
+    def _compact(self) -> None:
+        """Write the journal anew, one line per fault; where there is no room for that the old one stays."""
+        old = self.hold()
+        ended = [fault.id for fault in self.faults.values() if not fault.owed]
+        for fault_id in ended[: max(0, len(ended) - ENDED_KEPT)]:
+            for records in (self.faults, self._locks, self._texts, self._changes, self._written, self._unwritten):
+                records.pop(fault_id, None)
+        draft = self.journal.with_suffix(".new")
+        try:
+            with contextlib.ExitStack() as undo:
+                draft.unlink(missing_ok=True)
+                stream = undo.enter_context(draft.open("ab", buffering=0))
+                fcntl.flock(stream, fcntl.LOCK_EX)  # whoever opens it under its final name finds it held
+                # What is not written down yet (its state before is looked at) is not to be.
+                kept = [fault for fault in self.faults.values() if fault.id in self._written]
+                view = memoryview(
+                    b"".join(json.dumps(asdict(each) | {"owed": each.owed}).encode() + b"\n" for each in kept)
+                )
+                while view:
+                    view = view[stream.write(view) :]
+                os.fsync(stream.fileno())
+                draft.replace(self.journal)
+                undo.pop_all()
+        except OSError:
+            draft.unlink(missing_ok=True)
+        else:
+            _sync_folder(self.journal.parent)
+            self._stream = stream
+            old.close()
+            for fault in kept:
+                self._written[fault.id] = self._line(fault)[1]
+                self._unwritten.pop(fault.id, None)
+        self._compact_at = os.fstat(self.hold().fileno()).st_size + COMPACT_BYTES
+
+    def _note(self, fault: Fault, state: str, seen: dict[str, Any]) -> None:
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-        fault.history.append({"at": time.monotonic(), "time": moment, "state": state} | seen)
-        self._write(fault)
+        entry = {"at": time.monotonic(), "time": moment, "state": state} | seen
+        fault.state = state
+        fault.attempts += state == "failed"
+        fault.add_history([entry])
+        self._unwritten.setdefault(fault.id, []).append(entry)
+        self._changes[fault.id] += 1
+
+    def _begin(self, fault: Fault) -> None:
+        """Write down that a fault is about to be made.
+
+        Raises:
+            Problem: 507, there is no room for that, or none would be left for its end.
+        """
+        self._note(fault, "pending", {})
+        try:
+            if not self._ballast.exists():
+                with self._ballast.open("wb") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, BALLAST_BYTES)
+            self._write(fault)
+        except OSError as error:
+            if not self._ballast.exists() or self._ballast.stat().st_size < BALLAST_BYTES:
+                self._ballast.unlink(missing_ok=True)
+            raise Problem(
+                507, "No room for the journal", f"{self.journal}: {error.strerror}; nothing was done"
+            ) from None
+
+    @property
+    def _ballast(self) -> Path:
+        return self.journal.with_suffix(".ballast")
+
+    def _move(self, fault: Fault, state: str, **seen: Any) -> bool:
+        """Note the next state of a fault that the journal knows; a disk that is full keeps none from its end.
+
+        Returns:
+            whether the journal has it; else it will as soon as there is room.
+        """
+        self._note(fault, state, seen)
+        try:
+            try:
+                self._write(fault)
+            except OSError:
+                self._ballast.unlink(missing_ok=True)
+                self._write(fault)
+        except OSError as error:
+            print(f"{self.journal}: {error.strerror}: {fault.id} is {state}", file=sys.stderr, flush=True)
+            self._write_later()
+            return False
+        return True
+
+    def _write_later(self) -> None:
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(WRITE_AGAIN_SECONDS, self._catch_up)
+
+    def _catch_up(self) -> None:
+        """Write down what there was no room for."""
+        self._later = None
+        for fault_id in [each for each in self._unwritten if each in self._written]:
+            try:
+                self._write(self.faults[fault_id])
+            except OSError:
+                self._write_later()
+                return
 
     def replay(self) -> None:
         """Take up what an agent before this one has left: live faults are armed again, half-made ones undone.
@@ -205,8 +397,7 @@ class FaultBook:
         Raises:
             JournalInUse: that agent is still alive.
         """
-        self.hold()
-        self.faults = read_journal(self.journal)
+        self._take_over()
         for fault in self.faults.values():
             # Monotonic time begins anew when the machine does.
             fault.deadline = min(fault.deadline, time.monotonic() + fault.duration_seconds)
@@ -215,6 +406,12 @@ class FaultBook:
                 self._spawn(self._resume(fault))
             elif fault.owed:
                 self._spawn(self.recover(fault.id, "again" if fault.state == "failed" else "call"))
+
+    def _take_over(self) -> None:
+        self.hold()
+        self.faults = read_journal(self.journal)
+        self._written = {fault.id: self._line(fault)[1] for fault in self.faults.values()}
+        self._compact()
 
     async def _resume(self, fault: Fault) -> None:
         resume = getattr(self._driver(fault.kind), "resume", None)
@@ -242,8 +439,7 @@ class FaultBook:
 
     def _retry(self, fault: Fault) -> None:
         """Try a failed undo again, each time after a longer pause."""
-        tries = sum(entry["state"] == "failed" for entry in fault.history)
-        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(tries, 10))
+        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(fault.attempts, 10))
         loop = asyncio.get_running_loop()
         again = lambda: self._spawn(self.recover(fault.id, "again"))  # noqa: E731
         self._leases[fault.id] = loop.call_later(pause, again)
@@ -272,9 +468,9 @@ class FaultBook:
             if not fault.history:
                 continue  # not written down yet
             changes, text = self._texts.get(fault.id, (0, ""))
-            if changes != len(fault.history):
+            if not text or changes != self._changes[fault.id]:
                 text = json.dumps(fault.summary())
-                self._texts[fault.id] = (len(fault.history), text)
+                self._texts[fault.id] = (self._changes[fault.id], text)
             texts.append(text)
         return f"[{','.join(texts)}]"
 
@@ -343,13 +539,16 @@ class FaultBook:
         async with self._locks[fault.id]:
             try:
                 fault.evidence["before"] = await driver.snapshot(fault)
+                self._begin(fault)
             except BaseException:
-                del self.faults[fault.id]  # nothing is done yet, and nothing written down
+                for records in (self.faults, self._unwritten, self._changes):
+                    records.pop(fault.id, None)  # nothing is done yet, and nothing written down
                 raise
-            self._move(fault, "pending")
             self._arm(fault)
             try:
                 await driver.apply(fault)
+                if not self._move(fault, "active"):
+                    raise Problem(507, "No room for the journal", f"{self.journal}: {fault.id} is undone again")
             except BaseException as error:
                 self._disarm(fault)
                 try:
@@ -359,7 +558,6 @@ class FaultBook:
                     self._retry(fault)
                 self._move(fault, "failed", error=str(error))
                 raise
-            self._move(fault, "active")
         return await self.recover(fault.id, "over") if fault.momentary else fault
 
     async def recover(self, fault_id: str, why: str = "call") -> Fault:
@@ -399,11 +597,9 @@ class FaultBook:
         Raises:
             JournalInUse: the agent is not gone.
         """
-        self.hold()
-        self.faults = read_journal(self.journal)
-        states = {fault.id: len(fault.history) for fault in self.faults.values()}
-        found = [await self.recover(fault_id) for fault_id in reversed(states)]
-        return [fault for fault in found if len(fault.history) > states[fault.id]]
+        self._take_over()
+        found = [await self.recover(fault_id) for fault_id in reversed(list(self.faults))]
+        return [fault for fault in found if self._changes[fault.id]]
 
     async def recover_all(self) -> list[Fault]:
         """Undo every fault that is not over, failed undos included, the newest first, and return them."""
@@ -416,6 +612,8 @@ class FaultBook:
         for task in list(self._tasks):
             task.cancel()
         self._leases.clear()
+        if self._later:
+            self._later.cancel()
 
     def forget(self, why: str, left: list[str]) -> None:
         """Forget all faults; those whose undo was owed are over if all that they touched is gone.
@@ -426,5 +624,5 @@ class FaultBook:
         for fault in self.owed():
             fault.evidence |= {"after": {}, "differences": left}
             self._move(fault, "failed" if left else "recovered", why=why, differences=left)
-        for records in (self.faults, self._locks, self._texts):
+        for records in (self.faults, self._locks, self._texts, self._changes, self._written, self._unwritten):
             records.clear()

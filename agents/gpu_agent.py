@@ -17,6 +17,7 @@ of JSON for each fault and ends: 0 when all is undone, 1 when something is not, 
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -35,7 +36,8 @@ from agents.http import HEALTH, fault_routes, guard
 from agents.nvml import Cards
 from agents.pods import Api, Pod, PodsError, is_of
 from agents.real_gpu import LOAD, RealGpuDriver, boot_id
-from agents.watchdog import JOURNAL, Guard, ensure
+from agents.tokens import read_token
+from agents.watchdog import JOURNAL, PROGRAM, Guard, ensure, private
 
 LEAVE_SECONDS = 10.0
 GUARD = "gpu-agent.guard.json"
@@ -50,8 +52,8 @@ class Settings:
         state: folder of the journal.
         namespaces: those whose pods may be targets.
         clock_control: whether clock and power settings may be touched.
-        undo: command that undoes what the journal lists, for the watchdog; empty where somebody else sees to it that
-            an agent that dies or freezes is started again.
+        program: what the watchdog runs to undo what the journal lists, as after ``python -m``; empty where somebody
+            else sees to it that an agent that dies or freezes is started again.
     """
 
     name: str
@@ -59,7 +61,7 @@ class Settings:
     token: str = field(repr=False)
     namespaces: tuple[str, ...] = ()
     clock_control: bool = False
-    undo: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
 
 
 class GpuAgent:
@@ -83,11 +85,14 @@ class GpuAgent:
     async def take_up(self) -> None:
         """Take up what an agent before this one has left; after a reboot its deadlines mean nothing: all ends."""
         boot = self.settings.state / "boot"
-        if boot.exists() and boot.read_text() != boot_id():
+        known = boot.read_text() if boot.exists() else ""
+        if known and known != boot_id():
             await self.book.end_journal()
         else:
             self.book.replay()
-        boot.write_text(boot_id())
+        if known != boot_id():
+            with contextlib.suppress(OSError):  # on a full disk the next agent ends once more what this one has begun
+                boot.write_text(boot_id())
 
     async def look(self) -> None:
         """Ask anew which pods there are."""
@@ -156,14 +161,10 @@ class GpuAgent:
 
     async def inject(self, body: dict[str, Any]) -> dict[str, Any]:
         """Break something; see :class:`agents.faults.FaultBook`."""
-        if self.settings.undo:
-            self.guard()
-            await asyncio.to_thread(ensure, self.settings.state)
+        if self.settings.program:
+            Guard.of_this_process().write(self.settings.state / GUARD)
+            await asyncio.to_thread(ensure, self.settings.state, self.settings.program)
         return (await self.book.inject(body)).view()
-
-    def guard(self) -> None:
-        """Leave word for the watchdog who this is and how to undo what it does."""
-        Guard.of_this_process(self.book.journal, list(self.settings.undo)).write(self.settings.state / GUARD)
 
     async def recover(self, fault_id: str) -> dict[str, Any]:
         """Undo it; see :class:`agents.faults.FaultBook`."""
@@ -215,6 +216,20 @@ async def recover(agent: GpuAgent) -> bool:
     return all(fault.state != "failed" for fault in touched)
 
 
+def _make_private(state: Path) -> None:
+    """Close the folder to others, which the kubelet or an older version may have left open to readers.
+
+    What stands in the journal is done with the rights of the agent: a folder that others may write to is refused.
+
+    Raises:
+        PermissionError: it is somebody else's, or others could have written to it.
+    """
+    seen = state.stat()
+    if seen.st_uid == os.geteuid() and not seen.st_mode & 0o022:
+        state.chmod(0o700)
+    private(state)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m agents.gpu_agent",
@@ -240,7 +255,7 @@ def main(
     argv: Sequence[str] | None = None,
     nvml: Any = pynvml,
     load: Sequence[str] = LOAD,
-    program: Sequence[str] = ("agents.gpu_agent",),
+    program: Sequence[str] = PROGRAM,
 ) -> None:
     """Entry point; ``nvml`` and ``load`` as for :class:`GpuAgent`, ``program`` what to run this as after ``python -m``.
 
@@ -251,17 +266,19 @@ def main(
     parser = _parser()
     options = parser.parse_args(argv)
     state = options.state_dir.resolve()
-    undo = () if options.supervised else (sys.executable, "-m", *program, "--recover", f"--state-dir={state}")
     try:
-        given = options.token_file.read_text().strip() if options.token_file else os.environ.get("FT_AGENT_TOKEN", "")
+        given = read_token(options.token_file, "FT_AGENT_TOKEN")
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_private(state)
         api = None if options.recover else Api.of_this_cluster()
-        namespaces = tuple(options.allow_namespace)
-        settings = Settings(options.name, state, given, namespaces, options.allow_clock_control, undo)
+        namespaces, guarded_by = tuple(options.allow_namespace), () if options.supervised else tuple(program)
+        settings = Settings(options.name, state, given, namespaces, options.allow_clock_control, guarded_by)
         agent = GpuAgent(settings, nvml, load, api)
         agent.book.hold()
     except OSError as error:
         parser.error(f"{error.filename}: {error.strerror}")
+    except ValueError as error:
+        parser.error(str(error))
     except JournalInUse:
         print(f"gpu agent: another one holds {state}; ask it, or end it first", file=sys.stderr)
         raise SystemExit(3) from None

@@ -1,5 +1,6 @@
 """The part of the HTTP API that every agent has: who may ask, how a refusal looks, ``/v1/faults``."""
 
+import errno
 import hmac
 import json
 from collections.abc import Awaitable, Callable
@@ -29,6 +30,10 @@ def guard(token: str) -> Middleware:
                 problem = raised
             except json.JSONDecodeError as error:
                 problem = Problem(422, "Bad JSON", str(error))
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                problem = Problem(507, "No room on the disk", f"{error.filename or 'a file'}: {error.strerror}")
         page = {"title": problem.title, "status": problem.status, "detail": problem.detail}
         body = json.dumps(page).encode()
         return web.Response(body=body, status=problem.status, content_type="application/problem+json")

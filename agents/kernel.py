@@ -1,5 +1,6 @@
 """The few kernel calls that the agents need and Python does not offer before 3.12."""
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -78,26 +79,50 @@ def stat_of(pid: int) -> tuple[str, int] | None:
     The pair of pid and start time names a process for good, which a pid alone does not.
     """
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        fields = _stat(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = text.rpartition(")")[2].split()
     return fields[0], int(fields[19])
 
 
-def children_of(pid: int) -> list[int]:
-    """Pids of all descendants of ``pid``, from /proc."""
-    parents: dict[int, int] = {}
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the state on; the name before them may have any byte in it, parentheses too."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode("ascii").split()
+
+
+def signal_process(pid: int, start_time: int | None, number: signal.Signals) -> bool:
+    """Signal the very process with this pid and start time, through a pidfd: what takes over its pid is never meant.
+
+    Returns:
+        whether it was there, and no zombie.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            # Whoever has the pid now is held; if that is the one that is meant, the signal reaches it or nobody.
+            stat = stat_of(pid)
+            if stat and stat[0] not in "ZX" and stat[1] == start_time:
+                signal.pidfd_send_signal(handle, number)
+                return True
+        finally:
+            os.close(handle)
+    return False
+
+
+def children_of(pid: int) -> list[tuple[int, int]]:
+    """Pid and start time of all descendants of ``pid``, from /proc."""
+    parents: dict[tuple[int, int], int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                fields = _stat(int(entry.name))
             except (FileNotFoundError, ProcessLookupError):
                 continue
+            parents[int(entry.name), int(fields[19])] = int(fields[1])
     found, queue = [], [pid]
     while queue:
         parent = queue.pop()
         below = [child for child, its_parent in parents.items() if its_parent == parent]
         found += below
-        queue += below
+        queue += [child for child, _ in below]
     return found

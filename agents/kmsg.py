@@ -1,7 +1,12 @@
-"""The kernel log: lines that are written to it and seen to have arrived."""
+"""The kernel log: lines that are written to it and seen to have arrived.
+
+Lines are in the kernel's notation here, as every reader of ``/dev/kmsg`` sees them: a backslash and each byte that is
+no printable ASCII is ``\\xNN`` (kernel/printk/printk.c, ``msg_print_ext_body``).
+"""
 
 import errno
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +31,17 @@ def missing() -> str:
     return ""
 
 
+def escape(data: bytes) -> str:
+    """What the kernel makes of bytes in a line."""
+    return "".join(chr(byte) if 32 <= byte < 127 and byte != 0x5C else f"\\x{byte:02x}" for byte in data)
+
+
+def unescape(line: str) -> bytes:
+    """The bytes that a line in the kernel's notation stands for."""
+    raw = line.encode("utf-8", "surrogateescape")
+    return re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), raw)
+
+
 def reserve_pci(token: str, index: int) -> str:
     """A PCI address ``dddd:bb:dd`` that no card of this machine has, another one for every token and index.
 
@@ -41,7 +57,7 @@ def reserve_pci(token: str, index: int) -> str:
 
 
 def write(line: str) -> dict[str, Any]:
-    """Write one line and see it in the log.
+    """Write one line, in the kernel's notation, and see it in the log.
 
     The kernel limits the rate of writers per open file and says nothing when it drops a line: so each line has a file
     of its own and is read back.
@@ -61,7 +77,7 @@ def write(line: str) -> dict[str, Any]:
         try:
             writer = os.open(DEVICE, os.O_WRONLY | os.O_CLOEXEC)
             try:
-                os.write(writer, line.encode() + b"\n")
+                os.write(writer, unescape(line) + b"\n")
             finally:
                 os.close(writer)
         except OSError as error:
@@ -82,7 +98,7 @@ def _read(reader: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while True:
         try:
-            record = os.read(reader, 8192).decode("utf-8", "replace")
+            record = os.read(reader, 8192).decode("ascii", "replace")
         except BlockingIOError:
             return found
         except BrokenPipeError:  # overwritten before it was read; the next one is whole again

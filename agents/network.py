@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import secrets
 import socket
 from dataclasses import asdict, dataclass
@@ -79,8 +80,9 @@ class Network:
         Raises:
             Problem: 422 for a bad name, 409 when it is taken.
         """
-        if not name or not name.replace("-", "").isalnum():
-            raise Problem(422, "Bad name", f"node name {name!r}; expected letters, digits and dashes")
+        # It becomes the name of a namespace and a part of paths and rules: what needs no escape in any of them.
+        if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9-]*", name):
+            raise Problem(422, "Bad name", f"node name {name!r}; expected letters and digits of ASCII, and dashes")
         if name in self.nodes:
             raise Problem(409, "Node exists", f"there is a node {name!r} already")
         number = 10 + len(self.nodes)

@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class Api:
         Raises:
             PodsError: no answer, no trust in it, or it refuses.
         """
-        path = f"/api/v1/namespaces/{namespace}/pods"
+        path = f"/api/v1/namespaces/{urllib.parse.quote(namespace, safe='')}/pods"
         try:
             trust = ssl.create_default_context(cafile=str(self._account / "ca.crt"))
             headers = {"Authorization": f"Bearer {(self._account / 'token').read_text().strip()}"}
@@ -87,6 +88,6 @@ def names(cgroup: str, pod: Pod) -> bool:
 def is_of(pid: int, pod: Pod) -> bool:
     """Whether a process of this machine runs in the pod; not when it is gone."""
     try:
-        return names(Path(f"/proc/{pid}/cgroup").read_text(), pod)
+        return names(os.fsdecode(Path(f"/proc/{pid}/cgroup").read_bytes()), pod)
     except OSError:
         return False

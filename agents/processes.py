@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 
 from agents.faults import Fault, Plan, Problem
-from agents.kernel import children_of, die_with_parent, enter_network_namespace, stat_of
+from agents.kernel import children_of, die_with_parent, enter_network_namespace, signal_process, stat_of
 from agents.network import Network
 
 FAULT_TYPES = {
@@ -37,6 +37,8 @@ RESTART_POLICIES = ("Never", "OnFailure", "Always")
 # minutes of running (kubernetes.io, "Pod Lifecycle", restartPolicy).
 BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, BACKOFF_RESET_SECONDS = 10.0, 300.0, 600.0
 READINESS_PERIOD_SECONDS = 0.02
+LONGEST_HISTORY = 10000
+"""Changes of state that are kept."""
 # Signals act at once; only a process in uninterruptible sleep takes longer.
 SIGNAL_SECONDS = 5.0
 # A boot takes up to 6 s of a busy machine; one that takes this long has failed.
@@ -149,7 +151,8 @@ class ProcessTable:
         self.processes: dict[str, Process] = {}
         self.history: list[dict[str, Any]] = []
         self.before_start: list[Callable[[str], None]] = []
-        self._record = scratch / "processes.json"
+        self._record, self._changes = scratch / "processes.json", scratch / "history.jsonl"
+        self._lines = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: set[str] = set()
         self._http: aiohttp.ClientSession | None = None
@@ -157,9 +160,26 @@ class ProcessTable:
     # -- records
 
     def note(self, node: str, state: str, detail: str = "", **data: Any) -> None:
-        """Add a change of state to the history and keep the table on disk in step."""
-        self.history.append({"at": time.monotonic(), "node": node, "state": state, "detail": detail} | data)
-        self._save()
+        """Add a change of state to the history and keep the table on disk in step, unless the disk is full: what is
+        missing there the next agent sees from the kernel.
+        """
+        change = {"at": time.monotonic(), "node": node, "state": state, "detail": detail} | data
+        self.history.append(change)
+        del self.history[:-LONGEST_HISTORY]
+        with contextlib.suppress(OSError):
+            self._append(change)
+            self._save()
+
+    def _append(self, change: dict[str, Any]) -> None:
+        if self._lines >= 2 * LONGEST_HISTORY:  # of a process that ends over and over
+            draft = self._changes.with_suffix(".new")
+            draft.write_text("".join(json.dumps(each) + "\n" for each in self.history))
+            draft.replace(self._changes)
+            self._lines = len(self.history)
+            return
+        with self._changes.open("a") as stream:
+            stream.write(json.dumps(change) + "\n")
+        self._lines += 1
 
     def _save(self) -> None:
         kept = ("state", "pid", "start_time", "started_at", "exit_code", "restarts", "delay", "detail", "fences")
@@ -168,7 +188,7 @@ class ProcessTable:
             for process in self.processes.values()
         ]
         draft = self._record.with_suffix(".new")
-        draft.write_text(json.dumps({"processes": entries, "history": self.history}))
+        draft.write_text(json.dumps({"processes": entries}))
         draft.replace(self._record)
 
     def adopt(self) -> None:
@@ -176,7 +196,13 @@ class ProcessTable:
         if not self._record.exists():
             return
         content = json.loads(self._record.read_text())
-        self.history = content["history"]
+        text = self._changes.read_text(errors="replace") if self._changes.exists() else ""
+        # One that was cut short would spoil what is written behind it: written anew with the next change.
+        self._lines = text.count("\n") if text.endswith("\n") else 2 * LONGEST_HISTORY
+        for line in text.splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # cut short by the end of the agent before
+                self.history.append(json.loads(line))
+        del self.history[:-LONGEST_HISTORY]
         strays = self._leaders()
         for entry in content["processes"]:
             process = Process(Spec(**entry.pop("spec")))
@@ -226,7 +252,11 @@ class ProcessTable:
         for other in spec.after:
             self.get(other)
         process = self.processes[spec.node] = Process(spec)
-        self._save()
+        try:
+            self._save()
+        except OSError as error:  # the next agent would not know of it
+            del self.processes[spec.node]
+            raise Problem(507, "No room on the disk", f"{self._record}: {error.strerror}") from None
         self._spawn_task(self._run(process))
         return process
 
@@ -372,13 +402,9 @@ class ProcessTable:
     def signal(self, node: str, identity: tuple[int, int], number: signal.Signals) -> bool:
         """Signal the very process ``identity`` (pid, start time); False when it is gone."""
         process = self.processes.get(node)
-        if not process or (process.pid, process.start_time) != tuple(identity) or not process.alive():
+        if not process or (process.pid, process.start_time) != tuple(identity):
             return False
-        try:
-            os.kill(identity[0], number)
-        except ProcessLookupError:
-            return False
-        return True
+        return signal_process(*identity, number)
 
     async def await_kernel_state(self, node: str, wanted: str) -> None:
         """Wait until the kernel shows ``wanted``, for :data:`SIGNAL_SECONDS` at most."""
@@ -394,9 +420,7 @@ class ProcessTable:
         if held:
             self._held.add(node)
         try:
-            if process.alive():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid or 0, signal.SIGKILL)
+            if process.pid is not None and signal_process(process.pid, process.start_time, signal.SIGKILL):
                 await asyncio.wait_for(process.ended.wait(), SIGNAL_SECONDS)
             await asyncio.sleep(0)  # lets _run see that the node is held
         finally:
@@ -434,7 +458,8 @@ class ProcessTable:
         if reason not in process.fences:
             process.fences.append(reason)
             process.free.clear()
-            self._save()
+            with contextlib.suppress(OSError):
+                self._save()
 
     def unfence(self, node: str, reason: str) -> None:
         """Take that reason back; with the last one the process may start."""
@@ -443,7 +468,8 @@ class ProcessTable:
             process.fences.remove(reason)
             if not process.fences:
                 process.free.set()
-            self._save()
+            with contextlib.suppress(OSError):
+                self._save()
 
     # -- the end
 
@@ -451,12 +477,15 @@ class ProcessTable:
         """End every process; returns the pids."""
         for task in list(self._tasks):
             task.cancel()
-        ours = {process.pid for process in self.processes.values() if process.alive() and process.pid}
+        ours = {
+            (process.pid, process.start_time)
+            for process in self.processes.values()
+            if process.alive() and process.pid and process.start_time
+        }
         # The newest first: what is started last leans on the others, and would fill its log with complaints.
-        pids = sorted(ours.union(*(children_of(pid) for pid in ours)), reverse=True)
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        ended = sorted(ours.union(*(children_of(pid) for pid, _ in ours)), reverse=True)
+        for identity in ended:
+            signal_process(*identity, signal.SIGKILL)
         for node, process in self.processes.items():
             if process.child:
                 await asyncio.to_thread(process.child.wait)
@@ -466,26 +495,43 @@ class ProcessTable:
         deadline = time.monotonic() + SIGNAL_SECONDS
         while (left := marked(str(self.scratch))) and time.monotonic() < deadline:
             for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                self._kill_marked(pid)
             await asyncio.sleep(0.005)
         for node in self.processes:
             self.note(node, "removed")
         self.processes.clear()
-        self._save()
-        return pids
+        with contextlib.suppress(OSError):
+            self._save()
+        return [pid for pid, _ in ended]
+
+    def _kill_marked(self, pid: int) -> None:
+        with contextlib.suppress(OSError):
+            handle = os.pidfd_open(pid)
+            try:
+                if _mark_of(pid, str(self.scratch)) is not None:  # still, now that whoever has the pid is held
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+            finally:
+                os.close(handle)
 
 
 def marked(mark: str) -> dict[int, str]:
     """Pid -> node of every process that carries ``FT_NODE=MARK:NODE`` in its environment, children included."""
-    found, wanted = {}, f"FT_NODE={mark}:".encode()
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                for each in (entry / "environ").read_bytes().split(b"\0"):
-                    if each.startswith(wanted):
-                        found[int(entry.name)] = each.removeprefix(wanted).decode()
+                node = _mark_of(int(entry.name), mark)
+                if node is not None:
+                    found[int(entry.name)] = node
     return found
+
+
+def _mark_of(pid: int, mark: str) -> str | None:
+    wanted = os.fsencode(f"FT_NODE={mark}:")
+    for each in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+        if each.startswith(wanted):
+            return os.fsdecode(each.removeprefix(wanted))
+    return None
 
 
 class ProcessDriver:

@@ -117,7 +117,7 @@ class RealGpuDriver:
     def _victim(self, card: Card) -> tuple[int | str, str]:
         for pid in self._cards.processes(card):
             with contextlib.suppress(OSError):
-                return pid, Path(f"/proc/{pid}/comm").read_text().strip()
+                return pid, kmsg.escape(Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n"))
         return "'<unknown>'", "<unknown>"
 
     def _plan_power(self, card: Card, share: float) -> dict[str, int]:
@@ -257,9 +257,8 @@ class RealGpuDriver:
 
     async def _end_load(self, fault: Fault) -> None:
         load = fault.evidence.get("load")
-        if load and load["boot"] == boot_id() and _runs(load):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(load["pid"], signal.SIGKILL)
+        if load and load["boot"] == boot_id():
+            kernel.signal_process(load["pid"], load["start_time"], signal.SIGKILL)
         if child := self._children.pop(fault.id, None):
             # One that the driver does not let go of is found below, where NVML still shows it.
             with contextlib.suppress(TimeoutError):

@@ -6,6 +6,7 @@ Nothing here changes the machine. ``python -m support.capabilities NAME ...`` is
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def _kmsg() -> Capability:
 
 
 def _cgroups() -> Capability:
-    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    mounts = _mounts(Path("/proc/mounts").read_bytes())
     usable = []
     for _, folder, kind, *_ in mounts:
         memory = kind == "cgroup" and Path(folder, "memory.limit_in_bytes").exists()
@@ -96,6 +97,15 @@ def _cgroups() -> Capability:
         if (memory or unified) and os.access(folder, os.W_OK):
             usable.append(f"{'v2' if unified else 'v1'} at {folder}")
     return Capability("cgroups", bool(usable), ", ".join(usable) or "no writable hierarchy with the memory controller")
+
+
+def _mounts(listing: bytes) -> list[list[str]]:
+    """Fields of each mount in /proc/mounts, where white space and backslashes in names are ``\\NNN``, octal."""
+
+    def plain(field: bytes) -> str:
+        return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field))
+
+    return [[plain(field) for field in line.split(b" ")] for line in listing.split(b"\n") if line]
 
 
 def _gpu() -> Capability:

@@ -6,6 +6,11 @@ import urllib.parse
 from typing import Any, ClassVar
 
 
+def in_path(name: str) -> str:
+    """A name as one segment of a path."""
+    return urllib.parse.quote(name, safe="")
+
+
 class Refused(RuntimeError):
     """The API refused or is gone; ``status`` is the HTTP status, 0 when there was no answer."""
 

@@ -99,6 +99,7 @@ class Launcher:
         self.root, self.settings, self.defines, self.run = root, settings, defines, run
         self.reports = root / "reports"
         self.interrupted = ""
+        self.complaints: list[str] = []
 
     def acceptance(self, scenarios: Sequence[Scenario], tags: Sequence[str], jobs: int) -> list[Verdict]:
         """Run every scenario in a process of its own, ``jobs`` at a time; ``@serial`` ones alone, at the end."""
@@ -112,7 +113,8 @@ class Launcher:
             self._run_all(side_by_side, tags, jobs, verdicts)
             self._run_all(alone, tags, 1, verdicts)
         durations |= {f"{verdict.feature}: {verdict.name}": round(verdict.seconds, 1) for verdict in verdicts}
-        runs.write_json(self.reports / "durations.json", durations)
+        with contextlib.suppress(OSError):  # only the order of the next run suffers
+            runs.write_json(self.reports / "durations.json", durations)
         return verdicts
 
     def behave(self, arguments: Sequence[str]) -> int:
@@ -138,8 +140,14 @@ class Launcher:
             while (longer or shorter) and len(running) < jobs and not self.interrupted:
                 slot = min(set(range(jobs)) - {busy.slot for busy in running})
                 first, then = (shorter, longer) if slot and slot == jobs - 1 else (longer, shorter)
-                running.append(self._start((first or then).pop(0), tags, slot))
-            self._wait(running)
+                scenario = (first or then).pop(0)
+                try:
+                    running.append(self._start(scenario, tags, slot))
+                except OSError as error:  # those that run are not to suffer for it
+                    verdicts.append(self._inconclusive(scenario, 0.0, f"it could not be started: {error}"))
+                    print(console.line(verdicts[-1]), flush=True)
+            if running:
+                self._wait(running)
             for ended in [busy for busy in running if busy.process.poll() is not None]:
                 running.remove(ended)
                 verdict = self._verdict(ended)
@@ -197,12 +205,14 @@ class Launcher:
         return process.returncode
 
     def _verdict(self, ended: Running) -> Verdict:
-        """What the process left behind, unless the way in which it ended belies it; always on disk afterwards."""
+        """What the process left behind, unless the way in which it ended belies it; on disk afterwards, or a complaint
+        says why not.
+        """
         scenario, status = ended.scenario, ended.process.returncode
         seconds = time.monotonic() - ended.began
         folder = runs.scenario_folder(self.run, scenario.location)
         left: Verdict | None = None
-        with contextlib.suppress(OSError, ValueError, TypeError):
+        with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
             left = read_verdict(folder / "verdict.json")
         trouble = ended.reason
         belied = status and (left is None or left.verdict in ("passed", "skipped"))
@@ -212,8 +222,10 @@ class Launcher:
             trouble = f"behave ended with status {status} {after}: {said}"
         if left and not trouble:
             return left
-        finding = Finding("step-error", scenario.name, trouble, blame="suite")
-        findings = [finding, *(left.findings if left else [])]
+        return self._inconclusive(scenario, seconds, trouble, left.findings if left else [])
+
+    def _inconclusive(self, scenario: Scenario, seconds: float, trouble: str, found: Sequence[Finding] = ()) -> Verdict:
+        findings = [Finding("step-error", scenario.name, trouble, blame="suite"), *found]
         verdict = Verdict(
             scenario.feature,
             scenario.name,
@@ -224,7 +236,10 @@ class Launcher:
             trouble,
             findings,
         )
-        publish.write_verdict(self.run, verdict)
+        try:
+            publish.write_verdict(self.run, verdict)
+        except OSError as error:
+            self.complaints.append(f"the verdict on {scenario.location} could not be written: {error}")
         return verdict
 
 
@@ -292,12 +307,15 @@ def finish(launcher: Launcher, seconds: float, further: Sequence[str] = ()) -> i
     """
     settings = launcher.settings
     verdicts = publish.collect(launcher.run)
-    complaints = [*judge.complaints(verdicts, _allowed_skips(settings)), *further]
+    complaints = [*judge.complaints(verdicts, _allowed_skips(settings)), *further, *launcher.complaints]
     if launcher.interrupted:
         complaints.append(launcher.interrupted)
-    trouble = publish.publish(launcher.run, launcher.reports, verdicts, settings)
     title = f"Dynamo {settings.dynamo} on target {settings.target}"
-    print(console.table(verdicts, title, seconds, complaints))
+    print(console.table(verdicts, title, seconds, complaints), flush=True)  # whatever becomes of the report
+    try:
+        trouble = publish.publish(launcher.run, launcher.reports, verdicts, settings)
+    except OSError as error:
+        trouble = [f"the report is not whole: {error}"]
     for sentence in trouble:
         print(f"note: {sentence}")
     if (page := launcher.reports / "allure-report" / "index.html").exists():

@@ -9,7 +9,6 @@ from pathlib import Path
 from support import capabilities, releases, slowness
 from support.clock import now
 from support.judge import defects
-from support.judge.history import History
 from support.judge.invariants import evidence
 from support.judge.judge import decide, judge_scenario, opt_outs
 from support.judge.verdict import Verdict
@@ -121,15 +120,11 @@ class Run:
         folder = self._folder(ended.location)
         folder.mkdir(parents=True, exist_ok=True)
         if world is not None:
-            failure, step = ended.failure, ended.failed_step
-            try:
-                history = world.close(give_up=failure is not None or bool(ended.skipped) or ended.interrupted)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the scenario gets a verdict and the run goes on
-                # Without its end the history proves nothing, whatever a sentence found before.
-                history, failure, step = History(), error, "the end of the scenario"
+            failure = ended.failure
+            history = world.close(give_up=failure is not None or bool(ended.skipped) or ended.interrupted)
             if not ended.skipped:
                 history = replace(history, not_judged=frozenset(opt_outs(ended.tags)))
-                verdict.findings = judge_scenario(history, failure, step)
+                verdict.findings = judge_scenario(history, failure, ended.failed_step)
                 verdict.evidence = evidence(history)
                 release = self.release.version
                 verdict.verdict, verdict.reason, verdict.known_defects = decide(

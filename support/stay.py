@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from support.observe.logs import tail
 from support.observe.waiting import until
 from support.report.runs import write_json
 from support.settings import ROOT, Settings
+from support.signals import send_while
 from support.targets.agent import Agent
 from support.targets.base import ENGINES, REQUEST_PLANES
 from support.world import World
@@ -84,7 +86,12 @@ def up(options: argparse.Namespace) -> None:
             pass_fds=[frontend.fileno(), service.fileno()],
             start_new_session=True,
         )
-    write_json(FOLDER / "cell.json", {"pid": cell.pid, "created": psutil.Process(cell.pid).create_time()})
+    try:
+        write_json(FOLDER / "cell.json", {"pid": cell.pid, "created": psutil.Process(cell.pid).create_time()})
+    except (OSError, psutil.NoSuchProcess) as error:
+        cell.kill()  # without its record `make down` would not find it
+        cell.wait()
+        raise SystemExit(f"up: no record of the deployment can be kept in {FOLDER}: {error}; it was ended") from None
 
     def booting() -> str | None:
         if cell.poll() is not None:
@@ -94,7 +101,10 @@ def up(options: argparse.Namespace) -> None:
     try:
         until(booting, BOOT_SECONDS, "the deployment serves")
     except (AssertionError, KeyboardInterrupt) as error:
-        down()
+        try:
+            down()
+        except SystemExit as trouble:
+            raise SystemExit(f"up: {error or 'interrupted'}; {trouble}") from None
         raise SystemExit(f"up: {error or 'interrupted'}; the deployment was taken down again") from None
     print((FOLDER / "ready").read_text(), end="")
     print(f"frontend       http://localhost:{options.frontend_port}")
@@ -113,7 +123,7 @@ def down() -> None:
         print("down: nothing is up")
         return
     everything = [outermost, *outermost.children(recursive=True)]
-    outermost.kill()
+    send_while(outermost.pid, lambda: _running() == outermost, signal.SIGKILL)
     _, left = psutil.wait_procs(everything, END_SECONDS)
     if left:
         raise SystemExit(f"down: still there after {END_SECONDS:g} s: {', '.join(str(each.pid) for each in left)}")

@@ -6,18 +6,18 @@ Feature files reach it through the steps; Python programs use it through :mod:`s
 import contextlib
 import http.client
 import json
-import os
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from support import releases, slowness
 from support.clock import now
+from support.closing import Closing
 from support.cluster import Cluster
 from support.events import EventLog
 from support.faults.gpu import GpuFaults
@@ -28,7 +28,7 @@ from support.faults.service import FaultService
 from support.gate import Gate
 from support.judge.checkers import ValidationContext, run_check
 from support.judge.expectations import expect_complete
-from support.judge.history import History
+from support.judge.history import History, Wait
 from support.judge.invariants import is_answer_to
 from support.judge.lag import own_lag, see_keen
 from support.judge.outcomes import describe, outcome
@@ -43,6 +43,7 @@ from support.observe.metrics import Metrics
 from support.observe.starvation import StarvationRecorder
 from support.observe.waiting import PERIOD_SECONDS, prove, throughout, until
 from support.observe.workers import in_flight, try_scrape, worker_id
+from support.report.runs import write_json
 from support.requests.client import Message, Pending, start_request
 from support.requests.ledger import Ledger, LedgerEntry
 from support.requests.load import LoadRun, start_load
@@ -50,6 +51,7 @@ from support.requests.plan import Load, LoadPlan
 from support.scenarios import Failure, Scenario, runner
 from support.settings import Settings
 from support.shutdowns import Shutdowns
+from support.signals import send_while
 from support.targets.agent import Agent
 from support.targets.base import Deployment, Node, Shape, Unsupported
 from support.targets.local import LocalTarget
@@ -648,9 +650,12 @@ class World:
 
     def kill_injectors(self) -> None:
         """SIGKILL the fault service and the node agent; PID 1 of the cell starts them again."""
-        pids = {"fault service": self._faults.health()["pid"], "node agent": self._agent.topology()["agent_pid"]}
-        for name, pid in pids.items():
-            os.kill(pid, signal.SIGKILL)
+        asked: dict[str, Callable[[], int]] = {
+            "fault service": lambda: self._faults.health()["pid"],
+            "node agent": lambda: self._agent.topology()["agent_pid"],
+        }
+        for name, ask in asked.items():
+            pid = self._signal(ask, signal.SIGKILL)
             self.events.add("fault", "", f"the {name} (pid {pid}) is killed")
         known = {fault["id"]: fault for fault in self._faults.faults()}
         for fault in self.faults:
@@ -660,14 +665,25 @@ class World:
                 raise Inconclusive(f"after their death the injectors have fault {fault.id} as {seen['state']}")
         self.events.add("proof", "", "both run again and know of the faults")
 
+    @staticmethod
+    def _signal(ask: Callable[[], int], number: signal.Signals) -> int:
+        """Signal the program that tells its pid when asked; returns it.
+
+        Raises:
+            Inconclusive: it has ended, or another has taken its place, meanwhile.
+        """
+        pid = ask()
+        if not send_while(pid, lambda: ask() == pid, number):
+            raise Inconclusive(f"pid {pid} was to get {number.name} but has ended")
+        return pid
+
     def freeze_agent(self) -> None:
         """SIGSTOP the node agent, which then ends no fault; that is left to the watchdog of the cell.
 
         Raises:
             Inconclusive: it goes on.
         """
-        pid = self._agent.topology()["agent_pid"]
-        os.kill(pid, signal.SIGSTOP)
+        pid = self._signal(lambda: self._agent.topology()["agent_pid"], signal.SIGSTOP)
         self.events.add("fault", "", f"the node agent (pid {pid}) freezes")
 
         def awake() -> str | None:
@@ -934,68 +950,72 @@ class World:
     # -- the end
 
     def close(self, give_up: bool) -> History:
-        """See all requests end, read everything once more, take the deployment down and write the records.
+        """See all requests end, write the records, read everything once more and take the deployment down.
 
-        Safe to call in every state, also after a failure half-way.
+        Safe to call in every state, also after a failure half-way. Records are on disk before anybody is called who may
+        refuse, every step is taken whatever became of those before, and what went wrong is in the history.
 
         Args:
             give_up: whether to cancel what is still under way, as after a failure; else each request has until its own
                 deadline, and the judge will speak of one that needed it.
         """
-        self.events.add("note", "", "the steps are over")
         self._closing = True
+        end = Closing()
+        topology = self._plain_topology()
+        self._write_records(topology, end)  # as far as they go: who is waited for below may never come
+        with end.recording("timeline"):
+            self.events.add("note", "", "the steps are over")
         self.let_go()
-        for pending in self.requests:
-            if give_up and not pending.ended:
-                self.events.add(
-                    "note", "client", f"request {pending.entry.number} was still under way; client gives up"
-                )
-                pending.cancel()
-        if self._client:
-            self._client.join()
-        for pending in self.requests:
-            pending.join()
-        for load in self.loads:
-            if give_up:
-                load.kill()
-            self.ledger.adopt(load.join().entries())
+        self._end_requests(give_up, end)
         if self._fleet is not None:
-            self.shutdowns.see_gone(self.faults, self.events)
-        left: list[str] = []
+            with end.recording("shutdowns"):
+                self.shutdowns.see_gone(self.faults, self.events)
         after: dict[str, Metrics] = {}
-        topology: dict[str, Any] = {}
         records: list[dict[str, Any]] = []
+        left: list[str] = []
         if self._deployment is not None:
-            topology = self._deployment.topology()
-            for fault in self._faults.faults(active=True):
-                if fault["type"] not in ("crash", "terminate"):  # those would only be started again to be ended
-                    self._faults.recover(fault["id"])
-            if self._recorder:
-                records = self._recorder.close(self.folder / "etcd.jsonl")
-            after = self.fleet.last_look()
-            left = self._deployment.remove()
-            self._add_states()
-        waits = self._starvation.close()
-        factor = slowness.factor()
-        self.events.add("note", "", f"the suite ran {factor:.1f} times slower than alone", slowness=factor)
-        (self.folder / "waits.jsonl").write_text("".join(json.dumps(asdict(wait)) + "\n" for wait in waits))
-        try:
+            with end.recording("topology"):
+                topology = self._deployment.topology()
+        self._write_records(topology, end)
+        if self._deployment is not None:
+            self._undo_faults(end)
+        if self._recorder:
+            with end.recording("etcd"):
+                records = self._recorder.close(self.folder / "etcd.jsonl", look=self._deployment is not None)
+            end.records_lost += self._recorder.problems
+        if self._fleet is not None:
+            with end.recording("metrics"):
+                after = self._fleet.last_look()
+        if self._deployment is not None:
+            with end.recording("states of processes"):
+                self._add_states()
+            with end.undoing("deployment"):
+                left = self._deployment.remove()
+        worker_journal: list[dict[str, Any]] = []
+        panics: dict[str, list[str]] = {}
+        waits = self._machine(end)
+        with end.recording("second opinions"):
             self._ask_for_second_opinions()
-        finally:
-            self.ledger.write(self.folder / "ledger.jsonl")
-        (self.folder / "topology.json").write_text(json.dumps(topology, indent=1))
+        self._write_records(topology, end)
         logs = self.folder / "logs"
+        with end.recording("journals of the workers"):
+            worker_journal = journal.read(logs)
+        for log in sorted(logs.glob("*.log")):
+            with end.recording(f"log of {log.stem}"):
+                panics[log.stem] = find_panics(log)
         return History(
             entries=self.ledger.entries(),
             events=self.events.all(),
             topology=topology,
             metrics_before=self._fleet.before if self._fleet else {},
             metrics_after=after,
-            panics={log.stem: find_panics(log) for log in sorted(logs.glob("*.log"))},
-            worker_journal=journal.read(logs),
+            panics=panics,
+            worker_journal=worker_journal,
             etcd=records,
             waits=waits,
             leftovers=left,
+            not_undone=end.not_undone,
+            records_lost=end.records_lost,
             migration_limit=self._deployment.shape.migration_limit if self._deployment else None,
             metric_names=self.release.metrics,
         )
@@ -1012,6 +1032,63 @@ class World:
             told = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
             client = next(iter(found.values())).client
             self.events.add("note", "client", f"{client} was given {len(found)} answers: {told}")
+
+    def _machine(self, end: Closing) -> list[Wait]:
+        """How busy the machine was: spells in which somebody waited for a processor."""
+        waits: list[Wait] = []
+        with end.recording("waits for a processor"):
+            waits = self._starvation.close()
+            lines = "".join(json.dumps(asdict(wait)) + "\n" for wait in waits)
+            (self.folder / "waits.jsonl").write_text(lines, encoding="utf-8")
+        factor = slowness.factor()
+        with end.recording("timeline"):
+            self.events.add("note", "", f"the suite ran {factor:.1f} times slower than alone", slowness=factor)
+        return waits
+
+    def _plain_topology(self) -> dict[str, Any]:
+        """The deployment without what only its agent knows."""
+        if self._deployment is None:
+            return {}
+        nodes = [{"name": node.name, "role": node.role, "address": node.address} for node in self._deployment.nodes]
+        return {"shape": self._deployment.shape.describe(), "nodes": nodes}
+
+    def _write_records(self, topology: dict[str, Any], end: Closing) -> None:
+        with end.recording("ledger"):
+            self.ledger.write(self.folder / "ledger.jsonl")
+        with end.recording("topology"):
+            write_json(self.folder / "topology.json", topology)
+
+    def _end_requests(self, give_up: bool, end: Closing) -> None:
+        for pending in self.requests:
+            if give_up and not pending.ended:
+                with end.recording(f"request {pending.entry.number}"):
+                    text = f"request {pending.entry.number} was still under way; client gives up"
+                    self.events.add("note", "client", text)
+                with end.recording(f"request {pending.entry.number}"):
+                    pending.cancel()
+        if self._client:
+            self._client.join()
+        for pending in self.requests:
+            with end.recording(f"request {pending.entry.number}"):
+                pending.join()
+        for load in self.loads:
+            with end.recording(f"load in {load.folder.name}"):
+                if give_up:
+                    load.kill()
+            with end.recording(f"load in {load.folder.name}"):
+                log = load.join()
+                self.ledger.adopt(log.entries())
+                if not give_up:  # one that we have killed lacks its end
+                    end.records_lost += [f"load in {load.folder.name}: {each}" for each in log.problems]
+
+    def _undo_faults(self, end: Closing) -> None:
+        live: list[dict[str, Any]] = []
+        with end.undoing("faults"):
+            live = self._faults.faults(active=True)
+        for fault in live:
+            if fault["type"] not in ("crash", "terminate"):  # those would only be started again to be ended
+                with end.undoing(f"fault {fault['id']} ({fault['type']})"):
+                    self._faults.recover(fault["id"])
 
     def _add_states(self) -> None:
         for change in self._agent.history():

@@ -98,7 +98,7 @@ def scan(scratch: Path) -> collections.Counter[str]:
             with contextlib.suppress(OSError):
                 variables = (entry / "environ").read_bytes().split(b"\0")
                 node = next((each.rpartition(b":")[2] for each in variables if each.startswith(b"FT_NODE=")), None)
-                letter = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                letter = (entry / "stat").read_bytes().rpartition(b")")[2].split()[0].decode()
                 if node is not None and letter not in "ZX":
                     found[f"process on {node.decode()}: {'stopped' if letter in 'Tt' else 'running'}"] += 1
     return found
@@ -432,8 +432,8 @@ def kill_gpu_agent(seed: int) -> tuple[str, str, list[str], float]:
         machine.supervised = False
 
         def watchdogs() -> list[psutil.Process]:
-            words = {each: each.info["cmdline"] or [] for each in psutil.process_iter(["cmdline"])}
-            return [each for each in words if "agents.watchdog" in words[each] and str(machine.state) in words[each]]
+            wanted = {"agents.watchdog", f"--state-dir={machine.state}"}
+            return [each for each in psutil.process_iter(["cmdline"]) if wanted <= set(each.info["cmdline"] or [])]
 
         def left() -> list[str]:
             taken = [file.name for file in machine.folder.glob("*-*") if _lives(int(file.name.rpartition("-")[2]))]

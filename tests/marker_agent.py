@@ -44,9 +44,8 @@ async def work(state_dir: Path, seconds: float | None) -> None:
     if seconds is None:
         await book.recover_all()
         return
-    undo = [sys.executable, "-m", "tests.marker_agent", "--state-dir", str(state_dir), "--recover"]
-    Guard.of_this_process(state_dir / JOURNAL, undo).write(state_dir / "marker.guard.json")
-    ensure(state_dir)
+    Guard.of_this_process().write(state_dir / "marker.guard.json")
+    ensure(state_dir, ["tests.marker_agent"])
     await book.inject({"kind": "marker", "duration_seconds": seconds})
     await asyncio.Event().wait()
 

@@ -9,13 +9,15 @@ from typing import Any
 class Client:
     """Plain HTTP, so that nothing of ours stands between the test and the service."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, token: str = "") -> None:
+        self.url, self.token = url, token
 
-    def ask(self, method: str, path: str, body: Any = None, token: str = "") -> tuple[int, Any]:
-        """Status and content."""
+    def ask(self, method: str, path: str, body: Any = None, token: str | None = None, **more: str) -> tuple[int, Any]:
+        """Status and content; ``token`` is sent instead of the client's own, ``more`` are headers."""
+        token = self.token if token is None else token
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        headers |= {name.capitalize(): value for name, value in more.items()}
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:

@@ -1,5 +1,6 @@
 """The fault service in front of a real node agent: who may do what, targets, limits, words of refusals, fuzzing."""
 
+import contextlib
 import http.client
 import http.server
 import json
@@ -27,6 +28,7 @@ from tests.gpu_machine import Machine
 from tests.plain_http import Client
 
 FUZZ_CASES = 2000
+TOKEN = "of-the-service"
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +54,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(start: Any) -> Client:
-    """A service with default options."""
-    client: Client = start()
+    """A service that lets all nodes be hit."""
+    client: Client = start("--max-share=1")
     return client
 
 
@@ -61,14 +63,14 @@ def service(start: Any) -> Client:
 def start(cell: dict[str, str], state: Path) -> Iterator[Any]:
     """Start a service with options in front of the cell's agent; returns a client."""
 
-    def run(*options: str, token: str = "") -> Client:
+    def run(*options: str, token: str = TOKEN) -> Client:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         agents = [] if "--agent" in " ".join(options) else [f"--agent=local={cell['FT_AGENT']}"]
         argv = [sys.executable, "-m", "agents.fault_service", f"--port={port}", f"--state-dir={state}"]
         env = os.environ | {"FT_AGENT_TOKEN": cell["FT_AGENT_TOKEN"], "FT_SERVICE_TOKEN": token}
         started.append(subprocess.Popen([*argv, *agents, *options], cwd=ROOT, env=env))
-        client = Client(f"http://127.0.0.1:{port}")
+        client = Client(f"http://127.0.0.1:{port}", token)
 
         def away() -> str | None:
             try:
@@ -139,8 +141,8 @@ def test_bad_requests_are_refused_in_words(service: Client, path: str, body: Any
 
 def test_who_may_and_who_may_not(start: Any) -> None:
     service = start("--allow-node=vllm-worker-1", token="secret")
-    assert service.ask("GET", "/health")[0] == 200
-    assert service.ask("GET", "/api/v1/faults")[0] == 401
+    assert service.ask("GET", "/health", token="")[0] == 200
+    assert service.ask("GET", "/api/v1/faults", token="")[0] == 401
     assert service.ask("GET", "/api/v1/faults", token="wrong")[0] == 403
     assert service.ask("GET", "/api/v1/faults", token="secret")[0] == 200
     status, refusal = service.ask("POST", "/api/v1/faults/process/inject", HANG, token="secret")
@@ -240,7 +242,7 @@ def test_an_agent_that_is_silent_costs_the_others_nothing(start: Any, cell: dict
         fault = json.loads(text)
         assert status == 201
         connection = http.client.HTTPConnection(service.url.removeprefix("http://"))
-        connection.request("GET", "/api/v1/faults?active=true")
+        connection.request("GET", "/api/v1/faults?active=true", headers={"Authorization": f"Bearer {TOKEN}"})
         answer = connection.getresponse()
         assert [each["id"] for each in json.loads(answer.read())] == [fault["id"]]
         assert answer.headers["X-Agents-Missing"] == "mute"
@@ -314,6 +316,7 @@ def test_a_body_that_does_not_say_how_large_it_is_is_not_read(service: Client) -
     connection = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=20)
     connection.putrequest("POST", "/api/v1/faults/process/inject")
     connection.putheader("Content-Type", "application/json")
+    connection.putheader("Authorization", f"Bearer {TOKEN}")
     connection.putheader("Transfer-Encoding", "chunked")
     connection.endheaders()
     answer = connection.getresponse()  # before a byte of the body
@@ -323,13 +326,13 @@ def test_a_body_that_does_not_say_how_large_it_is_is_not_read(service: Client) -
 
 def test_the_page_for_people_needs_nothing_from_elsewhere_and_no_token(start: Any) -> None:
     service = start(token="s3cret")
-    status, page = service.ask("GET", "/docs")
+    status, page = service.ask("GET", "/docs", token="")
     assert status == 200
     assert not re.search(r"https?://", page)
     parts = re.findall(r'"(/page/[^"]+\.(?:js|css))"', page)
     assert len(parts) >= 2
-    assert {service.ask("GET", part)[0] for part in [*parts, "/openapi.json"]} == {200}
-    assert service.ask("GET", "/api/v1/faults")[0] == 401
+    assert {service.ask("GET", part, token="")[0] for part in [*parts, "/openapi.json"]} == {200}
+    assert service.ask("GET", "/api/v1/faults", token="")[0] == 401
 
 
 def test_a_name_that_fits_two_deployments_is_an_error_that_lists_them(start: Any, cell: dict[str, str]) -> None:
@@ -347,7 +350,7 @@ def test_gpus_of_a_machine_and_a_deployment_behind_one_service(
     try:
         machine.start(FAKE_GPU_COUNT="2")
         agents = f"--agent=local={cell['FT_AGENT']}", f"--agent=node-a={machine.client.url}"
-        service = start(*agents)
+        service = start(*agents, "--max-share=1")
         memory = {"node_name": "node-a", "fault_type": "MEMORY_PRESSURE", "gpu_index": 1}
         status, text = service.ask("POST", "/api/v1/faults/gpu/inject", memory)
         fault = json.loads(text)
@@ -399,3 +402,204 @@ def test_fuzzing_finds_no_server_error() -> None:
     done = subprocess.run(argv, cwd=ROOT, env=cells.environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^\d{4,} cases, .*faults made: .*process", done.stdout, re.MULTILINE), done.stdout
+
+
+# -- nobody gets in
+
+
+def refusal(*options: str, **env: str) -> str:
+    """What the service says to options that make no sense."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("FT_")}
+    argv = [sys.executable, "-m", "agents.fault_service", "--port=0", *options]
+    done = subprocess.run(argv, cwd=ROOT, env=own | env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    return done.stderr
+
+
+def test_whoever_is_given_an_agent_is_given_a_token() -> None:
+    agent = "--agent=node-a=http://127.0.0.1:9"
+    assert "every user of this machine" in refusal(agent, FT_AGENT_TOKEN="t")
+    assert "every user of this machine" in refusal(agent, FT_AGENT_TOKEN="t", FT_SERVICE_TOKEN=" ")
+    assert "every user of this machine" in refusal(FT_AGENT="http://127.0.0.1:9", FT_AGENT_TOKEN="t")
+
+
+@pytest.mark.parametrize("option", ["--token-file", "--agent-token-file"])
+@pytest.mark.parametrize(
+    ("content", "said"), [("", "is empty"), ("\n", "is empty"), ("two words", "one token"), ("schlüssel", "one token")]
+)
+def test_a_token_file_without_a_token_is_refused(tmp_path: Path, option: str, content: str, said: str) -> None:
+    (tmp_path / "token").write_text(content, encoding="utf-8")
+    text = refusal(f"{option}={tmp_path / 'token'}", FT_SERVICE_TOKEN="t", FT_AGENT_TOKEN="t")
+    assert f"{tmp_path / 'token'} " in text
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8080", 200),
+        ("127.0.0.1:1", 200),
+        ("10.1.2.3:8080", 200),
+        ("[::1]:8080", 200),
+        ("faults.example:8080", 200),
+        ("attacker.example", 421),
+        ("127.0.0.1.attacker.example:8080", 421),
+        ("localhost.attacker.example", 421),
+        ("[", 421),
+        ("", 421),
+    ],
+)
+def test_a_name_that_is_not_the_services_own_is_refused(start: Any, host: str, status: int) -> None:
+    service = named(start)
+    connection = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=20)
+    for path in ("/api/v1/faults", "/health", "/docs"):
+        connection.putrequest("GET", path, skip_host=True)
+        connection.putheader("Host", host)
+        connection.putheader("Authorization", f"Bearer {TOKEN}")
+        connection.endheaders()
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == status, path
+    connection.close()
+
+
+_named: list[Client] = []
+
+
+def named(start: Any) -> Client:
+    """One service for all names."""
+    if not _named:
+        _named.append(start("--allow-host=Faults.example"))
+    return _named[0]
+
+
+def test_a_page_of_another_site_is_refused(service: Client) -> None:
+    for site in ("http://attacker.example", "null", "http://127.0.0.1:1"):
+        status, refused = service.ask("POST", "/api/v1/faults/recover", origin=site)
+        assert (status, refused["title"]) == (421, "Another site")
+    assert service.ask("POST", "/api/v1/faults/recover", origin=service.url)[0] == 200
+
+
+def test_with_agents_half_of_a_role_may_be_hit_and_one_in_any_case(start: Any) -> None:
+    service = start()
+    for name in ("frontend-0", "vllm-worker-0"):
+        status, text = service.ask("POST", "/api/v1/faults/process/inject", HANG | {"target_pod": name})
+        assert status == 201, text
+    status, refused = service.ask("POST", "/api/v1/faults/process/inject", HANG | {"target_pod": "vllm-worker-1"})
+    assert (status, "the limit is 0.5" in refused["detail"]) == (409, True)
+    service.ask("POST", "/api/v1/faults/recover")
+
+
+def test_a_line_of_the_audit_log_tells_who_did_what_how_long(start: Any, tmp_path: Path) -> None:
+    service = start(f"--state-dir={tmp_path}")
+    throttle = {"target_pod": "vllm-worker-0", "fault_type": "MEMORY_PRESSURE", "severity": "LOW"}
+    fault = json.loads(service.ask("POST", "/api/v1/faults/gpu/inject", throttle | {"duration_seconds": 7})[1])
+    service.ask("POST", "/api/v1/faults/process/inject?dry_run=true", HANG | {"duration_seconds": None})
+    cut = {"partition_type": "FRONTEND_WORKER", "mode": "loss", "parameters": {"percent": 30}}
+    service.ask("POST", "/api/v1/faults/network/inject", cut | {"target_pod": "vllm-worker-1"})
+    service.ask("POST", "/api/v1/faults/recover")
+    text = (tmp_path / "audit.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    begun, ended, dry, *others, _, _ = [line for line in lines if line["path"] != "/health"]
+    shown = ("kind", "type", "duration_seconds")
+    assert [begun[name] for name in shown] == ["gpu", "MEMORY_PRESSURE", 7.0]
+    assert begun["parameters"] == {"severity": "LOW"}
+    assert (ended["fault"], ended["parameters"]) == (fault["id"], {"share": 0.25, "gpu_index": 0})
+    assert [dry[name] for name in shown] == ["process", "hang", 300.0]
+    assert [others[-1][name] for name in shown] == ["network", "loss", 300.0]
+    assert others[-1]["parameters"]["percent"] == 30
+    assert {line["principal"] for line in (begun, ended, dry)} == {Policy(tmp_path, token=TOKEN).principal}
+    assert TOKEN not in text
+
+
+def test_callers_without_the_token_reach_no_agent_and_fill_no_log(start: Any, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Counting(Stuck):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Counting)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        service = start(f"--agent=stuck=http://127.0.0.1:{server.server_address[1]}", f"--state-dir={tmp_path}")
+        asked.clear()
+        for number in range(50):
+            for path in ("/health", "/api/v1/faults", "/metrics", f"/made-up-{number}"):
+                service.ask("GET", path, token="wrong" if number % 2 else "")
+            service.ask("POST", "/api/v1/faults/recover", token="")
+            service.ask("POST", "/api/v1/faults/process/inject", HANG, token="wrong")
+        assert asked == []
+        lines = (tmp_path / "audit.jsonl").read_text().splitlines()
+        assert len(lines) < 5, lines
+        assert json.loads(service.ask("GET", "/health", token="")[1])["agents"] == {}
+        assert json.loads(service.ask("GET", "/health")[1])["agents"] == {"stuck": "ok"}
+        assert asked
+        started[-1].terminate()
+        started[-1].wait(20)
+        told = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+        counts = [line["calls_by_status"] for line in told if "calls_by_status" in line]
+        assert sum(each.get("401", 0) + each.get("403", 0) for each in counts) == 250
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# -- a disk that is full
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to fill a disk of its own")
+def test_a_full_disk_refuses_new_faults_and_loses_none(cell: dict[str, str], tmp_path: Path) -> None:
+    """The audit log lies on a small disk of the service alone; its mount ends with the service."""
+    if cells.available():
+        pytest.skip(f"no disk of its own: {cells.available()}")
+    state = tmp_path / "state"
+    state.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    argv = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k tmpfs "$0"; exec "$@"', str(state)]
+    argv += [sys.executable, "-m", "agents.fault_service", f"--port={port}", f"--state-dir={state}"]
+    argv += [f"--agent=local={cell['FT_AGENT']}"]
+    env = os.environ | {"FT_AGENT_TOKEN": cell["FT_AGENT_TOKEN"], "FT_SERVICE_TOKEN": TOKEN}
+    process = subprocess.Popen(argv, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+    service = Client(f"http://127.0.0.1:{port}", TOKEN)
+
+    def away() -> str | None:
+        try:
+            service.ask("GET", "/health")
+        except urllib.error.URLError as error:
+            return str(error)
+        return None
+
+    try:
+        until(away, 20, "the service answers")
+        fault = json.loads(service.ask("POST", "/api/v1/faults/process/inject", HANG)[1])
+        disk = Path(f"/proc/{process.pid}/root{state}")
+        whole = (disk / "audit.jsonl").read_bytes()
+        with contextlib.suppress(OSError), (disk / "fill").open("wb", buffering=0) as stream:
+            while True:
+                stream.write(b"0" * 512)
+        # There may be room left for half a line: none of that may stay.
+        with contextlib.suppress(OSError), (disk / "audit.jsonl").open("ab", buffering=0) as stream:
+            while True:
+                stream.write(b"\n")
+        other = HANG | {"target_pod": "frontend-0"}
+        status, refused = service.ask("POST", "/api/v1/faults/process/inject", other)
+        assert (status, "nothing was done" in refused["detail"]) == (507, True)
+        live = [each["id"] for each in json.loads(service.ask("GET", "/api/v1/faults?active=true")[1])]
+        assert live == [fault["id"]]
+        assert service.ask("POST", f"/api/v1/faults/{fault['id']}/recover")[0] == 200
+        assert "fault_audit_lines_lost_total 0.0" not in service.ask("GET", "/metrics")[1]
+        (disk / "fill").unlink()
+        assert service.ask("POST", "/api/v1/faults/process/inject?dry_run=true", other)[0] == 200
+        log = (disk / "audit.jsonl").read_bytes()
+        assert log.startswith(whole)
+        assert json.loads(log.splitlines()[-1])["dry_run"]
+    finally:
+        process.terminate()
+        assert process.stderr
+        process.stderr.close()
+        process.wait(20)

@@ -412,3 +412,18 @@ def test_what_the_agent_does_not_break_is_501_and_among_the_capabilities(machine
     capabilities = machine.ask("GET", "/v1/capabilities")[1]
     assert [capabilities[f"{kind}.*"]["available"] for kind in ("network", "process")] == [False, False]
     assert machine.ask("POST", "/v1/faults", {"kind": "weather"})[0] == 422
+
+
+@pytest.mark.parametrize(("content", "said"), [("\n", "is empty"), ("two words", "one token")])
+def test_a_token_file_without_a_token_is_refused(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "token").write_text(content)
+    argv = [sys.executable, "-m", "agents.gpu_agent", "--port=0", f"--state-dir={tmp_path}"]
+    done = subprocess.run(
+        [*argv, f"--token-file={tmp_path / 'token'}"],
+        cwd=ROOT,
+        env=os.environ | {"FT_AGENT_TOKEN": "another"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, said in done.stderr) == (2, True)

@@ -368,3 +368,28 @@ def test_another_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 )
 def test_definitions_are_found_among_behaves_arguments(words: list[str], found: dict[str, str]) -> None:
     assert launcher._userdata(words) == found
+
+
+def test_a_scenario_that_cannot_be_started_or_written_down_costs_no_other(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, write = Launcher._start, publish.write_verdict
+
+    def refuse(self: Launcher, scenario: Scenario, tags: list[str], slot: int) -> launcher.Running:
+        if scenario.name == "dies":
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return start(self, scenario, tags, slot)
+
+    def full(run: Path, verdict: Verdict) -> None:
+        if verdict.name == "dies":
+            raise OSError(28, "No space left on device")
+        write(run, verdict)
+
+    monkeypatch.setattr(Launcher, "_start", refuse)
+    monkeypatch.setattr(publish, "write_verdict", full)
+    chosen = [each for each in enumerate_scenarios(project, [], []) if each.name in ("dies", "works")]
+    made = Launcher(project, Settings(), [], runs.create(project / "reports"))
+    verdicts = {each.name: each for each in made.acceptance(chosen, [], 2)}
+    assert {name: each.verdict for name, each in verdicts.items()} == {"dies": "inconclusive", "works": "passed"}
+    assert "could not be started" in verdicts["dies"].reason
+    assert ["could not be written" in each for each in made.complaints] == [True]

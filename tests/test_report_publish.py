@@ -359,3 +359,31 @@ def test_logs_go_where_they_are_wanted(tmp_path: Path) -> None:
 )
 def test_a_scenario_folder_is_named_after_its_place(location: str, name: str) -> None:
     assert runs.slug(location) == name
+
+
+def test_records_that_make_no_sense_cost_their_own_page_and_nothing_else(run: Path, settings: Settings) -> None:
+    for line in (12, 20):
+        fill(runs.scenario_folder(run, verdict(line=line).location))
+        publish.write_verdict(run, verdict(line=line))
+    with (runs.scenario_folder(run, verdict().location) / "ledger.jsonl").open("a") as stream:
+        stream.write('{"number": 3, "ap')
+    trouble = publish.publish(run, run.parents[1], publish.collect(run), settings)
+    assert [each.split(" is ")[0] for each in trouble] == [
+        "the page of features/m.feature:12",
+        "no HTML report: Node.js",
+    ]
+    found = results(run.parents[1])
+    assert "Request ledger (JSON lines)" in [each["name"] for each in found["scenario 12"]["attachments"]]
+    assert "Timeline" in [each["name"] for each in found["scenario 20"]["attachments"]]
+
+
+def test_a_verdict_or_result_that_was_cut_short_spoils_no_other(run: Path, settings: Settings) -> None:
+    for line in (12, 20):
+        publish.write_verdict(run, verdict(line=line))
+    publish.publish(run, run.parents[1], publish.collect(run), settings)
+    (runs.scenario_folder(run, verdict().location) / "verdict.json").write_text('{"feature": "M')
+    (run / "allure-results" / "cut-result.json").write_text('{"name": "sc')
+    assert {each.name: each.verdict for each in publish.collect(run)} == {
+        "scenario 12": "inconclusive",
+        "scenario 20": "passed",
+    }

@@ -14,11 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agents import cell
+from agents import cell, kernel, watchdog
 from agents.faults import FaultBook, JournalInUse, read_journal
 from agents.watchdog import JOURNAL, LOCK, Guard, Leases, Watchdog, ensure
 from support.observe.waiting import until
 from support.settings import ROOT
+from support.signals import send_while
 from tests.marker_agent import MarkerDriver
 
 Start = Callable[[float], "subprocess.Popen[bytes]"]
@@ -52,7 +53,7 @@ def watchdogs(folder: Path) -> list[int]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if "agents.watchdog" in words and str(folder) in words:
+        if "agents.watchdog" in words and f"--state-dir={folder}" in words:
             found.append(process.pid)
     return found
 
@@ -91,7 +92,7 @@ def test_killed_watchdog_is_replaced_by_one(start: Start, tmp_path: Path) -> Non
     os.kill(first, signal.SIGKILL)
     until(lambda: None if first not in watchdogs(tmp_path) else "alive", 10, "the first watchdog is gone")
     for _ in range(3):
-        ensure(tmp_path)
+        ensure(tmp_path, ["tests.marker_agent"])
 
     def one() -> str | None:
         with (tmp_path / LOCK).open("a") as lock:
@@ -107,7 +108,7 @@ def test_killed_watchdog_is_replaced_by_one(start: Start, tmp_path: Path) -> Non
 def test_another_process_with_the_agents_pid_is_spared(tmp_path: Path) -> None:
     bystander = subprocess.Popen(["sleep", "600"])
     try:
-        guard = Guard(bystander.pid, 1, "another boot", str(tmp_path / JOURNAL), [])
+        guard = Guard(bystander.pid, 1, watchdog._boot())
         assert not guard.alive()
         guard.kill()
         assert bystander.poll() is None
@@ -153,28 +154,30 @@ async def _follow(tmp_path: Path) -> None:
     assert read_journal(tmp_path / JOURNAL)[fault.id].state == "recovered"
 
 
-def gone_agent(folder: Path, name: str, undo: list[str]) -> Path:
+def gone_agent(folder: Path, name: str) -> Path:
     """The guard of an agent that is gone and has left a live fault; returns its path."""
     journal = folder / f"{name}.jsonl"
     fault = {"id": f"f-{name}", "state": "active", "deadline": 0.0, "evidence": {}, "history": []}
     journal.write_text(json.dumps(fault) + "\n")
     path = folder / f"{name}.guard.json"
-    Guard(os.getpid(), 1, "another boot", str(journal), undo).write(path)
+    Guard(os.getpid(), 1, "another boot", journal.name).write(path)
     return path
 
 
-def undo_of(folder: Path, name: str) -> list[str]:
+def undo(guard: Path) -> list[str]:
+    """A command that undoes what this agent has left; that of ``a`` hangs."""
+    name = guard.name.partition(".")[0]
     over = json.dumps({"id": f"f-{name}", "state": "recovered", "deadline": 0.0, "evidence": {}, "history": []})
-    return ["sh", "-c", f"echo '{over}' >> {folder / name}.jsonl"]
+    return ["sleep", "600"] if name == "a" else ["sh", "-c", f"echo '{over}' >> {guard.parent / name}.jsonl"]
 
 
 def test_an_undo_that_hangs_delays_no_other(tmp_path: Path) -> None:
-    gone_agent(tmp_path, "a", ["sleep", "600"])
-    gone_agent(tmp_path, "b", undo_of(tmp_path, "b"))
-    watchdog, began = Watchdog(tmp_path), time.monotonic()
+    gone_agent(tmp_path, "a")
+    gone_agent(tmp_path, "b")
+    dog, began = Watchdog(tmp_path, undo), time.monotonic()
 
     def undone() -> str | None:
-        watchdog.look()
+        dog.look()
         return "the guard is there" if (tmp_path / "b.guard.json").exists() else None
 
     try:
@@ -182,17 +185,17 @@ def test_an_undo_that_hangs_delays_no_other(tmp_path: Path) -> None:
         assert (tmp_path / "a.guard.json").exists()
         assert time.monotonic() - began < 20
     finally:
-        for undo, _ in watchdog._undos.values():
-            undo.kill()
-            undo.wait()
+        for command, _ in dog._undos.values():
+            command.kill()
+            command.wait()
 
 
 def test_a_guard_that_cannot_be_read_is_put_aside_and_the_others_are_seen_to(tmp_path: Path) -> None:
     (tmp_path / "a.guard.json").write_text('{"pid": 1}')
-    newer = gone_agent(tmp_path, "b", undo_of(tmp_path, "b"))
+    newer = gone_agent(tmp_path, "b")
     newer.write_text(json.dumps(json.loads(newer.read_text()) | {"of_a_newer_version": True}))
-    watchdog = Watchdog(tmp_path)
-    until(lambda: "guards are left" if watchdog.look() else None, 20, "all guards are seen to")
+    dog = Watchdog(tmp_path, undo)
+    until(lambda: "guards are left" if dog.look() else None, 20, "all guards are seen to")
     assert [path.name for path in tmp_path.glob("a.guard*")] == ["a.guard.unreadable"]
 
 
@@ -222,6 +225,177 @@ def test_an_agent_that_is_stopped_while_it_makes_a_fault_is_overdue_at_the_deadl
 def test_the_death_of_an_agent_is_not_hidden_from_the_first_process_of_its_cell() -> None:
     agent = subprocess.Popen(["true"])
     os.waitid(os.P_PID, agent.pid, os.WEXITED | os.WNOWAIT)
-    cell._kill(agent)
+    handle = os.pidfd_open(agent.pid)
+    cell._kill(handle)
     assert os.waitpid(agent.pid, 0)[0] == agent.pid
     agent.returncode = 0
+    cell._kill(handle)  # its pid may be another's by now
+    os.close(handle)
+
+
+# -- whom it believes
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
+def test_a_folder_that_is_open_to_others_is_not_guarded(tmp_path: Path, mode: int) -> None:
+    marker, guard = tmp_path / "marker", gone_agent(tmp_path, "b")
+    tmp_path.chmod(mode)
+    dog = Watchdog(tmp_path, lambda _: ["touch", str(marker)])
+    with pytest.raises(PermissionError, match=f"{mode:04o}; expected 0700"):
+        dog.look()
+    with pytest.raises(PermissionError):
+        ensure(tmp_path)
+    argv = [sys.executable, "-m", "agents.watchdog", f"--state-dir={tmp_path}"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "expected 0700" in done.stderr) == (2, True)
+    assert (marker.exists(), guard.exists()) == (False, True)
+
+
+def test_a_folder_that_is_opened_to_others_later_is_believed_no_more(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    dog = Watchdog(tmp_path, lambda _: ["touch", str(marker)])
+    assert not dog.look()
+    gone_agent(tmp_path, "b")
+    tmp_path.chmod(0o777)
+    with pytest.raises(PermissionError):
+        dog.look()
+    assert not marker.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a folder of somebody else's")
+def test_a_folder_or_guard_of_somebody_else_is_not_believed(tmp_path: Path) -> None:
+    marker, guard = tmp_path / "marker", gone_agent(tmp_path, "b")
+    dog = Watchdog(tmp_path, lambda _: ["touch", str(marker)])
+    os.chown(guard, 65534, 65534)
+    assert not dog.look()
+    assert [path.name for path in tmp_path.glob("b.guard*")] == ["b.guard.unreadable"]
+    os.chown(tmp_path, 65534, 65534)
+    with pytest.raises(PermissionError, match="belongs to user 65534"):
+        dog.look()
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("how", ["link", "writable", "folder"])
+def test_a_guard_that_is_no_file_of_our_own_is_put_aside(tmp_path: Path, how: str) -> None:
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "state"
+    for each in (elsewhere, folder):
+        each.mkdir(mode=0o700)
+    marker, path = tmp_path / "marker", folder / "b.guard.json"
+    if how == "link":
+        path.symlink_to(gone_agent(elsewhere, "b"))
+    elif how == "writable":
+        gone_agent(folder, "b").chmod(0o666)
+    else:
+        path.mkdir()
+    live = {"id": "f-b", "state": "active", "deadline": 0.0, "evidence": {}, "history": []}
+    (folder / "b.jsonl").write_text(json.dumps(live) + "\n")
+    dog = Watchdog(folder, lambda _: ["touch", str(marker)])
+    assert not dog.look()
+    assert ([each.name for each in folder.glob("b.guard*")], marker.exists()) == (["b.guard.unreadable"], False)
+
+
+def test_a_link_to_a_folder_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "state")
+    with pytest.raises(PermissionError, match="is no folder"):
+        Watchdog(tmp_path / "link", undo).look()
+
+
+def test_no_command_and_no_journal_elsewhere_is_taken_from_a_guard(tmp_path: Path) -> None:
+    folder, elsewhere, marker = tmp_path / "state", tmp_path / "elsewhere", tmp_path / "marker"
+    for each in (folder, elsewhere):
+        each.mkdir(mode=0o700)
+    gone_agent(elsewhere, "b")
+    # As an older version wrote it.
+    old = {"pid": os.getpid(), "start_time": 1, "boot": "another boot", "undo": ["touch", str(marker)]}
+    (folder / "b.guard.json").write_text(json.dumps(old | {"journal": str(elsewhere / "b.jsonl")}))
+    (folder / "c.guard.json").write_text(json.dumps(old | {"journal": str(gone_agent(folder, "c").parent / "c.jsonl")}))
+    ran: list[Path] = []
+
+    def command(guard: Path) -> list[str]:
+        ran.append(guard)
+        return undo(guard)
+
+    dog = Watchdog(folder, command)
+    until(lambda: "guards are left" if dog.look() else None, 20, "all guards are seen to")
+    assert ([each.name for each in ran], marker.exists()) == (["c.guard.json"], False)
+
+
+def test_attempts_that_go_on_for_ever_do_not_fill_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gone_agent(tmp_path, "b")
+    monkeypatch.setattr(watchdog, "LONGEST_PAUSE_SECONDS", 0.0)
+    dog = Watchdog(tmp_path, lambda _: ["printf", r"\167\157\162\144"])
+
+    def enough() -> str | None:
+        dog._pauses.clear()
+        dog.look()
+        done = sum(dog._attempts.values())
+        return None if done > 64 else f"{done} attempts"
+
+    until(enough, 60, "64 attempts are made", period=0.001)
+    said = capfd.readouterr().out
+    assert said.count("undoing by") == said.count("not undone by attempt") == said.count("word") == 7
+
+
+def test_the_agent_closes_its_folder_and_refuses_one_that_others_may_write_to(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    argv = [sys.executable, "-m", "tests.fake_gpu", "agent", "--recover", f"--state-dir={state}"]
+    env = os.environ | {"FAKE_GPU": str(tmp_path)}
+    state.mkdir(mode=0o755)
+    assert subprocess.run(argv, cwd=ROOT, env=env, timeout=60).returncode == 0
+    assert state.stat().st_mode & 0o777 == 0o700
+    state.chmod(0o777)
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "expected 0700" in done.stderr) == (2, True)
+
+
+# -- signals
+
+
+def test_a_signal_goes_to_the_process_that_is_meant_or_to_nobody() -> None:
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        found = kernel.stat_of(bystander.pid)
+        assert found
+        assert not kernel.signal_process(bystander.pid, found[1] + 1, signal.SIGKILL)
+        assert not send_while(bystander.pid, lambda: False, signal.SIGKILL)
+        assert bystander.poll() is None
+        assert kernel.signal_process(bystander.pid, found[1], signal.SIGKILL)
+        assert bystander.wait(20) == -signal.SIGKILL
+        assert not kernel.signal_process(bystander.pid, found[1], signal.SIGKILL)
+        assert not send_while(bystander.pid, lambda: True, signal.SIGKILL)
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_whoever_takes_over_a_pid_while_it_is_looked_at_is_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (subprocess.Popen(["sleep", "600"]) for _ in range(2))
+    try:
+        found = kernel.stat_of(first.pid)
+        assert found
+        opened, sent = os.pidfd_open, []
+        # The pid is opened when it is another's already; its start time is looked at as if it were the first one's.
+        monkeypatch.setattr(os, "pidfd_open", lambda _: opened(second.pid))
+        monkeypatch.setattr(signal, "pidfd_send_signal", lambda handle, number: sent.append(number))
+        monkeypatch.setattr(kernel, "stat_of", lambda pid: ("S", found[1] + 1))
+        assert not kernel.signal_process(first.pid, found[1], signal.SIGKILL)
+        assert sent == []
+    finally:
+        for each in (first, second):
+            each.kill()
+            each.wait()
+
+
+def test_nothing_of_the_suite_signals_by_a_mere_pid() -> None:
+    """Popen's own methods and killpg of an own child that nobody else waits for are safe; os.kill is not."""
+    found = [
+        f"{file.relative_to(ROOT)}:{number}"
+        for folder in ("agents", "support", "steps")
+        for file in (ROOT / folder).rglob("*.py")
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if "os.kill(" in line
+    ]
+    assert found == []

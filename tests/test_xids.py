@@ -1,12 +1,29 @@
 """XID errors: the lines that are written are taken for what they are by those who read the kernel log for a living."""
 
+import asyncio
 import json
+import os
 import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from agents import kmsg, xids
+from agents import kernel, kmsg, pods, xids
+from agents.faults import Fault, FaultBook, Problem
+from agents.network import Network
+from agents.nvml import Card
+from agents.real_gpu import RealGpuDriver
+from agents.watchdog import JOURNAL
+from support.capabilities import _mounts
 from support.faults.gpu import SEQUENCES
+from support.faults.service import FaultService
+from support.observe import process
 from support.observe.kernel_log import KernelLog
 from support.observe.waiting import until
 from support.settings import ROOT
@@ -94,3 +111,111 @@ def test_a_line_is_read_back_and_seen_by_others() -> None:
 def test_a_line_that_is_too_long_is_refused_in_words() -> None:
     with pytest.raises(kmsg.KernelLogError, match="too long"):
         kmsg.write("x" * 5000)
+
+
+# -- names that the kernel writes in another way
+
+NAMES = [
+    b"b\xc3\xbcro",
+    b"back\\slash",
+    b"\\x41",
+    b"\xff\xfe",
+    b"tab\tand\nline",
+    b" a ) S 1 (b ",
+    b"{pid} %s",
+    b"\x7f\x1b[1m",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_kernel_escapes_is_told_and_taken_back(name: bytes) -> None:
+    told = kmsg.escape(name)
+    assert told.isascii()
+    assert told.isprintable()
+    assert kmsg.unescape(told) == name
+
+
+@pytest.mark.skipif(bool(kmsg.missing()), reason=kmsg.missing() or "-")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_line_with_any_name_arrives(name: bytes) -> None:
+    log, pci = KernelLog(), kmsg.reserve_pci("7e57ed", 1)
+    [line] = xids.lines(31, pci, 7, kmsg.escape(name), secrets.token_hex(3))
+    assert kmsg.write(line)["text"] == line
+    assert log.xids(pci) == [31]
+    log.close()
+
+
+@pytest.fixture(params=[name for name in NAMES if len(name) < 16])
+def odd(request: pytest.FixtureRequest) -> Iterator[tuple[int, bytes]]:
+    """Pid and name of a process with an odd one."""
+    program = (
+        "import ctypes, sys; ctypes.CDLL(None).prctl(15, bytes.fromhex(sys.argv[1]), 0, 0, 0);"
+        "print(flush=True); sys.stdin.read()"
+    )
+    argv = [sys.executable, "-c", program, request.param.hex()]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        yield process.pid, request.param
+
+
+def test_a_process_with_any_name_is_told_from_others(odd: tuple[int, bytes]) -> None:
+    pid, _ = odd
+    found = kernel.stat_of(pid)
+    assert found
+    assert found[0] in "RS"
+    assert found[1] > 0
+    assert (pid, found[1]) in kernel.children_of(os.getpid())
+    assert process.state(pid, found[1]) == "alive"
+
+
+@pytest.mark.skipif(bool(kmsg.missing()), reason=kmsg.missing() or "-")
+def test_an_error_of_a_process_with_any_name_is_reported(odd: tuple[int, bytes], tmp_path: Path) -> None:
+    pid, name = odd
+    card = Card(0, "GPU-0", kmsg.reserve_pci("7e57ed", 2), None)
+    cards: Any = SimpleNamespace(missing=str, all=lambda: [card], by_uuid=lambda _: card, reading=lambda _: {})
+    cards.processes = lambda _: {pid: 1}
+    book = FaultBook(tmp_path / JOURNAL, {"gpu": RealGpuDriver(cards, lambda _: [0])})
+
+    async def inject() -> Fault:
+        try:
+            return await book.inject({"kind": "gpu", "type": "XID_ERROR", "xid": 31, "target": "node-a"})
+        finally:
+            book.close()
+
+    fault = asyncio.run(inject())
+    [line] = fault.evidence["kernel_log"]
+    assert f"pid={pid}, name={kmsg.escape(name)}," in line["text"]
+    json.dumps(fault.view(), ensure_ascii=False).encode()  # as every answer over HTTP is
+
+
+def test_mounts_are_told_with_their_true_names() -> None:
+    listing = b"a\\040b /sys/fs/c\\011g\\134roup cgroup2 rw 0 0\nx /\xff tmpfs rw 0 0\n"
+    assert _mounts(listing) == [
+        ["a b", "/sys/fs/c\tg\\roup", "cgroup2", "rw", "0", "0"],
+        ["x", "/\udcff", "tmpfs", "rw", "0", "0"],
+    ]
+
+
+@pytest.mark.parametrize("name", ["b\u00fcro", "a/b", "a b", "-a", "\u0663", "", "a\n"])
+def test_a_node_has_a_name_that_needs_no_escape_anywhere(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Problem, match="of ASCII"):
+        Network(False, tmp_path / "nodes").add(name, "worker")
+
+
+def test_a_name_is_one_segment_of_a_path() -> None:
+    asked: list[str] = []
+
+    class Seen(FaultService):
+        def call(self, method: str, path: str, body: Any = None) -> Any:
+            asked.append(path)
+            return {}
+
+    Seen("http://127.0.0.1:9").get("f-1/../b\u00fcro?active=true#x")
+    assert asked == ["/api/v1/faults/f-1%2F..%2Fb%C3%BCro%3Factive%3Dtrue%23x"]
+
+
+def test_a_pod_of_any_cgroup_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = pods.Pod("dynamo/a", "1234-5678", "", "Running", False)
+    monkeypatch.setattr(Path, "read_bytes", lambda _: b"0::/kubepods\xff/pod1234_5678.slice\n")
+    assert pods.is_of(1, pod)

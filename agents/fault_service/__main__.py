@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import uvicorn
 
 from agents.fault_service.api import Policy, application
 from agents.fault_service.fleet import AgentAddress
+from agents.tokens import read_token
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -22,14 +24,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address; any but loopback needs a token")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--listen-fd", type=int, action="append", default=[], help="serve this socket instead")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name that callers may know this service by, beside localhost and addresses",
+    )
     parser.add_argument("--token-file", type=Path, help="file with the bearer token; else FT_SERVICE_TOKEN")
-    parser.add_argument("--agent", action="append", default=[], metavar="DEPLOYMENT=URL", help="a node or GPU agent")
+    parser.add_argument(
+        "--agent", action="append", default=[], metavar="DEPLOYMENT=URL", help="a node or GPU agent; wants a token"
+    )
     parser.add_argument("--agent-token-file", type=Path, help="token of the agents; else FT_AGENT_TOKEN")
     parser.add_argument("--state-dir", type=Path, help="for the audit log")
     parser.add_argument("--allow-node", action="append", default=[], metavar="NAME", help="the only targets allowed")
     parser.add_argument("--allow-namespace", action="append", default=[], metavar="NAMESPACE", help="of NAMESPACE/POD")
     parser.add_argument("--max-active", type=int, default=10, help="live faults at once, of all agents (default 10)")
-    parser.add_argument("--max-share", type=float, default=1.0, help="share of nodes of a role under faults at once")
+    parser.add_argument(
+        "--max-share",
+        type=float,
+        help="share of nodes of a role under faults at once, but one at least (default 0.5 with --agent, else 1)",
+    )
     return parser
 
 
@@ -58,20 +73,26 @@ def main() -> None:
     parser = _parser()
     options = parser.parse_args()
     try:
-        token = options.token_file.read_text().strip() if options.token_file else os.environ.get("FT_SERVICE_TOKEN", "")
-        own = os.environ.get("FT_AGENT_TOKEN", "")
-        agent_token = options.agent_token_file.read_text().strip() if options.agent_token_file else own
+        token = read_token(options.token_file, "FT_SERVICE_TOKEN")
+        agent_token = read_token(options.agent_token_file, "FT_AGENT_TOKEN")
     except OSError as error:
         parser.error(f"{error.filename}: {error.strerror}")
+    except ValueError as error:
+        parser.error(str(error))
+    if not token and (options.agent or ("FT_AGENT" in os.environ and "FT_CELL" not in os.environ)):
+        parser.error("every user of this machine could break what the agents reach: give a token with --token-file")
     if not options.listen_fd and not _is_loopback(options.host) and not token:
         parser.error(f"--host {options.host} can be reached from outside: give a token with --token-file")
-    if options.max_active < 1 or not 0 < options.max_share <= 1:
+    share = (0.5 if options.agent else 1.0) if options.max_share is None else options.max_share
+    if options.max_active < 1 or not 0 < share <= 1:
         parser.error("--max-active has to be 1 or more, --max-share above 0 and at most 1")
     agents = []
     for each in options.agent:
         name, separator, url = each.partition("=")
         if not separator or not url.startswith("http"):
             parser.error(f"--agent {each}: expected DEPLOYMENT=URL")
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):  # it stands in headers and in lists with commas
+            parser.error(f"--agent {each}: DEPLOYMENT {name!r}; expected letters and digits of ASCII, '.', '_', '-'")
         agents.append(AgentAddress(name, url.rstrip("/"), agent_token))
     if os.environ.get("FT_AGENT") and "local" not in [agent.name for agent in agents]:
         agents.append(AgentAddress("local", os.environ["FT_AGENT"], agent_token))
@@ -81,7 +102,8 @@ def main() -> None:
         nodes=frozenset(options.allow_node),
         namespaces=frozenset(options.allow_namespace),
         max_active=options.max_active,
-        max_share=options.max_share,
+        max_share=share,
+        hosts=frozenset(name.lower() for name in (options.host, *options.allow_host)),
         urgent="FT_CELL" in os.environ,
     )
     try:

@@ -1,14 +1,20 @@
 """The public HTTP API of the fault service. It keeps no faults: the agents do, and survive its death."""
 
 import asyncio
+import contextlib
+import errno
+import hashlib
 import hmac
+import ipaddress
 import json
+import math
 import os
 import secrets
+import sys
 import time
+import urllib.parse
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +32,7 @@ from starlette.exceptions import HTTPException
 from agents import xids
 from agents.fault_service import models
 from agents.fault_service.fleet import ANSWER_SECONDS, CAPABILITY_SECONDS, READ_SECONDS, AgentAddress, Fleet
-from agents.faults import LIVE, STATES, Problem
+from agents.faults import DEFAULT_SECONDS, LIVE, STATES, Problem
 from agents.kernel import take_right_of_way
 
 LARGEST_BODY = 65536
@@ -36,6 +42,8 @@ OPEN = ("/health", "/docs", "/openapi.json")
 """What wants no token: whether the service is there, and what it could do for those who have one."""
 MACHINES = ("machine", "pod")
 """Roles whose nodes are spread over agents: there the share is one of all of them."""
+STRANGERS_SECONDS = 60.0
+"""How often the audit log has a line of those without the token, at most."""
 MISSING_HEADER = "X-Agents-Missing"
 """Names the agents that a list is without."""
 
@@ -49,7 +57,8 @@ class Policy:
         nodes: names that may be targets; namespaces: those of targets ``NAMESPACE/POD`` that may be hit. A target has
             to be in the one or the other; both empty: all may.
         max_active: faults, of all agents, that may be live or have an undo that is owed at once.
-        max_share: share of the nodes of a role that may be under such faults at once.
+        max_share: share of the nodes of a role that may be under such faults at once; one may in any case.
+        hosts: names of this service that callers may use, beside ``localhost`` and addresses.
         audit: the append-only log.
         urgent: whether to be scheduled before everything else, as in a cell, where an order may not wait for boots.
     """
@@ -61,6 +70,14 @@ class Policy:
     max_active: int = 10
     max_share: float = 1.0
     urgent: bool = False
+    hosts: frozenset[str] = frozenset()
+
+    @property
+    def principal(self) -> str:
+        """What the audit log calls whoever has the token, without telling it; anybody where there is none."""
+        if not self.token:
+            return "anybody"
+        return f"token {hashlib.sha256(f'principal {self.token}'.encode()).hexdigest()[:8]}"
 
 
 @dataclass
@@ -73,6 +90,7 @@ class Numbers:
         kind = ["kind", "type", "outcome"]
         self.injections = Metric("fault_injections", "Injections asked for.", kind, registry=self.registry)
         self.faults = Gauge("faults", "Faults by state.", ["state"], registry=self.registry)
+        self.lost = Metric("fault_audit_lines_lost", "Lines without room in the audit log.", registry=self.registry)
         self.agents = Gauge("fault_agent_up", "Whether the agent answers.", ["agent"], registry=self.registry)
         self.seconds = Histogram("fault_request_seconds", "Time of a request.", ["method"], registry=self.registry)
 
@@ -94,9 +112,11 @@ _WORDS = {
     411: "a body without a Content-Length",
     413: "a body that is too large",
     422: "a value that is not allowed",
+    421: "a name of this service that it does not know, or a page of another site",
     501: "this machine cannot do it",
     502: "an agent failed, or an undo did",
     503: "an agent does not answer",
+    507: "no room on the disk for a record; nothing was done, or it is undone again",
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": words} | _PAGE for status, words in _WORDS.items()
@@ -111,38 +131,115 @@ class Service:
         self._counting = asyncio.Lock()
         self._under_way: dict[str, set[tuple[str, str]]] = {}
         self._last_owed: dict[str, list[dict[str, Any]]] = {}
+        self._strangers: Counter[int] = Counter()
+        self._strangers_at = -math.inf
         policy.audit.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def audit(self, request: Request, status: int | None = None, seconds: float | None = None) -> None:
-        """Append one line for a call: before it changes anything, without a status, and when it has ended."""
+        """Append one line for a call: before it changes anything, without a status, and when it has ended.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        asked = getattr(request.state, "asked", None) or Asked()
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "call": request.state.call,
+            "principal": self.policy.principal,
             "caller": request.client.host if request.client else "",
             "method": request.method,
             "path": request.url.path,
             "dry_run": getattr(request.state, "dry_run", False),
             "target": getattr(request.state, "target", None),
+            "kind": asked.kind,
+            "type": asked.type,
+            "parameters": asked.parameters,
+            "duration_seconds": asked.duration_seconds,
             "fault": getattr(request.state, "fault", None),
             "status": status,
             "seconds": None if seconds is None else round(seconds, 4),
         }
+        self._append(line)
+
+    def audit_begun(self, request: Request, refuse: bool) -> None:
+        """The line before a call acts; where there is no room for it, one that makes a fault is refused.
+
+        Raises:
+            Problem: 507.
+        """
+        try:
+            self.audit(request)
+        except OSError as error:
+            self._lost(error)
+            if refuse:
+                detail = f"the audit log cannot take a line: {error.strerror}; nothing was done"
+                raise Problem(507, "No room for the audit log", detail) from None
+
+    def audit_ended(self, request: Request, status: int, seconds: float) -> None:
+        """The line after a call; whatever has become of it, its answer is not lost for want of room.
+
+        Those without the token share a line a minute: they do not fill the disk.
+        """
+        try:
+            if request.state.known:
+                self.audit(request, status, seconds)
+            else:
+                self._strangers[status] += 1
+                self.audit_strangers(STRANGERS_SECONDS)
+        except OSError as error:
+            self._lost(error)
+
+    def audit_strangers(self, pause: float = 0.0) -> None:
+        """Append a line for calls without the token, unless the last one is younger than ``pause`` seconds."""
+        if self._strangers and time.monotonic() >= self._strangers_at + pause:
+            self._strangers_at = time.monotonic()
+            counts = {str(status): count for status, count in sorted(self._strangers.items())}
+            self._strangers.clear()
+            moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self._append({"time": moment, "principal": None, "calls_by_status": counts})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        """All of a line, or nothing of it."""
+        data = (json.dumps(line) + "\n").encode()
         file = os.open(self.policy.audit, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.write(file, (json.dumps(line) + "\n").encode())
+            before = os.fstat(file).st_size
+            try:
+                if os.write(file, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                os.ftruncate(file, before)
+                raise
         finally:
             os.close(file)
 
-    def authorise(self, request: Request) -> JSONResponse | None:
-        """None when the caller may go on."""
-        if not self.policy.token or request.url.path in OPEN or request.url.path.startswith(f"{PAGE}/"):
-            return None
+    def _lost(self, error: OSError) -> None:
+        self.numbers.lost.inc()
+        print(f"fault service: {self.policy.audit}: {error.strerror}", file=sys.stderr, flush=True)
+
+    def is_known(self, request: Request) -> bool:
+        """Whether the caller has the token, or none is wanted."""
         given = request.headers.get("authorization", "")
-        if not given:
+        return not self.policy.token or hmac.compare_digest(given.encode(), f"Bearer {self.policy.token}".encode())
+
+    def authorise(self, request: Request) -> JSONResponse | None:
+        """None when the caller may go on.
+
+        The name that a call comes under counts too: a page of another site can have its own name lead to this machine
+        (DNS rebinding), but has no control over an address.
+        """
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        name = _host_of(f"//{host}")
+        if not _is_address(name) and name not in ("localhost", *self.policy.hosts):
+            detail = f"Host {host!r}; expected localhost, an address or a name of --allow-host"
+            return problem(421, "Unknown name", detail)
+        if origin is not None and origin.partition("://")[2] != host:
+            return problem(421, "Another site", f"Origin {origin!r}; expected none, or this service's own")
+        if request.state.known or request.url.path in OPEN or request.url.path.startswith(f"{PAGE}/"):
+            return None
+        if "authorization" not in request.headers:
             return problem(401, "No token", "send 'Authorization: Bearer' with the token of this service")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self.policy.token}".encode()):
-            return problem(403, "Wrong token", "the token in 'Authorization' is not that of this service")
-        return None
+        return problem(403, "Wrong token", "the token in 'Authorization' is not that of this service")
 
     async def inject(self, request: Request, agent: AgentAddress, body: dict[str, Any], dry_run: bool) -> Any:
         """Pass an injection on, unless a limit forbids it; a dry run is forbidden the same."""
@@ -161,13 +258,14 @@ class Service:
             return await self.fleet.call(agent, "POST", "/v1/faults?dry_run=true", body)
         labels, outcome = {"kind": body["kind"], "type": body["type"]}, "refused"
         try:
-            self.audit(request)
+            self.audit_begun(request, refuse=True)
             fault = await self.fleet.call(agent, "POST", "/v1/faults", body)
             outcome = "done"
         finally:
             del self._under_way[call]
             self.numbers.injections.labels(outcome=outcome, **labels).inc()
         request.state.fault = fault["id"]
+        request.state.asked = Asked(fault["kind"], fault["type"], fault["parameters"], fault["duration_seconds"])
         return fault
 
     def _check_allowed(self, name: str) -> None:
@@ -197,7 +295,7 @@ class Service:
         taken = {(fault["deployment"], name) for fault in owed for name in fault["targets"]}.union(*before)
         for role in sorted({roles[node] for node in hit if node in roles}):
             alike = {node for node in roles if roles[node] == role and (role in MACHINES or node[0] == agent.name)}
-            if len((taken | hit) & alike) > self.policy.max_share * len(alike):
+            if len((taken | hit) & alike) > max(1, self.policy.max_share * len(alike)):
                 detail = f"{len(taken & alike)} of {len(alike)} with role {role} are hit already; the limit is "
                 raise Problem(409, "Too many targets", f"{detail}{self.policy.max_share:g}")
 
@@ -218,7 +316,7 @@ class Service:
     async def recover(self, request: Request, fault_id: str) -> Any:
         """Undo one fault; :class:`Problem` 502 when that has failed."""
         request.state.fault = fault_id
-        self.audit(request)
+        self.audit_begun(request, refuse=False)
         fault = await self.fleet.ask_owner("POST", fault_id, "/recover")
         request.state.target = fault["targets"]
         if fault["owed"]:
@@ -227,7 +325,7 @@ class Service:
 
     async def recover_all(self, request: Request) -> list[Any]:
         """Undo every fault of all agents; :class:`Problem` 502 or 503 when some are not undone."""
-        self.audit(request)
+        self.audit_begun(request, refuse=False)
         _, silent = await self.fleet.read("/v1/faults?owed=true", prompt=True)
 
         async def ask(agent: AgentAddress) -> Any:
@@ -267,10 +365,39 @@ def _target(body: models.Injection) -> str:
     return given.pop()
 
 
-def _named(request: Request, dry_run: bool, targets: list[str]) -> list[str]:
+def _host_of(url: str) -> str:
+    """In lower case, without port and brackets; empty where there is none to make out."""
+    with contextlib.suppress(ValueError):
+        return urllib.parse.urlsplit(url).hostname or ""
+    return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the audit log tells of a fault that is asked for."""
+
+    kind: str | None = None
+    type: str | None = None
+    parameters: dict[str, Any] | None = None
+    duration_seconds: float | None = None
+
+
+def _named(request: Request, dry_run: bool, targets: list[str], asked: Asked) -> list[str]:
     """Remember for the audit log what is asked for, before it is known whether there is such a thing."""
-    request.state.target, request.state.dry_run = targets, dry_run
+    request.state.target, request.state.dry_run, request.state.asked = targets, dry_run, asked
     return targets
+
+
+def _seconds(body: models.Injection) -> float:
+    return DEFAULT_SECONDS if body.duration_seconds is None else body.duration_seconds
 
 
 DryRunFlag = Annotated[bool, Query(description="say what would be touched, and touch nothing")]
@@ -281,11 +408,13 @@ def application(agents: list[AgentAddress], policy: Policy) -> FastAPI:
     """The service in front of ``agents``."""
     service = Service(agents, policy)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if policy.urgent:
             take_right_of_way()
         yield
+        with contextlib.suppress(OSError):
+            service.audit_strangers()
         await service.fleet.close()
 
     app = FastAPIOffline(  # FastAPI's own page fetches its scripts from the network, and stays blank without it
@@ -319,12 +448,13 @@ def _add_guards(app: FastAPI, service: Service) -> None:
     async def guard(request: Request, handler: Callable[[Request], Awaitable[Response]]) -> Response:
         began, request.state.call, status = time.monotonic(), secrets.token_hex(4), 500
         method = request.method if request.method in ("GET", "POST") else "other"
+        request.state.known = service.is_known(request)
         try:
             response = service.authorise(request) or _too_large(request) or await handler(request)
             status = response.status_code
         finally:
             seconds = time.monotonic() - began
-            service.audit(request, status, seconds)
+            service.audit_ended(request, status, seconds)
             service.numbers.seconds.labels(method).observe(seconds)
         return response
 
@@ -361,8 +491,10 @@ def _add_injections(app: FastAPI, service: Service) -> None:
         return JSONResponse(content, 200 if dry_run else 201)
 
     async def gpu(request: Request, body: models.GpuInjection | models.XidInjection, xid: int | None, dry: bool) -> Any:
-        target = _named(request, dry, [_target(body)])[0]
         kind = body.fault_type.value if isinstance(body, models.GpuInjection) else "XID_ERROR"
+        told = {"gpu_index": body.gpu_index, "xid": xid, "severity": body.severity} | body.parameters
+        told = {name: value for name, value in told.items() if value is not None}
+        target = _named(request, dry, [_target(body)], Asked("gpu", kind, told, _seconds(body)))[0]
         order: dict[str, Any] = {"kind": "gpu", "type": kind, "target": target, "gpu_index": body.gpu_index, "xid": xid}
         order |= {"severity": body.severity, "parameters": body.parameters, "duration_seconds": body.duration_seconds}
         agent = await service.fleet.find(target, body.deployment)
@@ -386,29 +518,31 @@ def _add_injections(app: FastAPI, service: Service) -> None:
     @app.post("/api/v1/faults/network/inject", **made)
     async def inject_network(request: Request, body: models.NetworkInjection, dry_run: DryRunFlag = False) -> Any:
         """Cut or hamper the network between nodes."""
+        told = {"partition_type": body.partition_type, "direction": body.direction} | body.parameters
+        asked = Asked("network", body.mode, told, _seconds(body))
         if body.partition_type is models.Partition.CUSTOM:
             sides = [[each] if isinstance(each, str) else each for each in (body.source, body.target)]
             sources, targets = (each or [] for each in sides)
             if not sources or not targets:
                 raise Problem(422, "No sides", "CUSTOM wants source and target: a node or a list of nodes each")
-            _named(request, dry_run, targets)
+            _named(request, dry_run, targets, asked)
             agent = await service.fleet.find(targets[0], body.deployment)
         else:
             if body.source or body.target:
                 raise Problem(422, "Not allowed", "source and target go with CUSTOM; use target_pod to narrow this one")
             only = _target(body) if body.target_pod or body.node_name else None
-            _named(request, dry_run, [only or f"all of {body.partition_type}"])
+            _named(request, dry_run, [only or f"all of {body.partition_type}"], asked)
             agent, sources, targets = await service.fleet.sides(body.partition_type, body.deployment, only)
         order: dict[str, Any] = {"kind": "network", "type": body.mode, "sources": sources, "targets": targets}
         order |= {"direction": body.direction, "parameters": body.parameters, "label": body.partition_type}
         order["duration_seconds"] = body.duration_seconds
-        _named(request, dry_run, targets)
+        _named(request, dry_run, targets, asked)
         return answer(await service.inject(request, agent, order, dry_run), dry_run)
 
     @app.post("/api/v1/faults/process/inject", **made)
     async def inject_process(request: Request, body: models.ProcessInjection, dry_run: DryRunFlag = False) -> Any:
         """Break the process of a node."""
-        target = _named(request, dry_run, [_target(body)])[0]
+        target = _named(request, dry_run, [_target(body)], Asked("process", body.type, {}, _seconds(body)))[0]
         agent = await service.fleet.find(target, body.deployment)
         order = {"kind": "process", "type": body.type, "target": target, "duration_seconds": body.duration_seconds}
         return answer(await service.inject(request, agent, order, dry_run), dry_run)
@@ -446,10 +580,11 @@ def _add_faults(app: FastAPI, service: Service) -> None:
 
 def _add_views(app: FastAPI, service: Service) -> None:
     @app.get("/health", response_model=models.Health)
-    async def health() -> Any:
-        """Whether the service and its agents answer."""
+    async def health(request: Request) -> Any:
+        """Whether the service answers and, for those who have the token, whether its agents do."""
+        if not request.state.known:
+            return {"status": "ok", "pid": os.getpid(), "agents": {}}
         found, missing = await service.fleet.read("/v1/faults?owed=true", prompt=True)
-        # Without their addresses: this page wants no token.
         agents = dict.fromkeys(found, "ok") | dict.fromkeys(missing, "does not answer")
         return {"status": "degraded" if missing else "ok", "pid": os.getpid(), "agents": agents}
 

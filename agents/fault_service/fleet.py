@@ -72,7 +72,7 @@ class Fleet:
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             detail = f"the agent of {agent.name!r} at {agent.url} does not answer: {type(error).__name__}"
             raise Problem(503, "Agent not available", detail) from None
-        if status >= 500 and status != 501:
+        if status >= 500 and status not in (501, 507):
             raise Problem(502, content.get("title", "Agent failed"), content.get("detail", f"status {status}"))
         if status >= 400:
             raise Problem(status, content["title"], content["detail"])

@@ -173,6 +173,7 @@ class FaultSummary(BaseModel):
     parameters: dict[str, Any]
     repair: str
     momentary: bool
+    attempts: int = Field(description="undos of it that have failed")
     owed: bool = Field(description="whether its undo is still to be done: it is live, or an undo has failed")
     duration_seconds: float
     deadline: float = Field(description="on CLOCK_MONOTONIC of the agent's machine, seconds")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from support.clock import now
-from support.json_api import JsonApi, Refused
+from support.json_api import JsonApi, Refused, in_path
 
 
 class FaultRefused(Refused):
@@ -34,7 +34,7 @@ class FaultService(JsonApi):
 
     def get(self, fault_id: str) -> dict[str, Any]:
         """A fault with state, evidence and history."""
-        return dict(self.call("GET", f"/api/v1/faults/{fault_id}"))
+        return dict(self.call("GET", f"/api/v1/faults/{in_path(fault_id)}"))
 
     def faults(self, active: bool = False) -> list[dict[str, Any]]:
         """All faults in short, or the live ones."""
@@ -42,7 +42,7 @@ class FaultService(JsonApi):
 
     def recover(self, fault_id: str) -> dict[str, Any]:
         """Undo a fault."""
-        return dict(self.call("POST", f"/api/v1/faults/{fault_id}/recover"))
+        return dict(self.call("POST", f"/api/v1/faults/{in_path(fault_id)}/recover"))
 
     def recover_all(self) -> list[dict[str, Any]]:
         """Undo every live fault."""

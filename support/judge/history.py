@@ -52,6 +52,8 @@ class History:
         waits: spells in which processes of Dynamo and of the suite waited for a processor.
         leftovers: what was on the machine after the deployment went and had not been there before (namespaces, rules,
             processes, files), one line each.
+        not_undone: steps of the scenario's end that were to put something back and failed, one line each.
+        records_lost: what was seen and could not be kept or read, one line each.
         migration_limit: how often one request may be moved to another worker; None where it is not known.
         metric_names: the release's names for ``frontend_requests`` (counter), ``frontend_inflight``,
             ``frontend_queued`` and ``worker_inflight`` (gauges); a name that is missing is not judged.
@@ -68,6 +70,8 @@ class History:
     etcd: list[dict[str, Any]] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
+    not_undone: list[str] = field(default_factory=list)
+    records_lost: list[str] = field(default_factory=list)
     migration_limit: int | None = None
     metric_names: Mapping[str, str] = field(default_factory=dict)
     not_judged: frozenset[str] = frozenset()

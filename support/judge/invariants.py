@@ -348,6 +348,18 @@ def gate(history: History) -> Iterator[Finding]:
             yield Finding("gate", _about_id(history, note["request_id"]), message, blame="suite")
 
 
+def not_undone(history: History) -> Iterator[Finding]:
+    """The end of a scenario undoes what is left of its faults: that is the suite's own duty."""
+    for line in history.not_undone:
+        yield Finding("not-undone", "the end of the scenario", line, blame="suite")
+
+
+def records_lost(history: History) -> Iterator[Finding]:
+    """What was seen has been kept: where it was not, what is left may look like a defect, or hide one."""
+    for line in history.records_lost:
+        yield Finding("records-lost", "the end of the scenario", line, blame="suite")
+
+
 def client_lag(history: History) -> Iterator[Finding]:
     """A client that lags is a ruler that bends: its times prove nothing."""
     for entry in history.entries:
@@ -378,6 +390,8 @@ RULES: dict[str, Callable[[History], Iterator[Finding]]] = {
     "panics": panics,
     "leftovers": leftovers,
     "gate": gate,
+    "not-undone": not_undone,
+    "records-lost": records_lost,
     "client-lag": client_lag,
 }
 
@@ -418,6 +432,8 @@ EVIDENCE: dict[str, Callable[[History], int]] = {
     "panics": lambda history: len(history.panics),
     "leftovers": lambda history: len(history.topology.get("nodes", [])),
     "gate": _holding,
+    "not-undone": lambda history: len(history.topology.get("nodes", [])),
+    "records-lost": lambda history: len(history.events),
     "client-lag": lambda history: len(history.entries),
 }
 """Rule -> how many things in a history it could have objected to; with none it holds and says nothing."""

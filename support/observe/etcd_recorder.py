@@ -30,12 +30,16 @@ class EtcdRecorder:
         events: gets an event ``leader`` whenever another member leads, or none, and an event ``lease`` whenever a lease
             or a registration comes or goes.
         names: returns id of a lease -> node name of the workers that answer now.
+
+    Attributes:
+        records: what was seen, oldest first; ``problems``: what was not, in words.
     """
 
     def __init__(self, members: list[Node], events: EventLog, names: Callable[[], Mapping[str, str]]) -> None:
         self._events, self._names = events, names
         self._lock, self._over = threading.Lock(), threading.Event()
         self.records: list[dict[str, Any]] = []
+        self.problems: list[str] = []
         self._last: dict[str, Status | None] = {}
         self._leader: str | None = None
         self._led: list[tuple[float, str]] = []
@@ -54,6 +58,12 @@ class EtcdRecorder:
         thread.start()
 
     def _watch(self, node: Node) -> None:
+        try:
+            self._look_on(node)
+        except Exception as error:  # noqa: BLE001 - a thread that ends in silence would leave a hole in the records
+            self.problems.append(f"etcd: nobody has watched {node.name} to the end: {type(error).__name__}: {error}")
+
+    def _look_on(self, node: Node) -> None:
         while not self._over.wait(PERIOD_SECONDS):
             try:
                 seen: Status | None = etcd.status(node)
@@ -139,13 +149,30 @@ class EtcdRecorder:
         for thread in self._threads:
             thread.join()
 
-    def close(self, path: Path) -> list[dict[str, Any]]:
-        """Look a last time, end the watch, compare the members and write all records to ``path``, a JSONL file.
+    def close(self, path: Path, look: bool = True) -> list[dict[str, Any]]:
+        """End the watch, write all records to ``path``, a JSONL file, look a last time, compare the members and add
+        what has come of that.
 
         Where a majority answers they are given :data:`CATCH_UP_SECONDS` to agree; if they do not, the last record says
-        why.
+        why. What could not be seen to its end is in :attr:`problems`.
+
+        Args:
+            look: whether there is a last look; members that are gone would only be waited for.
         """
         self.stop()
+        self._write(path)
+        if look:
+            try:
+                self._compare()
+            except Exception as error:  # noqa: BLE001 - the records so far stand
+                self.problems.append(f"etcd: no last look: {type(error).__name__}: {error}")
+            self._write(path)
+        return self.records
+
+    def _write(self, path: Path) -> None:
+        path.write_text("".join(json.dumps(record) + "\n" for record in self.records), encoding="utf-8")
+
+    def _compare(self) -> None:
         seen = etcd.statuses(self._members)
         answering = [node for node in self._members if node.name in seen]
         disagreement = ""
@@ -157,8 +184,6 @@ class EtcdRecorder:
                 disagreement = str(error)
         self._look_from(answering)  # what the leader had not applied yet it has by now
         self.records.append(etcd.comparison(answering) | {"disagreement": disagreement})
-        path.write_text("".join(json.dumps(record) + "\n" for record in self.records), encoding="utf-8")
-        return self.records
 
     def _look_from(self, answering: list[Node]) -> None:
         if leader := etcd.leader(answering):

@@ -300,7 +300,7 @@ class Fleet:
 
         try:
             until(busy, SETTLE_SECONDS * slowness.factor(), "nothing is in flight")
-        except AssertionError as error:
+        except (AssertionError, ValueError) as error:  # ValueError: a page that is not in Prometheus' format
             self.events.add("note", "", str(error))
         return self._scrape("after")
 

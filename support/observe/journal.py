@@ -1,6 +1,8 @@
 """What the workers of the ruler engine wrote down: which requests reached them, and how they left."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ def read(logs: Path) -> list[dict[str, Any]]:
     (number of tokens that it was given), ``max_tokens``, ``produced``, ``left_at`` and ``outcome`` (``finished``,
     ``stopped``: it was told to stop, ``abandoned``: its consumer went away); the last three are None where the worker
     died with the request. ``holds``: spells in which the gate held it (:mod:`support.gate`), each with ``from``,
-    ``until`` (None: held to the last) and ``expired`` (whether nobody opened the gate).
+    ``until`` (None: held to the last) and ``expired`` (whether nobody opened the gate). A line that
+    its death has cut short is left out.
     """
     found = []
     for file in sorted(logs.glob("*.journal.jsonl")):
         worker = file.name.removesuffix(".journal.jsonl")
         open_requests: dict[str, dict[str, Any]] = {}
-        for line in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+        text = file.read_bytes().decode("utf-8", "replace")  # the cut may go through a letter
+        for line in _whole(text.splitlines()):
             if line["event"] == "received":
                 entry = {"worker": worker} | {key: line[key] for key in ("request_id", "at", "start", "max_tokens")}
                 entry |= {"produced": None, "left_at": None, "outcome": None, "holds": []}
@@ -30,7 +34,12 @@ def read(logs: Path) -> list[dict[str, Any]]:
             elif line["event"] == "released":
                 hold = {"until": line["at"], "expired": line["expired"]}
                 open_requests[line["request_id"]]["holds"][-1] |= hold
-            else:
-                entry = open_requests[line["request_id"]]
+            elif entry := open_requests.get(line["request_id"], {}):
                 entry |= {"produced": line["produced"], "left_at": line["at"], "outcome": line["outcome"]}
     return sorted(found, key=lambda entry: entry["at"])
+
+
+def _whole(lines: list[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(line)

@@ -1,5 +1,6 @@
 """After a run: attachments to the Allure results, the single-file report, the summary."""
 
+import contextlib
 import fcntl
 import json
 import re
@@ -7,8 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,10 @@ def collect(run: Path) -> list[Verdict]:
     """
     verdicts = {}
     for file in (run / "scenarios").glob("*/verdict.json"):
-        verdict = read_verdict(file)
-        verdicts[verdict.location] = verdict
-    for result in map(_read, _results(run)):
+        with contextlib.suppress(OSError, ValueError, TypeError, LookupError):  # cut short: its result tells of it
+            verdict = read_verdict(file)
+            verdicts[verdict.location] = verdict
+    for result in _results(run).values():
         location = _label(result, "location")
         verdict_so_far = verdicts[location].verdict if location in verdicts else ""
         belied = result["status"] == "broken" and verdict_so_far in ("passed", "skipped", "known_defect")
@@ -56,8 +57,7 @@ def collect(run: Path) -> list[Verdict]:
 
 def said(run: Path, location: str) -> str:
     """First line of what the scenario's own result says went wrong; empty when it left no result or says nothing."""
-    results = (_read(file) for file in _results(run))
-    own = next((result for result in results if _label(result, "location") == location), {})
+    own = next((result for result in _results(run).values() if _label(result, "location") == location), {})
     message: str = (own.get("statusDetails") or {}).get("message") or ""
     return message.strip().partition("\n")[0]
 
@@ -82,9 +82,8 @@ def publish(run: Path, reports: Path, verdicts: Sequence[Verdict], settings: Set
         What could not be made, one sentence each: a missing picture or report does not change a verdict.
     """
     about = _read(run / "run.json")
-    trouble: list[str] = []
     results = run / "allure-results"
-    _attach(run, verdicts, {"target": about["target"], "dynamo": about["dynamo"]})
+    trouble = _attach(run, verdicts, {"target": about["target"], "dynamo": about["dynamo"]})
     _write_environment(results, about)
     summary = summarize(about, verdicts)
     runs.write_json(run / "summary.json", summary)
@@ -112,24 +111,38 @@ def summarize(about: Mapping[str, Any], verdicts: Sequence[Verdict]) -> dict[str
     }
 
 
-def _attach(run: Path, verdicts: Sequence[Verdict], parameters: Mapping[str, str]) -> None:
+def _attach(run: Path, verdicts: Sequence[Verdict], parameters: Mapping[str, str]) -> list[str]:
     for stale in (run / "allure-results").glob(f"{_OWN}*"):
         stale.unlink()
-    by_location = {_label(_read(file), "location"): file for file in _results(run)}
+    files = {_label(result, "location"): file for file, result in _results(run).items()}
+    trouble = []
     for verdict in verdicts:
-        file = by_location.get(verdict.location)
-        if file is None:
+        if verdict.location not in files:
             AllureFileLogger(run / "allure-results").report_result(allure.synthetic(verdict, parameters))
-            file = next(file for file in _results(run) if _label(_read(file), "location") == verdict.location)
+            found = _results(run).items()
+            files[verdict.location] = next(file for file, each in found if _label(each, "location") == verdict.location)
+        file = files[verdict.location]
         result = _read(file)
         _settle(result, verdict)
-        folder = runs.scenario_folder(run, verdict.location)
+        try:
+            _tell(run, verdict, result)
+        except Exception as error:  # noqa: BLE001 - records that make no sense cost their own page, never the report
+            trouble.append(f"the page of {verdict.location} is not whole: {type(error).__name__}: {error}")
+        runs.write_json(file, result)
+    return trouble
+
+
+def _tell(run: Path, verdict: Verdict, result: dict[str, Any]) -> None:
+    """Put story, picture and attachments into a scenario's result."""
+    folder = runs.scenario_folder(run, verdict.location)
+    kept = [entry for entry in result.get("attachments", []) if not entry["source"].startswith(_OWN)]
+    result["attachments"] = kept
+    passed = verdict.verdict == "passed"
+    try:
         timeline.draw(folder)
         result["descriptionHtml"] = story.story(folder, verdict)
-        kept = [entry for entry in result.get("attachments", []) if not entry["source"].startswith(_OWN)]
-        passed = verdict.verdict == "passed"
-        result["attachments"] = kept + list(_attachments(folder, run / "allure-results", result["uuid"], passed))
-        runs.write_json(file, result)
+    finally:
+        kept.extend(_attachments(folder, run / "allure-results", result["uuid"], passed))
 
 
 def _settle(result: dict[str, Any], verdict: Verdict) -> None:
@@ -157,18 +170,25 @@ def _attachments(folder: Path, results: Path, uuid: str, passed: bool) -> Iterat
 
     if (picture := folder / "timeline.svg").exists():
         yield attach("Timeline", AttachmentType.SVG, picture.read_bytes())
-    if requests := story.requests_table(folder):
+    if requests := _table(story.requests_table, folder):
         yield attach("Requests", AttachmentType.TEXT, requests.encode())
     if (ledger := folder / "ledger.jsonl").exists():
         yield attach("Request ledger (JSON lines)", AttachmentType.TEXT, _shortened(ledger, most))
     if (events := folder / "events.jsonl").exists():
         yield attach("Faults, proofs and states (JSON lines)", AttachmentType.TEXT, events.read_bytes())
-    if metrics := story.metrics_table(folder):
+    if metrics := _table(story.metrics_table, folder):
         yield attach("Metrics before and after", AttachmentType.TEXT, metrics.encode())
     for log in sorted((folder / "logs").glob("*.log")):
         yield attach(f"Log of {log.stem}, last {lines} lines", AttachmentType.TEXT, tail(log, lines).encode())
     if (console := folder / "console.txt").exists():
         yield attach("Console of behave", AttachmentType.TEXT, tail(console, lines).encode())
+
+
+def _table(draw: Callable[[Path], str], folder: Path) -> str:
+    try:
+        return draw(folder)
+    except Exception as error:  # noqa: BLE001 - the records themselves, which come beside it, are worth more
+        return f"the records make no sense: {type(error).__name__}: {error}"
 
 
 def _shortened(ledger: Path, most: int) -> bytes:
@@ -258,8 +278,13 @@ def _verdict_of(result: Mapping[str, Any], location: str) -> Verdict:
     )
 
 
-def _results(run: Path) -> list[Path]:
-    return sorted((run / "allure-results").glob("*-result.json"))
+def _results(run: Path) -> dict[Path, dict[str, Any]]:
+    """The results of scenarios by file; one that was cut short is left out."""
+    found = {}
+    for file in sorted((run / "allure-results").glob("*-result.json")):
+        with contextlib.suppress(ValueError):
+            found[file] = _read(file)
+    return found
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -288,7 +313,7 @@ def _replace(source: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _lock(file: Path) -> Iterator[None]:
     with file.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

@@ -224,10 +224,12 @@ class Ledger:
             return True
 
     def write(self, path: Path) -> None:
-        """Write all entries as JSON lines."""
+        """Write all entries as JSON lines; what stood there before stays until they are whole."""
         with self._changed:
             lines = [json.dumps(pack(entry)) for entry in self._entries]
-        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        draft = path.with_name(f".{path.name}")
+        draft.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        draft.replace(path)
 
 
 def _defaults(of: type[Chunk] | type[LedgerEntry]) -> dict[str, Any]:

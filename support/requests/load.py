@@ -18,6 +18,7 @@ import json
 import os
 import queue
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -134,6 +135,8 @@ class LoadRun:
         self._ready = 0
         self._stopped_at: float | None = None
         self._processes = [self._spawn(index) for index in range(plan.processes)]
+        # Another thread waits for them: a pid could be another's between our look and the signal.
+        self._handles = [os.pidfd_open(process.pid) for process in self._processes]
         self._threads = [threading.Thread(target=self._follow, args=(index,)) for index in range(plan.processes)]
         for thread in self._threads:
             thread.start()
@@ -195,6 +198,10 @@ class LoadRun:
                 assert pipe
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
+        with self._changed:
+            for handle in self._handles:
+                os.close(handle)
+            self._handles.clear()
         codes = [process.returncode for process in self._processes]
         end = {"ended_at": now(), "exit_codes": codes, "stopped_at": self._stopped_at}
         (self.folder / END).write_text(json.dumps(end) + "\n", encoding="utf-8")
@@ -243,9 +250,10 @@ class LoadRun:
 
     def kill(self) -> None:
         """End the client processes at once; what they had not written down is lost, and the results will say so."""
-        for process in self._processes:
-            if process.poll() is None:
-                process.kill()
+        with self._changed:
+            for handle in self._handles:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
 
     def wait(self) -> None:
         """Wait for the end, which the plan and the deadlines of its requests bound."""

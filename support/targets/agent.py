@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from support.json_api import JsonApi, Refused
+from support.json_api import JsonApi, Refused, in_path
 
 
 class AgentError(Refused):
@@ -42,7 +42,7 @@ class Agent(JsonApi):
 
     def start_again(self, node: str) -> None:
         """Start the stopped process of a node again."""
-        self.call("POST", f"/v1/processes/{node}/start")
+        self.call("POST", f"/v1/processes/{in_path(node)}/start")
 
     def gpus(self) -> dict[str, list[dict[str, Any]]]:
         """Node name -> telemetry of its simulated GPUs."""

@@ -25,7 +25,7 @@ from support.observe.workers import requests_served
 from support.releases import Release
 from support.requests.client import send_completion_request
 from support.settings import ROOT, Settings
-from support.targets.agent import Agent
+from support.targets.agent import Agent, AgentError
 from support.targets.base import DeploymentFailed, Node, Shape
 from support.targets.tokenizer import FIRST_POSITION_ID, MODEL, ensure
 
@@ -494,9 +494,13 @@ class LocalDeployment:
 
     def remove(self) -> list[str]:
         """Take everything down; returns what the kernel shows now and did not show before."""
-        self._agent.remove_deployment()
+        trouble = []
+        try:
+            self._agent.remove_deployment()
+        except AgentError as error:  # what is left has to be told all the more
+            trouble = [f"the deployment: {error}"]
         world = self._agent.world()
-        return [
+        return trouble + [
             f"{kind[:-1] if kind != 'processes' else 'process'} {each}"
             for kind, things in world.items()
             for each in things

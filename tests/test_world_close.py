@@ -1,0 +1,191 @@
+"""The end of a scenario in which everything refuses: the records are there, and every refusal is a finding."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from support.faults.service import FaultRefused
+from support.judge.history import History
+from support.judge.invariants import check
+from support.judge.judge import decide, judge_scenario
+from support.judge.verdict import Finding
+from support.observe import etcd
+from support.observe.etcd import EtcdError
+from support.observe.etcd_recorder import EtcdRecorder
+from support.requests.load import LoadRun
+from support.settings import Settings
+from support.targets.agent import Agent, AgentError
+from support.targets.base import Node, Shape
+from support.targets.local import LocalDeployment
+from support.world import World
+
+RECORD = {"kind": "seen before", "at": 1.0, "node": "e-0"}
+RECORDS = ("ledger.jsonl", "topology.json", "etcd.jsonl", "events.jsonl")
+
+
+class Service:
+    """A fault service with three live faults, the first of which cannot be undone."""
+
+    def __init__(self) -> None:
+        self.undone: list[str] = []
+
+    def faults(self, active: bool = False) -> list[dict[str, Any]]:
+        return [{"id": f"f-{number}", "type": "drop"} for number in range(3)]
+
+    def recover(self, fault_id: str) -> None:
+        if fault_id == "f-0":
+            raise FaultRefused(502, "Not undone: the undo of f-0 has failed")
+        self.undone.append(fault_id)
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise AgentError(0, "the node agent does not answer")
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world with a request that has ended and a deployment of one frontend and one etcd member, watched."""
+    for name in ("FT_FAULTS", "FT_AGENT"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("FT_AGENT_TOKEN", "")
+    found = World(Settings(), tmp_path / "scenario", cast(Agent, SimpleNamespace(history=list)))
+    (found.folder / "logs").mkdir()
+    nodes = [Node(name, role, "127.0.0.1", 9, None, tmp_path) for name, role in (("f-0", "frontend"), ("e-0", "etcd"))]
+    deployment = SimpleNamespace(nodes=nodes, shape=Shape(), topology=lambda: {"nodes": []}, remove=list)
+    found._deployment = cast(Any, deployment)
+    found._faults = cast(Any, Service())
+    found._fleet = cast(Any, SimpleNamespace(before={}, last_look=dict))
+    found._recorder = EtcdRecorder([], found.events, dict)
+    found._recorder.records.append(RECORD)
+    found.ledger.open(api="completions", stream=True, model="m", prompt="a", max_tokens=1, end="refused")
+    return found
+
+
+def written(world: World) -> dict[str, str]:
+    return {name: file.read_text() for name in RECORDS if (file := world.folder / name).exists()}
+
+
+def test_a_refused_undo_costs_no_record_and_no_other_undo(world: World) -> None:
+    history = world.close(give_up=False)
+    assert set(written(world)) == set(RECORDS)
+    assert [entry.end for entry in history.entries] == ["refused"]
+    assert RECORD in history.etcd
+    assert cast(Any, world._faults).undone == ["f-1", "f-2"]
+    [finding] = [each for each in check(history) if each.rule == "not-undone"]
+    assert (finding.blame, "f-0 (drop)" in finding.message) == ("suite", True)
+
+
+@pytest.mark.parametrize("broken", ["topology", "faults", "states", "recorder", "metrics", "remove", "journal", "load"])
+def test_whatever_refuses_the_records_are_written_and_the_deployment_is_taken_down(world: World, broken: str) -> None:
+    removed: list[str] = []
+    whole: Any = world
+
+    def remove() -> list[str]:
+        removed.append("it")
+        return []
+
+    whole._deployment.remove = remove
+    if broken == "topology":
+        whole._deployment.topology = refuse
+    elif broken == "faults":
+        whole._faults.faults = refuse
+    elif broken == "states":
+        whole._agent.history = refuse
+    elif broken == "recorder":
+        whole._recorder.stop = refuse
+    elif broken == "metrics":
+        whole._fleet.last_look = refuse
+    elif broken == "remove":
+        whole._deployment.remove = refuse
+    elif broken == "journal":
+        (world.folder / "logs" / "w.journal.jsonl").mkdir()
+    else:
+        load = SimpleNamespace(folder=world.folder / "load", kill=refuse, join=refuse)
+        world.loads = [cast(LoadRun, load)]
+    history = world.close(give_up=True)
+    topology = json.loads(written(world)["topology.json"])
+    assert {"ledger.jsonl", "topology.json"} <= set(written(world))
+    assert (broken != "topology") or [node["name"] for node in topology["nodes"]] == ["f-0", "e-0"]
+    assert [entry.end for entry in history.entries] == ["refused"]
+    assert removed == ([] if broken == "remove" else ["it"])
+    told = history.not_undone[1 if broken != "faults" else 0 :] + history.records_lost
+    assert told, "what refused is told"
+
+
+def test_the_ledger_is_on_disk_before_anybody_is_called(world: World) -> None:
+    seen: list[set[str]] = []
+    whole: Any = world
+
+    def watch(place: Any, name: str) -> None:
+        real = getattr(place, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            seen.append(set(written(world)))
+            return real(*given, **named)
+
+        setattr(place, name, call)
+
+    for place, name in (
+        (whole._deployment, "topology"),
+        (whole._faults, "faults"),
+        (whole._recorder, "stop"),
+        (whole._fleet, "last_look"),
+        (whole._deployment, "remove"),
+        (whole._agent, "history"),
+    ):
+        watch(place, name)
+    world.close(give_up=False)
+    assert len(seen) == 6
+    assert all({"ledger.jsonl", "topology.json"} <= each for each in seen)
+
+
+def test_a_boot_that_fails_keeps_what_was_seen_of_etcd(world: World) -> None:
+    world._deployment = world._fleet = None
+    assert RECORD in world.close(give_up=True).etcd
+    assert "e-0" in written(world)["etcd.jsonl"]
+
+
+def test_what_was_lost_voids_all_and_what_was_not_undone_only_the_last_look() -> None:
+    broken = Finding("one-outcome", "request 1", "cut off")
+    gauge = Finding("gauges", "frontend-0", "1 in flight")
+    lost, left = History(records_lost=["ledger: OSError"]), History(not_undone=["fault f-0: refused"])
+    found = {name: check(each) for name, each in (("lost", lost), ("left", left))}
+    assert decide([broken, *found["lost"]], [], "1.6.1", "s")[0] == "inconclusive"
+    assert decide([broken, *found["left"]], [], "1.6.1", "s")[0] == "failed"
+    assert decide([gauge, *found["left"]], [], "1.6.1", "s")[0] == "inconclusive"
+    assert judge_scenario(left, None)[0].blame == "suite"
+
+
+def test_a_watch_that_breaks_down_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(_: Node) -> Any:
+        raise KeyError("header")
+
+    monkeypatch.setattr(etcd, "status", odd)
+    recorder = EtcdRecorder([world.deployment.nodes[1]], world.events, dict)
+    recorder._threads[0].join(20)
+    world._recorder = recorder
+    told, *_ = world.close(give_up=False).records_lost
+    assert ("e-0" in told, "KeyError" in told) == (True, True)
+
+
+def test_members_that_answer_no_last_question_leave_the_records_so_far(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: Any) -> Any:
+        raise EtcdError("no answer")
+
+    monkeypatch.setattr(etcd, "statuses", away)
+    history = world.close(give_up=False)
+    assert history.etcd == [RECORD]
+    assert ["no last look" in each for each in history.records_lost] == [True]
+
+
+def test_a_deployment_that_cannot_be_removed_is_looked_at_all_the_same() -> None:
+    view = {"processes": [7], "namespaces": ["f-0"], "links": []}
+    deployment: Any = LocalDeployment.__new__(LocalDeployment)
+    deployment._agent = SimpleNamespace(remove_deployment=refuse, world=lambda: view)
+    deployment._world_before = {"processes": [], "namespaces": [], "links": []}
+    assert deployment.remove()[1:] == ["process 7", "namespace f-0"]
