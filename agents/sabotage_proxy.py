@@ -26,6 +26,8 @@ KINDS = {
     "truncates": "an answer ends in its middle as if it were whole",
     "two-ends": "a stream says [DONE] twice",
     "hides-errors": "an error comes as an empty answer with status 200",
+    "comments-errors": "an error in a stream is an event without data, its reason a comment, as in Dynamo 1.0 and 1.1",
+    "empties-later": "every answer but the first is empty and says that it is whole",
     "stalls": "an answer pauses for six seconds in its middle",
     "overcharges": "usage names one prompt token too many",
     "refuses-later": "every request but the first is refused",
@@ -66,6 +68,8 @@ class Proxy:
             number = next(self.requests) if b'"model"' in body else 0
             if self.kind == "refuses-later" and number > 1:
                 return web.json_response({"message": "refused by sabotage", "code": 503}, status=503)
+            if self.kind == "empties-later" and number > 1:
+                return _empty(json.loads(body), chat="chat" in request.path)
             began = time.monotonic()
             self.first_at = self.first_at or began
             if self.kind == "slows-later" and began > self.first_at + LATER_SECONDS:
@@ -132,6 +136,9 @@ class Proxy:
             content = json.loads(line.removeprefix(b"data:"))
             if "error" in content and self.kind == "hides-errors":
                 continue
+            if "error" in content and self.kind == "comments-errors":
+                yield b"event: error\n: gone by sabotage\n\n"
+                continue
             tokens += bool(_text(content))
             if tokens == VICTIM and _text(content):
                 if self.kind == "drops-token":
@@ -152,6 +159,16 @@ class Proxy:
         if self.kind == "overcharges" and content.get("usage"):
             content["usage"]["prompt_tokens"] += 1
         return content
+
+
+def _empty(asked: dict[str, Any], chat: bool) -> web.Response:
+    choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+    whole = {"id": "cmpl-sabotage", "created": 1, "model": asked["model"], "choices": [choice]}
+    if asked["stream"]:
+        choice |= {"delta": {"content": ""}} if chat else {"text": ""}
+        return web.Response(text=f"data: {json.dumps(whole)}\n\ndata: [DONE]\n\n", content_type="text/event-stream")
+    choice |= {"message": {"role": "assistant", "content": ""}} if chat else {"text": ""}
+    return web.json_response(whole)
 
 
 def _text(content: dict[str, Any]) -> str:

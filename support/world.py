@@ -6,6 +6,7 @@ Feature files reach it through the steps; Python programs use it through :mod:`s
 import contextlib
 import http.client
 import json
+import os
 import signal
 import threading
 import time

@@ -16,6 +16,8 @@ import pytest
 
 from support.events import read_events
 from support.judge.outcomes import outcome
+from support.judge.results import process_overflow_recovery_test
+from support.judge.second_opinion import opinions
 from support.observe.waiting import until
 from support.requests.ledger import Chunk, LedgerEntry, pack
 from support.requests.load import client, run_load, start_load
@@ -62,6 +64,30 @@ def test_clients_are_shared_by_processes(frontend: FakeFrontend, tmp_path: Path)
     assert log.problems == []
     assert {record.planned.process for record in log.records} == {0, 1}
     assert len(log.entries()) == 12
+
+
+def test_the_bytes_of_one_answer_of_each_shape_are_kept(frontend: FakeFrontend, tmp_path: Path) -> None:
+    frontend.refuse, frontend.refusals = 503, 3
+    log = run_load(plan(frontend, clients=1, requests_per_client=8), tmp_path)
+    kept = [entry for entry in log.entries() if entry.received]
+    assert [(entry.status_code, entry.received_size > 0) for entry in kept] == [(503, True), (200, True)]
+    found = opinions(log.entries(), each=())
+    assert Counter(each.kind for each in found.values()) == {"error": 3, "whole": 5}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "good"),
+    [("a b c d e", "length", 12), ("", "stop", 0), ("a b", "length", 0), ("a b c d e", "error", 0)],
+)
+def test_only_whole_answers_are_goodput(
+    frontend: FakeFrontend, tmp_path: Path, text: str, reason: str, good: int
+) -> None:
+    answer = {"id": "c", "created": 1, "model": "m", "choices": [{"index": 0, "text": text, "finish_reason": reason}]}
+    head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+    frontend.raw = f"{head}data: {json.dumps(answer)}\n\ndata: [DONE]\n\n".encode()
+    run_load(plan(frontend), tmp_path)
+    found = process_overflow_recovery_test(tmp_path)
+    assert (found["succeeded"], found["broken"], found["goodput_rate"]) == (good, 12 - good, 100.0 * good / 12)
 
 
 def test_an_open_loop_waits_for_nobody(frontend: FakeFrontend, tmp_path: Path) -> None:

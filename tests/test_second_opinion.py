@@ -285,6 +285,10 @@ ANSWERS: dict[str, tuple[bytes, str, str, str, str, str]] = {
         ),
         *("chat stream two", "complete", "", "whole", "choice 1: 4 words"),
     ),
+    "one choice of two": (
+        stream(*CHAT, delta("length"), DONE),
+        *(CHAT_STREAM + " two", "broken", "choice 1 ended", "whole", "choice 0: 4 words"),
+    ),
     "two choices, one has no end": (
         stream(
             *(delta(content=f" w{number}", index=index) for number in range(TOKENS) for index in (0, 1)),

@@ -38,7 +38,8 @@ def program(entry: LedgerEntry, http: httpx2.Client, base_url: str) -> Opinion:
         return Opinion(CLIENT, "error", _said(error), entry.number)
     except Exception as error:  # noqa: BLE001 - whatever the library lets out, the user's program has to deal with
         return Opinion(CLIENT, "crash", _said(error), entry.number)
-    whole = all(index in seen and seen[index].finish_reason is not None for index in range(entry.n))
+    # Choices that were asked for and never came are missed by nobody but the user.
+    whole = bool(seen) and all(choice.finish_reason is not None for choice in seen.values())
     told = "; ".join(f"choice {index}: {choice}" if entry.n > 1 else f"{choice}" for index, choice in seen.items())
     return Opinion(CLIENT, "whole" if whole else "silent", told or "no exception and no choice", entry.number)
 

@@ -50,9 +50,9 @@ class Opinion:
 
     Attributes:
         client: its name and version.
-        kind: ``whole`` (no exception, and a finish reason for each choice), ``error`` (one of its API errors),
-            ``crash`` (another exception, which a program that handles API errors does not catch), ``silent`` (no
-            exception and no whole answer: the program goes on with what it has).
+        kind: ``whole`` (no exception, and a finish reason for each choice that came), ``error`` (one of its API
+            errors), ``crash`` (another exception, which a program that handles API errors does not catch), ``silent``
+            (no exception and no whole answer: the program goes on with what it has).
         says: the exception, or what the program has in its hands; one line.
         played: number of the request whose bytes it was given; another one than the entry's own where one of several
             answers of the same shape was asked about.
