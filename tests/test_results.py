@@ -199,6 +199,13 @@ def test_a_band_is_as_wide_as_standard_was_apart(tmp_path: Path) -> None:
     assert (found["to_stable_seconds"], found["relapses"]) == (0, 2)
 
 
+def test_one_lost_request_of_many_puts_a_window_out_of_the_band(tmp_path: Path) -> None:
+    many = [Case(20 + n / 20) for n in range(160)]
+    three_phases(tmp_path, [*steady(0, 10), *many, Case(25.5, status=503)])
+    found = recovery(read_run(tmp_path))
+    assert (found["to_stable_seconds"], found["relapses"]) == (0, 1)
+
+
 def test_what_the_failure_hit_is_no_part_of_the_standard(tmp_path: Path) -> None:
     hit = [Case(9.6, ttft=3, latency=4), Case(9.7, status=500, latency=3)]
     three_phases(tmp_path, [*steady(0, 9.5), *hit, *steady(20, 30)])

@@ -209,6 +209,19 @@ def test_a_client_that_lagged_by_more_than_a_fifth_of_the_band_proves_nothing(
     assert "the client itself lagged" in result.message
 
 
+def test_a_token_of_an_answer_that_fails_ends_no_outage() -> None:
+    cut = replace(entry(14, 15), end="lost")
+    around = [entry(11, 11.5), entry(17, 17.5)]
+    bounds = {"at_least": 60, "longest_outage_seconds": 5}
+    assert run_check("high_availability", context(*around, replace(cut, end="complete")), bounds).passed
+    assert not run_check("high_availability", context(*around, cut), bounds).passed
+
+
+def test_a_request_that_is_late_past_the_failure_counts_for_nothing() -> None:
+    due, late = [entry(11, 11.5), entry(13, 13.5, "error")], [entry(9, 10.5)] * 20
+    assert not run_check("high_availability", context(*late, *due), {"at_least": 60}).passed
+
+
 def test_a_claim_is_void_when_the_client_lagged_by_more_than_a_fifth_of_it() -> None:
     phases = {each: phase(max_lag_ms=601.0) for each in ("STANDARD", "RECOVERY")}
     assert run_check("recovery_time", judged(phases=phases), {"within_seconds": 3}).nothing
