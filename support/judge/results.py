@@ -560,8 +560,7 @@ def _kind(record: Record, last: LedgerEntry | None) -> str:
     # Who is slow must not gain by it that a request can still be given up before its end.
     if kind == "complete" and record.planned.cancel_after is not None:
         return "cancelled"
-    cut_short = last.finish_reasons == ["length"] and len(last.tokens) < last.max_tokens
-    return "broken" if kind == "complete" and (cut_short or not last.tokens) else kind
+    return kind
 
 
 def _marks_of_plans(loads: Iterable[LoadLog]) -> list[tuple[str, float]]:

@@ -59,9 +59,15 @@ class StarvationRecorder:
                     longest = max(longest, waited - self._before.get(key, waited))
                 if longest >= LEAST_SECONDS:
                     with contextlib.suppress(psutil.Error):
-                        name = process.environ().get("FT_NODE", "").rpartition(":")[2] or process.name()
-                        self._waits.append(Wait(since, self._looked_at, f"{name} (pid {process.pid})", longest))
+                        self._waits.append(Wait(since, self._looked_at, _name(process), longest))
         self._before = seen
+
+
+def _name(process: psutil.Process) -> str:
+    """Its node; of the suite's own its module: ``behave (pid 4)``."""
+    words = process.cmdline()
+    module = words[words.index("-m") + 1] if "-m" in words[:-1] else process.name()
+    return f"{process.environ().get('FT_NODE', '').rpartition(':')[2] or module} (pid {process.pid})"
 
 
 def _waited(pid: int) -> dict[str, float]:
