@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from support.faults.service import FaultService
 from support.gate import Gate
 from support.judge.checkers import ValidationContext, run_check
 from support.judge.expectations import expect_complete
-from support.judge.history import History, Wait
+from support.judge.history import WAITS, History, Wait
 from support.judge.invariants import is_answer_to
 from support.judge.lag import own_lag, see_keen
 from support.judge.outcomes import describe, outcome
@@ -114,7 +113,7 @@ class World:
         self._faults = FaultService.of_this_cell()
         slowness.begin()
         # All of the cell is below its first process, the parent of this one.
-        self._starvation = StarvationRecorder(os.getppid())
+        self._starvation = StarvationRecorder(os.getppid(), folder / WAITS)
 
     # -- the deployment
 
@@ -1039,8 +1038,6 @@ class World:
         waits: list[Wait] = []
         with end.recording("waits for a processor"):
             waits = self._starvation.close()
-            lines = "".join(json.dumps(asdict(wait)) + "\n" for wait in waits)
-            (self.folder / "waits.jsonl").write_text(lines, encoding="utf-8")
         factor = slowness.factor()
         with end.recording("timeline"):
             self.events.add("note", "", f"the suite ran {factor:.1f} times slower than alone", slowness=factor)

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from support.events import EventLog
+from support.judge.checkers import ValidationContext, run_check
+from support.judge.history import WAITS, Wait
 from support.judge.results import Objectives, percentile, process_overflow_recovery_test, read_run, recovery
 from support.requests.ledger import Chunk, LedgerEntry, pack
 from support.requests.load_log import create, mark_phase
@@ -287,3 +289,34 @@ def test_the_program_leaves_a_table_figures_and_a_picture(tmp_path: Path) -> Non
     empty = subprocess.run([*argv[:-1], str(tmp_path / "none")], cwd=ROOT, capture_output=True, text=True)
     assert empty.returncode == 1
     assert "holds no load" in empty.stderr
+
+
+@pytest.mark.parametrize(
+    ("wait", "verdict"),
+    [
+        (None, "failed"),
+        (0.5, "inconclusive"),
+        (0.001, "failed"),  # less than a fifth of the bound
+    ],
+)
+@pytest.mark.parametrize(("name", "parameters"), [("standard_band", {}), ("recovery_time", {"within_seconds": 4.0})])
+def test_late_answers_of_a_machine_that_had_no_processor_for_them_prove_nothing(
+    tmp_path: Path, name: str, parameters: dict[str, float], wait: float | None, verdict: str
+) -> None:
+    late = [Case(30 + n / 4, ttft=0.4) for n in range(8)]
+    three_phases(tmp_path, [*steady(0, 10), *steady(10, 20, status=529), *steady(20, 30), *late, *steady(32, 40)])
+    if wait:
+        spells = [Wait(ZERO + 30 + n / 4, ZERO + 30.25 + n / 4, "frontend-0 (pid 7)", wait) for n in range(9)]
+        (tmp_path / WAITS).write_text("".join(json.dumps(asdict(spell)) + "\n" for spell in spells))
+    results = process_overflow_recovery_test(tmp_path)
+    found = run_check(name, ValidationContext(results=results), parameters)
+    assert (found.passed, found.nothing) == (False, verdict == "inconclusive")
+    assert ("8 late requests came while a process could have run" in found.message) == found.nothing
+
+
+def test_a_late_answer_that_nobody_was_kept_from_is_not_excused_by_waits_at_other_times(tmp_path: Path) -> None:
+    late = [Case(30 + n / 4, ttft=0.4) for n in range(8)]
+    three_phases(tmp_path, [*steady(0, 10), *steady(10, 20, status=529), *steady(20, 30), *late, *steady(32, 40)])
+    (tmp_path / WAITS).write_text(json.dumps(asdict(Wait(ZERO + 25, ZERO + 26, "a", 1.0))) + "\n")
+    found = run_check("standard_band", ValidationContext(results=process_overflow_recovery_test(tmp_path)))
+    assert (found.passed, found.nothing) == (False, False)

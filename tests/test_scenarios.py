@@ -87,6 +87,7 @@ def came_back(after: float = 1.0, relapses: int = 0, slow: int = 1, **change: An
         "to_stable_seconds": after,
         "relapses": relapses,
         "after": [],
+        "unstarved": {"to_stable_seconds": inf, "relapses": 0, "p50_ms": {"STANDARD": None, "RECOVERY": None}},
     }
     return found | {"slow": {"STANDARD": 1, "RECOVERY": slow}} | change
 

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from support import slowness
-from support.judge.history import History, Wait
+from support.judge.history import WAITS as FILE
+from support.judge.history import History, Wait, read_waits
 from support.judge.invariants import EVIDENCE, RULES, evidence
 from support.judge.judge import decide, judge_scenario
 from support.judge.verdict import Inconclusive, TooLate, Verdict
@@ -64,10 +66,10 @@ def test_a_deadline_that_was_missed_for_want_of_a_processor_says_nothing(
     assert ("frontend-0 (pid 7) could have run for 0.50 s" in findings[0].message) == (verdict == "inconclusive")
 
 
-def test_a_process_that_gets_no_processor_is_seen() -> None:
+def test_a_process_that_gets_no_processor_is_seen(tmp_path: Path) -> None:
     # Two that never rest, on one processor, wait for each other half of the time.
     spin = [sys.executable, "-c", "import os; os.sched_setaffinity(0, {0})\nwhile True: pass"]
-    recorder = StarvationRecorder(os.getpid())
+    recorder = StarvationRecorder(os.getpid(), tmp_path / FILE)
     spinners = [subprocess.Popen(spin, env=os.environ | {"FT_NODE": f"x:worker-{n}"}) for n in range(2)]
     try:
         throughout(lambda: None, 1.5)
@@ -79,6 +81,7 @@ def test_a_process_that_gets_no_processor_is_seen() -> None:
     who = f"worker-0 (pid {spinners[0].pid})"
     assert sum(wait.seconds for wait in waits if wait.who == who) > 0.3
     assert History(waits=waits).starved(waits[0].since, waits[-1].until, 0.5)
+    assert read_waits(tmp_path / FILE) == waits
 
 
 def test_every_rule_says_what_it_looked_at() -> None:

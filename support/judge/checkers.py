@@ -191,6 +191,12 @@ def run_check(name: str, context: ValidationContext, parameters: Mapping[str, An
     return CheckResult(name, passed, checker.message)
 
 
+def _starved(without: Mapping[str, Any]) -> str:
+    """Why a claim about times is void, in words."""
+    late = f"{without['starved']} late requests came while a process could have run and got no processor"
+    return f"{late} for more than a fifth of the bound, and without those it would hold"
+
+
 @dataclass
 class SuccessRateChecker(BaseChecker):
     """At least ``at_least`` percent of the intended requests succeed, in a ``phase`` or in the whole run."""
@@ -229,11 +235,14 @@ class RecoveryTimeChecker(BaseChecker):
         see_keen(lag / 1000, self.within_seconds, "time to recover")
         found = context.results["recovery"]
         after, relapses = found["to_stable_seconds"], found["relapses"]
+        holds = after <= self.within_seconds and relapses <= self.relapses
+        less = found["unstarved"]
+        if not holds and less["to_stable_seconds"] <= self.within_seconds and less["relapses"] <= self.relapses:
+            raise Inconclusive(f"time to recover: {_starved(less)}; {band.describe()}")
         if after == inf:
             worst = [f"{each['p50_ms']:.0f}/{each['p90_ms']:.0f}" for each in found["after"] if each["asking"]]
             seen = f"never in it for three windows in a row; p50/p90 in ms, window by window: {', '.join(worst)}"
             return self.say(False, f"{seen}; {band.describe()}")
-        holds = after <= self.within_seconds and relapses <= self.relapses
         seen = f"stable after {after:g} s, then out of the band in {relapses} windows"
         return self.say(holds, f"{seen}; {band.describe()}")
 
@@ -410,7 +419,13 @@ class StandardBandChecker(BaseChecker):
         middle, goodput, slow = now[f"p50_{times}_ms"], now["goodput_rate"], context.results["recovery"]["slow"]
         if middle is None or goodput is None:
             raise NothingToCheck(f"no request in {self.phase} was to be answered")
-        fits = middle <= band.p50_ms and few(slow[self.phase], now["planned"]) and goodput >= band.goodput_rate
+        served = goodput >= band.goodput_rate
+        fits = middle <= band.p50_ms and few(slow[self.phase], now["planned"]) and served
+        less = context.results["recovery"]["unstarved"]
+        rest = less["p50_ms"][self.phase]
+        would_fit = rest is not None and rest <= band.p50_ms and few(less["slow"][self.phase], now["planned"])
+        if not fits and served and would_fit:
+            raise Inconclusive(f"times in {self.phase}: {_starved(less)}; {band.describe()}")
         seen = f"{self.phase} p50 {middle:.0f} ms, p99 {now[f'p99_{times}_ms']:.0f} ms, {slow[self.phase]} of "
         seen += f"{now['planned']} requests slower than the bound for p99, goodput {goodput:.1f} %"
         return self.say(fits, f"{seen}; {band.describe()}, goodput {band.goodput_rate:.1f} %")

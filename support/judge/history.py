@@ -1,11 +1,16 @@
 """What is known of a scenario once it is over: the only thing that the judge looks at."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from support.events import Event
 from support.requests.ledger import LedgerEntry
+
+WAITS = "waits.jsonl"
+"""File of a scenario's folder with :class:`Wait`, one a line."""
 
 STARVED_SHARE = 0.2
 """Share of a bound; a process that waits longer for a processor may have broken the bound by that alone."""
@@ -33,6 +38,15 @@ class Wait:
     until: float
     who: str
     seconds: float
+
+
+def read_waits(path: Path) -> list[Wait]:
+    """The waits of an earlier run, oldest first; a file that is not there holds none, and a last line that a kill has
+    cut short is left out.
+    """
+    if not path.exists():
+        return []
+    return [Wait(**json.loads(line)) for line in path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()]
 
 
 @dataclass

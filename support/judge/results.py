@@ -15,11 +15,12 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from support.events import Event, read_events
+from support.judge.history import STARVED_SHARE, WAITS, Wait, read_waits
 from support.judge.invariants import LAG_BOUND
 from support.judge.outcomes import outcome
 from support.requests.ledger import LedgerEntry
@@ -138,13 +139,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Run:
-    """All that a folder holds of a run: its loads, phases and faults."""
+    """All that a folder holds of a run: its loads, phases, faults, and who waited for a processor."""
 
     folder: Path
     loads: list[LoadLog]
     phases: list[tuple[str, float]]
     events: list[Event]
     samples: list[Sample]
+    waits: list[Wait] = field(default_factory=list)
 
     @property
     def end(self) -> float:
@@ -176,7 +178,7 @@ def read_run(log_dir: str | Path) -> Run:
         raise ValueError(f"log_dir {folder} holds no load; expected what client() or run_load() has written there")
     phases = read_phases(folder)
     samples = [_sample(load, record, phases) for load in loads for record in load.records]
-    return Run(folder, loads, phases, read_events(folder / "events.jsonl"), samples)
+    return Run(folder, loads, phases, read_events(folder / "events.jsonl"), samples, read_waits(folder / WAITS))
 
 
 def process_overflow_recovery_test(log_dir: str | Path, objectives: Objectives = Objectives()) -> dict[str, Any]:
@@ -444,7 +446,8 @@ def recovery(run: Run, objectives: Objectives = Objectives()) -> dict[str, Any]:
         beyond its bound for p99), ``after`` (per window since then: how many requests were ``due``, how many of them
         ``slow``, how many ``asking``, how many of those ``lost``, and ``p50_ms`` and ``p90_ms`` of the time for which
         they had nothing), ``to_stable_seconds`` and ``relapses`` of :func:`stable`. None where there was no
-        disturbance.
+        disturbance. ``unstarved`` has what would be said without the slow requests of :func:`_starved`: how many those
+        are (``starved``), ``to_stable_seconds``, ``relapses``, and per phase ``slow`` and ``p50_ms``.
     """
     spans = run.spans()
     faults = [event.at for event in run.events if event.kind == "fault"]
@@ -459,6 +462,7 @@ def recovery(run: Run, objectives: Objectives = Objectives()) -> dict[str, Any]:
         "standard_failed": False,
         "slow": {},
         "after": [],
+        "unstarved": {"starved": 0},
     }
     if "STANDARD" in spans:
         try:
@@ -468,19 +472,54 @@ def recovery(run: Run, objectives: Objectives = Objectives()) -> dict[str, Any]:
             found["no_band"], found["standard_failed"] = str(error), isinstance(error, StandardFailed)
     bounds = Band(**found["band"]) if found["band"] else None
     if bounds:
-        firsts = {name: [each.first for each in run.samples if each.judged and each.phase == name] for name in spans}
-        found["slow"] = {name: bounds.slow(each) for name, each in firsts.items()}
+        found["slow"] = {name: bounds.slow(each) for name, each in _firsts(run.samples, spans).items()}
+    starved = _starved(run, bounds) if bounds else set()
+    rest = [each for index, each in enumerate(run.samples) if index not in starved]
+    found["unstarved"] = {"starved": len(starved)}
+    if bounds:
+        firsts = _firsts(rest, spans)
+        found["unstarved"]["slow"] = {name: bounds.slow(each) for name, each in firsts.items()}
+        middle = {name: percentile(sorted(each), 0.5) for name, each in firsts.items()}
+        found["unstarved"]["p50_ms"] = {name: _milliseconds(each) for name, each in middle.items()}
     if since is None:
         return found
     ends = [each.intended_at + each.latency for each in run.samples if each.judged and each.intended_at >= since]
     found["to_first_success_seconds"] = min(ends, default=NEVER) - since
+    found["after"] = _after(run, run.samples, since, bounds)
+    found["to_stable_seconds"], found["relapses"] = stable(found)
+    without = found | {"after": _after(run, rest, since, bounds)}
+    found["unstarved"]["to_stable_seconds"], found["unstarved"]["relapses"] = stable(without)
+    return found
+
+
+def _firsts(samples: Iterable[Sample], phases: Iterable[str]) -> dict[str, list[float]]:
+    """Phase -> how long each of its requests had nothing."""
+    judged = [each for each in samples if each.judged]
+    return {name: [each.first for each in judged if each.phase == name] for name in phases}
+
+
+def _after(run: Run, samples: Sequence[Sample], since: float, bounds: Band | None) -> list[dict[str, Any]]:
+    """Windows of some of the run's samples from ``since`` on."""
     # Not until the last request was due: who leaves all clients without an answer has none that are due.
     dues = [each.intended_at for each in run.samples if each.kind != "withdrawn"]
     offered = [load.offered_until or 0.0 for load in run.loads if load.plan.phase in ("", "RECOVERY")]
-    slices = windows(run.samples, since, max([since, *dues, *offered]), rest=True)
-    found["after"] = [_plain(each, bounds) for each in slices]
-    found["to_stable_seconds"], found["relapses"] = stable(found)
-    return found
+    slices = windows(samples, since, max([since, *dues, *offered]), rest=True)
+    return [_plain(each, bounds) for each in slices]
+
+
+def _starved(run: Run, bounds: Band) -> set[int]:
+    """Which samples have a whole answer whose first token came late while somebody could have run for a fifth of the
+    bound and got no processor (:mod:`support.observe.starvation`): they show how busy the machine was.
+    """
+    waits = [each for each in run.waits if 1000 * each.seconds > STARVED_SHARE * bounds.p99_ms]
+    return {
+        index
+        for index, each in enumerate(run.samples)
+        if each.judged
+        and each.answered
+        and 1000 * each.first > bounds.p50_ms
+        and any(wait.since < each.intended_at + each.first and wait.until > each.intended_at for wait in waits)
+    }
 
 
 def _standard_band(run: Run, begin: float, end: float, objectives: Objectives) -> Band:

@@ -5,7 +5,9 @@ machine, not about Dynamo. Looks and never touches.
 """
 
 import contextlib
+import json
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -24,10 +26,11 @@ class StarvationRecorder:
 
     Args:
         root: pid of a process; its descendants are looked at.
+        path: file that gets each wait as a JSON line.
     """
 
-    def __init__(self, root: int) -> None:
-        self._root = root
+    def __init__(self, root: int, path: Path) -> None:
+        self._root, self._path = root, path
         self._waits: list[Wait] = []
         self._before: dict[tuple[int, str], float] = {}
         self._looked_at = now()
@@ -48,6 +51,7 @@ class StarvationRecorder:
 
     def _look(self) -> None:
         since, self._looked_at = self._looked_at, now()
+        known = len(self._waits)
         seen: dict[tuple[int, str], float] = {}
         with contextlib.suppress(psutil.Error):
             for process in psutil.Process(self._root).children(recursive=True):
@@ -61,6 +65,8 @@ class StarvationRecorder:
                     with contextlib.suppress(psutil.Error):
                         self._waits.append(Wait(since, self._looked_at, _name(process), longest))
         self._before = seen
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(asdict(wait)) + "\n" for wait in self._waits[known:])
 
 
 def _name(process: psutil.Process) -> str:
