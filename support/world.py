@@ -1031,7 +1031,9 @@ class World:
             counts = Counter(each.kind for each in found.values())
             told = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
             client = next(iter(found.values())).client
-            self.events.add("note", "client", f"{client} was given {len(found)} answers: {told}")
+            played = len({each.played for each in found.values()})
+            text = f"{client} was given {played} answers, which stand for {len(found)}: {told}"
+            self.events.add("note", "client", text)
 
     def _machine(self, end: Closing) -> list[Wait]:
         """How busy the machine was: spells in which somebody waited for a processor."""
