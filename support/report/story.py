@@ -40,9 +40,10 @@ def story(folder: Path, verdict: Verdict) -> str:
 
 
 def _worth(verdict: Verdict) -> str:
-    """How many invariants had evidence, and how many things each looked at."""
+    """How many invariants had evidence, how many things each looked at, and how busy the machine was."""
+    busy = f"; the suite ran {verdict.slowness:g} times slower than alone"
     looked_at = ", ".join(f"{rule} {count}" for rule, count in verdict.evidence.items())
-    return f"<p>{escape(wording.invariants(verdict))}: {escape(looked_at)}</p>" if looked_at else ""
+    return f"<p>{escape(wording.invariants(verdict))}: {escape(looked_at + busy)}</p>" if looked_at else ""
 
 
 def requests_table(folder: Path) -> str:
