@@ -47,8 +47,10 @@ def then_not_moved(context):
 
 @then("within {timeout:Time} the worker finishes it itself and leaves")
 def then_finishes(context, timeout):
-    """It was told to shut down: nothing was moved, and its process ended with exit status 0. Counted from the fault."""
-    context.world.shutdowns.expect_finished(context.world.faults[-1], timeout)
+    """It was told to shut down: nothing was moved, and its process ended with exit status 0. Counted from the end of
+    the last answer.
+    """
+    context.world.expect_finished(timeout)
 
 
 @then("within {timeout:Time} the worker hands it over and leaves")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from support.clock import now
 from support.events import EventLog
 from support.faults.proven import ProvenFault
-from support.judge.verdict import Inconclusive
+from support.judge.verdict import Inconclusive, TooLate
 from support.observe import process
 from support.observe.fleet import ARRIVAL_SECONDS, Fleet
 from support.observe.waiting import PERIOD_SECONDS, prove, until
@@ -62,33 +62,41 @@ class Shutdowns:
                 found[change["node"]] = change["at"], change["detail"]
         return found
 
-    def expect_left(self, fault: ProvenFault, timeout: float) -> None:
-        """The victim's process has ended with exit status 0, ``timeout`` seconds after its fault at the latest.
+    def expect_left(self, fault: ProvenFault, timeout: float, since: float | None = None) -> None:
+        """The victim's process has ended with exit status 0, ``timeout`` seconds after ``since`` (its fault, if None) at
+        the latest.
 
         Raises:
             AssertionError: it has not, or not cleanly.
         """
-        name, victim = fault.node.name, _victim(fault)
+        name, victim, since = fault.node.name, _victim(fault), fault.injected_at if since is None else since
 
         def there() -> str | None:
             seen = process.state(*victim)
             return None if seen == "gone" else f"its process is {seen}"
 
         # Who looks late, because the answer took its time, still sees when it left.
-        until(there, max(timeout, now() - fault.injected_at + PERIOD_SECONDS), f"{name} has left", fault.injected_at)
+        if now() < since + timeout:
+            until(there, timeout, f"{name} has left", since)
+        elif there():
+            raise TooLate(f"{name} has not left {timeout:g} seconds later: {there()}", timeout, since, now())
         self.expect_clean_exits({name: victim})
-        took = self._ends({name: victim})[name][0] - fault.injected_at
-        if took > timeout:
-            raise AssertionError(f"{name} has left after {took:.1f} s; {timeout:g} s are allowed")
+        ended_at = self._ends({name: victim})[name][0]
+        if ended_at > since + timeout:
+            message = f"{name} has left after {ended_at - since:.1f} s; {timeout:g} s are allowed"
+            raise TooLate(message, timeout, since, ended_at)
 
-    def expect_finished(self, fault: ProvenFault, timeout: float) -> None:
-        """The victim, told to shut down, has finished what it had and left within ``timeout`` seconds: nothing was
-        moved, no other worker has produced anything, and its process ended with exit status 0.
+    def expect_finished(self, fault: ProvenFault, finished_at: float, timeout: float) -> None:
+        """The victim, told to shut down, has finished what it had and left within ``timeout`` seconds of that: nothing
+        was moved, no other worker has produced anything, and its process ended with exit status 0.
+
+        Args:
+            finished_at: when the last answer that was under way ended.
 
         Raises:
             AssertionError: it has not.
         """
-        self.expect_left(_told(fault), timeout)
+        self.expect_left(_told(fault), timeout, max(fault.injected_at, finished_at))
         self._expect_nothing_moved()
         self._fleet.expect_no_takeover([fault.node.name])
 

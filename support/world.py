@@ -848,6 +848,16 @@ class World:
         fault = self.faults[-1]
         self.etcd.expect_unregistered(fault.node, fault.injected_at, self.lease_seconds + timeout)
 
+    def expect_finished(self, timeout: float) -> None:
+        """The last victim, told to shut down, has finished the watched answers itself and left, ``timeout`` seconds
+        after the last of them ended at the latest.
+
+        Raises:
+            AssertionError: it has not.
+        """
+        finished_at = max(entry.ended_at or now() for entry in self.answers())
+        self.shutdowns.expect_finished(self.faults[-1], finished_at, timeout)
+
     @property
     def lease_seconds(self) -> float:
         """How long the registration of a dead worker is to live in the deployment that the scenario asked for."""

@@ -84,7 +84,7 @@ def seen(
 
 Claim = Callable[[Shutdowns, ProvenFault], None]
 CLAIMS: dict[str, Claim] = {
-    "finished": lambda seen, fault: seen.expect_finished(fault, 10),
+    "finished": lambda seen, fault: seen.expect_finished(fault, fault.injected_at, 10),
     "handed over": lambda seen, fault: seen.expect_handed_over(fault, 10),
     "drained": lambda seen, fault: seen.expect_drained([fault], 10),
 }
@@ -135,6 +135,13 @@ def test_a_worker_that_has_left_long_ago_has_left_in_time(left: ProvenFault) -> 
     seen(answered_late).expect_left(answered_late, 10)
 
 
+def test_who_finishes_a_long_answer_has_its_time_from_the_end_of_that(left: ProvenFault) -> None:
+    late = seen(left, after=11.0)
+    late.expect_finished(left, left.injected_at + 5.0, 10)
+    with pytest.raises(AssertionError, match=r"w-0 has left after 9\.0 s; 8 s are allowed"):
+        late.expect_finished(left, left.injected_at + 2.0, 8)
+
+
 def test_a_worker_that_stays_has_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutdowns, "LEAVE_SECONDS", 0.1)
     with run() as process:
@@ -151,6 +158,6 @@ def test_a_worker_that_stays_has_not_left(tmp_path: Path, monkeypatch: pytest.Mo
 def test_nothing_is_said_of_those_who_were_told_nothing(left: ProvenFault) -> None:
     crashed = ProvenFault(left.id, left.family, "crash", NODE, 1, 1, 1, 1, left.details)
     with pytest.raises(RuntimeError, match="the last fault is crash of w-0; nobody was told to shut down"):
-        seen(left).expect_finished(crashed, 10)
+        seen(left).expect_finished(crashed, 1.0, 10)
     with pytest.raises(Inconclusive, match="no worker was told to shut down"):
         seen(left).expect_drained([crashed], 10)
