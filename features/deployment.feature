@@ -3,7 +3,7 @@ Feature: A deployment under load loses a part of itself and its users hardly not
   A load runs through three phases on one clock: STANDARD, then OVERFLOW from the failure on, then RECOVERY once the
   failure is over. Success is counted over the requests that were intended, latency from the time they were due.
 
-  @<engine>
+  @<engine> @serial
   Scenario Outline: A worker is lost under load (<engine>, <fate>)
     Given a Dynamo deployment with 2 <engine> workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
@@ -33,7 +33,7 @@ Feature: A deployment under load loses a part of itself and its users hardly not
       | longest outage seconds | 5     |
     And the checks for ledger against counters hold
 
-  @vllm
+  @vllm @serial
   Scenario: A worker hangs for a while and its users wait, but lose nothing
     Given a Dynamo deployment with 2 vllm workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
@@ -54,14 +54,14 @@ Feature: A deployment under load loses a part of itself and its users hardly not
       | prefill |
 
   # Answers that come through the frontend end with it; what matters is that it comes back.
-  @ruler @not_judged.one-outcome.the_connections_end_with_the_frontend
+  @ruler @serial @not_judged.one-outcome.the_connections_end_with_the_frontend
   Scenario: The frontend is restarted under load
     Given a Dynamo deployment with 2 ruler workers
     And 4 clients keep asking for streamed completions answers of 20 tokens
     When after 6 seconds the frontend is restarted
     Then in RECOVERY the time to first token is back in the STANDARD band within 4 seconds and stays there
 
-  @vllm @not_judged.one-outcome.the_connections_end_with_the_frontend
+  @vllm @serial @not_judged.one-outcome.the_connections_end_with_the_frontend
   Scenario: The frontend crashes under load and comes back
     Given a Dynamo deployment with 2 vllm workers
     And 4 clients keep asking for streamed completions answers of 20 tokens
@@ -69,7 +69,7 @@ Feature: A deployment under load loses a part of itself and its users hardly not
     Then in RECOVERY the time to first token is back in the STANDARD band within 5 seconds and stays there
 
   # For longer than a registration lives: with one member alone every worker would be gone from the list.
-  @vllm
+  @vllm @serial
   Scenario: One of three etcd members crashes under load and comes back
     Given a Dynamo deployment with 2 vllm workers backed by a 3-member etcd cluster
       | setting | value     |
@@ -91,7 +91,7 @@ Feature: A deployment under load loses a part of itself and its users hardly not
       | at least               | 99    |
       | longest outage seconds | 5     |
 
-  @vllm @needs.nftables
+  @vllm @serial @needs.nftables
   Scenario: The network fails under load and heals
     Given a Dynamo deployment with 2 vllm workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
@@ -110,12 +110,12 @@ Feature: A deployment under load loses a part of itself and its users hardly not
       | terminate | worker | once RECOVERY begins |           |
     Then every request succeeds
 
-  @vllm @needs.nftables
+  @vllm @serial @needs.nftables
   Scenario: A network that loses packets costs no request
     When the scenario "a network that loses packets" of docs/scenarios.yaml is played
     Then all of its checks hold
 
-  @ruler
+  @ruler @serial
   Scenario: etcd hangs for a while and requests go on
     Given a Dynamo deployment with 2 ruler workers
     And 4 clients keep asking for streamed completions answers of 40 tokens

@@ -175,8 +175,8 @@ class Launcher:
             stdin=None if output is None else subprocess.DEVNULL,
             stdout=output,
             stderr=None if output is None else subprocess.STDOUT,
-            # In acceptance a session of its own: with autogroups, the kernel's default, the processes of one session share
-            # what one process of Dynamo gets, and the suite would wait for all of them.
+            # In acceptance a session of its own: with autogroups, the kernel's default, the processes of one session
+            # share what one process of Dynamo gets, and the suite would wait for all of them.
             start_new_session=output is not None,
             process_group=0 if output is None else None,
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has no threads

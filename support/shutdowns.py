@@ -63,8 +63,8 @@ class Shutdowns:
         return found
 
     def expect_left(self, fault: ProvenFault, timeout: float, since: float | None = None) -> None:
-        """The victim's process has ended with exit status 0, ``timeout`` seconds after ``since`` (its fault, if None) at
-        the latest.
+        """The victim's process has ended with exit status 0, ``timeout`` seconds after ``since`` (its fault, if None)
+        at the latest.
 
         Raises:
             AssertionError: it has not, or not cleanly.

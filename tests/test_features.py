@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from support.launcher import Scenario, enumerate_scenarios
 from support.settings import ROOT
 
 
@@ -24,6 +25,24 @@ def test_no_step_is_undefined(usage: subprocess.CompletedProcess[str]) -> None:
 
 def test_no_step_definition_is_unused(usage: subprocess.CompletedProcess[str]) -> None:
     assert usage.stdout.partition("UNUSED STEP DEFINITIONS")[2] == ""
+
+
+def test_who_measures_times_of_a_load_runs_alone() -> None:
+    measures = ("STANDARD band", "all of its checks hold")
+    everything = enumerate_scenarios(ROOT, [], ["not @no.such.tag"])
+    texts = {
+        file: (ROOT / file).read_text().splitlines()
+        for file in {each.location.rpartition(":")[0] for each in everything}
+    }
+
+    def measuring(scenario: Scenario) -> bool:
+        file, _, line = scenario.location.rpartition(":")
+        begin = max(n for n, text in enumerate(texts[file][: int(line)]) if "Scenario" in text)
+        end = next((n for n, text in enumerate(texts[file]) if n > begin and "Scenario" in text), None)
+        return any(words in text for text in texts[file][begin:end] for words in measures)
+
+    beside_others = [each.name for each in everything if measuring(each) and "serial" not in each.tags]
+    assert (beside_others, sum(map(measuring, everything)) > 20) == ([], True)
 
 
 def test_behave_speaks_to_the_console_and_to_no_file() -> None:

@@ -14,8 +14,8 @@ from support.releases import Release
 from support.targets.base import Deployment, Node
 
 # How long a request may take to reach a worker, and gauges to settle after the last request: both take milliseconds on
-# an idle machine; the bounds leave room for a machine with every core busy. The second is Dynamo's to keep, and does not
-# grow: a prefill slot that is leaked is freed after 30 s.
+# an idle machine; the bounds leave room for a machine with every core busy. The second is Dynamo's to keep, and does
+# not grow: a prefill slot that is leaked is freed after 30 s.
 ARRIVAL_SECONDS, SETTLE_SECONDS = 10.0, 5.0
 # Standing still can only be seen over a while: at 170 tokens per second a worker that goes on would write 80 in it.
 QUIET_SECONDS = 0.5
