@@ -63,7 +63,8 @@ def test_migration_switched_off_fails_and_says_what_is_missing(verdicts: dict[st
 def test_a_cancel_that_is_not_passed_on_fails(verdicts: dict[str, list[Verdict]]) -> None:
     (verdict,) = verdicts["cancel not passed on"]
     assert verdict.verdict == "failed"
-    assert "no worker has a request in flight" in verdict.reason
+    # On a machine as busy as this one is now it may be one of several findings: who waits for a processor is excused.
+    assert any("no worker has a request in flight" in f"{each.about} {each.message}" for each in verdict.findings)
 
 
 def test_the_record_of_a_scenario_can_be_judged_again(
