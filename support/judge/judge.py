@@ -18,6 +18,7 @@ _VOIDS = {
     "records-lost": _EVERYTHING,
     "not-undone": frozenset({"gauges", "counters", "etcd-leader", "etcd-revision", "etcd-lease", "etcd-agreement"}),
     "client-lag": frozenset({"sentence"}),
+    "starved": frozenset({"sentence"}),
 }
 """Suite's own rule -> rules whose findings then prove nothing. Without a proven fault, when a step broke down half-way,
 with an answer that nobody let go or a record that is lost, whatever was seen may have another cause; a lagging client
@@ -30,11 +31,15 @@ def judge_scenario(history: History, step_failure: BaseException | None, step_na
 
     Args:
         history: what is known of the scenario.
-        step_failure: what ended its steps early. An AssertionError blames Dynamo, but for a :class:`TooLate` in a time
-            in which a process got no processor; :class:`Inconclusive` and any other exception blame the suite.
+        step_failure: what ended its steps early. An AssertionError blames Dynamo; a :class:`TooLate` in a time in which a
+            process got no processor has that beside it, which voids it; :class:`Inconclusive` and any other exception
+            blame the suite.
         step_name: the sentence of that step.
     """
-    findings = [] if step_failure is None else [_of_step(history, step_failure, step_name)]
+    findings = [] if step_failure is None else [_of_step(step_failure, step_name)]
+    if isinstance(step_failure, TooLate):
+        excuse = history.starved(step_failure.since, step_failure.until, step_failure.bound)
+        findings += [Finding("starved", step_name, f"{step_failure}; {excuse}", blame="suite")] if excuse else []
     return findings + check(history)
 
 
@@ -44,7 +49,8 @@ def decide(
     """The verdict on a scenario, its reason in one line, and the ids of the known defects that explain it.
 
     - Nothing found and no defect expected: *passed*.
-    - Something found that voids the rest, or that is ours alone: *inconclusive*.
+    - Something found that voids the rest, or that is ours alone: *inconclusive*. That a process got no processor counts
+      for a missed deadline alone that no record explains.
     - A finding about Dynamo that no record explains: *failed*.
     - A defect that is recorded as ``always`` and did not show: *failed*, for the record is wrong by now.
     - Everything explained by records: *known_defect*.
@@ -54,6 +60,8 @@ def decide(
     theirs = [finding for finding in findings if finding.blame != "suite"]
     void: set[str] = set().union(*(_VOIDS.get(finding.rule, frozenset()) for finding in ours))
     unexplained = [finding for finding in theirs if not any(record.explains(finding) for record in expected)]
+    if not any(finding.rule == "sentence" for finding in unexplained):
+        ours = [finding for finding in ours if finding.rule != "starved"]  # what is known needs no excuse
     solid = [finding for finding in unexplained if finding.rule not in void]
     shown = [record for record in expected if any(record.explains(finding) for finding in theirs)]
     hidden = [record for record in expected if record.frequency == "always" and record not in shown]
@@ -105,10 +113,8 @@ def opt_outs(tags: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _of_step(history: History, failure: BaseException, step: str) -> Finding:
+def _of_step(failure: BaseException, step: str) -> Finding:
     said = " ".join(str(failure).split())
-    if isinstance(failure, TooLate) and (excuse := history.starved(failure.since, failure.until, failure.bound)):
-        return Finding("starved", step, f"{said}; {excuse}", blame="suite")
     if isinstance(failure, AssertionError):
         return Finding("sentence", step, said or "did not hold")
     if isinstance(failure, Inconclusive):
