@@ -31,9 +31,9 @@ def judge_scenario(history: History, step_failure: BaseException | None, step_na
 
     Args:
         history: what is known of the scenario.
-        step_failure: what ended its steps early. An AssertionError blames Dynamo; a :class:`TooLate` in a time in which a
-            process got no processor has that beside it, which voids it; :class:`Inconclusive` and any other exception
-            blame the suite.
+        step_failure: what ended its steps early. An AssertionError blames Dynamo; a :class:`TooLate` in a time in which
+            a process got no processor has that beside it, which voids it; :class:`Inconclusive` and any other
+            exception blame the suite.
         step_name: the sentence of that step.
     """
     findings = [] if step_failure is None else [_of_step(step_failure, step_name)]
