@@ -40,6 +40,8 @@ VICTIM, STALL_SECONDS = 15, 6.0
 # median: half of the requests must not be later than that. The client sees steps of up to twice the length that is seen
 # from here, for its own way to the proxy is on top.
 LATER_SECONDS, LATE_STEPS = 7.5, 3.0
+# A step is 20 ms or more (RESOLUTION_MS of the judge).
+LEAST_LATE_SECONDS = 0.03
 # As long as it lasts in every scenario that speaks of its band.
 STANDARD_SECONDS = 6.0
 
@@ -93,7 +95,7 @@ class Proxy:
         """Seconds, settled when the first request is to be late and said in the proxy's log."""
         if self.late_seconds is None:
             step = max(self.first_tokens) - statistics.median(self.first_tokens)
-            self.late_seconds = LATE_STEPS * step
+            self.late_seconds = max(LATE_STEPS * step, LEAST_LATE_SECONDS)
             print(f"requests are late by {1000 * self.late_seconds:.0f} ms from now on", flush=True)
         return self.late_seconds
 

@@ -3,14 +3,16 @@ Feature: A deployment under load loses a part of itself and its users hardly not
   A load runs through three phases on one clock: STANDARD, then OVERFLOW from the failure on, then RECOVERY once the
   failure is over. Success is counted over the requests that were intended, latency from the time they were due.
 
+  # With a worker less the others are slower for good; so a supervisor starts it again.
   @<engine> @serial
   Scenario Outline: A worker is lost under load (<engine>, <fate>)
     Given a Dynamo deployment with 2 <engine> workers
+      | setting        | value  |
+      | restart policy | Always |
     And 4 clients keep asking for streamed completions answers of 40 tokens
     When after 6 seconds the busiest worker <fate>
     Then every request succeeds
-    And in RECOVERY the time to first token is in the STANDARD band
-    And in RECOVERY the time to first token is back in the STANDARD band within 3 seconds and stays there
+    And in RECOVERY the time to first token is back in the STANDARD band within 5 seconds and stays there
 
     Examples:
       | engine | fate                 |
@@ -121,6 +123,7 @@ Feature: A deployment under load loses a part of itself and its users hardly not
     And 4 clients keep asking for streamed completions answers of 40 tokens
     When after 6 seconds etcd hangs for 2 seconds
     Then every request succeeds
+    And in RECOVERY the time to first token is in the STANDARD band
     And in RECOVERY the time to first token is back in the STANDARD band within 4 seconds and stays there
 
   @vllm

@@ -12,6 +12,9 @@ from support.requests.ledger import LedgerEntry
 WAITS = "waits.jsonl"
 """File of a scenario's folder with :class:`Wait`, one a line."""
 
+LEAST_SECONDS = 0.02
+"""Shorter waits are everyday life on a shared processor, and are not recorded."""
+
 STARVED_SHARE = 0.2
 """Share of a bound; a process that waits longer for a processor may have broken the bound by that alone."""
 

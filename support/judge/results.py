@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from support.events import Event, read_events
-from support.judge.history import STARVED_SHARE, WAITS, Wait, read_waits
+from support.judge.history import LEAST_SECONDS, STARVED_SHARE, WAITS, Wait, read_waits
 from support.judge.invariants import LAG_BOUND
 from support.judge.outcomes import outcome
 from support.requests.ledger import LedgerEntry
@@ -31,8 +31,8 @@ WINDOW_SECONDS = 1.0
 STABLE_WINDOWS = 3
 LEAST_REQUESTS, LEAST_WINDOWS = 30, 3
 """Of STANDARD, with fewer of which its spread is not known well enough for a band."""
-RESOLUTION_MS = 1.0
-"""No client reads times more finely than its event loop turns."""
+RESOLUTION_MS = 1000 * LEAST_SECONDS
+"""What a wait for a processor may take without being noticed: a band is no narrower than what could be excused."""
 STEPS = 4
 """Between the median of STANDARD and the bound of its slowest requests, see :class:`Band`."""
 NEVER = math.inf

@@ -14,11 +14,9 @@ import psutil
 
 from support import slowness
 from support.clock import now
-from support.judge.history import Wait
+from support.judge.history import LEAST_SECONDS, Wait
 
 PERIOD_SECONDS = 0.25
-LEAST_SECONDS = 0.02
-"""Shorter waits are everyday life on a shared processor."""
 
 
 class StarvationRecorder:
