@@ -47,7 +47,7 @@ class Gate:
 
     def hold_end(self, sizes: Collection[int]) -> None:
         """Hold every answer of one of these sizes shortly before its end."""
-        self._hold({size: max(size - LAST_TOKENS, size // 2) for size in sizes}, self._workers())
+        self._hold({size: _end(size) for size in sizes}, self._workers())
 
     def hold_start(self, size: int) -> None:
         """Hold every answer of this size before its first token."""
@@ -58,7 +58,7 @@ class Gate:
         or at all of them.
         """
         if 0 in self._holds.values():
-            ends = {size: max(size - LAST_TOKENS, size // 2) for size in self._holds}
+            ends = {size: _end(size) for size in self._holds}
             self._order("PUT", ends, self._workers() if workers is None else workers)
             if workers is None:
                 self._holds = ends
@@ -95,3 +95,8 @@ class Gate:
             thread.start()
         for thread in threads if wait else ():
             thread.join(ANSWER_SECONDS)
+
+
+def _end(size: int) -> int:
+    """Tokens of an answer of this size after which it is held shortly before its end."""
+    return max(size - LAST_TOKENS, size // 2)

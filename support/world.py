@@ -104,7 +104,6 @@ class World:
         self._deployment: Deployment | None = None
         self._fleet: Fleet | None = None
         self._gate: Gate | None = None
-        self._gate_opened_at = 0.0
         self._recorder: EtcdRecorder | None = None
         self._etcd: Cluster | None = None
         self._lease_asked: float | None = None
@@ -284,9 +283,8 @@ class World:
 
     def let_go(self) -> None:
         """Let answers that are held go on to their end: from now on the scenario is about what becomes of them."""
-        if self._gate is not None and self._gate.closed:
+        if self._gate is not None:
             self._gate.open()
-            self._gate_opened_at = now()
 
     def _held(self, worker: Node) -> int:
         """How many answers the gate of a worker holds right now."""
