@@ -16,6 +16,7 @@ the last guard).
 import argparse
 import contextlib
 import fcntl
+import io
 import json
 import math
 import os
@@ -93,25 +94,28 @@ class Leases:
     """
 
     def __init__(self, journal: Path) -> None:
-        self._journal, self._read, self._inode = journal, 0, 0
+        self._journal, self._read = journal, 0
+        self._stream: io.FileIO | None = None
         self._owed: dict[str, tuple[float, float]] = {}
 
     def _look(self) -> None:
-        if not self._journal.exists():
-            return
-        with self._journal.open("rb") as stream:
-            inode = os.fstat(stream.fileno()).st_ino
-            if inode != self._inode:  # written anew
-                self._inode, self._read = inode, 0
+        try:
+            now = self._journal.stat()
+            if self._stream is None or not os.path.samestat(os.fstat(self._stream.fileno()), now):
+                # Kept open from then on: a closed file's inode may come back as that of the next journal but one,
+                # which would pass for this one.
+                self._stream, self._read = io.FileIO(self._journal), 0
                 self._owed.clear()
-            stream.seek(self._read)
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    return  # still being written, or cut short by a crash
-                self._read += len(line)
-                # What an agent of another version has written may be of another shape.
-                with contextlib.suppress(ValueError, LookupError, TypeError):
-                    self._note(json.loads(line))
+        except FileNotFoundError:
+            return
+        self._stream.seek(self._read)
+        # What follows the last end of a line is still being written, or cut short by a crash.
+        *lines, _ = self._stream.readall().split(b"\n")
+        for line in lines:
+            self._read += len(line) + 1
+            # What an agent of another version has written may be of another shape.
+            with contextlib.suppress(ValueError, LookupError, TypeError):
+                self._note(json.loads(line))
 
     def _note(self, fault: dict[str, Any]) -> None:
         latest = fault["deadline"] + GRACE_SECONDS

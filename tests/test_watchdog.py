@@ -214,6 +214,28 @@ async def _newer(tmp_path: Path) -> None:
     assert (heir.get(fault.id).state, (tmp_path / "marker").exists()) == ("recovered", False)
 
 
+def test_a_journal_written_anew_twice_between_two_looks_is_read_from_its_start(tmp_path: Path) -> None:
+    """A file system gives the inode of a removed file to the next one, where nothing holds it."""
+
+    def line(number: int, state: str) -> str:
+        return json.dumps({"id": f"f-{number}", "state": state, "deadline": 0.0, "history": [], "evidence": {}}) + "\n"
+
+    journal, draft = tmp_path / JOURNAL, tmp_path / "draft"
+
+    def replace(text: str) -> int:
+        draft.write_text(text)
+        draft.replace(journal)
+        return journal.stat().st_ino
+
+    journal.write_text(line(1, "active"))
+    leases = Leases(journal)
+    assert leases.owed() == ["f-1"]
+    inodes = [journal.stat().st_ino] + [replace(line(1, "active")) for _ in range(20)]
+    replace(line(1, "recovered"))
+    assert leases.owed() == []
+    assert inodes[0] not in [*inodes[1:], journal.stat().st_ino]
+
+
 def test_an_agent_that_is_stopped_while_it_makes_a_fault_is_overdue_at_the_deadline(tmp_path: Path) -> None:
     moment = time.monotonic()
     fault = {"id": "f-1", "state": "pending", "deadline": moment - 3, "history": [{"at": moment - 5}]}
