@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 RUN = .venv/bin/python -m
-BOOTSTRAP = $(PYTHON) support/bootstrap.py
+BOOTSTRAP = $(PYTHON) support/run/bootstrap.py
 export TAGS
 
 # make up [ENGINE=vllm] [WORKERS=2]: a deployment that stays, with the frontend on localhost:8000 and the fault service on
@@ -12,7 +12,7 @@ export TAGS
 .PHONY: acceptance test sabotage crash-trials up down bench doctor report bootstrap clean distclean
 
 acceptance: bootstrap
-	@$(RUN) support.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
+	@$(RUN) support.run.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
 
 test: bootstrap
 	.venv/bin/ruff check .
@@ -28,10 +28,10 @@ crash-trials: bootstrap
 	$(RUN) tests.crash_trials --trials $(or $(N),200) $(if $(SEED),--seed $(SEED))
 
 up: bootstrap
-	@$(RUN) support.stay up $(if $(ENGINE),--engine $(ENGINE)) $(if $(WORKERS),--workers $(WORKERS))
+	@$(RUN) support.run.stay up $(if $(ENGINE),--engine $(ENGINE)) $(if $(WORKERS),--workers $(WORKERS))
 
 down:
-	@$(RUN) support.stay down
+	@$(RUN) support.run.stay down
 
 # all of them; fails at the end when one has
 bench: bootstrap
@@ -40,7 +40,7 @@ bench: bootstrap
 
 doctor:
 	@$(BOOTSTRAP) suite
-	@$(RUN) support.doctor
+	@$(RUN) support.run.doctor
 
 report:
 	@$(BOOTSTRAP) suite report

@@ -8,7 +8,7 @@ from behave import register_type
 from behave.model_type import Status
 
 from support.report import allure
-from support.runtime import Ended, Run, enter_cell, refuse_other_folder
+from support.run.runtime import Ended, Run, enter_cell, refuse_other_folder
 from support.words import TYPES
 
 refuse_other_folder(Path(__file__).parent)
@@ -37,7 +37,7 @@ def before_scenario(context, scenario):
 def before_step(context, step):
     """Answers that are held until the faults are proven go on with the first sentence about what became of them."""
     if step.step_type == "then" and context.world is not None:
-        context.world.let_go()
+        context.world.stage.let_go()
 
 
 def after_scenario(context, scenario):

@@ -15,61 +15,61 @@ from support.judge.expectations import (
 @then("the answer completes with {tokens:Count} tokens")
 def then_completes(context, tokens):
     """All tokens, one finish reason, one end, no error."""
-    expect_complete(context.world.answer(), tokens)
+    expect_complete(context.world.answers.one(), tokens)
 
 
 @then("the answer completes with all of its tokens")
 def then_completes_whole(context):
     """As many as were asked for, one finish reason, one end, no error."""
-    then_completes(context, context.world.request.entry.max_tokens)
+    then_completes(context, context.world.clients.request.entry.max_tokens)
 
 
 @then("the answer completes with all of its tokens, no more than {time:Time} late")
 def then_completes_in_time(context, time):
     """Later than it would without the fault."""
-    context.world.expect_no_later(time)
+    context.world.answers.expect_no_later(time)
 
 
 @then("within {timeout:Time} the answer completes with {tokens:Count} tokens")
 def then_completes_within(context, timeout, tokens):
     """Counted from the last fault, or from the sending where there is none."""
-    expect_complete(context.world.ended_within(timeout), tokens)
+    expect_complete(context.world.answers.ended_within(timeout), tokens)
 
 
 @then("every answer completes with {tokens:Count} tokens")
 def then_all_complete(context, tokens):
     """The same for each of many requests that nobody cancelled."""
-    for entry in context.world.answers():
+    for entry in context.world.answers.all():
         expect_complete(entry, tokens)
 
 
 @then("every position comes once and in order")
 def then_positions(context):
     """For the ruler engine: nothing lost, repeated, reordered or invented."""
-    for entry in context.world.answers():
+    for entry in context.world.answers.all():
         expect_positions(entry)
 
 
 @then("the usage is what it would have been without the fault")
 def then_usage(context):
     """The client is billed for its prompt and its answer, not for what a migration replays."""
-    expect_usage(context.world.answer())
+    expect_usage(context.world.answers.one())
 
 
 @then("the answer comes without a pause of more than {timeout:Time}")
 def then_no_pause(context, timeout):
     """Between any two tokens."""
-    expect_no_pause(context.world.answer(), timeout)
+    expect_no_pause(context.world.answers.one(), timeout)
 
 
 @then("no answer keeps its client waiting for more than {timeout:Time}")
 def then_prompt(context, timeout):
     """For the first token or between any two; asks for no more requests, as every sentence about all answers."""
-    for entry in context.world.answers():
+    for entry in context.world.answers.all():
         expect_prompt(entry, timeout)
 
 
 @then("within {timeout:Time} the answer ends in a clean error")
 def then_clean_error(context, timeout):
     """An error that says so, nothing that passes for a complete answer; counted from the last fault."""
-    expect_clean_error(context.world.ended_within(timeout))
+    expect_clean_error(context.world.answers.ended_within(timeout))

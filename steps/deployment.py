@@ -2,14 +2,14 @@
 
 from behave import given, then, when
 
-from support.targets.base import Unsupported
+from support.errors import Unsupported
 from support.words import SHAPE_OPTIONS, options
 
 
 def deploy(context, **shape):
     """Make the deployment; what the chosen Dynamo release cannot do skips the scenario."""
     try:
-        context.world.start_deployment(**shape, **options(context.table, SHAPE_OPTIONS))
+        context.world.deploy(**shape, **options(context.table, SHAPE_OPTIONS))
     except Unsupported as reason:
         context.scenario.skip(str(reason))
 
@@ -61,13 +61,13 @@ def when_worker_joins(context):
 @when("a new worker starts")
 def when_worker_starts(context):
     """Returns at once; it may take its time to register."""
-    context.world.start_workers(1)
+    context.world.lifetimes.start_workers(1)
 
 
 @when("{count:Count} new workers start")
 def when_workers_start(context, count):
     """The same for several at once."""
-    context.world.start_workers(count)
+    context.world.lifetimes.start_workers(count)
 
 
 @then("within {timeout:Time} every Dynamo process has left")
@@ -75,32 +75,32 @@ def then_all_left(context, timeout):
     """By itself and with exit status 0, whatever is started in its place; those that a fault has hit are left out.
     Counted from the last fault.
     """
-    context.world.expect_all_left(timeout)
+    context.world.lifetimes.expect_all_left(timeout)
 
 
 @then("within {timeout:Time} {server:Server} has left")
 def then_victim_left(context, timeout, server):
     """The last victim, with exit status 0; counted from its fault."""
-    context.world.shutdowns.expect_left(context.world.faults[-1], timeout)
+    context.world.lifetimes.shutdowns.expect_left(context.world.faults.last, timeout)
 
 
 @then("no Dynamo process has left")
 def then_none_left(context):
     """All of them, but for those that a fault has hit, are the ones that were there at first."""
-    context.world.expect_none_left()
+    context.world.lifetimes.expect_none_left()
 
 
 @then("for {time:Time} no Dynamo process leaves")
 def then_none_leaves(context, time):
     """The same, at every look from now on."""
-    context.world.expect_none_leaves(time)
+    context.world.lifetimes.expect_none_leaves(time)
 
 
 @then("within {timeout:Time} the deployment serves")
 @then("within {timeout:Time} the deployment serves again")
 def then_serves_again(context, timeout):
     """All of its workers are listed and no dead one, so is the model, and a request succeeds."""
-    context.world.expect_serving(timeout)
+    context.world.clients.expect_serving(timeout)
 
 
 @then("for {time:Time} the frontend lists {count:Count} {noun:Noun}")

@@ -7,14 +7,14 @@ from behave import then, when
 def when_members_break_for(context, members, kind, time):
     """It ends by itself at its deadline."""
     context.world.etcd.break_processes(kind, members, time)
-    context.world.see_felt()
+    context.world.faults.see_felt()
 
 
 @when("{members:Members} {kind:Fate}")
 def when_members_break(context, members, kind):
     """Until they return; a majority has the leader among it, a minority has not."""
     context.world.etcd.break_processes(kind, members)
-    context.world.see_felt()
+    context.world.faults.see_felt()
 
 
 @when("each etcd member {kind:Fate} and returns, one after the other")
@@ -39,27 +39,27 @@ def when_replaced(context):
 def when_members_cut_off(context, members, others, manner, time):
     """Both directions; the kernel heals the cut."""
     context.world.etcd.cut(members, others, manner, lease_seconds=time)
-    context.world.see_felt()
+    context.world.faults.see_felt()
 
 
 @when("packets {flow:Flow} {members:Members} are lost for {time:Time}")
 def when_members_cut_one_way(context, flow, members, time):
     """One direction between them and all other members."""
     context.world.etcd.cut(members, "peers", direction=flow, lease_seconds=time)
-    context.world.see_felt()
+    context.world.faults.see_felt()
 
 
 @when("the cable of {members:Members} carries no more than {rate:Count} kilobits per second for {time:Time}")
 def when_members_narrow(context, members, rate, time):
     """All that they send and receive, each way."""
     context.world.etcd.narrow(members, rate, lease_seconds=time)
-    context.world.see_felt()
+    context.world.faults.see_felt()
 
 
 @then("within {timeout:Time} etcd has a new leader")
 def then_new_leader(context, timeout):
     """A majority follows another member than before; counted from the last fault."""
-    context.world.etcd.expect_new_leader(context.world.faults[-1].injected_at, timeout)
+    context.world.etcd.expect_new_leader(context.world.faults.last.injected_at, timeout)
 
 
 @then("within {timeout:Time} the etcd members agree")
@@ -71,4 +71,4 @@ def then_agree(context, timeout):
 @then("within the lease and {timeout:Time} the dead worker is registered no more")
 def then_unregistered(context, timeout):
     """In etcd itself; counted from its death."""
-    context.world.expect_unregistered(timeout)
+    context.world.lifetimes.expect_unregistered(timeout)

@@ -2,8 +2,6 @@
 
 from behave import then
 
-from support.judge.expectations import expect_complete
-
 
 @then("the frontend counts {count:Count} {noun:Noun}")
 def then_migrations(context, count, noun):
@@ -32,23 +30,23 @@ def then_no_model(context, timeout):
 @then("within {timeout:Time} requests succeed again")
 def then_succeed_again(context, timeout):
     """One request after the other until four in a row have succeeded."""
-    context.world.expect_success_again(timeout)
+    context.world.clients.expect_success_again(timeout)
 
 
 @then("for {time:Time} new requests succeed")
 def then_succeed_for(context, time):
     """One short request after the other, each of them."""
-    context.world.expect_success_for(time)
+    context.world.clients.expect_success_for(time)
 
 
 @then("a new request succeeds within {timeout:Time}")
 def then_serves(context, timeout):
     """A short request that is sent now."""
-    expect_complete(context.world.send(max_tokens=10, watch=False, timeout=timeout).join().entry, 10)
+    context.world.clients.expect_success(timeout)
 
 
 @then("{count:Count} new requests succeed within {timeout:Time} each")
 def then_serves_many(context, count, timeout):
     """Short requests, one after the other, so that each worker has its turn."""
     for _ in range(count):
-        expect_complete(context.world.send(max_tokens=10, watch=False, timeout=timeout).join().entry, 10)
+        context.world.clients.expect_success(timeout)

@@ -5,9 +5,9 @@ after it was proven, so that requests are due in OVERFLOW.
 
 from behave import given, then, when
 
+from support.errors import Unsupported
 from support.scenarios import Failure, Load
 from support.scenarios.model import ready, scenario_of
-from support.targets.base import Unsupported
 from support.words import bounds, failures
 
 # Ends a load whose failure is never over; well within the time that a scenario has.
@@ -17,7 +17,7 @@ LONGEST_SECONDS = 120.0
 def play(context, scenario):
     """Play a whole scenario; what the chosen Dynamo release cannot do skips it."""
     try:
-        context.world.play(scenario)
+        context.world.workload.play(scenario)
     except Unsupported as reason:
         context.scenario.skip(str(reason))
 
@@ -28,7 +28,7 @@ def play(context, scenario):
 def given_load(context, clients, stream, api, tokens, time):
     """Each client sends its next request when its last one has ended; begins with the first "When"."""
     endpoint = "chat/completions" if api == "chat" else api
-    context.world.load = Load(clients, None, time, endpoint=endpoint, stream=stream, max_tokens=tokens)
+    context.world.workload.load = Load(clients, None, time, endpoint=endpoint, stream=stream, max_tokens=tokens)
 
 
 @given("{clients:Count} clients keep asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens")
@@ -37,14 +37,14 @@ def given_endless_load(context, clients, stream, api, tokens):
     of a second to see it.
     """
     given_load(context, clients, stream, api, tokens, LONGEST_SECONDS)
-    context.world.recovery_seconds = 8.0
+    context.world.workload.recovery_seconds = 8.0
 
 
 @given("the frontend takes a worker for busy from {share:Share} percent of its memory on")
 def given_busy(context, share):
     """Set through Dynamo's own API; with all workers busy it refuses further requests."""
     try:
-        context.world.set_busy_threshold(share)
+        context.world.stage.set_busy_threshold(share)
     except Unsupported as reason:
         context.scenario.skip(str(reason))
 
@@ -52,77 +52,77 @@ def given_busy(context, share):
 @when("{trigger:Trigger} the busiest worker {kind:Fate} for {duration:Time}")
 def when_worker_for(context, trigger, kind, duration):
     """Undone after that time."""
-    context.world.play_failure(Failure.of_fate(kind, "worker", **trigger, duration_seconds=duration))
+    context.world.workload.play_failure(Failure.of_fate(kind, "worker", **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} the busiest worker {kind:Fate}")
 def when_worker(context, trigger, kind):
     """Proven on its victim, which has most requests in flight."""
-    context.world.play_failure(Failure.of_fate(kind, "worker", **trigger))
+    context.world.workload.play_failure(Failure.of_fate(kind, "worker", **trigger))
 
 
 @when("{trigger:Trigger} the busiest {role:Role} worker {kind:Fate}")
 def when_role(context, trigger, role, kind):
     """The same in a disaggregated deployment."""
-    context.world.play_failure(Failure.of_fate(kind, f"{role}_worker", **trigger))
+    context.world.workload.play_failure(Failure.of_fate(kind, f"{role}_worker", **trigger))
 
 
 @when("{trigger:Trigger} the frontend {kind:Fate} for {duration:Time}")
 def when_frontend_for(context, trigger, kind, duration):
     """Undone after that time."""
-    context.world.play_failure(Failure.of_fate(kind, "frontend", **trigger, duration_seconds=duration))
+    context.world.workload.play_failure(Failure.of_fate(kind, "frontend", **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} the frontend {kind:Fate}")
 def when_frontend(context, trigger, kind):
     """There is one; its clients find a closed port until it is back."""
-    context.world.play_failure(Failure.of_fate(kind, "frontend", **trigger))
+    context.world.workload.play_failure(Failure.of_fate(kind, "frontend", **trigger))
 
 
 @when("{trigger:Trigger} etcd {kind:Fate} for {duration:Time}")
 @when("{trigger:Trigger} an etcd member {kind:Fate} for {duration:Time}")
 def when_etcd(context, trigger, kind, duration):
     """The only member, or the first of several."""
-    context.world.play_failure(Failure.of_fate(kind, "etcd", **trigger, duration_seconds=duration))
+    context.world.workload.play_failure(Failure.of_fate(kind, "etcd", **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} the GPU of the busiest worker reports XID {xid:Count} for {duration:Time}")
 def when_gpu(context, trigger, xid, duration):
     """Repaired after that time; a worker that it ended is started again then."""
-    context.world.play_failure(Failure("xid", xid=xid, **trigger, duration_seconds=duration))
+    context.world.workload.play_failure(Failure("xid", xid=xid, **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} packets between the busiest worker and {side:Side} are {manner:Cut} for {duration:Time}")
 def when_network(context, trigger, side, manner, duration):
     """Both directions, open connections and new ones."""
     cut = Failure("network_partition", partition=side, mode=manner, **trigger, duration_seconds=duration)
-    context.world.play_failure(cut)
+    context.world.workload.play_failure(cut)
 
 
 @when("{trigger:Trigger} the workers are restarted one after the other")
 def when_rolling(context, trigger):
     """Told to shut down, started again once it has; the next one has its turn when the frontend lists this one."""
-    context.world.play_failure(Failure("rolling_restart", **trigger))
+    context.world.workload.play_failure(Failure("rolling_restart", **trigger))
 
 
 @when("{trigger:Trigger} random faults strike for {duration:Time} under seed {seed:Count}")
 def when_random(context, trigger, duration, seed):
     """Crashes, hangs, cuts and XIDs of workers, one after the other, each proven and undone; see chaos.py."""
-    context.world.play_failure(Failure("random", **trigger, duration_seconds=duration, seed=seed))
+    context.world.workload.play_failure(Failure("random", **trigger, duration_seconds=duration, seed=seed))
 
 
 @when("{trigger:Trigger} {clients:Count} more clients each ask for {count:Count} answers of {tokens:Count} tokens")
 def when_overload(context, trigger, clients, count, tokens):
     """On top of the load that there is."""
     extra = Load(clients, count, max_tokens=tokens, prompt_words=400)
-    context.world.play_failure(Failure("overload", **trigger, load=extra))
+    context.world.workload.play_failure(Failure("overload", **trigger, load=extra))
 
 
 @when("{trigger:Trigger} {clients:Count} more clients each send a prompt of {words:Count} words")
 def when_overlong(context, trigger, clients, words):
     """On top of the load that there is."""
     extra = Load(clients, 1, max_tokens=10, prompt_words=words)
-    context.world.play_failure(Failure("token_overflow", **trigger, load=extra))
+    context.world.workload.play_failure(Failure("token_overflow", **trigger, load=extra))
 
 
 @when("these failures strike")
@@ -130,13 +130,13 @@ def when_several(context):
     """One per row of the table, whose columns are the FAILURE_OPTIONS of support/words.py; at once or in a row, as each
     says. One victim has one failure at a time.
     """
-    context.world.play_failure(*failures(context.table))
+    context.world.workload.play_failure(*failures(context.table))
 
 
 @when("nothing breaks")
 def when_nothing(context):
     """The load alone, to its end."""
-    context.world.play_failure()
+    context.world.workload.play_failure()
 
 
 @when('the ready scenario "{name}" is played')
@@ -154,32 +154,32 @@ def when_of_file(context, name, file):
 @then("all of its checks hold")
 def then_its_checks(context):
     """Those that it names itself."""
-    for name, parameters in context.world.played.scenario.checks.items():
-        context.world.expect_check(name, **(parameters or {}))
+    for name, parameters in context.world.workload.played.scenario.checks.items():
+        context.world.workload.expect_check(name, **(parameters or {}))
 
 
 @then("every overlong request is refused and every other one succeeds")
 def then_overlong(context):
     """Overlong: the prompt alone fills the longest sequence of the deployment."""
-    context.world.expect_check("overlong_refused")
+    context.world.workload.expect_check("overlong_refused")
 
 
 @then("every overlong request is refused as a mistake of its client")
 def then_overlong_told(context):
     """With a status that tells it from a failure of the server."""
-    context.world.expect_check("overlong_refused", statuses=(400, 413, 422))
+    context.world.workload.expect_check("overlong_refused", statuses=(400, 413, 422))
 
 
 @then("every request succeeds")
 def then_all_succeed(context):
     """In every phase, all that were intended."""
-    context.world.expect_check("no_failures")
+    context.world.workload.expect_check("no_failures")
 
 
 @then("at least {share:Share} percent of the requests succeed in {phase:Phase}")
 def then_rate(context, share, phase):
     """Of all that were intended in that phase."""
-    context.world.expect_check("success_rate", at_least=share, phase=phase)
+    context.world.workload.expect_check("success_rate", at_least=share, phase=phase)
 
 
 @then("in RECOVERY the time to first token is back in the STANDARD band within {timeout:Time} and stays there")
@@ -187,22 +187,22 @@ def then_stable(context, timeout):
     """Counted from the begin of RECOVERY: three windows of a second in a row in the band that STANDARD showed, with no
     request lost, and none out of it after them.
     """
-    context.world.expect_check("recovery_time", within_seconds=timeout)
+    context.world.workload.expect_check("recovery_time", within_seconds=timeout)
 
 
 @then("in RECOVERY the time to first token is in the STANDARD band")
 def then_band(context):
     """Over all of RECOVERY: median and p99 in the band that STANDARD showed, and goodput as in its worst window."""
-    context.world.expect_check("standard_band")
+    context.world.workload.expect_check("standard_band")
 
 
 @then("at least {count:Count} {noun:Noun} moved to another worker and completed there")
 def then_moved(context, count, noun):
     """Successes, not attempts."""
-    context.world.expect_check("migration", at_least=count)
+    context.world.workload.expect_check("migration", at_least=count)
 
 
 @then("the checks for {name:Check} hold")
 def then_check(context, name):
     """A checker of support/judge/checkers.py; the table below names its bounds, where it has any."""
-    context.world.expect_check(name, **bounds(name, context.table))
+    context.world.workload.expect_check(name, **bounds(name, context.table))

@@ -6,19 +6,19 @@ from behave import when
 @when("packets between the worker serving the request and {side:Side} are {manner:Cut}")
 def when_cut_off(context, side, manner):
     """Both directions, open connections and new ones; until it is healed."""
-    context.world.cut(side, manner)
+    context.world.faults.cut(side, manner)
 
 
 @when("packets between the worker serving the request and {side:Side} are {manner:Cut} for {time:Time}")
 def when_cut_off_for(context, side, manner, time):
     """The kernel heals the cut; nobody has to."""
-    context.world.cut(side, manner, lease_seconds=time)
+    context.world.faults.cut(side, manner, lease_seconds=time)
 
 
 @when("packets {flow:Flow} the worker serving the request are {manner:Cut} for {time:Time}")
 def when_one_way(context, flow, manner, time):
     """One direction between frontend and worker."""
-    context.world.cut("FRONTEND_WORKER", manner, direction=flow, lease_seconds=time)
+    context.world.faults.cut("FRONTEND_WORKER", manner, direction=flow, lease_seconds=time)
 
 
 @when(
@@ -26,7 +26,7 @@ def when_one_way(context, flow, manner, time):
 )
 def when_lossy(context, percent, side, time):
     """At random, both directions."""
-    context.world.lose_packets(side, percent, lease_seconds=time)
+    context.world.faults.lose_packets(side, percent, lease_seconds=time)
 
 
 @when(
@@ -34,10 +34,10 @@ def when_lossy(context, percent, side, time):
 )
 def when_narrow(context, rate, time):
     """All that it sends and receives, each way."""
-    context.world.narrow_cable(rate, lease_seconds=time)
+    context.world.faults.narrow_cable(rate, lease_seconds=time)
 
 
 @when("the network is healed")
 def when_healed(context):
     """By a call; packets are seen to arrive again."""
-    context.world.recover(context.world.faults[-1])
+    context.world.faults.recover(context.world.faults.last)

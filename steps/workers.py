@@ -6,13 +6,13 @@ from behave import given, then, when
 @given("a worker has been reading its prompt for {time:Time}")
 def given_reading(context, time):
     """As the worker's own count of requests in flight says; the client has nothing yet."""
-    context.world.see_reading(time)
+    context.world.answers.see_reading(time)
 
 
 @given("the {role:Role} worker has been reading its prompt for {time:Time}")
 def given_role_reading(context, role, time):
     """The same in a disaggregated deployment."""
-    context.world.see_reading(time, role)
+    context.world.answers.see_reading(time, role)
 
 
 @then("within {timeout:Time} no worker has a request in flight")
@@ -24,25 +24,25 @@ def then_idle(context, timeout):
 @then("another worker has served the rest")
 def then_other_worker(context):
     """A worker that was not hit has received a request and produced bytes."""
-    context.world.fleet.expect_takeover(context.world.victims)
+    context.world.fleet.expect_takeover(context.world.faults.victims)
 
 
 @when("the new worker has found etcd away")
 def when_repelled(context):
     """It has asked for a lease in vain, as its own log says."""
-    context.world.see_repelled()
+    context.world.lifetimes.see_repelled()
 
 
 @then("within {timeout:Time} each new worker serves requests")
 def then_newcomers_serve(context, timeout):
     """Requests are sent one after the other, and none may fail, until each has produced something."""
-    context.world.expect_newcomers_serve(timeout)
+    context.world.lifetimes.expect_newcomers_serve(timeout)
 
 
 @then("the request was not moved to another worker")
 def then_not_moved(context):
     """At most one worker has produced anything."""
-    context.world.fleet.expect_no_takeover(context.world.victims)
+    context.world.fleet.expect_no_takeover(context.world.faults.victims)
 
 
 @then("within {timeout:Time} the worker finishes it itself and leaves")
@@ -50,7 +50,7 @@ def then_finishes(context, timeout):
     """It was told to shut down: nothing was moved, and its process ended with exit status 0. Counted from the end of
     the last answer.
     """
-    context.world.expect_finished(timeout)
+    context.world.lifetimes.expect_finished(timeout)
 
 
 @then("within {timeout:Time} the worker hands it over and leaves")
@@ -58,16 +58,16 @@ def then_hands_over(context, timeout):
     """It was told to shut down: what it had was moved, and its process ended with exit status 0. Counted from the
     fault.
     """
-    context.world.shutdowns.expect_handed_over(context.world.faults[-1], timeout)
+    context.world.lifetimes.shutdowns.expect_handed_over(context.world.faults.last, timeout)
 
 
 @then("each worker that was told to shut down has finished what it had and left within {timeout:Time}")
 def then_drained(context, timeout):
     """Its process ended with exit status 0, so long after it was told; no request that was under way was moved."""
-    context.world.shutdowns.expect_drained(context.world.faults, timeout)
+    context.world.lifetimes.shutdowns.expect_drained(context.world.faults, timeout)
 
 
 @then("the engine was told to stop before the end of the answer")
 def then_engine_stopped(context):
     """For the ruler engine, from its own journal."""
-    context.world.expect_engine_stopped()
+    context.world.answers.expect_engine_stopped()

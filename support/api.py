@@ -11,8 +11,8 @@
     answer = request.join()
     print(answer.status_code, len(answer.tokens), judge())
 
-``python -m support.cells my_script.py`` gives the script a cell as behave has one; started plainly it makes its nodes
-on loopback addresses. Either way everything ends with the script.
+``python -m support.run.cells my_script.py`` gives the script a cell as behave has one; started plainly it makes its
+nodes on loopback addresses. Either way everything ends with the script.
 """
 
 import atexit
@@ -21,15 +21,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from support import cells
+from support.deployment import Deployment, Node
 from support.faults.proven import ProvenFault
 from support.judge.judge import judge_scenario
 from support.judge.verdict import Finding
 from support.requests.client import Pending
+from support.run import cells
 from support.settings import ROOT, Settings
 from support.targets.agent import Agent
-from support.targets.base import Deployment, Node
-from support.world import World
+from support.world.world import World
 
 _worlds: list[World] = []
 
@@ -39,12 +39,12 @@ def start_deployment(folder: Path | None = None, **shape: Any) -> Deployment:
 
     Args:
         folder: where logs, ledger and metrics go; a new one below ``reports/python`` if None.
-        shape: fields of :class:`support.targets.base.Shape`, such as ``engine="vllm"``, ``workers=2``,
+        shape: fields of :class:`support.deployment.Shape`, such as ``engine="vllm"``, ``workers=2``,
         ``migration_limit=3``.
 
     Raises:
         RuntimeError: this program has a deployment already; :func:`judge` ends it.
-        ValueError, Unsupported, DeploymentFailed: see :class:`support.targets.base.Target`.
+        ValueError, Unsupported, DeploymentFailed: see :class:`support.deployment.Target`.
     """
     if _worlds:
         raise RuntimeError("this program has a deployment already; end it with judge() before the next one")
@@ -55,7 +55,7 @@ def start_deployment(folder: Path | None = None, **shape: Any) -> Deployment:
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=parent))
     world = World(Settings.load(), folder, Agent.of_this_cell())
-    deployment = world.start_deployment(**shape)
+    deployment = world.deploy(**shape)
     _worlds.append(world)
     atexit.register(lambda: world in _worlds and judge())
     return deployment
@@ -78,9 +78,10 @@ def spawn_long_request(max_tokens: int = 1000, **options: Any) -> Pending:
 
     Args:
         max_tokens: how many tokens to ask for.
-        options: those of :meth:`support.world.World.send`, such as ``api="chat"``, ``stream=False``, ``usage=True``.
+        options: those of :meth:`support.world.clients.Clients.send`, such as ``api="chat"``, ``stream=False``,
+            ``usage=True``.
     """
-    return world().send(max_tokens=max_tokens, **options)
+    return world().clients.send(max_tokens=max_tokens, **options)
 
 
 def kill_worker(worker: Node, how: str = "crash") -> ProvenFault:
@@ -93,7 +94,7 @@ def kill_worker(worker: Node, how: str = "crash") -> ProvenFault:
     Raises:
         Inconclusive: the fault could not be proven.
     """
-    return world().break_process(how, worker)
+    return world().faults.break_process(how, worker)
 
 
 def judge() -> list[Finding]:

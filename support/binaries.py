@@ -19,7 +19,7 @@ def dynamo_python(version: str) -> Path:
     python = ROOT / ".envs" / f"dynamo-{version}" / "bin" / "python"
     if not python.exists():
         raise FileNotFoundError(
-            f"Dynamo {version} is not installed: run `python3 support/bootstrap.py --dynamo {version}`"
+            f"Dynamo {version} is not installed: run `python3 support/run/bootstrap.py --dynamo {version}`"
         )
     return python
 
@@ -57,11 +57,11 @@ def version(program: Path) -> str:
 def _inside(package: str, *path: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"the package {package} is not installed: run `python3 support/bootstrap.py`")
+        raise FileNotFoundError(f"the package {package} is not installed: run `python3 support/run/bootstrap.py`")
     return _present(Path(spec.submodule_search_locations[0]).joinpath(*path))
 
 
 def _present(program: Path) -> Path:
     if not program.exists():
-        raise FileNotFoundError(f"{program.name} is not installed: run `python3 support/bootstrap.py`")
+        raise FileNotFoundError(f"{program.name} is not installed: run `python3 support/run/bootstrap.py`")
     return program

@@ -19,7 +19,7 @@ class Event:
         at: seconds on the clock of :mod:`support.clock`.
         kind: ``fault`` (an injection or its end), ``proof`` (evidence taken from the victim's side), ``state`` (a
             node changed state: ``starting``, ``running``, ``leaving`` (told to shut down), ``stopped``, ``hung``,
-            ``dead``), ``note``, ``gate`` (answers are held in their middle or let go on, :mod:`support.gate`),
+            ``dead``), ``note``, ``gate`` (answers are held in their middle or let go on, :mod:`support.world.gate`),
             ``leader`` (another etcd member leads, or none) or ``lease`` (a lease or a registration in etcd came or
             went).
         subject: the logical node name or fault id that the event is about; may be empty for a note.

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from support.judge.checkers import CHECKERS
+from support.deployment import ENGINES, LEAVINGS, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
+from support.judge.checker import CHECKERS
 from support.requests.load_log import PHASE_NAMES
 from support.scenarios.model import TARGETS, Failure
 from support.scenarios.model import TYPES as FAILURE_TYPES
 from support.settings import ROOT
-from support.targets.base import ENGINES, LEAVINGS, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
 
 FATES = {"crashes": "crash", "is told to shut down": "terminate", "hangs": "hang", "is restarted": "restart"}
 FATES_OF_MANY = {"crash": "crash", "are told to shut down": "terminate", "hang": "hang", "are restarted": "restart"}

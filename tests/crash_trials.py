@@ -36,7 +36,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.nftables.main import NFTables
 
-from support import cells
+from support.run import cells
 from support.settings import ROOT
 from support.targets.agent import Agent
 from tests.fake_gpu import POWER_MW

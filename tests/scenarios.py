@@ -4,8 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support import cells
-from support.judge.verdict import Verdict, read_verdict
+from support.judge.verdict import Verdict
+from support.report.reading import read_verdict
+from support.run import cells
 from support.settings import ROOT
 
 # A boot may take a minute on a loaded machine and the longest scenario takes three.

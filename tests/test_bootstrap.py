@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support import bootstrap
-from support.bootstrap import BootstrapError, Environment, Workshop
+from support.run import bootstrap
+from support.run.bootstrap import BootstrapError, Environment, Workshop
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_link_in_its_place_is_replaced_and_its_target_left(checkout: Path) -> 
 SCRIPT = """
     import os, subprocess, sys, time
     from pathlib import Path
-    from support import bootstrap
+    from support.run import bootstrap
     root = Path(sys.argv[1])
     bootstrap.ROOT, bootstrap.ENVIRONMENTS = root, root / ".envs"
     folder = root / ".venv"

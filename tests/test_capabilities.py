@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support import capabilities, cells, doctor
-from support.capabilities import probe
+from support.run import capabilities, cells, doctor
+from support.run.capabilities import probe
 from support.settings import ROOT, Settings
 
 
@@ -58,7 +58,7 @@ def test_looking_changes_nothing() -> None:
 
 
 def test_root_of_a_user_namespace_is_not_root() -> None:
-    ask = "from support.capabilities import probe; print(probe(['root'])['root'])"
+    ask = "from support.run.capabilities import probe; print(probe(['root'])['root'])"
     mapped = ["unshare", "--user", "--map-root-user", "--", sys.executable, "-c", ask]
     done = subprocess.run(mapped, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from support import cells
 from support.observe.waiting import until
+from support.run import cells
 from support.settings import ROOT
 
 # Makes a node with a process, tells which pids the machine knows them by, and stays.

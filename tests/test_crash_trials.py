@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from support import cells
+from support.run import cells
 from support.settings import ROOT
 
 

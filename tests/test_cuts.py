@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agents import netlink
-from support import capabilities, cells
+from support.run import capabilities, cells
 from support.settings import ROOT
 
 CAN = capabilities.probe(["namespaces", "nftables", "netem"])

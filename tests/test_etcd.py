@@ -14,9 +14,9 @@ import pytest
 
 from support import binaries, releases
 from support.clock import now
-from support.cluster import Cluster
+from support.deployment import Node, Shape
+from support.errors import DeploymentFailed, Inconclusive
 from support.events import EventLog
-from support.judge.verdict import Inconclusive
 from support.observe import etcd, etcd_recorder
 from support.observe.etcd_recorder import EtcdRecorder
 from support.observe.fleet import Fleet
@@ -25,8 +25,10 @@ from support.report import timeline
 from support.settings import Settings
 from support.targets import local
 from support.targets.agent import Agent
-from support.targets.base import DeploymentFailed, Node, Shape
 from support.targets.local import LocalDeployment, LocalTarget
+from support.world.clients import Clients
+from support.world.etcd import EtcdCluster
+from support.world.faults import Faults
 
 
 def free_port() -> int:
@@ -231,7 +233,7 @@ def test_what_was_never_broken_cannot_return_nor_be_led_anew(monkeypatch: pytest
 def test_a_new_leader_has_to_lead_in_time(monkeypatch: pytest.MonkeyPatch, led_after: float, found: bool) -> None:
     nodes, cluster = cluster_of(monkeypatch, 3)
     since = now() - 8
-    cluster._recorder._led = [(since + led_after, "etcd-2")]
+    cluster._stage.etcd_recorder._led = [(since + led_after, "etcd-2")]
     cluster.pick("leader")
     monkeypatch.setattr(etcd, "leader", lambda _: nodes[2])
     late = pytest.raises(AssertionError, match=r"5 seconds: .*etcd-2 leads 6\.0 s after")
@@ -245,7 +247,7 @@ def test_a_worker_that_was_never_registered_cannot_be_registered_no_more(monkeyp
     monkeypatch.setattr(etcd, "registrations", lambda _: [etcd.Registration("v1/instances/a", "7b")])
     with pytest.raises(Inconclusive, match="worker-0 was never seen registered"):
         cluster.registered(worker)
-    cluster._recorder._holders["7b"] = "worker-0"
+    cluster._stage.etcd_recorder._holders["7b"] = "worker-0"
     assert cluster.registered(worker)
 
 
@@ -288,13 +290,13 @@ def test_a_role_that_nobody_has_makes_the_scenario_inconclusive(monkeypatch: pyt
         cluster.pick("minority")
 
 
-def cluster_of(monkeypatch: pytest.MonkeyPatch, members: int) -> tuple[list[Node], Cluster]:
+def cluster_of(monkeypatch: pytest.MonkeyPatch, members: int) -> tuple[list[Node], EtcdCluster]:
     """A cluster whose second member leads."""
     nodes = [Node(f"etcd-{number}", "etcd", "127.0.0.1", 1, None, Path("log")) for number in range(members)]
     monkeypatch.setattr(etcd, "leader", lambda _: nodes[1])
-    nothing: Any = None
-    made: Any = SimpleNamespace(nodes=nodes)
-    return nodes, Cluster(made, EventLog(), EtcdRecorder([], EventLog(), dict), nothing, nothing, nothing)
+    recorder = EtcdRecorder([], EventLog(), dict)
+    stage: Any = SimpleNamespace(nodes=lambda role: nodes, events=EventLog(), etcd_recorder=recorder)
+    return nodes, EtcdCluster(stage, Faults(stage, Clients(stage)))
 
 
 def test_the_timeline_shows_leaders_and_leases(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from support.errors import Inconclusive
 from support.judge.expectations import (
     expect_clean_error,
     expect_complete,
@@ -13,7 +14,6 @@ from support.judge.expectations import (
     expect_prompt,
     expect_usage,
 )
-from support.judge.verdict import Inconclusive
 from support.requests.ledger import Chunk, LedgerEntry
 
 

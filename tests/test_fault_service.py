@@ -19,9 +19,9 @@ import pytest
 
 from agents.fault_service.api import Policy
 from agents.fault_service.fleet import AgentAddress
-from support import cells
 from support.clock import now
 from support.observe.waiting import until
+from support.run import cells
 from support.settings import ROOT
 from support.targets.agent import Agent
 from tests.gpu_machine import Machine

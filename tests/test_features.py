@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from support.launcher import Scenario, enumerate_scenarios
+from support.run.launcher import Scenario, enumerate_scenarios
 from support.settings import ROOT
 
 

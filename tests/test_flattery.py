@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.judge.checkers import ValidationContext, run_check
-from support.judge.results import Objectives, Run, Sample, StandardFailed, band, figures, recovery, windows
+from support.judge.checker import ValidationContext
+from support.judge.checkers import run_check
+from support.judge.figures import figures, windows
+from support.judge.recovery import StandardFailed, band, recovery
+from support.judge.samples import Objectives, Run, Sample
 from support.requests.ledger import Chunk, LedgerEntry
 from support.requests.load_log import LoadLog
 from support.requests.pace import inter_token, pause

@@ -7,9 +7,10 @@ import pytest
 
 from support.events import Event
 from support.judge.history import History
-from support.judge.invariants import RULES, check, misplaced
-from support.judge.outcomes import describe, outcome
+from support.judge.invariants import RULES, check
+from support.judge.rules.answers import misplaced
 from support.requests.ledger import Chunk, LedgerEntry
+from support.requests.outcomes import describe, outcome
 
 PROMPT = "three words here"
 ID = "cmpl-0000-1111"

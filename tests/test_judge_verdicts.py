@@ -8,10 +8,12 @@ import pytest
 import yaml
 
 from support import releases
+from support.errors import Inconclusive
 from support.judge import defects, skips
 from support.judge.history import History
 from support.judge.judge import complaints, decide, judge_scenario, opt_outs
-from support.judge.verdict import Finding, Inconclusive, Verdict, read_verdict
+from support.judge.verdict import Finding, Verdict
+from support.report.reading import read_verdict
 from support.requests.ledger import LedgerEntry
 
 RECORD = {

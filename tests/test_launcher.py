@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from support import cells, launcher
 from support.judge.verdict import Verdict
-from support.launcher import Launcher, Scenario, enumerate_scenarios, with_defaults
 from support.report import publish, runs
+from support.run import cells, launcher
+from support.run.launcher import Launcher, Scenario, enumerate_scenarios, with_defaults
 from support.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -243,7 +243,7 @@ def test_a_scenario_that_does_not_end_is_ended(project: Path, monkeypatch: pytes
 
 STUB = """
 import sys
-from support import cells, launcher
+from support.run import cells, launcher
 cells.command = lambda argv, mode="auto": argv
 sys.exit(launcher.main({arguments!r}))
 """

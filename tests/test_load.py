@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from support.events import read_events
-from support.judge.outcomes import outcome
-from support.judge.results import process_overflow_recovery_test
-from support.judge.second_opinion import opinions
 from support.observe.waiting import until
+from support.report.results import process_overflow_recovery_test
 from support.requests.ledger import Chunk, LedgerEntry, pack
 from support.requests.load import client, run_load, start_load
 from support.requests.load_log import create, read_load
+from support.requests.outcomes import outcome
 from support.requests.plan import LoadPlan
+from support.requests.second_opinion import opinions
 from support.settings import ROOT
 from tests.bench.bench_load import compare
 from tests.fake_frontend import FakeFrontend
@@ -305,7 +305,7 @@ def test_a_long_load_is_read_and_judged_in_little_memory(tmp_path: Path) -> None
 
 MEASURE = """
 from pathlib import Path
-from support.judge.results import process_overflow_recovery_test
+from support.report.results import process_overflow_recovery_test
 from support.requests.load_log import read_load
 folder = Path({folder!r})
 {work}

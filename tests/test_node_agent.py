@@ -12,12 +12,13 @@ import pytest
 
 from agents.network import Network
 from agents.processes import ProcessTable, Spec
-from support import cells
 from support.clock import now
-from support.faults.service import FaultRefused, FaultService
+from support.errors import Refused
+from support.faults.service import FaultService
 from support.observe import process
 from support.observe.waiting import until
-from support.targets.agent import Agent, AgentError
+from support.run import cells
+from support.targets.agent import Agent
 
 SLEEPER = ["sleep", "600"]
 
@@ -210,7 +211,7 @@ def test_bad_faults_are_refused_in_words(
     words: str,
 ) -> None:
     victim = start(SLEEPER)
-    with pytest.raises(FaultRefused, match=words) as caught:
+    with pytest.raises(Refused, match=words) as caught:
         break_it(faults, kind, node, lease)
     assert caught.value.status == status
     assert process.state(victim["pid"], victim["start_time"]) == "alive"
@@ -221,16 +222,16 @@ def test_a_dead_process_cannot_be_broken_and_a_hung_one_not_told(
 ) -> None:
     start(SLEEPER)
     hang = break_it(faults, "hang", "node-0", 60)
-    with pytest.raises(FaultRefused, match="recover that first") as caught:
+    with pytest.raises(Refused, match="recover that first") as caught:
         break_it(faults, "terminate", "node-0", 60)
     assert caught.value.status == 409
     faults.recover(hang["id"])
     break_it(faults, "crash", "node-0", 60)
-    with pytest.raises(FaultRefused, match="nothing to break"):
+    with pytest.raises(Refused, match="nothing to break"):
         break_it(faults, "hang", "node-0", 60)
 
 
 def test_only_its_own_cell_may_talk_to_it(cell: dict[str, str]) -> None:
-    with pytest.raises(AgentError, match="token") as caught:
+    with pytest.raises(Refused, match="token") as caught:
         Agent(cell["FT_AGENT"], "wrong").processes()
     assert caught.value.status == 401

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from support import releases
-from support.targets.base import Shape, Unsupported
+from support.deployment import Shape
+from support.errors import Unsupported
 
 
 def test_every_release_has_every_fact() -> None:

@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 
 from support.events import EventLog
-from support.judge.checkers import ValidationContext, run_check
+from support.judge.checker import ValidationContext
+from support.judge.checkers import run_check
 from support.judge.history import WAITS, Wait
-from support.judge.results import Objectives, percentile, process_overflow_recovery_test, read_run, recovery
+from support.judge.recovery import recovery
+from support.judge.samples import Objectives, percentile
+from support.report.reading import read_run
+from support.report.results import process_overflow_recovery_test
 from support.requests.ledger import Chunk, LedgerEntry, pack
 from support.requests.load_log import create, mark_phase
 from support.requests.plan import LoadPlan
@@ -277,7 +281,7 @@ def test_a_folder_without_a_load(tmp_path: Path) -> None:
 def test_the_program_leaves_a_table_figures_and_a_picture(tmp_path: Path) -> None:
     three_phases(tmp_path, [*steady(0, 10), *steady(10, 20, status=529), *steady(20, 30, closed=False)], ended=False)
     EventLog(tmp_path / "events.jsonl").add("fault", "w-0", "crash w-0", at=ZERO + 10)
-    argv = [sys.executable, "-m", "support.judge.results", str(tmp_path)]
+    argv = [sys.executable, "-m", "support.report.results", str(tmp_path)]
     answer = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert "success_rate" in answer.stdout

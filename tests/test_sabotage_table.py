@@ -2,7 +2,7 @@
 
 from agents import sabotage_injector, sabotage_proxy
 from support.judge import defects
-from support.launcher import enumerate_scenarios
+from support.run.launcher import enumerate_scenarios
 from support.settings import ROOT
 from support.targets.local import SHAPE_SABOTAGES
 from tests.sabotage import scenarios, table

@@ -11,25 +11,22 @@ from typing import Any, cast
 
 import pytest
 
-from support.judge.checkers import (
-    CHECKERS,
-    BaseChecker,
-    MigrationChecker,
-    ValidationContext,
-    run_check,
-)
-from support.judge.results import Band, Objectives
-from support.judge.verdict import Inconclusive
-from support.launcher import enumerate_scenarios
+from support.deployment import Node, Shape
+from support.errors import Inconclusive
+from support.judge.checker import CHECKERS, BaseChecker, ValidationContext
+from support.judge.checkers import MigrationChecker, run_check
+from support.judge.recovery import Band
+from support.judge.samples import Objectives
 from support.requests.ledger import Chunk, LedgerEntry, pack
 from support.requests.load_log import create
 from support.requests.plan import LoadPlan
-from support.scenarios import Failure, Load, Scenario, chaos, library, read_scenarios, runner
+from support.run.launcher import enumerate_scenarios
+from support.scenarios import Failure, Load, Scenario, chaos, library, read_scenarios
 from support.scenarios.__main__ import ELSEWHERE, feature
 from support.scenarios.model import ready, scenario_of
 from support.scenarios.record import keep, read_context
 from support.settings import ROOT, Settings
-from support.targets.base import Node, Shape
+from support.world import runner
 
 LOAD = Load(clients=4, requests_per_client=10, max_tokens=20)
 CRASH = Failure("process_kill", trigger_after_requests=10)
@@ -551,22 +548,22 @@ def test_requests_without_an_end_are_not_accounted_for() -> None:
 
 
 class Stage:
-    """A world whose workers are three names; the last one is the busiest."""
+    """A stage whose workers are three names; the last one is the busiest."""
 
     def __init__(self, folder: Path) -> None:
         self.nodes = [Node(f"w-{n}", "worker", f"10.0.0.{n}", 1, None, Path()) for n in range(3)]
         self.deployment = SimpleNamespace(nodes=self.nodes, shape=Shape(engine="vllm", workers=3))
         self.fleet = SimpleNamespace(serving_worker=lambda role, but: [n for n in self.nodes if n not in but][-1])
         self.settings, self.folder, self.deployed = Settings(), folder, True
-        self.leases: list[float] = []
 
-    def break_process(self, kind: str, node: Node, lease_seconds: float) -> None:
-        self.leases.append(lease_seconds)
+
+def part(stage: Stage, faults: Any = None) -> runner._Play:
+    nothing: Any = None
+    return runner._Play(cast(Any, stage), nothing, faults, SOUND)
 
 
 def test_failures_at_once_have_different_victims(tmp_path: Path) -> None:
-    stage = cast(Any, Stage(tmp_path))
-    play = runner._Play(stage, SOUND)
+    play = part(Stage(tmp_path))
     with play._victim(CRASH) as first, play._victim(CRASH) as second, play._victim(CRASH) as third:
         assert [node.name for node in (first, second, third)] == ["w-2", "w-1", "w-0"]
         with pytest.raises(Inconclusive, match="no worker to hit, but 3 that other failures hit"), play._victim(CRASH):
@@ -576,11 +573,11 @@ def test_failures_at_once_have_different_victims(tmp_path: Path) -> None:
 
 
 def test_a_failure_lasts_for_as_long_as_it_says(tmp_path: Path) -> None:
-    stage = Stage(tmp_path)
-    play = runner._Play(cast(Any, stage), SOUND)
+    stage, leases = Stage(tmp_path), list[float]()
+    play = part(stage, SimpleNamespace(break_process=lambda kind, node, lease_seconds: leases.append(lease_seconds)))
     for duration in (None, 2.0, 600.0):
         play._inject(replace(CRASH, duration_seconds=duration), stage.nodes[0])
-    assert stage.leases == [3600.0, 62.0, 660.0]
+    assert leases == [3600.0, 62.0, 660.0]
 
 
 @pytest.mark.parametrize(
@@ -591,5 +588,6 @@ def test_a_failure_lasts_for_as_long_as_it_says(tmp_path: Path) -> None:
     ],
 )
 def test_a_scenario_for_another_deployment_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    nothing: Any = None
     with pytest.raises(ValueError, match=message):
-        runner.play(cast(Any, Stage(tmp_path)), replace(SOUND, **change))
+        runner.play(cast(Any, Stage(tmp_path)), nothing, nothing, replace(SOUND, **change))

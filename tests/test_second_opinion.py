@@ -11,12 +11,12 @@ import pytest
 from support.judge.expectations import expect_clean_error
 from support.judge.history import History
 from support.judge.invariants import check
-from support.judge.outcomes import outcome
-from support.judge.second_opinion import opinions, shape
-from support.judge.user_client import CLIENT, opinion, program
 from support.requests.client import start_request
 from support.requests.ledger import LedgerEntry, pack, unpack
+from support.requests.outcomes import outcome
 from support.requests.reader import KEPT_BYTES
+from support.requests.second_opinion import opinions, shape
+from support.requests.user_client import CLIENT, opinion, program
 from tests.fake_frontend import FakeFrontend
 
 TOKENS = 4

@@ -10,15 +10,15 @@ from typing import Any, cast
 import psutil
 import pytest
 
-from support import shutdowns
 from support.clock import now
+from support.deployment import Node
+from support.errors import Inconclusive
 from support.events import EventLog
 from support.faults.proven import ProvenFault
-from support.judge.verdict import Inconclusive
 from support.observe.fleet import Fleet
-from support.shutdowns import Shutdowns
 from support.targets.agent import Agent
-from support.targets.base import Node
+from support.world import shutdowns
+from support.world.shutdowns import Shutdowns
 
 NODE = Node("w-0", "worker", "127.0.0.1", 9, None, Path("w-0.log"))
 

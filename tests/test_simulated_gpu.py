@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from agents import kmsg
-from support import cells
 from support.clock import now
-from support.faults.service import FaultRefused, FaultService
+from support.errors import Refused
+from support.faults.service import FaultService
 from support.observe import process
 from support.observe.waiting import until
+from support.run import cells
 from support.settings import ROOT
 from support.targets.agent import Agent
 
@@ -208,7 +209,7 @@ def test_brake_that_has_moved_on_to_the_next_process_leaves_no_room_for_a_hang_t
     throttle = gpu(faults, "THROTTLE")
     os.kill(before["pid"], signal.SIGKILL)
     another(agent, before)
-    with pytest.raises(FaultRefused, match=f"under fault {throttle['id']}") as caught:
+    with pytest.raises(Refused, match=f"under fault {throttle['id']}") as caught:
         break_process(faults, "hang")
     assert caught.value.status == 409
     assert faults.recover(throttle["id"])["state"] == "recovered"

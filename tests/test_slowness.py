@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 
 from support import slowness
+from support.errors import Inconclusive, TooLate
 from support.judge import defects
 from support.judge.history import WAITS as FILE
-from support.judge.history import History, Wait, read_waits
+from support.judge.history import History, Wait
 from support.judge.invariants import EVIDENCE, RULES, evidence
 from support.judge.judge import decide, judge_scenario
-from support.judge.verdict import Inconclusive, TooLate, Verdict
+from support.judge.verdict import Verdict
 from support.observe.starvation import StarvationRecorder
 from support.observe.waiting import prove, throughout, until
 from support.report import console
+from support.report.reading import read_waits
 from support.requests.ledger import LedgerEntry
 
 LATE = TooLate("not within 2 seconds: etcd has a leader; last seen: none", 2.0, since=10.0, until=12.0)

@@ -106,7 +106,7 @@ def _run_snippets(folder: Path, *parts: str) -> list[str]:
         for part in parts
     ]
     (folder / "snippet.py").write_text("\n".join(code))
-    argv = [sys.executable, "-m", "support.cells", str(folder / "snippet.py")]
+    argv = [sys.executable, "-m", "support.run.cells", str(folder / "snippet.py")]
     answer = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout.splitlines()

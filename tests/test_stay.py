@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agents import kmsg
-from support import cells, stay
+from support.run import cells, stay
 from support.settings import ROOT
 
 
@@ -43,7 +43,7 @@ def free_port() -> str:
 @pytest.mark.skipif(stay._running() is not None, reason="`make up` is in use here")
 def test_smoke_of_a_deployment_that_stays() -> None:
     frontend, service = free_port(), free_port()
-    argv = [sys.executable, "-m", "support.stay"]
+    argv = [sys.executable, "-m", "support.run.stay"]
     ports = [f"--frontend-port={frontend}", f"--service-port={service}"]
     try:
         began = subprocess.run([*argv, "up", *ports], cwd=ROOT, capture_output=True, text=True)

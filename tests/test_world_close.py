@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from support.faults.service import FaultRefused
+from support.deployment import Node, Shape
+from support.errors import Refused
 from support.judge.history import History
 from support.judge.invariants import check
 from support.judge.judge import decide, judge_scenario
@@ -17,10 +18,9 @@ from support.observe.etcd import EtcdError
 from support.observe.etcd_recorder import EtcdRecorder
 from support.requests.load import LoadRun
 from support.settings import Settings
-from support.targets.agent import Agent, AgentError
-from support.targets.base import Node, Shape
+from support.targets.agent import Agent
 from support.targets.local import LocalDeployment
-from support.world import World
+from support.world.world import World
 
 RECORD = {"kind": "seen before", "at": 1.0, "node": "e-0"}
 RECORDS = ("ledger.jsonl", "topology.json", "etcd.jsonl", "events.jsonl")
@@ -37,12 +37,12 @@ class Service:
 
     def recover(self, fault_id: str) -> None:
         if fault_id == "f-0":
-            raise FaultRefused(502, "Not undone: the undo of f-0 has failed")
+            raise Refused(502, "Not undone: the undo of f-0 has failed")
         self.undone.append(fault_id)
 
 
 def refuse(*_: Any, **__: Any) -> Any:
-    raise AgentError(0, "the node agent does not answer")
+    raise Refused(0, "the node agent does not answer")
 
 
 @pytest.fixture
@@ -52,20 +52,20 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("FT_AGENT_TOKEN", "")
     found = World(Settings(), tmp_path / "scenario", cast(Agent, SimpleNamespace(history=list)))
-    (found.folder / "logs").mkdir()
+    found.stage.logs.mkdir()
     nodes = [Node(name, role, "127.0.0.1", 9, None, tmp_path) for name, role in (("f-0", "frontend"), ("e-0", "etcd"))]
     deployment = SimpleNamespace(nodes=nodes, shape=Shape(), topology=lambda: {"nodes": []}, remove=list)
-    found._deployment = cast(Any, deployment)
-    found._faults = cast(Any, Service())
-    found._fleet = cast(Any, SimpleNamespace(before={}, last_look=dict))
-    found._recorder = EtcdRecorder([], found.events, dict)
-    found._recorder.records.append(RECORD)
-    found.ledger.open(api="completions", stream=True, model="m", prompt="a", max_tokens=1, end="refused")
+    found.stage._deployment = cast(Any, deployment)
+    found.stage.service = cast(Any, Service())
+    found.stage._fleet = cast(Any, SimpleNamespace(before={}, last_look=dict))
+    found.stage.recorder = EtcdRecorder([], found.stage.events, dict)
+    found.stage.recorder.records.append(RECORD)
+    found.stage.ledger.open(api="completions", stream=True, model="m", prompt="a", max_tokens=1, end="refused")
     return found
 
 
 def written(world: World) -> dict[str, str]:
-    return {name: file.read_text() for name in RECORDS if (file := world.folder / name).exists()}
+    return {name: file.read_text() for name in RECORDS if (file := world.stage.folder / name).exists()}
 
 
 def test_a_refused_undo_costs_no_record_and_no_other_undo(world: World) -> None:
@@ -73,7 +73,7 @@ def test_a_refused_undo_costs_no_record_and_no_other_undo(world: World) -> None:
     assert set(written(world)) == set(RECORDS)
     assert [entry.end for entry in history.entries] == ["refused"]
     assert RECORD in history.etcd
-    assert cast(Any, world._faults).undone == ["f-1", "f-2"]
+    assert cast(Any, world.stage.service).undone == ["f-1", "f-2"]
     [finding] = [each for each in check(history) if each.rule == "not-undone"]
     assert (finding.blame, "f-0 (drop)" in finding.message) == ("suite", True)
 
@@ -81,7 +81,7 @@ def test_a_refused_undo_costs_no_record_and_no_other_undo(world: World) -> None:
 @pytest.mark.parametrize("broken", ["topology", "faults", "states", "recorder", "metrics", "remove", "journal", "load"])
 def test_whatever_refuses_the_records_are_written_and_the_deployment_is_taken_down(world: World, broken: str) -> None:
     removed: list[str] = []
-    whole: Any = world
+    whole: Any = world.stage
 
     def remove() -> list[str]:
         removed.append("it")
@@ -91,20 +91,20 @@ def test_whatever_refuses_the_records_are_written_and_the_deployment_is_taken_do
     if broken == "topology":
         whole._deployment.topology = refuse
     elif broken == "faults":
-        whole._faults.faults = refuse
+        whole.service.faults = refuse
     elif broken == "states":
-        whole._agent.history = refuse
+        whole.agent.history = refuse
     elif broken == "recorder":
-        whole._recorder.stop = refuse
+        whole.recorder.stop = refuse
     elif broken == "metrics":
         whole._fleet.last_look = refuse
     elif broken == "remove":
         whole._deployment.remove = refuse
     elif broken == "journal":
-        (world.folder / "logs" / "w.journal.jsonl").mkdir()
+        (world.stage.folder / "logs" / "w.journal.jsonl").mkdir()
     else:
-        load = SimpleNamespace(folder=world.folder / "load", kill=refuse, join=refuse)
-        world.loads = [cast(LoadRun, load)]
+        load = SimpleNamespace(folder=world.stage.folder / "load", kill=refuse, join=refuse)
+        world.clients.loads = [cast(LoadRun, load)]
     history = world.close(give_up=True)
     topology = json.loads(written(world)["topology.json"])
     assert {"ledger.jsonl", "topology.json"} <= set(written(world))
@@ -117,7 +117,7 @@ def test_whatever_refuses_the_records_are_written_and_the_deployment_is_taken_do
 
 def test_the_ledger_is_on_disk_before_anybody_is_called(world: World) -> None:
     seen: list[set[str]] = []
-    whole: Any = world
+    whole: Any = world.stage
 
     def watch(place: Any, name: str) -> None:
         real = getattr(place, name)
@@ -130,11 +130,11 @@ def test_the_ledger_is_on_disk_before_anybody_is_called(world: World) -> None:
 
     for place, name in (
         (whole._deployment, "topology"),
-        (whole._faults, "faults"),
-        (whole._recorder, "stop"),
+        (whole.service, "faults"),
+        (whole.recorder, "stop"),
         (whole._fleet, "last_look"),
         (whole._deployment, "remove"),
-        (whole._agent, "history"),
+        (whole.agent, "history"),
     ):
         watch(place, name)
     world.close(give_up=False)
@@ -143,7 +143,7 @@ def test_the_ledger_is_on_disk_before_anybody_is_called(world: World) -> None:
 
 
 def test_a_boot_that_fails_keeps_what_was_seen_of_etcd(world: World) -> None:
-    world._deployment = world._fleet = None
+    world.stage._deployment = world.stage._fleet = None
     assert RECORD in world.close(give_up=True).etcd
     assert "e-0" in written(world)["etcd.jsonl"]
 
@@ -164,9 +164,9 @@ def test_a_watch_that_breaks_down_is_told(world: World, monkeypatch: pytest.Monk
         raise KeyError("header")
 
     monkeypatch.setattr(etcd, "status", odd)
-    recorder = EtcdRecorder([world.deployment.nodes[1]], world.events, dict)
+    recorder = EtcdRecorder([world.deployment.nodes[1]], world.stage.events, dict)
     recorder._threads[0].join(20)
-    world._recorder = recorder
+    world.stage.recorder = recorder
     told, *_ = world.close(give_up=False).records_lost
     assert ("e-0" in told, "KeyError" in told) == (True, True)
 

@@ -20,12 +20,12 @@ from agents.network import Network
 from agents.nvml import Card
 from agents.real_gpu import RealGpuDriver
 from agents.watchdog import JOURNAL
-from support.capabilities import _mounts
 from support.faults.gpu import SEQUENCES
 from support.faults.service import FaultService
 from support.observe import process
 from support.observe.kernel_log import KernelLog
 from support.observe.waiting import until
+from support.run.capabilities import _mounts
 from support.settings import ROOT
 
 CORPUS = json.loads((ROOT / "tests" / "data" / "kernel_log.json").read_text())

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from support.clock import now
+from support.deployment import Deployment, Node
 from support.events import EventLog
 from support.faults.network import check_losses, see_losses
 from support.faults.proven import LEASE_SECONDS, ProvenFault
@@ -13,7 +14,6 @@ from support.observe.kernel_log import KernelLog
 from support.observe.waiting import prove
 from support.priority import right_of_way
 from support.targets.agent import Agent
-from support.targets.base import Deployment, Node
 
 PROOF_SECONDS = 5.0
 CONSEQUENCES = {43: "gone", 48: "gone", 79: "gone", 94: "gone", 95: "gone", 119: "stopped", 120: "stopped"}
@@ -58,7 +58,7 @@ class GpuFaults:
 
         Raises:
             Inconclusive: the log or the worker does not show it.
-            FaultRefused: the fault service refused.
+            Refused: the fault service refused.
         """
         before = self._deployment.process(node)
         log, injected_at = KernelLog(), now()
@@ -99,7 +99,7 @@ class GpuFaults:
 
         Raises:
             Inconclusive: telemetry does not show it, or clients do not get the fewer tokens that they should.
-            FaultRefused: the fault service refused.
+            Refused: the fault service refused.
         """
         slows = kind != "MEMORY_PRESSURE"
         if slows:

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from support.clock import now
+from support.deployment import Deployment, Node
+from support.errors import Inconclusive
 from support.events import EventLog
 from support.faults.proven import LEASE_SECONDS, ProvenFault
 from support.faults.service import FaultService, on_clock
 from support.judge.chance import RISK, bounds, draws_to_see
-from support.judge.verdict import Inconclusive
 from support.observe.network import Line, arriving, at_once, connects, lost_between
 from support.observe.waiting import prove
-from support.targets.base import Deployment, Node
 
 # A cut acts at once; a loaded machine adds scheduling delays.
 PROOF_SECONDS = 2.0
@@ -61,7 +61,7 @@ class NetworkFaults:
 
         Raises:
             Inconclusive: a packet gets through that should not, or one does not that should.
-            FaultRefused: the fault service refused.
+            Refused: the fault service refused.
         """
         order = {"partition_type": partition, "target_pod": victim.name}
         peers = [node for node in self._deployment.nodes if node.role in SIDES[partition] and node.name != victim.name]
@@ -122,7 +122,7 @@ class NetworkFaults:
 
         Raises:
             Inconclusive: more or fewer packets are lost than chance allows.
-            FaultRefused: the fault service refused.
+            Refused: the fault service refused.
         """
         peer, share = self._peer(partition, victim), percent / 100
         what = f"{percent} % of the packets between {peer.name} and {victim.name} are lost"
@@ -150,7 +150,7 @@ class NetworkFaults:
 
         Raises:
             Inconclusive: it is not slower, or does not end within :data:`LONGEST_TRANSFER_SECONDS`.
-            FaultRefused: the fault service refused.
+            Refused: the fault service refused.
         """
         order: dict[str, Any] = {"partition_type": "FRONTEND_WORKER", "target_pod": victim.name}
         if peer:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from support.clock import now
+from support.deployment import Deployment, Node
 from support.events import EventLog
 from support.faults.proven import LEASE_SECONDS, ProvenFault
 from support.faults.service import FaultService, on_clock, struck_at
@@ -11,7 +12,6 @@ from support.observe.health import instances
 from support.observe.waiting import prove
 from support.observe.workers import worker_id
 from support.priority import right_of_way
-from support.targets.base import Deployment, Node
 
 # SIGKILL and SIGSTOP act at once, SIGTERM as soon as the worker's loop runs; a loaded machine adds scheduling delays.
 PROOF_SECONDS = 5.0
@@ -36,7 +36,7 @@ class ProcessFaults:
 
         Raises:
             Inconclusive: the victim does not show it.
-            FaultRefused: the fault service refused.
+            Refused: the fault service refused.
         """
         before = self._deployment.process(node)
         number = worker_id(node) if kind == "terminate" else None

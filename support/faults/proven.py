@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.targets.base import Node
+from support.deployment import Node
 
 LEASE_SECONDS = 300.0
 

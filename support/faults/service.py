@@ -5,17 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from support.clock import now
-from support.json_api import JsonApi, Refused, in_path
-
-
-class FaultRefused(Refused):
-    """The fault service refused or is gone; see :class:`support.json_api.Refused`."""
+from support.json_api import JsonApi, in_path
 
 
 class FaultService(JsonApi):
-    """One fault service; its methods raise :class:`FaultRefused` and return a fault as the API has it."""
+    """One fault service; its methods raise :class:`Refused` and return a fault as the API has it."""
 
-    WHO, REFUSAL = "fault service", FaultRefused
+    WHO = "fault service"
 
     @classmethod
     def of_this_cell(cls) -> "FaultService":
@@ -25,7 +21,7 @@ class FaultService(JsonApi):
             RuntimeError: this process runs in no cell.
         """
         if "FT_FAULTS" not in os.environ:
-            raise RuntimeError("this process is in no cell; start it with behave or `python -m support.cells FILE`")
+            raise RuntimeError("this process is in no cell; start it with behave or `python -m support.run.cells FILE`")
         return cls(os.environ["FT_FAULTS"], os.environ["FT_AGENT_TOKEN"])
 
     def inject(self, family: str, **order: Any) -> dict[str, Any]:

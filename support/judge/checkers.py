@@ -1,159 +1,24 @@
-"""Checkers: each says whether one promise held in a run under load. Pure: a context in, yes or no and a message out.
-
-::
-
-    class NoTimeouts(BaseChecker):
-        name = "no_timeouts"
-
-        def check(self, context):
-            return self.every(context.ledger, lambda entry: entry.end != "timeout", "request")
-
-A subclass is known by its ``name`` (that of its class, without one) from then on. A checker that has nothing to check
-fails: it would hold for nothing.
-"""
+"""The promises that a run under load can be held to, and how one is asked for by its name."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
-from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar
 
-from support.judge.invariants import prompt_tokens
+from support.errors import Inconclusive
+from support.judge.checker import CHECKERS, BaseChecker, NothingToCheck, ValidationContext, counted
 from support.judge.lag import own_lag, see_keen
-from support.judge.outcomes import describe, outcome
-from support.judge.results import Band, Objectives, few
-from support.judge.verdict import Inconclusive
-from support.requests.ledger import LedgerEntry
+from support.judge.recovery import few
+from support.judge.rules.answers import prompt_tokens
+from support.judge.samples import Objectives
+from support.requests.outcomes import describe, outcome
 
 WORKER_ROLES = ("worker", "decode", "prefill")
 # A deployment that answers at all brings a token more often, on a machine whose cores are shared as well.
 LEAST_SILENCE_SECONDS = 1.0
-CHECKERS: dict[str, type["BaseChecker"]] = {}
-"""Name -> checker."""
-
-
-@dataclass
-class ValidationContext:
-    """What a checker may look at.
-
-    Attributes:
-        scenario: the :class:`support.scenarios.Scenario` that was run, or None.
-        log_dir: folder of the run.
-        metrics: what the frontend's counters have grown by: ``requests_total``, ``migrations_total`` (attempts),
-            ``ongoing_migrations_total`` (those of answers under way), ``cancellations_total``; a plain mapping, without
-            what the release does not count.
-        ledger: every attempt of every request.
-        answers: the last attempt of every request; empty where nothing was tried twice, see :attr:`asked`.
-        deployment: the published topology.
-        recovery_time: seconds from the end of the disturbance to stable; infinite: not reached; None: not disturbed.
-        affected_workers: names of the nodes that were hit.
-        results: :func:`support.judge.results.process_overflow_recovery_test`.
-        struck_at: when the first failure struck; None: none did.
-        footprint: looks at the suite's own processes, see :mod:`support.observe.footprint`.
-        overload_status: HTTP status with which this release refuses what is too much.
-    """
-
-    scenario: Any = None
-    log_dir: Path = Path()
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    ledger: Sequence[LedgerEntry] = ()
-    deployment: Mapping[str, Any] = field(default_factory=dict)
-    recovery_time: float | None = None
-    affected_workers: Sequence[str] = ()
-    results: Mapping[str, Any] = field(default_factory=dict)
-    struck_at: float | None = None
-    footprint: Sequence[Mapping[str, Any]] = ()
-    answers: Sequence[LedgerEntry] = ()
-    overload_status: int | None = None
-
-    @property
-    def asked(self) -> list[LedgerEntry]:
-        """What became of each request that we did not give up, whatever became of its attempts before."""
-        return [entry for entry in self.answers or self.ledger if entry.end != "cancelled"]
-
-    def phase(self, name: str) -> Mapping[str, Any]:
-        """Figures of a phase.
-
-        Raises:
-            NothingToCheck: the run has no request in it.
-        """
-        found: Mapping[str, Any] = self.results.get("phases", {}).get(name, {})
-        if not found.get("planned"):
-            raise NothingToCheck(f"no request in phase {name}")
-        return found
-
-    def band(self, phase: str) -> Band:
-        """The STANDARD band, for a claim about ``phase``.
-
-        Raises:
-            NothingToCheck: STANDARD shows none.
-            AssertionError: because it failed itself, with nothing broken yet.
-            Inconclusive: the client lagged too much in one of the two phases, and its times mean nothing.
-        """
-        found = self.results.get("recovery", {})
-        if found.get("standard_failed"):
-            raise AssertionError(found["no_band"])
-        if not found.get("band"):
-            raise NothingToCheck(found.get("no_band") or "there are no times")
-        band = Band(**found["band"])
-        for name in ("STANDARD", phase):
-            lag = self.phase(name)
-            see_keen(lag["p50_lag_ms"] / 1000, band.p50_ms / 1000, f"median of {name}, {band.describe()}")
-            see_keen(lag["p99_lag_ms"] / 1000, band.p99_ms / 1000, f"p99 of {name}, {band.describe()}")
-        return band
-
-
-class NothingToCheck(Exception):
-    """The run has nothing that the checker is about."""
-
-
-@dataclass
-class BaseChecker:
-    """One promise; ``message`` says after :meth:`check` what was seen. Parameters are fields of a dataclass."""
-
-    name: ClassVar[str] = ""
-    bounds: ClassVar[Sequence[str]] = ()
-    """Parameters that a sentence has to name, for they say what is promised."""
-
-    def __init_subclass__(cls) -> None:
-        cls.name = cls.__dict__.get("name") or cls.__name__
-        if cls.name in CHECKERS:
-            raise TypeError(f"{cls.__name__} has the name {cls.name!r}, as another checker has; give it its own")
-        CHECKERS[cls.name] = cls
-
-    def __post_init__(self) -> None:
-        self.message = ""
-
-    def check(self, context: ValidationContext) -> bool:
-        """Whether the promise held; an exception means that it did not."""
-        raise NotImplementedError
-
-    def say(self, holds: bool, message: str) -> bool:
-        """Keep the message and pass ``holds`` on."""
-        self.message = message
-        return holds
-
-    def whole(self, context: ValidationContext, holds: bool) -> bool:
-        """``holds``, unless requests or clients of the run are lost: whoever cannot tell has not succeeded."""
-        lost = context.results.get("missing", [])
-        return self.say(holds and not lost, "; ".join([self.message, *lost]))
-
-    def every(self, entries: Sequence[LedgerEntry], holds: Callable[[LedgerEntry], bool], what: str) -> bool:
-        """Whether each of ``entries`` holds and there is one at all; the message says what the others got."""
-        if not entries:
-            raise NothingToCheck(f"there is no {what}")
-        wrong = [each for each in entries if not holds(each)]
-        seen = f"{len(wrong)} of {len(entries)} {what}s do not"
-        if wrong:
-            first = min(each.intended_at for each in entries)
-            times = [each.intended_at - first for each in wrong]
-            seen += (
-                f", due {min(times):.1f} to {max(times):.1f} s after the first {what}{_counted(map(describe, wrong))}"
-            )
-        return self.say(not wrong, seen)
 
 
 @dataclass(frozen=True)
@@ -219,8 +84,8 @@ class SuccessRateChecker(BaseChecker):
 
 @dataclass
 class RecoveryTimeChecker(BaseChecker):
-    """In the STANDARD band (:func:`support.judge.results.stable`) for three windows in a row within ``within_seconds``,
-    and it stays there.
+    """In the STANDARD band (:func:`support.judge.recovery.stable`) for three windows in a row within
+    ``within_seconds``, and it stays there.
     """
 
     name: ClassVar[str] = "recovery_time"
@@ -400,8 +265,8 @@ class OverloadRejectionChecker(BaseChecker):
 @dataclass
 class StandardBandChecker(BaseChecker):
     """In ``phase`` the time to first token (of answers in one piece: to the end) is in the band that STANDARD showed,
-    :class:`support.judge.results.Band`, but for one request in a hundred, and goodput no lower than in the worst window
-    of STANDARD.
+    :class:`support.judge.recovery.Band`, but for one request in a hundred, and goodput no lower than in the worst
+    window of STANDARD.
     """
 
     name: ClassVar[str] = "standard_band"
@@ -466,12 +331,8 @@ class OverlongRefusedChecker(BaseChecker):
                 wrong.append(f"{'overlong' if too_long else 'other'} request: {describe(entry)}")
         if not overlong:
             raise NothingToCheck(f"no prompt fills the {room} tokens that there is room for")
-        seen = f"{overlong} of {len(context.ledger)} prompts fill {room} tokens{_counted(wrong)}"
+        seen = f"{overlong} of {len(context.ledger)} prompts fill {room} tokens{counted(wrong)}"
         return self.say(not wrong, seen)
-
-
-def _counted(findings: Iterable[str]) -> str:
-    return "".join(f"; {count} times {what}" for what, count in Counter(findings).most_common(3))
 
 
 @dataclass

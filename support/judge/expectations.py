@@ -3,11 +3,11 @@
 The always-on invariants (``invariants.py``) judge every request anyway; these say which sound outcome it had to be.
 """
 
-from support.judge.invariants import misplaced, prompt_tokens
+from support.errors import TooLate
 from support.judge.lag import own_lag, see_keen
-from support.judge.outcomes import describe, outcome
-from support.judge.verdict import TooLate
+from support.judge.rules.answers import misplaced, prompt_tokens
 from support.requests.ledger import LedgerEntry
+from support.requests.outcomes import describe, outcome
 
 
 def expect_complete(entry: LedgerEntry, tokens: int) -> None:

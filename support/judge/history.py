@@ -1,9 +1,7 @@
 """What is known of a scenario once it is over: the only thing that the judge looks at."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from support.events import Event
@@ -41,15 +39,6 @@ class Wait:
     until: float
     who: str
     seconds: float
-
-
-def read_waits(path: Path) -> list[Wait]:
-    """The waits of an earlier run, oldest first; a file that is not there holds none, and a last line that a kill has
-    cut short is left out.
-    """
-    if not path.exists():
-        return []
-    return [Wait(**json.loads(line)) for line in path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()]
 
 
 @dataclass

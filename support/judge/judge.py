@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from support.errors import Inconclusive, TooLate
 from support.judge.defects import Record
 from support.judge.history import History
 from support.judge.invariants import RULES, check
-from support.judge.verdict import Finding, Inconclusive, TooLate, Verdict
+from support.judge.verdict import Finding, Verdict
 
 OPT_OUT = "not_judged."
 """Prefix of the tag that switches an invariant off: ``@not_judged.RULE.the_reason_in_words``."""

@@ -1,6 +1,6 @@
 """The client's own lag: a clock that errs by more than a fifth of what is asserted proves nothing, either way."""
 
-from support.judge.verdict import Inconclusive
+from support.errors import Inconclusive
 from support.requests.ledger import LedgerEntry
 
 LAG_SHARE = 5

@@ -1,29 +1,9 @@
 """Verdicts: what is said of a scenario once its history has been judged."""
 
-import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 VERDICTS = ("passed", "failed", "inconclusive", "known_defect", "skipped")
-
-
-class Inconclusive(Exception):
-    """The history proves nothing about Dynamo: the fault was not proven, nothing was in flight, the client lagged, or
-    the surroundings failed. Not an AssertionError on purpose: behave then reports an error, not a failure."""
-
-
-class TooLate(AssertionError):
-    """Something that was promised within a time did not come within it.
-
-    Attributes:
-        bound: the promise, in seconds.
-        since, until: the time that was given for it, on :mod:`support.clock`.
-    """
-
-    def __init__(self, message: str, bound: float, since: float, until: float) -> None:
-        super().__init__(message)
-        self.bound, self.since, self.until = bound, since, until
 
 
 @dataclass(frozen=True)
@@ -76,14 +56,3 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """JSON-serialisable form."""
         return asdict(self)
-
-
-def read_verdict(path: Path) -> Verdict:
-    """The verdict written by an earlier run.
-
-    Raises:
-        OSError, ValueError, TypeError: there is no such file, or it holds no verdict.
-    """
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    fields["findings"] = [Finding(**finding) for finding in fields["findings"]]
-    return Verdict(**fields)

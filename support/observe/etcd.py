@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from support.clock import now
+from support.deployment import Node
 from support.observe.metrics import ScrapeError, scrape
 from support.observe.waiting import until
-from support.targets.base import Node
 
 ANSWER_SECONDS = 0.5
 REGISTRATIONS = ("v1/instances/", "v1/mdc/", "v1/event_channels/")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from support.clock import now
+from support.deployment import Node
 from support.events import EventLog
 from support.observe import etcd
 from support.observe.etcd import EtcdError, Lease, Status
-from support.targets.base import Node
 
 PERIOD_SECONDS = 0.2
 # A member that was away is sent what it missed within milliseconds of its return. After a cut TCP may

@@ -4,14 +4,14 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from support.clock import now
+from support.deployment import Deployment, Node
+from support.errors import Inconclusive
 from support.events import EventLog
-from support.judge.verdict import Inconclusive
 from support.observe.health import instances, models, serves
 from support.observe.metrics import Metrics
 from support.observe.waiting import prove, throughout, until
 from support.observe.workers import ENDPOINT, in_flight, produced_bytes, try_scrape, worker_id
 from support.releases import Release
-from support.targets.base import Deployment, Node
 
 # How long a request may take to reach a worker, and gauges to settle after the last request: both take milliseconds on
 # an idle machine; the bounds leave room for a machine with every core busy. The second is Dynamo's to keep, and does

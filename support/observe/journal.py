@@ -13,7 +13,7 @@ def read(logs: Path) -> list[dict[str, Any]]:
     Keys: ``worker`` (node name), ``request_id``, ``at`` (received, seconds on :mod:`support.clock`), ``start``
     (number of tokens that it was given), ``max_tokens``, ``produced``, ``left_at`` and ``outcome`` (``finished``,
     ``stopped``: it was told to stop, ``abandoned``: its consumer went away); the last three are None where the worker
-    died with the request. ``holds``: spells in which the gate held it (:mod:`support.gate`), each with ``from``,
+    died with the request. ``holds``: spells in which the gate held it (:mod:`support.world.gate`), each with ``from``,
     ``until`` (None: held to the last) and ``expired`` (whether nobody opened the gate). A line that
     its death has cut short is left out.
     """

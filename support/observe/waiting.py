@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from support import slowness
 from support.clock import now
-from support.judge.verdict import Inconclusive, TooLate
+from support.errors import Inconclusive, TooLate
 
 PERIOD_SECONDS = 0.02
 

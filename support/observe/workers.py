@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 
 from support import slowness
+from support.deployment import Node
 from support.observe.metrics import Metrics, ScrapeError, scrape
-from support.targets.base import Node
 
 ENDPOINT = "generate"
 # An answer takes milliseconds; a hung worker gives none, and every look at the fleet waits this long for it.

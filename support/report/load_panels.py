@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from support.judge.results import Run, Window, recovery, windows
+from support.judge.figures import Window, windows
+from support.judge.recovery import recovery
+from support.judge.samples import Run
 from support.report.svg import box, text
 
 PHASE_COLOURS = {"STANDARD": "#eef6ee", "OVERFLOW": "#fdf1e4", "RECOVERY": "#eef2fb"}

@@ -17,9 +17,10 @@ from allure_commons.types import AttachmentType
 from attr import asdict
 
 from support import binaries
-from support.judge.verdict import VERDICTS, Finding, Verdict, read_verdict
+from support.judge.verdict import VERDICTS, Finding, Verdict
 from support.observe.logs import tail
 from support.report import allure, runs, story, timeline, wording
+from support.report.reading import read_verdict
 from support.settings import Settings
 
 TAIL_LINES, PASSED_TAIL_LINES = 150, 25
@@ -223,7 +224,7 @@ def _write_environment(results: Path, about: Mapping[str, Any]) -> None:
 def _generate(results: Path, output: Path, node: Path, summary: Mapping[str, Any]) -> None:
     """Write ``index.html``, one file that needs nothing else and asks nobody."""
     if not binaries.ALLURE.exists():
-        raise RuntimeError("Allure is not installed; run `python3 support/bootstrap.py`")
+        raise RuntimeError("Allure is not installed; run `python3 support/run/bootstrap.py`")
     told = ", ".join(f"{number} {wording.MARKS[name]}" for name, number in summary["verdicts"].items() if number)
     draft = output.with_name(f".{output.name}")
     shutil.rmtree(draft, ignore_errors=True)

@@ -9,12 +9,14 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.events import read_events
-from support.judge.outcomes import outcome, shorten
-from support.judge.results import NEVER, Band, process_overflow_recovery_test
+from support.judge.recovery import Band
+from support.judge.samples import NEVER
 from support.judge.verdict import Verdict
 from support.report import wording
+from support.report.results import process_overflow_recovery_test
 from support.requests.ledger import LedgerEntry, Opinion, read_ledger
 from support.requests.load_log import find_loads
+from support.requests.outcomes import outcome, shorten
 
 SHOWN_REQUESTS = 8
 """Up to so many requests are told one by one; of more only the sums and the broken ones."""

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from support.events import Event, read_events
-from support.judge.outcomes import outcome, shorten
-from support.judge.results import Run, read_run
-from support.judge.verdict import read_verdict
+from support.judge.samples import Run
 from support.report import load_panels, wording
+from support.report.reading import read_run, read_verdict
 from support.report.svg import box, frame, text, ticks
 from support.requests.ledger import LedgerEntry, read_ledger
 from support.requests.load_log import find_loads
+from support.requests.outcomes import outcome, shorten
 
 OUTCOMES = {
     "complete": ("#1f77b4", "complete"),

@@ -46,7 +46,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Opinion:
-    """What the client library that users have makes of an answer (:mod:`support.judge.user_client`).
+    """What the client library that users have makes of an answer (:mod:`support.requests.user_client`).
 
     Attributes:
         client: its name and version.
@@ -73,7 +73,7 @@ class LedgerEntry:
     ``cancelled`` (by us), ``lost`` (connection reset or closed mid-body), ``refused`` (no connection), ``timeout``
     (our own deadline).
     ``complete`` says nothing about the content: that is for the judge. ``holds`` are the spells, each its begin and its
-    end, in which the suite itself held the answer back (:mod:`support.gate`).
+    end, in which the suite itself held the answer back (:mod:`support.world.gate`).
 
 
     ``received`` is the body as it came, without the framing of HTTP, and ``received_size`` its length; ``received`` is

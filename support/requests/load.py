@@ -32,13 +32,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from support.clock import now
-from support.judge.outcomes import outcome
-from support.judge.second_opinion import shape
 from support.requests.client import Pending, start_request
 from support.requests.ledger import Ledger, LedgerEntry, pack
 from support.requests.load_log import END, PLAN, LoadLog, create, read_load
+from support.requests.outcomes import outcome
 from support.requests.plan import ENDPOINTS, Load, LoadPlan, Planned
 from support.requests.reader import shared_reader
+from support.requests.second_opinion import shape
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Import and a first look around take a client process half a second on an idle machine.

@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 
 from support.data import read_yaml
+from support.deployment import ENGINES, SIMULATED, Shape
 from support.faults.gpu import READINGS
 from support.faults.network import SIDES
-from support.judge.checkers import CHECKERS
-from support.judge.results import Objectives
+from support.judge.checker import CHECKERS
+from support.judge.samples import Objectives
 from support.requests.load_log import PHASE_NAMES
 from support.requests.plan import Load, bounds, is_number
 from support.settings import ROOT
-from support.targets.base import ENGINES, SIMULATED, Shape
 
 LIBRARY = Path(__file__).with_name("library.yaml")
 
@@ -206,10 +206,10 @@ class Scenario:
 
     Attributes:
         name: in words.
-        backend: engine of the workers, one of :data:`support.targets.base.ENGINES`.
+        backend: engine of the workers, one of :data:`support.deployment.ENGINES`.
         load: the load that goes on through all phases.
         failure: None, one, or several, at once or in a row as their triggers say.
-        deployment: further fields of :class:`support.targets.base.Shape`, such as ``workers``.
+        deployment: further fields of :class:`support.deployment.Shape`, such as ``workers``.
         checks: names of checkers with their parameters, see :mod:`support.judge.checkers`.
         busy_tokens: tokens in the memory of a simulated worker from which on the frontend takes it for busy; with all
             busy it refuses requests. None: it never does.

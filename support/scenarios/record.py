@@ -5,8 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from support.judge.checkers import ValidationContext
-from support.judge.results import Objectives, process_overflow_recovery_test
+from support.judge.checker import ValidationContext
+from support.judge.samples import Objectives
+from support.report.results import process_overflow_recovery_test
 from support.requests.load_log import find_loads, read_load
 from support.requests.plan import Load
 from support.scenarios.model import Failure, Scenario

@@ -3,17 +3,13 @@
 import os
 from typing import Any
 
-from support.json_api import JsonApi, Refused, in_path
-
-
-class AgentError(Refused):
-    """The node agent refused or is gone; see :class:`support.json_api.Refused`."""
+from support.json_api import JsonApi, in_path
 
 
 class Agent(JsonApi):
-    """One node agent; its methods raise :class:`AgentError`."""
+    """One node agent; its methods raise :class:`Refused`."""
 
-    WHO, REFUSAL = "node agent", AgentError
+    WHO = "node agent"
 
     @classmethod
     def of_this_cell(cls) -> "Agent":
@@ -25,7 +21,9 @@ class Agent(JsonApi):
         try:
             return cls(os.environ["FT_AGENT"], os.environ["FT_AGENT_TOKEN"])
         except KeyError:
-            message = "this process is in no cell; start it as `python -m support.launcher python FILE` or use behave"
+            message = (
+                "this process is in no cell; start it as `python -m support.run.launcher python FILE` or use behave"
+            )
             raise RuntimeError(message) from None
 
     def add_node(self, name: str, role: str) -> str:

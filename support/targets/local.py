@@ -16,6 +16,8 @@ from packaging.version import InvalidVersion, Version
 
 from support import binaries, slowness
 from support.clock import now
+from support.deployment import Node, Shape
+from support.errors import DeploymentFailed, Refused
 from support.events import EventLog
 from support.observe import etcd
 from support.observe.health import instances, serves
@@ -25,8 +27,7 @@ from support.observe.workers import requests_served
 from support.releases import Release
 from support.requests.client import send_completion_request
 from support.settings import ROOT, Settings
-from support.targets.agent import Agent, AgentError
-from support.targets.base import DeploymentFailed, Node, Shape
+from support.targets.agent import Agent
 from support.targets.tokenizer import FIRST_POSITION_ID, MODEL, ensure
 
 FRONTEND_PORT, SYSTEM_PORT, GATE_PORT, BOOTSTRAP_PORT = 8000, 9090, 9091, 12345
@@ -60,7 +61,7 @@ SLOW_ELECTION_SECONDS = 15.0
 
 
 class LocalTarget:
-    """Makes deployments through the node agent of this cell; implements :class:`support.targets.base.Target`.
+    """Makes deployments through the node agent of this cell; implements :class:`support.deployment.Target`.
 
     Args:
         settings: programs to use, release.
@@ -85,7 +86,7 @@ class LocalTarget:
         self.scratch = Path(os.environ["FT_SCRATCH"])
 
     def deploy(self, shape: Shape) -> "LocalDeployment":
-        """Make a deployment and wait until it serves; see :class:`support.targets.base.Target`."""
+        """Make a deployment and wait until it serves; see :class:`support.deployment.Target`."""
         shape = _sabotaged(shape)
         shape.check(self.release)
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -170,7 +171,7 @@ def _port(address: str, usual: int) -> int:
 
 
 class LocalDeployment:
-    """One running Dynamo on the local target; implements :class:`support.targets.base.Deployment`."""
+    """One running Dynamo on the local target; implements :class:`support.deployment.Deployment`."""
 
     def __init__(self, target: LocalTarget, shape: Shape) -> None:
         self.target, self.shape, self.model = target, shape, MODEL
@@ -307,7 +308,7 @@ class LocalDeployment:
         self._run(node, argv, {}, ready=None, after=[])
 
     def replace_etcd_member(self, lost: Node) -> Node:
-        """See :class:`support.targets.base.Deployment`."""
+        """See :class:`support.deployment.Deployment`."""
         living = [node for node in self._all("etcd") if node.name != lost.name]
         answering = etcd.leader(living)
         if answering is None:
@@ -423,7 +424,7 @@ class LocalDeployment:
         return self._agent.processes()[node.name]
 
     def wait_until_serving(self, workers: list[Node], timeout: float) -> float:
-        """See :class:`support.targets.base.Deployment`."""
+        """See :class:`support.deployment.Deployment`."""
         wanted = len(workers)
 
         def serving() -> bool:
@@ -497,7 +498,7 @@ class LocalDeployment:
         trouble = []
         try:
             self._agent.remove_deployment()
-        except AgentError as error:  # what is left has to be told all the more
+        except Refused as error:  # what is left has to be told all the more
             trouble = [f"the deployment: {error}"]
         world = self._agent.world()
         return trouble + [

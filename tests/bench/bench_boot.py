@@ -13,13 +13,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from support import binaries, cells, releases
+from support import binaries, releases
 from support.clock import now
+from support.deployment import Shape
 from support.events import EventLog, read_events
 from support.observe.health import get_json, instances, serves
+from support.run import cells
 from support.settings import ROOT, Settings
 from support.targets.agent import Agent
-from support.targets.base import Shape
 from support.targets.local import LocalTarget
 from support.targets.tokenizer import MODEL, ensure
 

@@ -11,11 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from support import cells, releases
+from support import releases
+from support.deployment import Shape
 from support.events import EventLog
+from support.run import cells
 from support.settings import ROOT, Settings
 from support.targets.agent import Agent
-from support.targets.base import Shape
 from support.targets.local import LocalTarget
 
 RUNS, MEMBERS, BOUND = 7, 3, 2.0

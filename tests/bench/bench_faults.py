@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from support import cells
 from support.faults.proven import ProvenFault
 from support.faults.service import FaultService
+from support.run import cells
 from support.settings import ROOT, Settings
 from support.targets.agent import Agent
-from support.world import World
+from support.world.world import World
 
 RUNS, PAST_FAULTS = 15, 1000
 # Not fatal: what is measured is the way of the line, not the death of a process.
@@ -46,15 +46,15 @@ def inside() -> int:
     """In a cell; prints the medians in ms as JSON."""
     with tempfile.TemporaryDirectory(dir=os.environ["FT_SCRATCH"]) as folder:
         world = World(Settings.load(), Path(folder), Agent.of_this_cell())
-        world.start_deployment(engine="ruler", workers=2)
+        world.deploy(engine="ruler", workers=2)
         victim = world.deployment.workers[0]
         ways: dict[str, Callable[[], ProvenFault]] = {
-            "hang of a process": lambda: world.break_process("hang", victim),
-            "line in the kernel log": lambda: world.gpu_faults.xid(XID, victim),
+            "hang of a process": lambda: world.faults.break_process("hang", victim),
+            "line in the kernel log": lambda: world.faults.gpu_faults.xid(XID, victim),
         }
         if os.environ["FT_CELL"] == "namespaces":
-            ways["cut"] = lambda: world.network_faults.cut("FRONTEND_WORKER", victim)
-        found = {name: [_proof_ms(way, world.recover) for _ in range(RUNS)] for name, way in ways.items()}
+            ways["cut"] = lambda: world.faults.network_faults.cut("FRONTEND_WORKER", victim)
+        found = {name: [_proof_ms(way, world.faults.recover) for _ in range(RUNS)] for name, way in ways.items()}
         service = FaultService.of_this_cell()
         for _ in range(PAST_FAULTS - len(service.faults())):
             order = {"target_pod": victim.name, "type": "hang", "duration_seconds": 60}

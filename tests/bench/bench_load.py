@@ -18,14 +18,15 @@ from pathlib import Path
 
 import aiohttp
 
-from support import bootstrap, cells, releases
+from support import releases
 from support.clock import now
+from support.deployment import Shape
 from support.events import EventLog
 from support.requests.load import run_load, start_load
 from support.requests.plan import LoadPlan
+from support.run import bootstrap, cells
 from support.settings import ROOT, Settings
 from support.targets.agent import Agent
-from support.targets.base import Shape
 from support.targets.local import LocalTarget
 from support.targets.tokenizer import ensure
 
@@ -105,7 +106,7 @@ def memory(url: str, model: str, folder: Path) -> tuple[float, float]:
     )
     start_load(plan, folder).wait()
     judge = "import sys; from pathlib import Path; "
-    judge += "from support.judge.results import process_overflow_recovery_test as judge; "
+    judge += "from support.report.results import process_overflow_recovery_test as judge; "
     judge += "found = judge(sys.argv[1]); assert not found['missing'], found['missing']; "
     judge += f"assert found['succeeded'] == {LONG_REQUESTS}, found; "
     judge += "print(int(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]) / 1024)"

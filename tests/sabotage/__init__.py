@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from support.launcher import Scenario, enumerate_scenarios
+from support.run.launcher import Scenario, enumerate_scenarios
 from support.settings import ROOT
 
 TABLE = Path(__file__).with_name("table.yaml")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from support.launcher import Scenario
+from support.run.launcher import Scenario
 from tests.sabotage import Sabotage, scenarios, table
 from tests.scenarios import run
 

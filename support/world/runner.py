@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from support.clock import now
+from support.deployment import Node
+from support.errors import Inconclusive
 from support.faults.proven import ProvenFault
-from support.judge.checkers import ValidationContext
-from support.judge.results import WINDOW_SECONDS
-from support.judge.verdict import Inconclusive
+from support.judge.checker import ValidationContext
+from support.judge.figures import WINDOW_SECONDS
 from support.observe import process
-from support.observe.footprint import FootprintRecorder
+from support.observe.footprint import FootprintRecorder, of_suite
 from support.observe.health import instances
 from support.observe.waiting import until
 from support.observe.workers import requests_served
@@ -31,10 +31,9 @@ from support.scenarios.model import (
     Scenario,
 )
 from support.scenarios.record import FOOTPRINT, keep
-from support.targets.base import Node
-
-if TYPE_CHECKING:
-    from support.world import World
+from support.world.clients import Clients
+from support.world.faults import Faults
+from support.world.stage import Stage
 
 # A worker that is told to shut down may finish what it has; then it has to start again and be listed.
 DRAIN_SECONDS, BACK_SECONDS = 40.0, 60.0
@@ -72,19 +71,19 @@ class Steady:
         return max(0.0, self._last - self._since)
 
 
-def play(world: "World", scenario: Scenario) -> ValidationContext:
-    """Play ``scenario``; makes the deployment unless the world has one already.
+def play(stage: Stage, clients: Clients, faults: Faults, scenario: Scenario) -> ValidationContext:
+    """Play ``scenario``; makes the deployment unless there is one already.
 
     Raises:
         ValueError: the scenario cannot be; nothing was started.
         Unsupported: the release cannot do it.
         Inconclusive: a failure did not strike, or was not proven.
     """
-    wanted = {"request_plane": world.settings.request_plane} | dict(scenario.deployment)
+    wanted = {"request_plane": stage.settings.request_plane} | dict(scenario.deployment)
     replace(scenario, deployment=wanted).check()
-    if not world.deployed:
-        world.start_deployment(engine=scenario.backend, **wanted)
-    shape = world.deployment.shape
+    if not stage.deployed:
+        stage.deploy(engine=scenario.backend, **wanted)
+    shape = stage.deployment.shape
     for name, value in {"engine": scenario.backend, **scenario.deployment}.items():
         if getattr(shape, name) != value:
             raise ValueError(
@@ -92,13 +91,13 @@ def play(world: "World", scenario: Scenario) -> ValidationContext:
                 f"{getattr(shape, name)!r}; expected a scenario for it, or none to be there yet"
             )
     if scenario.busy_percent is not None:
-        world.set_busy_threshold(scenario.busy_percent)
-    return _Play(world, scenario).run()
+        stage.set_busy_threshold(scenario.busy_percent)
+    return _Play(stage, clients, faults, scenario).run()
 
 
 class _Play:
-    def __init__(self, world: "World", scenario: Scenario) -> None:
-        self.world, self.scenario = world, scenario
+    def __init__(self, stage: Stage, clients: Clients, faults: Faults, scenario: Scenario) -> None:
+        self._stage, self._clients, self._faults, self._scenario = stage, clients, faults, scenario
         self._changed = threading.Condition()
         self._phase = "STANDARD"
         self._struck_at: float | None = None
@@ -109,11 +108,11 @@ class _Play:
         self._main: LoadRun
 
     def run(self) -> ValidationContext:
-        world, failures = self.world, self.scenario.failures
-        self._main = world.start_load(self.scenario.load, "load")
-        footprint = FootprintRecorder(world.suite_pids, world.folder / FOOTPRINT, lambda: self._main.ended)
+        failures = self._scenario.failures
+        self._main = self._clients.start_load(self._scenario.load, "load")
+        footprint = FootprintRecorder(self._suite_pids, self._stage.folder / FOOTPRINT, lambda: self._main.ended)
         try:
-            mark_phase(world.folder, "STANDARD", self._main.began_at)
+            mark_phase(self._stage.folder, "STANDARD", self._main.began_at)
             threads = [threading.Thread(target=self._fail, args=(index, each)) for index, each in enumerate(failures)]
             for thread in threads:
                 thread.start()
@@ -122,17 +121,24 @@ class _Play:
             if self._problems:
                 first, *others = self._problems
                 for each in others:
-                    world.events.add("note", "", f"another failure did not strike as it should: {each}")
+                    self._stage.events.add("note", "", f"another failure did not strike as it should: {each}")
                 raise first
-            if self.scenario.recovery_seconds is not None:
-                self._main.wait_for(lambda _: False, self.scenario.recovery_seconds)
+            if self._scenario.recovery_seconds is not None:
+                self._main.wait_for(lambda _: False, self._scenario.recovery_seconds)
                 self._main.stop()
             self._main.wait_for(lambda _: False, NEVER)
         finally:
             footprint.close()  # before the ledgers are read, which takes memory for a moment
-        for load in world.loads:
+        for load in self._clients.loads:
             load.wait()
-        return self._context(world.folder)
+        return self._context(self._stage.folder)
+
+    def _suite_pids(self) -> dict[str, int]:
+        """The suite's own processes: those that live as long as the scenario, and the clients of its loads."""
+        pids = {
+            f"{load.folder.name} client {i}": pid for load in self._clients.loads for i, pid in enumerate(load.pids)
+        }
+        return of_suite(self._stage.agent.topology()["agent_pid"], self._stage.service.health()["pid"]) | pids
 
     def _fail(self, index: int, failure: Failure) -> None:
         try:
@@ -144,8 +150,8 @@ class _Play:
             self._problems.append(error)
         with self._changed:
             self._over.add(index)
-        late = [i for i, each in enumerate(self.scenario.failures) if each.trigger_in_phase == "RECOVERY"]
-        if self._over >= set(range(len(self.scenario.failures))) - set(late):
+        late = [i for i, each in enumerate(self._scenario.failures) if each.trigger_in_phase == "RECOVERY"]
+        if self._over >= set(range(len(self._scenario.failures))) - set(late):
             try:
                 self._enter("RECOVERY")
             except OSError as error:  # the mark of the phase; a thread that ends in silence would hide it
@@ -156,7 +162,7 @@ class _Play:
             order = ("STANDARD", "OVERFLOW", "RECOVERY")
             if order.index(phase) > order.index(self._phase):
                 self._phase = phase
-                mark_phase(self.world.folder, phase)
+                mark_phase(self._stage.folder, phase)
                 if self._struck_at is None:
                     self._struck_at = now()
             self._changed.notify_all()
@@ -178,19 +184,20 @@ class _Play:
         return self._main.wait_for(conditions[name], NEVER)
 
     def _strike(self, failure: Failure) -> None:
-        world = self.world
         if failure.type in LOAD_TYPES:
             assert failure.load is not None
-            world.events.add("fault", "client", f"{failure.type.replace('_', ' ')}: a second load begins")
-            extra = world.start_load(failure.load, f"{failure.type}-{len(world.loads)}", phase="OVERFLOW")
+            self._stage.events.add("fault", "client", f"{failure.type.replace('_', ' ')}: a second load begins")
+            extra = self._clients.start_load(
+                failure.load, f"{failure.type}-{len(self._clients.loads)}", phase="OVERFLOW"
+            )
             seen = extra.wait_for(lambda progress: progress.sent > 0, NEVER)
             if not seen:
                 raise Inconclusive("the second load sent nothing")
-            world.events.add("proof", "client", f"{failure.type.replace('_', ' ')}: its requests are under way")
+            self._stage.events.add("proof", "client", f"{failure.type.replace('_', ' ')}: its requests are under way")
             extra.wait()
             return
         if failure.type == "rolling_restart":
-            for worker in world.deployment.workers:
+            for worker in self._stage.deployment.workers:
                 self._restart(worker)
             return
         if failure.type == "random":
@@ -203,26 +210,25 @@ class _Play:
                 self._main.wait_for(lambda _: False, WINDOW_SECONDS)
             else:
                 self._main.wait_for(lambda _: False, failure.duration_seconds)
-                world.recover(fault)
+                self._faults.recover(fault)
 
     def _strike_at_random(self, failure: Failure) -> None:
         """One fault after the other, each proven, undone, and the deployment whole again before the next one."""
-        world = self.world
         assert failure.seed is not None
         assert failure.duration_seconds is not None
         deadline = now() + failure.duration_seconds
-        world.events.add("note", "", f"random faults under seed {failure.seed}")
+        self._stage.events.add("note", "", f"random faults under seed {failure.seed}")
         for drawn in chaos.faults(failure.seed):
             if now() >= deadline or self._main.ended:
                 return
-            victim = world.deployment.workers[drawn.victim % len(world.deployment.workers)]
-            known = {each.number for each in instances(world.deployment.frontend_url) or []}
-            before = world.deployment.process(victim)["pid"]
+            victim = self._stage.deployment.workers[drawn.victim % len(self._stage.deployment.workers)]
+            known = {each.number for each in instances(self._stage.deployment.frontend_url) or []}
+            before = self._stage.deployment.process(victim)["pid"]
             fault = self._inject(drawn.failure, victim)
             assert drawn.failure.duration_seconds is not None
             self._main.wait_for(lambda _: False, drawn.failure.duration_seconds)
-            world.recover(fault)
-            if world.deployment.process(victim)["pid"] != before:
+            self._faults.recover(fault)
+            if self._stage.deployment.process(victim)["pid"] != before:
                 self._await_new_worker(victim, known)
             self._await_service(victim)
             self._main.wait_for(lambda _: False, drawn.pause_seconds)
@@ -235,7 +241,7 @@ class _Play:
         steady = Steady()
 
         def passed_over() -> str | None:
-            count = requests_served(worker, self.world.release.metrics)
+            count = requests_served(worker, self._stage.release.metrics)
             seconds = steady.look(count, now())
             if self._main.ended or seconds >= SERVING_SECONDS:
                 return None
@@ -244,19 +250,19 @@ class _Play:
         until(passed_over, BACK_SECONDS, f"{worker.name} is given requests for {SERVING_SECONDS:g} s without a pause")
 
     def _inject(self, failure: Failure, victim: Node) -> ProvenFault:
-        world, duration = self.world, failure.duration_seconds
+        duration = failure.duration_seconds
         lease = LONGEST_SECONDS if duration is None else min(LONGEST_SECONDS, duration + LEASE_MARGIN_SECONDS)
         if failure.type in PROCESS_TYPES:
-            return world.break_process(PROCESS_TYPES[failure.type], victim, lease)
+            return self._faults.break_process(PROCESS_TYPES[failure.type], victim, lease)
         if failure.type == "xid":
-            return world.break_gpu(failure.xid, victim, sequence=failure.sequence, lease_seconds=lease)
+            return self._faults.break_gpu(failure.xid, victim, sequence=failure.sequence, lease_seconds=lease)
         if failure.type in GPU_TYPES:
-            return world.strain_gpu(GPU_TYPES[failure.type], failure.share, victim, lease_seconds=lease)
+            return self._faults.strain_gpu(GPU_TYPES[failure.type], failure.share, victim, lease_seconds=lease)
         if failure.type == "network_loss":
-            return world.lose_packets(failure.partition, failure.percent, victim, lease_seconds=lease)
+            return self._faults.lose_packets(failure.partition, failure.percent, victim, lease_seconds=lease)
         if failure.type == "network_bandwidth":
-            return world.narrow_cable(failure.rate_kbit, lease, victim)
-        return world.cut(failure.partition, failure.mode, failure.direction, victim, lease_seconds=lease)
+            return self._faults.narrow_cable(failure.rate_kbit, lease, victim)
+        return self._faults.cut(failure.partition, failure.mode, failure.direction, victim, lease_seconds=lease)
 
     @contextmanager
     def _victim(self, failure: Failure) -> Iterator[Node]:
@@ -271,38 +277,37 @@ class _Play:
                 self._taken.remove(node)
 
     def _choose(self, failure: Failure) -> Node:
-        nodes = [node for node in self.world.deployment.nodes if node.role in TARGETS[failure.target]]
+        nodes = [node for node in self._stage.deployment.nodes if node.role in TARGETS[failure.target]]
         free = [node for node in nodes if node not in self._taken]
         if not free:
             others = f", but {len(nodes)} that other failures hit" if nodes else ""
             raise Inconclusive(f"{failure.describe()}: the deployment has no {failure.target} to hit{others}")
         if failure.target not in WORKER_TARGETS:
             return free[0]
-        return self.world.fleet.serving_worker(free[0].role, but=self._taken)
+        return self._stage.fleet.serving_worker(free[0].role, but=self._taken)
 
     def _restart(self, worker: Node) -> None:
         """Shut a worker down in good order, start it again, and see it listed anew."""
-        world = self.world
-        url = world.deployment.frontend_url
+        url = self._stage.deployment.frontend_url
         known = {each.number for each in instances(url) or []}
-        before = world.deployment.process(worker)
-        fault = world.break_process("terminate", worker)
+        before = self._stage.deployment.process(worker)
+        fault = self._faults.break_process("terminate", worker)
 
         def alive() -> str | None:
             seen = process.state(before["pid"], before["start_time"])
             # The agent has to have noticed, too: it starts nothing that it believes to run.
-            believed = world.deployment.process(worker)
+            believed = self._stage.deployment.process(worker)
             running = believed["state"] == "running" and believed["pid"] == before["pid"]
             return None if seen == "gone" and not running else f"its process is {seen}, {believed['state']}"
 
         until(alive, DRAIN_SECONDS, f"{worker.name} has shut down")
-        if not world.deployment.process(worker)["restarts"] > before["restarts"]:
-            world.recover(fault)
+        if not self._stage.deployment.process(worker)["restarts"] > before["restarts"]:
+            self._faults.recover(fault)
 
         self._await_new_worker(worker, known)
 
     def _await_new_worker(self, worker: Node, known: set[int]) -> None:
-        url = self.world.deployment.frontend_url
+        url = self._stage.deployment.frontend_url
 
         def unlisted() -> str | None:
             # Its old registration may outlive it; what tells is a new one.
@@ -312,18 +317,17 @@ class _Play:
         until(unlisted, BACK_SECONDS, f"the frontend lists the new {worker.name}")
 
     def _context(self, folder: Path) -> ValidationContext:
-        world = self.world
-        counted = {name: key for name, key in COUNTERS.items() if key in world.release.metrics}
-        metrics = {name: world.fleet.frontend_count(key) for name, key in counted.items()}
-        metrics["ongoing_migrations_total"] = world.fleet.frontend_count(
+        counted = {name: key for name, key in COUNTERS.items() if key in self._stage.release.metrics}
+        metrics = {name: self._stage.fleet.frontend_count(key) for name, key in counted.items()}
+        metrics["ongoing_migrations_total"] = self._stage.fleet.frontend_count(
             "frontend_migrations", migration_type="ongoing_request"
         )
         return keep(
             folder,
-            self.scenario,
+            self._scenario,
             metrics=metrics,
-            deployment=world.deployment.topology(),
-            affected_workers=sorted(world.victims),
-            struck_at=min((fault.injected_at for fault in world.faults), default=self._struck_at),
-            overload_status=world.release.overload_status,
+            deployment=self._stage.deployment.topology(),
+            affected_workers=sorted(self._faults.victims),
+            struck_at=min((fault.injected_at for fault in self._faults.made), default=self._struck_at),
+            overload_status=self._stage.release.overload_status,
         )

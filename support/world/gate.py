@@ -8,9 +8,10 @@ must not. The gate is the ruler's own (``agents/ruler.py``); simulated engines h
 import threading
 from collections.abc import Collection
 
+from support.deployment import Deployment, Node
+from support.errors import Refused
 from support.events import EventLog
-from support.json_api import JsonApi, Refused
-from support.targets.base import Deployment, Node
+from support.json_api import JsonApi
 
 LAST_TOKENS = 20
 """Tokens that an answer still has to come when it is held; of a short one it is half."""
@@ -20,12 +21,8 @@ LEASE_SECONDS = 60.0
 ANSWER_SECONDS = 2.0
 
 
-class GateError(Refused):
-    """The worker's gate does not answer."""
-
-
 class _WorkerGate(JsonApi):
-    WHO, REFUSAL = "gate of the ruler", GateError
+    WHO = "gate of the ruler"
 
 
 class Gate:
@@ -87,7 +84,7 @@ class Gate:
         def tell(node: Node) -> None:
             try:
                 _WorkerGate(str(node.gate_url)).call(method, "/gate", body)
-            except GateError as error:
+            except Refused as error:
                 self._events.add("gate", node.name, str(error))
 
         threads = [threading.Thread(target=tell, args=(node,), daemon=True) for node in workers]

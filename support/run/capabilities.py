@@ -1,6 +1,7 @@
 """What this machine lets the suite do, each found by trying it in a namespace that is thrown away, or by looking.
 
-Nothing here changes the machine. ``python -m support.capabilities NAME ...`` is the part that runs in such a namespace.
+Nothing here changes the machine. ``python -m support.run.capabilities NAME ...`` is the part that runs in such a
+namespace.
 """
 
 import importlib
@@ -14,8 +15,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from support import cells
 from support.report.runs import write_json
+from support.run import cells
 from support.settings import ROOT, gather
 
 # Each answers within a second; on a machine with every core busy the imports alone have taken more than 5.
@@ -175,7 +176,7 @@ def _try_in_a_namespace(names: list[str]) -> dict[str, Capability]:
     if not names:
         return {}
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    argv = ["unshare", "--net", *user, "--", sys.executable, "-m", "support.capabilities", *names]
+    argv = ["unshare", "--net", *user, "--", sys.executable, "-m", "support.run.capabilities", *names]
     try:
         tried = subprocess.run(argv, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
     except (OSError, subprocess.SubprocessError) as error:

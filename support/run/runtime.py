@@ -6,18 +6,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from support import capabilities, releases, slowness
+from support import releases, slowness
 from support.clock import now
+from support.deployment import SIMULATED
 from support.judge import defects
 from support.judge.invariants import evidence
 from support.judge.judge import decide, judge_scenario, opt_outs
 from support.judge.verdict import Verdict
 from support.releases import Release
 from support.report.runs import scenario_folder, write_json
+from support.run import capabilities
 from support.settings import Settings
 from support.targets.agent import Agent
-from support.targets.base import SIMULATED
-from support.world import World
+from support.world.world import World
 
 NEEDS = {
     "gpu": ("gpu", "a GPU"),
@@ -29,7 +30,7 @@ NEEDS = {
     "needs.kmsg": ("kmsg", "the kernel log"),
     "needs.cgroups": ("cgroups", "cgroups"),
 }
-"""Tag -> capability of the machine (:mod:`support.capabilities`) and its name in words."""
+"""Tag -> capability of the machine (:mod:`support.run.capabilities`) and its name in words."""
 
 RELEASE_FACTS = {"release.counts_cancellations": "no count of cancelled requests"}
 """Tag -> what a release without that fact lacks, in words. What a shape needs is found out when it is deployed."""
@@ -47,7 +48,7 @@ def refuse_other_folder(root: Path) -> None:
 
 def enter_cell(arguments: list[str]) -> None:
     """Replace this behave by the launcher, which runs it again in a cell of its own; does not return."""
-    os.execv(sys.executable, [sys.executable, "-m", "support.launcher", "behave", "--", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "support.run.launcher", "behave", "--", *arguments])
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,6 @@ class Run:
 
     def parameters(self, world: World | None) -> dict[str, str]:
         """What a scenario ran on, for its report and the identity of its history."""
-        engine = world.engine if world else ""
+        engine = world.stage.engine if world else ""
         found = {"target": self.settings.target, "dynamo": self.release.version, "engine": engine}
         return {name: value for name, value in found.items() if value}

@@ -4,9 +4,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from support.clock import now
+from support.errors import Inconclusive, TooLate
 from support.events import EventLog
 from support.faults.proven import ProvenFault
-from support.judge.verdict import Inconclusive, TooLate
 from support.observe import process
 from support.observe.fleet import ARRIVAL_SECONDS, Fleet
 from support.observe.waiting import PERIOD_SECONDS, prove, until

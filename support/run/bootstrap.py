@@ -1,6 +1,6 @@
 """Make the environments that the suite runs with; with nothing to do, say nothing and be gone in a moment.
 
-    python3 support/bootstrap.py [--dynamo VERSION] [PART ...]
+    python3 support/run/bootstrap.py [--dynamo VERSION] [PART ...]
 
 Parts: ``suite`` (.venv, from requirements.txt), ``report`` (.envs/allure, from support/report/package.json) and
 ``dynamo`` (.envs/dynamo-VERSION); all three when none is named. One more has to be named: ``aiperf`` (.envs/aiperf),
@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 OLDEST_PYTHON = (3, 11)
 PARTS = ("suite", "report", "dynamo")
 EXTRA_PARTS = ("aiperf",)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from support import binaries
-from support.capabilities import probe
-from support.runtime import NEEDS
+from support.run.capabilities import probe
+from support.run.runtime import NEEDS
 from support.settings import ROOT, Settings
 
 

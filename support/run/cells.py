@@ -67,7 +67,7 @@ def start_loopback() -> dict[str, str]:
     # cat ends when the pipe that only we hold is closed
     tell = 'echo "$FT_AGENT $FT_FAULTS $FT_AGENT_TOKEN $FT_SCRATCH"; exec cat'
     argv = [sys.executable, "-m", "agents.cell", "--world", "loopback", "--", "sh", "-c", tell]
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parent.parent.parent
     cell = subprocess.Popen(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
     assert cell.stdout
     names = ("FT_AGENT", "FT_FAULTS", "FT_AGENT_TOKEN", "FT_SCRATCH")
@@ -75,9 +75,9 @@ def start_loopback() -> dict[str, str]:
 
 
 def main() -> None:
-    """``python -m support.cells FILE [ARG...]``: replace this process by a Python program in a cell of its own."""
+    """``python -m support.run.cells FILE [ARG...]``: replace this process by a Python program in a cell of its own."""
     if len(sys.argv) < 2:
-        raise SystemExit("usage: python -m support.cells FILE [ARG...]")
+        raise SystemExit("usage: python -m support.run.cells FILE [ARG...]")
     argv = command([sys.executable, *sys.argv[1:]])
     path = os.pathsep.join(filter(None, [".", os.environ.get("PYTHONPATH")]))
     os.execvpe(argv[0], argv, environment() | {"PYTHONPATH": path})

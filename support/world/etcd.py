@@ -2,49 +2,41 @@
 
 import contextlib
 import json
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from support.clock import now
-from support.events import EventLog
-from support.faults.network import NetworkFaults
-from support.faults.processes import ProcessFaults
+from support.deployment import Node
+from support.errors import Inconclusive, TooLate
 from support.faults.proven import LEASE_SECONDS, ProvenFault
 from support.judge.history import History
-from support.judge.invariants import etcd_agreement
-from support.judge.outcomes import shorten
-from support.judge.verdict import Inconclusive, TooLate
+from support.judge.rules.etcd import etcd_agreement
 from support.observe import etcd
-from support.observe.etcd_recorder import PERIOD_SECONDS, EtcdRecorder
+from support.observe.etcd_recorder import PERIOD_SECONDS
 from support.observe.logs import tail
 from support.observe.waiting import prove, until
-from support.targets.base import Deployment, Node
+from support.requests.outcomes import shorten
+from support.world.faults import Faults
+from support.world.stage import Stage
 
 # A cluster that has just been made or mended elects within 2 s; a loaded machine adds scheduling delays.
 LEADER_SECONDS = 10.0
 
 
-class Cluster:
-    """The members of a deployment's etcd cluster, asked for by what they are rather than by name.
+class EtcdCluster:
+    """The members of a deployment's etcd cluster, asked for by what they are rather than by name."""
 
-    Args:
-        keep: is given every fault.
-    """
-
-    def __init__(
-        self,
-        deployment: Deployment,
-        events: EventLog,
-        recorder: EtcdRecorder,
-        processes: ProcessFaults,
-        network: NetworkFaults,
-        keep: Callable[[ProvenFault], ProvenFault],
-    ) -> None:
-        self._deployment, self._events, self._recorder = deployment, events, recorder
-        self._processes, self._network, self._keep = processes, network, keep
-        self.members = [node for node in deployment.nodes if node.role == "etcd"]
+    def __init__(self, stage: Stage, faults: Faults) -> None:
+        self._stage, self._faults = stage, faults
+        self._members: list[Node] | None = None
         self._led: Node | None = None
         self._broken: list[ProvenFault] = []
+
+    @property
+    def members(self) -> list[Node]:
+        """Those that belong to it; RuntimeError: there is no deployment yet."""
+        if self._members is None:
+            self._members = self._stage.nodes("etcd")
+        return self._members
 
     def leader(self) -> Node:
         """The member that leads.
@@ -100,7 +92,7 @@ class Cluster:
         busiest = max(self.members, key=lambda node: streams[node.name])
         if not streams[busiest.name]:
             raise Inconclusive(f"no etcd member has leases kept alive through it: {streams} streams")
-        self._events.add("proof", busiest.name, f"open streams that keep leases alive: {streams}")
+        self._stage.events.add("proof", busiest.name, f"open streams that keep leases alive: {streams}")
         return busiest
 
     # -- faults
@@ -109,8 +101,8 @@ class Cluster:
         """Break the processes of the members in a role, see :class:`support.faults.processes.ProcessFaults`."""
         nodes = self.pick(role)
         with ThreadPoolExecutor(len(nodes)) as pool:
-            faults = list(pool.map(lambda node: self._processes.inject(kind, node, lease_seconds), nodes))
-        self._broken += [self._keep(fault) for fault in faults]
+            faults = list(pool.map(lambda node: self._faults.process_faults.inject(kind, node, lease_seconds), nodes))
+        self._broken += [self._faults.keep(fault) for fault in faults]
         return faults
 
     def break_each_in_turn(self, kind: str) -> None:
@@ -118,9 +110,9 @@ class Cluster:
         before the next.
         """
         for node in list(self.members):
-            fault = self._keep(self._processes.inject(kind, node))
+            fault = self._faults.keep(self._faults.process_faults.inject(kind, node))
             self.leader()
-            self._processes.recover(fault)
+            self._faults.process_faults.recover(fault)
             self.expect_agreement(LEADER_SECONDS)
 
     def bring_back(self) -> None:
@@ -132,7 +124,7 @@ class Cluster:
         if not self._broken:
             raise Inconclusive("no etcd member is broken, so none can return")
         with ThreadPoolExecutor(len(self._broken)) as pool:
-            list(pool.map(self._processes.recover, self._broken))
+            list(pool.map(self._faults.process_faults.recover, self._broken))
         self._broken.clear()
 
     def cut(
@@ -147,10 +139,16 @@ class Cluster:
         nodes = self.pick(role)
         names = {node.name for node in nodes}
         peers = [node for node in self.members if node.name not in names]
-        sides = {"peers": peers, "dynamo": self._deployment.dynamo, "everybody": [*peers, *self._deployment.dynamo]}
+        sides = {
+            "peers": peers,
+            "dynamo": self._stage.deployment.dynamo,
+            "everybody": [*peers, *self._stage.deployment.dynamo],
+        }
         if not sides[others]:
             raise Inconclusive(f"there is nobody to cut {', '.join(sorted(names))} off from")
-        return self._keep(self._network.between(sides[others], nodes, mode, direction, lease_seconds))
+        return self._faults.keep(
+            self._faults.network_faults.between(sides[others], nodes, mode, direction, lease_seconds)
+        )
 
     def narrow(self, role: str, rate_kbit: int, lease_seconds: float = LEASE_SECONDS) -> list[ProvenFault]:
         """Have the cables of the members in a role carry no more than ``rate_kbit`` kilobits per second, each way.
@@ -162,7 +160,10 @@ class Cluster:
         peers = [node for node in self.members if node not in nodes]
         if not peers:
             raise Inconclusive("no etcd member is left whose cable is as wide as before")
-        return [self._keep(self._network.narrow(node, rate_kbit, peers[0], lease_seconds)) for node in nodes]
+        return [
+            self._faults.keep(self._faults.network_faults.narrow(node, rate_kbit, peers[0], lease_seconds))
+            for node in nodes
+        ]
 
     def replace_lost(self) -> None:
         """Put a new, empty member in the place of the one that broke last.
@@ -174,10 +175,10 @@ class Cluster:
         if not self._broken:
             raise Inconclusive("no etcd member was lost, so none can be replaced")
         lost = self._broken.pop().node
-        new = self._deployment.replace_etcd_member(lost)
-        self.members = [node for node in self.members if node.name != lost.name] + [new]
-        self._recorder.add(new)
-        self._events.add("proof", new.name, f"{new.name} has joined with no data in the place of {lost.name}")
+        new = self._stage.deployment.replace_etcd_member(lost)
+        self._members = [node for node in self.members if node.name != lost.name] + [new]
+        self._stage.etcd_recorder.add(new)
+        self._stage.events.add("proof", new.name, f"{new.name} has joined with no data in the place of {lost.name}")
 
     # -- what has to become true
 
@@ -196,13 +197,16 @@ class Cluster:
 
         def same() -> str | None:
             leader = etcd.leader(self.members)
-            in_time = [name for at, name in self._recorder.leaders(since) if at <= since + timeout]
+            in_time = [name for at, name in self._stage.etcd_recorder.leaders(since) if at <= since + timeout]
             return None if leader and leader != led and leader.name in in_time else "not yet"
 
         try:
             until(same, max(since + timeout - now(), 2 * PERIOD_SECONDS), "")
         except TooLate as late:
-            seen = [f"{name} leads {at - since:.1f} s after the fault" for at, name in self._recorder.leaders(since)]
+            seen = [
+                f"{name} leads {at - since:.1f} s after the fault"
+                for at, name in self._stage.etcd_recorder.leaders(since)
+            ]
             what = f"not within {timeout:g} seconds: etcd has a leader other than {led.name}"
             message = f"{what}; seen: {', '.join(seen) or 'no new leader'}"
             raise TooLate(message, timeout, since, late.until) from None
@@ -221,7 +225,7 @@ class Cluster:
             if own := next((finding for finding in findings if finding.blame == "suite"), None):
                 raise Inconclusive(own.message) from None
             raise TooLate(f"{error}; {self._last_words()}", error.bound, error.since, error.until) from None
-        self._events.add("note", "", f"{len(self.members)} etcd members agree", at=at)
+        self._stage.events.add("note", "", f"{len(self.members)} etcd members agree", at=at)
 
     def registered(self, node: Node) -> bool:
         """Whether anything is registered with a lease of the worker on ``node``, as any living member has it.
@@ -230,7 +234,7 @@ class Cluster:
             AssertionError: no member answers.
             Inconclusive: the worker was never seen registered.
         """
-        leases = self._recorder.leases_of(node.name)
+        leases = self._stage.etcd_recorder.leases_of(node.name)
         if not leases:
             raise Inconclusive(f"{node.name} was never seen registered, so it cannot be registered no more")
         for member in self.members:

@@ -1,9 +1,9 @@
 """A deployment that stays: ``make up`` starts one, ``make down`` ends it.
 
-``python -m support.stay up [--engine vllm] [--workers 2] [--plane tcp] [--frontend-port 8000] [--service-port 8080]``
+``python -m support.run.stay up [--engine vllm] [--workers 2] [--plane tcp] [--frontend-port 8000] [--service-port N]``
     starts a Dynamo deployment in a cell of its own and comes back once it serves. Its frontend is on
     http://localhost:8000, the fault service on http://localhost:8080.
-``python -m support.stay down``
+``python -m support.run.stay down``
     ends it; the kernel takes every process, rule and namespace of its cell along.
 
 Records and logs lie in ``reports/up``, the fault service's audit log among them.
@@ -21,15 +21,15 @@ import sys
 
 import psutil
 
-from support import bootstrap, cells
+from support.deployment import ENGINES, REQUEST_PLANES
 from support.observe.logs import tail
 from support.observe.waiting import until
 from support.report.runs import write_json
+from support.run import bootstrap, cells
 from support.settings import ROOT, Settings
 from support.signals import send_while
 from support.targets.agent import Agent
-from support.targets.base import ENGINES, REQUEST_PLANES
-from support.world import World
+from support.world.world import World
 
 FOLDER = ROOT / "reports" / "up"
 AUDIT = "audit.jsonl"
@@ -72,7 +72,7 @@ def up(options: argparse.Namespace) -> None:
         if entry.name != AUDIT:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     frontend, service = _listen(options.frontend_port, "frontend"), _listen(options.service_port, "fault service")
-    hold = [sys.executable, "-m", "support.stay", "hold", f"--relay-fd={frontend.fileno()}"]
+    hold = [sys.executable, "-m", "support.run.stay", "hold", f"--relay-fd={frontend.fileno()}"]
     hold += [f"--engine={options.engine}", f"--workers={options.workers}", f"--plane={options.plane}"]
     log = FOLDER / "console.txt"
     with log.open("wb") as output:
@@ -136,7 +136,7 @@ def down() -> None:
 def hold(options: argparse.Namespace) -> None:
     """Inside the cell: make the deployment, then pass connections on to its frontend until the cell ends."""
     world = World(Settings.load(), FOLDER, Agent.of_this_cell())
-    deployment = world.start_deployment(
+    deployment = world.deploy(
         engine=options.engine, workers=options.workers, request_plane=options.plane, restart_policy="Always"
     )
     names = "\n".join(f"  {node.name:20} {node.role:10} {node.address}" for node in deployment.nodes)
@@ -172,7 +172,7 @@ async def _relay(listener: socket.socket, host: str, port: int) -> None:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m support.stay", description="A deployment that stays.")
+    parser = argparse.ArgumentParser(prog="python -m support.run.stay", description="A deployment that stays.")
     modes = parser.add_subparsers(dest="mode", required=True)
     modes.add_parser("down", help="end it")
     for mode in ("up", "hold"):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from support.errors import Unsupported
 from support.releases import Release
 
 SIMULATED = ("vllm", "sglang", "trtllm")
@@ -15,14 +16,6 @@ LEAVINGS = ("draining", "handing over")
 MOST_MEMBERS = 7
 TOKENS_PER_SECOND = 170.0
 """Pace of one stream of the mocker as simulated vLLM, measured on 1.6.1 (docs/engines.md); the ruler is set to it."""
-
-
-class Unsupported(Exception):
-    """The chosen Dynamo release cannot do what a scenario wants; the scenario is skipped with this reason."""
-
-
-class DeploymentFailed(RuntimeError):
-    """The deployment did not come up; the message has the last lines of the log of the process to blame."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +169,8 @@ class Node:
         port: where its process listens; that of its metrics for a worker.
         metrics_url: its Prometheus page; None where it has none.
         log: file with all that its process wrote.
-        gate_url: where a worker of the ruler engine is told to hold answers (:mod:`support.gate`); None for all others.
+        gate_url: where a worker of the ruler engine is told to hold answers (:mod:`support.world.gate`); None for all
+            others.
     """
 
     name: str
@@ -240,14 +234,3 @@ class Deployment(Protocol):
 
     def remove(self) -> list[str]:
         """Take everything down; returns what the kernel still shows of it, one line each."""
-
-
-class Target(Protocol):
-    """A place where deployments can be made."""
-
-    def deploy(self, shape: Shape) -> Deployment:
-        """Make a deployment and wait until it serves.
-
-        Raises:
-            ValueError, Unsupported, DeploymentFailed: see there.
-        """

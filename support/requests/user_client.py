@@ -5,7 +5,7 @@ that just stops. Nothing goes over a network: the library's own transport is rep
 ledger has, and fails as a connection does where the recorded one failed. Everything above it, decoders included, is the
 library's.
 
-Importing it costs a second of CPU; :mod:`support.judge.second_opinion` does so when requests are over.
+Importing it costs a second of CPU; :mod:`support.requests.second_opinion` does so when requests are over.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from typing import Any
 import httpx2
 import openai
 
-from support.judge.outcomes import shorten
 from support.requests.ledger import LedgerEntry, Opinion
+from support.requests.outcomes import shorten
 
 CLIENT = f"openai {openai.__version__}"
 

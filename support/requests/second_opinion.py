@@ -6,8 +6,8 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from support.judge.outcomes import outcome
 from support.requests.ledger import Chunk, LedgerEntry, Opinion
+from support.requests.outcomes import outcome
 
 
 def opinions(entries: Iterable[LedgerEntry], each: Collection[int]) -> dict[int, Opinion]:
@@ -27,7 +27,7 @@ def opinions(entries: Iterable[LedgerEntry], each: Collection[int]) -> dict[int,
             continue
         kind = shape(entry)
         if _kept(entry) and (entry.number in each or kind not in asked):
-            from support.judge.user_client import opinion  # not at the top: it costs a second of CPU
+            from support.requests.user_client import opinion  # not at the top: it costs a second of CPU
 
             found[entry.number] = asked[kind] = opinion(entry)
         else:

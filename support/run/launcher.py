@@ -1,8 +1,8 @@
 """Runs scenarios, each in a process and a cell of its own, and publishes what came of them.
 
-``python -m support.launcher acceptance [--features F ...] [--tags T ...] [--jobs N] [-D NAME=VALUE ...]``
+``python -m support.run.launcher acceptance [--features F ...] [--tags T ...] [--jobs N] [-D NAME=VALUE ...]``
     one ``behave`` process per scenario, several side by side, long ones beside short ones.
-``python -m support.launcher behave -- ARGS``
+``python -m support.run.launcher behave -- ARGS``
     one ``behave ARGS`` for all of them, in one cell; what plain ``behave`` turns into.
 
 Exit status: 0 when all is green (:func:`support.judge.judge.complaints`), 1 when not, 2 for a wrong call.
@@ -28,11 +28,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from support import binaries, bootstrap, capabilities, cells
+from support import binaries
 from support.judge import judge, skips
-from support.judge.verdict import Finding, Verdict, read_verdict
+from support.judge.verdict import Finding, Verdict
 from support.observe.logs import tail
 from support.report import console, publish, runs
+from support.report.reading import read_verdict
+from support.run import bootstrap, capabilities, cells
 from support.settings import Settings
 
 ALLURE = ["-f", "allure_behave.formatter:AllureFormatter", "-o"]
@@ -371,7 +373,7 @@ def _finish_behave(launcher: Launcher, status: int, began: float) -> int:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m support.launcher", description="Run scenarios and publish the report."
+        prog="python -m support.run.launcher", description="Run scenarios and publish the report."
     )
     modes = parser.add_subparsers(dest="mode", required=True)
     acceptance = modes.add_parser("acceptance", help="each scenario in a process and cell of its own, side by side")

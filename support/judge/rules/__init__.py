@@ -1,0 +1,1 @@
+"""What must hold after every scenario, by what the rules are about."""

@@ -1,0 +1,200 @@
+"""The answers that a scenario is about: how far they have come, and what became of them."""
+
+from support import slowness
+from support.clock import now
+from support.deployment import Node
+from support.errors import Inconclusive, TooLate
+from support.judge.expectations import expect_complete
+from support.judge.lag import own_lag, see_keen
+from support.judge.rules.lookup import is_answer_to
+from support.observe import journal
+from support.observe.fleet import ARRIVAL_SECONDS
+from support.observe.waiting import prove
+from support.observe.workers import in_flight
+from support.requests.client import Pending
+from support.requests.ledger import LedgerEntry
+from support.requests.outcomes import describe
+from support.world.clients import FIRST_TOKENS, REQUEST_SECONDS, Clients
+from support.world.faults import Faults
+from support.world.stage import Stage
+
+
+class Answers:
+    """The answers to the watched requests of a scenario.
+
+    ``see_...`` makes sure that a scenario is where its sentence says, and raises :class:`Inconclusive` where it is not;
+    ``expect_...`` is what Dynamo has promised, and raises an ``AssertionError``.
+    """
+
+    def __init__(self, stage: Stage, clients: Clients, faults: Faults) -> None:
+        self._stage, self._clients, self._faults = stage, clients, faults
+
+    def one(self, pending: Pending | None = None) -> LedgerEntry:
+        """The request that the scenario is about, or another one, once it has ended.
+
+        Raises:
+            RuntimeError: there is none, or more than one.
+        """
+        self._stage.let_go()
+        entry = (pending or self._clients.request).join().entry
+        entry.holds = self._holds_of(entry)
+        return entry
+
+    def _holds_of(self, entry: LedgerEntry) -> list[list[float]]:
+        """Spells in which workers held an answer back; one that died holding it did so until it was struck."""
+        notes = [note for note in journal.read(self._stage.logs) if is_answer_to(entry, note["request_id"])]
+        struck = {fault.node.name: fault.struck_at for fault in self._faults.made}
+        ends = [(hold["from"], hold["until"] or struck.get(note["worker"])) for note in notes for hold in note["holds"]]
+        return [[since, until] for since, until in ends if until is not None and until > since]
+
+    def all(self) -> list[LedgerEntry]:
+        """The watched requests that nobody cancelled, once they have ended.
+
+        Raises:
+            RuntimeError: there is none, so a sentence about all of them would say nothing.
+        """
+        self._clients.enough()
+        entries = [self.one(pending) for pending in self._clients.watched if pending.entry.cancelled_at is None]
+        if not entries:
+            raise RuntimeError("no request was left to judge; the sentence would hold for nothing")
+        return entries
+
+    def await_answers(self, count: int) -> None:
+        """Wait until ``count`` of the watched requests have ended.
+
+        Raises:
+            Inconclusive: they have not within :data:`REQUEST_SECONDS`, or the client has nothing left to send.
+        """
+
+        def ended() -> int:
+            return sum(each.entry.end is not None for each in list(self._clients.watched))
+
+        if not self._stage.ledger.wait_for(lambda: ended() >= count, REQUEST_SECONDS * slowness.factor()):
+            raise Inconclusive(f"{count} requests were to end first; {ended()} have")
+
+    def await_tokens(self, pending: Pending, count: int) -> None:
+        """Wait until the client has ``count`` tokens of an answer that is still under way.
+
+        Raises:
+            Inconclusive: the answer ended before, or they did not come within :data:`REQUEST_SECONDS`.
+        """
+        if not pending.wait_tokens(count, REQUEST_SECONDS * slowness.factor()) or pending.ended:
+            seen = describe(pending.entry)
+            raise Inconclusive(f"request {pending.entry.number} was to get {count} tokens first, but got {seen}")
+
+    def see_under_way(self) -> None:
+        """Make sure that every watched answer is coming in: its first tokens are there, or a worker produces them.
+
+        Raises:
+            Inconclusive: one is not.
+        """
+        for pending in self._clients.watched:
+            if pending.entry.stream:
+                self.await_tokens(pending, FIRST_TOKENS)
+        self._stage.fleet.see_production(self._stage.fleet.serving_worker(), self._held)
+
+    def _held(self, worker: Node) -> int:
+        """How many answers the gate of a worker holds right now."""
+        notes = [note for note in journal.read(self._stage.logs) if note["worker"] == worker.name]
+        return sum(note["outcome"] is None and any(hold["until"] is None for hold in note["holds"]) for note in notes)
+
+    def see_waiting(self) -> None:
+        """Make sure that a worker has the watched request and the client has nothing of its answer yet.
+
+        Raises:
+            Inconclusive: tokens have come already, or no worker has it.
+        """
+        self._stage.fleet.serving_worker()
+        if self._clients.request.entry.tokens or self._clients.request.ended:
+            raise Inconclusive(
+                f"request {self._clients.request.entry.number} was to wait for its first token, but has it already"
+            )
+
+    def see_reading(self, seconds: float, role: str = "") -> None:
+        """Make sure that a worker has had the watched request for ``seconds`` on end, and the client nothing yet.
+
+        A request that is cancelled the moment it arrives may never reach the engine, which is another case.
+
+        Raises:
+            Inconclusive: tokens have come already, or the worker let go of it.
+        """
+        worker = self._stage.fleet.serving_worker(role)
+        since = now()
+
+        def reading() -> str | None:
+            self.see_waiting()
+            if not in_flight(worker, self._stage.release.metrics):
+                raise Inconclusive(f"{worker.name} let go of the request after {now() - since:.2f} s")
+            return None if now() - since >= seconds else f"for {now() - since:.2f} s"
+
+        what = f"{worker.name} has been reading for {seconds:g} s"
+        prove(reading, seconds + ARRIVAL_SECONDS, what, "the worker was not reading")
+        self._stage.events.add("proof", worker.name, f"{worker.name} has been reading the prompt for {seconds:g} s")
+
+    def see_moving(self) -> None:
+        """Make sure that a second worker has been given the watched request and the client has none of its tokens.
+
+        Raises:
+            Inconclusive: that is not so within :data:`ARRIVAL_SECONDS`.
+        """
+        logs = self._stage.logs
+        before = len(self._clients.request.entry.tokens)
+
+        def one_worker() -> str | None:
+            given = [entry["worker"] for entry in journal.read(logs)]
+            return None if len(given) > 1 else f"given to {given}"
+
+        what = "a second worker has been given the request"
+        prove(one_worker, ARRIVAL_SECONDS, what, "the request was not being moved")
+        if len(self._clients.request.entry.tokens) > before:
+            raise Inconclusive("the second worker was already writing when the client was to give up")
+        self._stage.events.add("proof", "client", "a second worker has the request, the client has none of its tokens")
+
+    def ended_within(self, timeout: float) -> LedgerEntry:
+        """The watched request, which has to end within ``timeout`` seconds of the last fault.
+
+        Raises:
+            TooLate: it did not.
+            Inconclusive: the client lagged itself.
+        """
+        start = self._faults.made[-1].injected_at if self._faults.made else self._clients.request.entry.intended_at
+        entry = self.one()
+        see_keen(own_lag(entry), timeout, f"request {entry.number}")
+        end = entry.ended_at or now()
+        took = end - start - entry.held_between(start, end)
+        if took > timeout:
+            message = f"request {entry.number} ended after {took:.1f} s; {timeout:g} s are allowed"
+            raise TooLate(message, timeout, start, end)
+        return entry
+
+    def expect_no_later(self, seconds: float) -> None:
+        """The watched answer is complete, and has taken no more than ``seconds`` longer than it does undisturbed.
+
+        Raises:
+            AssertionError: it is not, or has.
+        """
+        entry = self.one()
+        expect_complete(entry, entry.max_tokens)
+        see_keen(own_lag(entry), seconds, f"request {entry.number}")
+        since, end = entry.sent_at or entry.intended_at, entry.ended_at or now()
+        alone = entry.max_tokens / self._stage.deployment.shape.pace
+        late = end - since - entry.held_between(since, end) - alone
+        if late > seconds:
+            message = f"request {entry.number} ended {late:.1f} s late: {alone:.1f} s is what it takes undisturbed"
+            raise TooLate(f"{message}, and {seconds:g} s more are allowed", seconds, since, end)
+
+    def expect_engine_stopped(self) -> None:
+        """Every living worker that was given a request was told to stop before it had written the whole answer.
+
+        Raises:
+            AssertionError: one finished the answer all the same, or still writes.
+            Inconclusive: no journal knows of the request.
+        """
+        victims = self._faults.victims
+        notes = [note for note in journal.read(self._stage.logs) if note["worker"] not in victims]
+        if not notes:
+            raise Inconclusive("no living worker has been given a request")
+        for note in notes:
+            if note["outcome"] not in ("stopped", "abandoned"):
+                ended = "still writes" if note["outcome"] is None else f"{note['outcome']} it"
+                raise AssertionError(f"{note['worker']} was not told to stop: it {ended} ({note['produced']} tokens)")

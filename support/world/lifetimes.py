@@ -1,0 +1,162 @@
+"""Who lives and who has left: processes that are started again, stay, leave, or join."""
+
+import time
+
+from support.clock import now
+from support.deployment import Node
+from support.judge.expectations import expect_complete
+from support.observe import process
+from support.observe.waiting import PERIOD_SECONDS, prove, throughout, until
+from support.observe.workers import try_scrape
+from support.world.answers import Answers
+from support.world.clients import FIRST_TOKENS, Clients
+from support.world.etcd import EtcdCluster
+from support.world.faults import Faults
+from support.world.shutdowns import Shutdowns
+from support.world.stage import Stage
+
+# The restart policy's first restart comes at once.
+OUT_SECONDS = 2.0
+# A worker of 1.2.1 on a busy machine takes 10 s to come as far as etcd.
+BOOT_SECONDS = 30.0
+NO_LEASE = "Unable to create lease"
+"""What a worker of any release tried (1.2.1 to 1.6.1) logs when etcd is away as it starts."""
+
+
+class Lifetimes:
+    """The lives of the processes of a deployment."""
+
+    def __init__(self, stage: Stage, clients: Clients, answers: Answers, faults: Faults, etcd: EtcdCluster) -> None:
+        self._stage, self._clients, self._answers, self._faults, self._etcd = stage, clients, answers, faults, etcd
+        self._newcomers: list[Node] = []
+
+    @property
+    def shutdowns(self) -> Shutdowns:
+        """What becomes of processes that leave, and of what they were doing."""
+        return Shutdowns(self._stage.agent, self._stage.fleet)
+
+    def expect_out(self, node: Node) -> None:
+        """The worker does not run for :data:`OUT_SECONDS`, although its restart policy would have it run.
+
+        Raises:
+            AssertionError: it runs.
+        """
+        until = now() + OUT_SECONDS
+        while now() < until:
+            state = self._stage.deployment.process(node)["state"]
+            if state != "fenced":
+                raise AssertionError(f"{node.name} is {state}; it was to be kept from starting")
+            time.sleep(PERIOD_SECONDS)
+
+    def start_workers(self, count: int) -> None:
+        """Start new workers and come back at once."""
+        self._newcomers += [self._stage.deployment.start_worker() for _ in range(count)]
+
+    def see_repelled(self) -> None:
+        """Make sure that the last new worker has asked etcd for a lease in vain.
+
+        Raises:
+            Inconclusive: it has not within :data:`BOOT_SECONDS`, so etcd was not away when it came.
+        """
+        node = self._newcomers[-1]
+
+        def silent() -> str | None:
+            said = node.log.read_text(errors="replace") if node.log.exists() else ""
+            return None if NO_LEASE in said else f"{len(said)} bytes in its log"
+
+        prove(silent, BOOT_SECONDS, f"{node.name} says that it gets no lease", "the new worker has not missed etcd")
+        self._stage.events.add("proof", node.name, f"{node.name} finds etcd away")
+
+    def expect_newcomers_serve(self, timeout: float) -> None:
+        """One request after the other succeeds, and within ``timeout`` seconds each new worker has had one.
+
+        Raises:
+            AssertionError: a request fails, or a worker has none.
+        """
+
+        def idle() -> str | None:
+            expect_complete(self._clients.send(max_tokens=FIRST_TOKENS, watch=False).join().entry, FIRST_TOKENS)
+            grown = self._stage.fleet.grown_bytes()
+            return ", ".join(node.name for node in self._newcomers if not grown.get(node.name)) or None
+
+        until(idle, timeout, "each new worker has served a request")
+
+    def expect_restarted(self, timeout: float) -> None:
+        """The last victim has been started again and answers within ``timeout`` seconds.
+
+        Raises:
+            AssertionError: it has not, or does not.
+        """
+        node = self._faults.last.node
+
+        def down() -> str | None:
+            seen = self._stage.deployment.process(node)
+            if not seen["restarts"] or try_scrape(node) is None:
+                return f"{seen['state']}, {seen['restarts']} restarts"
+            return None
+
+        until(down, timeout, f"{node.name} runs again")
+
+    def expect_unregistered(self, timeout: float) -> None:
+        """The last victim, a dead worker, is registered no more ``timeout`` seconds after its lease has run out.
+
+        Raises:
+            AssertionError: it still is.
+        """
+        fault = self._faults.last
+        self._etcd.expect_unregistered(fault.node, fault.injected_at, self._stage.lease_seconds + timeout)
+
+    def expect_finished(self, timeout: float) -> None:
+        """The last victim, told to shut down, has finished the watched answers itself and left, ``timeout`` seconds
+        after the last of them ended at the latest.
+
+        Raises:
+            AssertionError: it has not.
+        """
+        finished_at = max(entry.ended_at or now() for entry in self._answers.all())
+        self.shutdowns.expect_finished(self._faults.last, finished_at, timeout)
+
+    def _left(self) -> list[str]:
+        """Names of the nodes of Dynamo whose first process is there no more, without the victims of process faults."""
+        hit = {fault.node.name for fault in self._faults.made if fault.family == "process"}
+        nodes = [
+            node for node in self._stage.deployment.dynamo if node.name in self._stage.first and node.name not in hit
+        ]
+        state = {node.name: process.state(*self._identity(node.name)) for node in nodes}
+        return [name for name, seen in state.items() if seen == "gone"]
+
+    def _identity(self, name: str) -> tuple[int, int]:
+        return self._stage.first[name]["pid"], self._stage.first[name]["start_time"]
+
+    def expect_all_left(self, timeout: float) -> None:
+        """Every process of Dynamo that was there at first has ended by itself, with exit status 0, ``timeout`` seconds
+        after the last fault at the latest.
+
+        Raises:
+            AssertionError: one has not: it neither serves nor makes room for one that does; or it did not end cleanly.
+        """
+
+        def staying() -> str | None:
+            hit = {fault.node.name for fault in self._faults.made if fault.family == "process"}
+            stay = sorted(set(self._stage.first) - set(self._left()) - hit)
+            return f"{', '.join(stay)} still there" if stay else None
+
+        until(staying, timeout, "every Dynamo process has left", self._faults.last.injected_at)
+        self.shutdowns.expect_clean_exits({name: self._identity(name) for name in self._left()})
+
+    def expect_none_left(self) -> None:
+        """Every process of Dynamo that no fault has hit is the one that was there at first.
+
+        Raises:
+            AssertionError: one has ended.
+        """
+        if left := self._left():
+            raise AssertionError(f"{', '.join(left)} ended although nothing was done to it")
+
+    def expect_none_leaves(self, seconds: float) -> None:
+        """The same at every look for ``seconds`` from now.
+
+        Raises:
+            AssertionError: one has ended.
+        """
+        throughout(self.expect_none_left, seconds)

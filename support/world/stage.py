@@ -1,0 +1,166 @@
+"""What all parts of a scenario share: its settings, its records, and the deployment that it plays on."""
+
+import contextlib
+import http.client
+import json
+from pathlib import Path
+from typing import Any
+
+from support import releases
+from support.deployment import Deployment, Node, Shape
+from support.errors import Unsupported
+from support.events import EventLog
+from support.faults.service import FaultService
+from support.observe.etcd_recorder import EtcdRecorder
+from support.observe.fleet import Fleet
+from support.observe.workers import worker_id
+from support.requests.ledger import Ledger
+from support.settings import Settings
+from support.targets.agent import Agent
+from support.targets.local import LocalTarget
+from support.world.gate import Gate
+
+
+class Stage:
+    """The place of one scenario; empty until its deployment is made.
+
+    Args:
+        settings: of the run.
+        folder: of the scenario; made if missing.
+        agent: the node agent of this cell.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, agent: Agent) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.settings, self.folder, self.agent = settings, folder, agent
+        self.release = releases.get(settings.dynamo)
+        self.events = EventLog(folder / "events.jsonl")
+        self.ledger = Ledger()
+        self.service = FaultService.of_this_cell()
+        self.recorder: EtcdRecorder | None = None
+        self.first: dict[str, dict[str, Any]] = {}
+        """Name of a node of Dynamo -> the process that it had when the deployment was ready."""
+        self._deployment: Deployment | None = None
+        self._fleet: Fleet | None = None
+        self._gate: Gate | None = None
+        self._lease_asked: float | None = None
+
+    @property
+    def logs(self) -> Path:
+        """Folder with the logs of all nodes and the journals of the ruler's workers."""
+        return self.folder / "logs"
+
+    @property
+    def deployed(self) -> bool:
+        """Whether there is a deployment."""
+        return self._deployment is not None
+
+    @property
+    def deployment(self) -> Deployment:
+        """The deployment of this scenario.
+
+        Raises:
+            RuntimeError: there is none yet.
+        """
+        if self._deployment is None:
+            message = "there is no deployment yet; begin with a sentence such as "
+            raise RuntimeError(message + "'Given a Dynamo deployment with 2 vllm workers'")
+        return self._deployment
+
+    @property
+    def has_fleet(self) -> bool:
+        """Whether the deployment came as far as being looked at."""
+        return self._fleet is not None
+
+    @property
+    def fleet(self) -> Fleet:
+        """The deployment as its own metrics and lists show it; there is one as soon as there is a deployment."""
+        if self._fleet is None:
+            raise RuntimeError("there is no deployment yet to look at")
+        return self._fleet
+
+    @property
+    def gate(self) -> Gate:
+        """What holds answers of the ruler engine in their middle; there is one as soon as there is a deployment."""
+        if self._gate is None:
+            raise RuntimeError("there is no deployment yet whose answers could be held")
+        return self._gate
+
+    @property
+    def etcd_recorder(self) -> EtcdRecorder:
+        """Who watches the etcd members; there is one as soon as a deployment is being made."""
+        if self.recorder is None:
+            raise RuntimeError("there is no deployment yet, hence no etcd")
+        return self.recorder
+
+    @property
+    def engine(self) -> str:
+        """Engine of the deployment, empty while there is none."""
+        return self._deployment.shape.engine if self._deployment else ""
+
+    def let_go(self) -> None:
+        """Let answers that are held go on to their end: from now on the scenario is about what becomes of them."""
+        if self._gate is not None:
+            self._gate.open()
+
+    def nodes(self, role: str) -> list[Node]:
+        """The nodes in a role, in the order of their names."""
+        return [node for node in self.deployment.nodes if node.role == role]
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long the registration of a dead worker is to live in the deployment that the scenario asked for."""
+        return (self._lease_asked if self.release.lease_setting else None) or self.release.lease_seconds
+
+    def deploy(self, **shape: Any) -> Deployment:
+        """Make the scenario's deployment; the arguments are those of :class:`support.deployment.Shape`.
+
+        Raises:
+            ValueError, Unsupported, DeploymentFailed: see there.
+            RuntimeError: there is one already.
+        """
+        if self._deployment is not None:
+            raise RuntimeError("there is a deployment already; a scenario has one")
+        shape.setdefault("request_plane", self.settings.request_plane)
+        target = LocalTarget(self.settings, self.release, self.folder, self.events, self.agent, self._watch_etcd)
+        self._lease_asked = Shape(**shape).lease_seconds
+        try:
+            self._deployment = target.deploy(Shape(**shape))
+        finally:
+            if self.recorder and self._deployment is None:
+                self.recorder.stop()
+        deployment = self._deployment
+        # It starts beside the deployment; a fault that is ordered later may not have to wait for that.
+        self.service.health()
+        self.first = {node.name: deployment.process(node) for node in deployment.dynamo}
+        self._fleet = Fleet(deployment, self.release, self.events, self.folder / "metrics")
+        self._gate = Gate(deployment, self.events)
+        return deployment
+
+    def set_busy_threshold(self, percent: float) -> None:
+        """Tell the frontend from which share of its memory on a worker is busy; with all busy it refuses requests.
+
+        Raises:
+            Unsupported: the release does not do that.
+            RuntimeError: the frontend does not take the order.
+        """
+        if not self.release.refuses_when_busy:
+            raise Unsupported(f"Dynamo {self.release.version} refuses nothing when its workers are busy")
+        frontend = self.nodes("frontend")[0]
+        wanted = {"model": self.deployment.model, "active_decode_blocks_threshold": percent / 100}
+        connection = http.client.HTTPConnection(frontend.endpoint, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("POST", "/busy_threshold", json.dumps(wanted), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            said = answer.read().decode("utf-8", "replace")
+        if answer.status != 200 or json.loads(said).get("active_decode_blocks_threshold") != percent / 100:
+            raise RuntimeError(f"the frontend did not take the busy threshold {wanted}: HTTP {answer.status}, {said}")
+        self.events.add("note", frontend.name, f"a worker is busy from {percent:g} % of its memory on")
+
+    def _watch_etcd(self, deployment: Deployment) -> None:
+        def holders() -> dict[str, str]:
+            ids = {worker_id(node): node.name for node in deployment.workers}
+            return {number: name for number, name in ids.items() if number}
+
+        members = [node for node in deployment.nodes if node.role == "etcd"]
+        self.recorder = EtcdRecorder(members, self.events, holders)

@@ -1,0 +1,61 @@
+"""One scenario's world: its deployment, what its clients do, what breaks, and how all of it ends.
+
+Feature files reach it through the steps; Python programs use it through :mod:`support.api`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from support.deployment import Deployment
+from support.judge.history import History
+from support.observe.fleet import Fleet
+from support.settings import Settings
+from support.targets.agent import Agent
+from support.world.answers import Answers
+from support.world.clients import Clients
+from support.world.etcd import EtcdCluster
+from support.world.faults import Faults
+from support.world.injectors import Injectors
+from support.world.lifetimes import Lifetimes
+from support.world.records import Records
+from support.world.stage import Stage
+from support.world.workload import Workload
+
+
+class World:
+    """Everything of one scenario; its parts say what they are.
+
+    Args:
+        settings: of the run.
+        folder: of the scenario; made if missing.
+        agent: the node agent of this cell.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, agent: Agent) -> None:
+        self.stage = Stage(settings, folder, agent)
+        self.clients = Clients(self.stage)
+        self.faults = Faults(self.stage, self.clients)
+        self.answers = Answers(self.stage, self.clients, self.faults)
+        self.etcd = EtcdCluster(self.stage, self.faults)
+        self.lifetimes = Lifetimes(self.stage, self.clients, self.answers, self.faults, self.etcd)
+        self.workload = Workload(self.stage, self.clients, self.faults)
+        self.injectors = Injectors(self.stage, self.faults)
+        self.records = Records(self.stage, self.clients, self.faults, self.lifetimes)
+
+    def deploy(self, **shape: Any) -> Deployment:
+        """Make the scenario's deployment; see :meth:`support.world.stage.Stage.deploy`."""
+        return self.stage.deploy(**shape)
+
+    @property
+    def deployment(self) -> Deployment:
+        """The deployment of this scenario; RuntimeError: there is none yet."""
+        return self.stage.deployment
+
+    @property
+    def fleet(self) -> Fleet:
+        """The deployment as its own metrics and lists show it; RuntimeError: there is none yet."""
+        return self.stage.fleet
+
+    def close(self, give_up: bool) -> History:
+        """End the scenario and return what was seen of it; see :meth:`support.world.records.Records.close`."""
+        return self.records.close(give_up)

@@ -1,0 +1,117 @@
+"""The house: who may import whom. docs/architecture.md draws the same."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.settings import ROOT
+
+LAYERS = (
+    ("environment", "steps"),
+    ("support.api", "support.run"),
+    ("support.words",),
+    ("support.world",),
+    ("support.scenarios",),
+    ("support.faults",),
+    ("support.targets", "support.report"),
+    ("support.observe",),
+    ("support.judge",),
+    ("support.requests",),
+    ("support",),
+)
+"""Rooms, the highest first: one imports itself and what is below it. ``support`` stands for the modules that lie in no
+room: what everything rests on. Rooms of one layer do not know each other, but for the API, which starts cells."""
+SIDEWAYS = {("support.api", "support.run")}
+LONGEST_LINES = 500
+PURE = {
+    *("collections", "dataclasses", "fnmatch", "itertools", "json", "math", "pathlib", "re", "statistics", "typing"),
+    *("packaging", "yaml", "support"),
+}
+"""What the judge may import: nothing that looks at the machine, the clock or the network."""
+
+
+def _modules(*folders: str) -> dict[str, Path]:
+    found = {}
+    for folder in folders:
+        for file in (ROOT / folder).rglob("*.py"):
+            found[".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")] = file
+    return found
+
+
+MODULES = _modules("support", "agents", "steps") | {"environment": ROOT / "environment.py"}
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """Dotted names that a module imports, wherever in it; of our own the module that a name is from."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: a relative import"
+            for each in node.names:
+                inner = f"{node.module}.{each.name}"
+                yield inner if inner in MODULES else str(node.module)
+
+
+def _layer(module: str) -> tuple[int, str]:
+    for number, rooms in enumerate(LAYERS):
+        for room in rooms:
+            if module == room or module.startswith(room + "."):
+                if room == "support" and module.count(".") > 1:
+                    raise AssertionError(f"{module} lies in a room that LAYERS does not name")
+                return number, room
+    raise AssertionError(f"{module} lies in no layer")
+
+
+def test_a_room_imports_only_itself_and_what_is_below_it() -> None:
+    wrong = []
+    for module, file in MODULES.items():
+        if module.startswith("agents"):
+            continue
+        layer, room = _layer(module)
+        for name in _imports(file):
+            if name not in MODULES or name == "support":
+                continue
+            other_layer, other = _layer(name) if not name.startswith("agents") else (-1, "agents")
+            if other != room and other_layer <= layer and (room, other) not in SIDEWAYS:
+                wrong.append(f"{module} imports {name}")
+    assert wrong == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    below = {module: [name for name in _imports(file) if name in MODULES] for module, file in MODULES.items()}
+    settled: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, f"a circle: {' -> '.join((*way[way.index(module) :], module))}"
+        if module not in settled:
+            for name in below[module]:
+                visit(name, (*way, module))
+            settled.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+
+
+@pytest.mark.parametrize(("folder", "stranger"), [("agents", "support"), ("support", "behave"), ("support", "steps")])
+def test_what_is_below_does_not_know_what_is_above(folder: str, stranger: str) -> None:
+    modules = {name: file for name, file in MODULES.items() if name.partition(".")[0] == folder}
+    assert [
+        name for name, file in modules.items() if stranger in {each.partition(".")[0] for each in _imports(file)}
+    ] == []
+
+
+def test_the_judge_looks_at_a_history_and_at_nothing_else() -> None:
+    modules = {name: file for name, file in MODULES.items() if name.startswith("support.judge")}
+    strangers = {each.partition(".")[0] for file in modules.values() for each in _imports(file)} - PURE
+    assert strangers == set()
+    readers = ("open(", ".read_text(", ".read_bytes(", ".write_text(", ".iterdir(", ".glob(", ".exists(")
+    lines = [(name, line.strip()) for name, file in modules.items() for line in file.read_text().splitlines()]
+    assert [(name, line) for name, line in lines if any(each in line for each in readers)] == []
+
+
+def test_no_module_is_longer_than_can_be_read_at_once() -> None:
+    lengths = {name: len(file.read_text().splitlines()) for name, file in MODULES.items()}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_LINES} == {}
