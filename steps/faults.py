@@ -119,4 +119,4 @@ def when_injectors_die(context):
 @when("the node agent freezes")
 def when_agent_freezes(context):
     """By SIGSTOP: it ends no fault any more, and does not die either."""
-    context.world.injectors.freeze_agent()
+    context.world.injectors.freeze()

@@ -21,14 +21,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from support.deployment import Deployment, Node
+from support.contract.deployment import Deployment, Node
 from support.faults.proven import ProvenFault
 from support.judge.judge import judge_scenario
 from support.judge.verdict import Finding
 from support.requests.client import Pending
 from support.run import cells
 from support.settings import ROOT, Settings
-from support.targets.agent import Agent
 from support.world.world import World
 
 _worlds: list[World] = []
@@ -54,7 +53,7 @@ def start_deployment(folder: Path | None = None, **shape: Any) -> Deployment:
         parent = ROOT / "reports" / "python"
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=parent))
-    world = World(Settings.load(), folder, Agent.of_this_cell())
+    world = World(Settings.load(), folder)
     deployment = world.deploy(**shape)
     _worlds.append(world)
     atexit.register(lambda: world in _worlds and judge())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from support.deployment import ENGINES, LEAVINGS, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
+from support.contract.shape import ENGINES, LEAVINGS, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
 from support.judge.checker import CHECKERS
 from support.requests.load_log import PHASE_NAMES
 from support.scenarios.model import TARGETS, Failure

@@ -15,7 +15,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from support.faults.service import FaultService
+from support.contract.fault_service import FaultService
 from support.observe.waiting import until
 from support.targets.agent import Agent
 

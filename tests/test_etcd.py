@@ -14,7 +14,8 @@ import pytest
 
 from support import binaries, releases
 from support.clock import now
-from support.deployment import Node, Shape
+from support.contract.deployment import Node
+from support.contract.shape import Shape
 from support.errors import DeploymentFailed, Inconclusive
 from support.events import EventLog
 from support.observe import etcd, etcd_recorder

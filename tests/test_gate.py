@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agents.sabotage_injector import DAWDLE_SECONDS
-from support.deployment import Node
+from support.contract.deployment import Node
 from support.events import EventLog, read_events
 from support.judge.history import History
 from support.judge.invariants import check

@@ -1,13 +1,14 @@
 """The invariants on synthetic histories: each rule is shown a sound history and one that breaks it."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
+from support.contract.deployment import Facts
 from support.events import Event
 from support.judge.history import History
-from support.judge.invariants import RULES, check
+from support.judge.invariants import RULES, check, evidence, unjudged
 from support.judge.rules.answers import misplaced
 from support.requests.ledger import Chunk, LedgerEntry
 from support.requests.outcomes import describe, outcome
@@ -227,8 +228,27 @@ def test_panics_blame_dynamo_and_leftovers_blame_us() -> None:
 
 
 def test_a_rule_that_is_opted_out_of_is_not_judged() -> None:
-    history = History(entries=[without(answer(), "finish")], not_judged=frozenset(RULES))
+    history = History(entries=[without(answer(), "finish")], not_judged=dict.fromkeys(RULES, "why"))
     assert check(history) == []
+
+
+@pytest.mark.parametrize("fact", [each.name for each in fields(Facts)])
+def test_what_a_target_cannot_know_is_not_judged(fact: str) -> None:
+    """Every fact has rules that need it, and a rule that is left out says why."""
+    left_out = unjudged(replace(Facts(), **{fact: False}))
+    assert left_out
+    assert set(left_out) <= set(RULES)
+    assert all(left_out.values())
+    assert unjudged(Facts()) == {}
+
+
+def test_tokens_are_not_counted_with_the_tokenizer_of_another_model() -> None:
+    billed = {"prompt_tokens": 99, "completion_tokens": 1, "total_tokens": 100}
+    history = History(entries=[answer(usage=billed)])
+    assert "usage" in {finding.rule for finding in check(history)}
+    told = replace(history, not_judged=unjudged(Facts(exact_tokens=False)))
+    assert "usage" not in {finding.rule for finding in check(told)}
+    assert "usage" not in evidence(told)
 
 
 TOLD = Event(10.0, "fault", "w-0", "terminate w-0")

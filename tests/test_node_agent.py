@@ -13,8 +13,8 @@ import pytest
 from agents.network import Network
 from agents.processes import ProcessTable, Spec
 from support.clock import now
+from support.contract.fault_service import FaultService
 from support.errors import Refused
-from support.faults.service import FaultService
 from support.observe import process
 from support.observe.waiting import until
 from support.run import cells

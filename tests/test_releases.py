@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from support import releases
-from support.deployment import Shape
+from support.contract.shape import Shape
 from support.errors import Unsupported
 
 

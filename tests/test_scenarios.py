@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from support.deployment import Node, Shape
+from support.contract.deployment import Node
+from support.contract.shape import Shape
 from support.errors import Inconclusive
 from support.judge.checker import CHECKERS, BaseChecker, ValidationContext
 from support.judge.checkers import MigrationChecker, run_check

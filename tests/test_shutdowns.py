@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from support.clock import now
-from support.deployment import Node
+from support.contract.deployment import Node
 from support.errors import Inconclusive
 from support.events import EventLog
 from support.faults.proven import ProvenFault

@@ -104,7 +104,7 @@ def test_every_rule_says_what_it_looked_at() -> None:
     assert list(EVIDENCE) == list(RULES)
     nothing = evidence(History())
     assert set(nothing.values()) == {0}
-    one = evidence(History(entries=[LedgerEntry(1, "completions", True, "m", "p", 4)], not_judged=frozenset({"usage"})))
+    one = evidence(History(entries=[LedgerEntry(1, "completions", True, "m", "p", 4)], not_judged={"usage": "why"}))
     assert one["one-outcome"] == 1
     assert "usage" not in one
 

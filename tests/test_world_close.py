@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from support.deployment import Node, Shape
+from support.contract.deployment import Node
+from support.contract.shape import Shape
 from support.errors import Refused
 from support.judge.history import History
 from support.judge.invariants import check

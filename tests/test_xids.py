@@ -20,8 +20,8 @@ from agents.network import Network
 from agents.nvml import Card
 from agents.real_gpu import RealGpuDriver
 from agents.watchdog import JOURNAL
+from support.contract.fault_service import FaultService
 from support.faults.gpu import SEQUENCES
-from support.faults.service import FaultService
 from support.observe import process
 from support.observe.kernel_log import KernelLog
 from support.observe.waiting import until

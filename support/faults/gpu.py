@@ -4,16 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from support.clock import now
-from support.deployment import Deployment, Node
+from support.contract.deployment import Deployment, Node
+from support.contract.target import Target
 from support.events import EventLog
 from support.faults.network import check_losses, see_losses
-from support.faults.proven import LEASE_SECONDS, ProvenFault
-from support.faults.service import FaultService, on_clock, struck_at
-from support.observe import process
-from support.observe.kernel_log import KernelLog
+from support.faults.proven import LEASE_SECONDS, ProvenFault, on_clock, struck_at
 from support.observe.waiting import prove
 from support.priority import right_of_way
-from support.targets.agent import Agent
 
 PROOF_SECONDS = 5.0
 CONSEQUENCES = {43: "gone", 48: "gone", 79: "gone", 94: "gone", 95: "gone", 119: "stopped", 120: "stopped"}
@@ -40,14 +37,13 @@ class GpuFaults:
 
     def __init__(
         self,
-        service: FaultService,
-        agent: Agent,
+        target: Target,
         deployment: Deployment,
         events: EventLog,
         rate: Callable[[float], float],
     ) -> None:
-        self._service, self._agent, self._deployment, self._events = service, agent, deployment, events
-        self._rate = rate
+        self._service, self._witness = target.service, target.witness
+        self._deployment, self._events, self._rate = deployment, events, rate
 
     @right_of_way()
     def xid(self, number: int, node: Node, sequence: bool = False, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
@@ -60,36 +56,35 @@ class GpuFaults:
             Inconclusive: the log or the worker does not show it.
             Refused: the fault service refused.
         """
-        before = self._deployment.process(node)
-        log, injected_at = KernelLog(), now()
-        order: dict[str, Any] = {"target_pod": node.name, "fault_type": "XID_ERROR", "xid": number}
-        fault = self._service.inject("gpu", **order, parameters={"sequence": sequence}, duration_seconds=lease_seconds)
-        done_at = now()
-        what = f"XID {number} ({fault['parameters']['meaning']}) on the GPU of {node.name}"
-        self._events.add("fault", node.name, what, at=injected_at, **on_clock(fault))
-        wanted = CONSEQUENCES.get(number, "alive")
-        numbers = [number, *(SEQUENCES.get(number, []) if sequence else [])]
+        before = self._deployment.life(node)
+        with self._witness.kernel_log(node) as log:
+            injected_at = now()
+            order: dict[str, Any] = {"target_pod": node.name, "fault_type": "XID_ERROR", "xid": number}
+            order |= {"parameters": {"sequence": sequence}, "duration_seconds": lease_seconds}
+            fault = self._service.inject("gpu", **order)
+            done_at = now()
+            what = f"XID {number} ({fault['parameters']['meaning']}) on the GPU of {node.name}"
+            self._events.add("fault", node.name, what, at=injected_at, **on_clock(fault))
+            wanted = CONSEQUENCES.get(number, "alive")
+            numbers = [number, *(SEQUENCES.get(number, []) if sequence else [])]
 
-        def unproven() -> str | None:
-            if missing := [each for each in numbers if each not in log.xids(fault["parameters"]["pci"])]:
-                return f"the kernel log does not show XID {', '.join(str(each) for each in missing)}"
-            seen = process.state(before["pid"], before["start_time"])
-            return None if seen == wanted else f"its process is {seen}"
+            def unproven() -> str | None:
+                if missing := [each for each in numbers if each not in log.xids(fault["parameters"]["pci"])]:
+                    return f"the kernel log does not show XID {', '.join(str(each) for each in missing)}"
+                seen = self._witness.state(before)
+                return None if seen == wanted else f"its process is {seen}"
 
-        try:
             proven_at = prove(unproven, PROOF_SECONDS, f"{what} is seen", "the fault was not proven")
-        finally:
-            log.close()
         rest = f" and then {', '.join(str(each) for each in numbers[1:])}" if numbers[1:] else ""
         words = f"the kernel log shows {what}{rest}; its process is {wanted} ({fault['fidelity']})"
         if percent := fault["parameters"].get("link_loss_percent"):
             for peer in self._deployment.workers:
                 if peer != node:
-                    losses = check_losses(see_losses(peer, node, percent / 100), percent / 100)
+                    losses = check_losses(see_losses(self._witness, peer, node, percent / 100), percent / 100)
                     words += f"; between it and {peer.name} are lost {losses}"
         self._events.add("proof", node.name, words, at=proven_at, fault=fault["id"])
         struck = struck_at(fault, injected_at)
-        return ProvenFault(fault["id"], "gpu", f"XID {number}", node, injected_at, done_at, proven_at, struck)
+        return ProvenFault(fault["id"], "gpu", f"XID {number}", node, injected_at, done_at, proven_at, struck, before)
 
     def strain(self, kind: str, node: Node, share: float, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
         """Slow a worker's GPU down by ``share`` or take that share of its memory; returns once that is seen.
@@ -113,7 +108,7 @@ class GpuFaults:
         wanted = (1 - share) * base
 
         def unproven() -> str | None:
-            reading = self._agent.gpus()[node.name][0]
+            reading = self._witness.telemetry(node)
             if not READINGS[kind](reading):
                 return f"its telemetry is {reading}"
             rate = self._rate(WINDOW_SECONDS) if slows and now() > injected_at + WINDOW_SECONDS else base
@@ -128,7 +123,7 @@ class GpuFaults:
         )
         self._events.add("proof", node.name, f"{what}: {effect}", at=proven_at, fault=fault["id"])
         details = {"rate": base} if slows else {}
-        return ProvenFault(fault["id"], "gpu", kind, node, injected_at, done_at, proven_at, injected_at, details)
+        return ProvenFault(fault["id"], "gpu", kind, node, injected_at, done_at, proven_at, injected_at, details=details)
 
     def _see_work(self) -> None:
         nothing = "no tokens came before the fault, so none could come slower"
@@ -154,9 +149,8 @@ class GpuFaults:
         base, since = fault.details.get("rate", 0.0), now()
 
         def broken() -> str | None:
-            running = self._deployment.process(fault.node)
-            seen = process.state(running["pid"], running["start_time"])
-            reading = self._agent.gpus()[fault.node.name][0]
+            seen = self._witness.state(self._deployment.life(fault.node))
+            reading = self._witness.telemetry(fault.node)
             if seen != "alive" or reading["state"] != "ok":
                 return f"its process is {seen}, its GPU {reading['state']}"
             if any(shows(reading) for shows in READINGS.values()):

@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from support.clock import now
-from support.deployment import Deployment, Node
+from support.contract.deployment import Deployment, Node
+from support.contract.target import Line, Target, Witness
 from support.errors import Inconclusive
 from support.events import EventLog
-from support.faults.proven import LEASE_SECONDS, ProvenFault
-from support.faults.service import FaultService, on_clock
+from support.faults.proven import LEASE_SECONDS, ProvenFault, on_clock
 from support.judge.chance import RISK, bounds, draws_to_see
-from support.observe.network import Line, arriving, at_once, connects, lost_between
 from support.observe.waiting import prove
 
 # A cut acts at once; a loaded machine adds scheduling delays.
@@ -37,8 +36,9 @@ Pair = tuple[Node, Node]
 class NetworkFaults:
     """Breaks the network between nodes; every injection and proof goes to ``events``."""
 
-    def __init__(self, service: FaultService, deployment: Deployment, events: EventLog) -> None:
-        self._service, self._deployment, self._events = service, deployment, events
+    def __init__(self, target: Target, deployment: Deployment, events: EventLog) -> None:
+        self._service, self._witness = target.service, target.witness
+        self._deployment, self._events = deployment, events
 
     # -- cuts
 
@@ -92,11 +92,11 @@ class NetworkFaults:
         def unproven(pair: Pair) -> str | None:
             peer, victim = pair
             # All at once, for each that meets silence waits for as long as a packet may take.
-            to, back, *ways = at_once(
-                lambda: arriving(peer.name, victim.name, victim.address),
-                lambda: arriving(victim.name, peer.name, peer.address),
-                lambda: connects(victim.name, peer.address, peer.port),
-                lambda: connects(peer.name, victim.address, victim.port),
+            to, back, *ways = _at_once(
+                lambda: self._witness.arriving(peer, victim),
+                lambda: self._witness.arriving(victim, peer),
+                lambda: self._witness.connects(victim, peer),
+                lambda: self._witness.connects(peer, victim),
             )
             seen, met = {"to": not to, "from": not back}, set(ways)
             if seen != lost:
@@ -128,7 +128,7 @@ class NetworkFaults:
         what = f"{percent} % of the packets between {peer.name} and {victim.name} are lost"
         order = {"partition_type": partition, "target_pod": victim.name, "parameters": {"percent": percent}}
         times, fault = self._inject(what, victim, lease_seconds, **order, mode="loss")
-        counts = see_losses(peer, victim, share)
+        counts = see_losses(self._witness, peer, victim, share)
         probes = counts["probes to it"][0]
         for number, chain in enumerate(self._counters(fault["id"])):
             counts[f"packets of rule {number + 1}"] = (chain["drawn"], chain["packets"])
@@ -158,7 +158,7 @@ class NetworkFaults:
         peer = peer or self._peer("FRONTEND_WORKER", victim)
         what = f"the cable of {victim.name} carries {rate_kbit} kilobits per second"
         size = int(rate_kbit * BYTES_PER_KBIT * TRANSFER_SECONDS)
-        with _lines(peer, victim) as lines:
+        with self._lines(peer, victim) as lines:
             before = _transfers(lines, size)
             order |= {"parameters": {"rate_kbit": rate_kbit}, "mode": "bandwidth"}
             times, fault = self._inject(what, victim, lease_seconds, **order)
@@ -193,10 +193,10 @@ class NetworkFaults:
 
         def broken(pair: Pair) -> str | None:
             if fault.kind == "bandwidth":
-                with _lines(*pair) as lines:
+                with self._lines(*pair) as lines:
                     took = _transfers(lines, fault.details["size"])
                 return f"transfers take {took} s" if max(took.values()) >= TRANSFER_SECONDS else None
-            lost = lost_between(*pair, fault.details.get("probes", 1))
+            lost = self._witness.lost_between(*pair, fault.details.get("probes", 1))
             return f"packets lost: {lost}" if any(lost.values()) else None
 
         names = " and ".join(dict.fromkeys(node.name for pair in pairs for node in pair))
@@ -212,6 +212,14 @@ class NetworkFaults:
         return next(
             node for node in self._deployment.nodes if node.role in SIDES[partition] and node.name != victim.name
         )
+
+    @contextmanager
+    def _lines(self, peer: Node, victim: Node) -> Iterator[dict[str, Line]]:
+        with (
+            self._witness.line(peer, victim, LONGEST_TRANSFER_SECONDS) as to,
+            self._witness.line(victim, peer, LONGEST_TRANSFER_SECONDS) as back,
+        ):
+            yield {"to": to, "from": back}
 
     def _inject(
         self, what: str, victim: Node, lease_seconds: float, **order: Any
@@ -238,7 +246,7 @@ class NetworkFaults:
         victim = pairs[0][1]
         self._events.add("proof", victim.name, words, at=at, fault=fault["id"])
         details |= {"pairs": pairs}
-        return ProvenFault(fault["id"], "network", fault["type"], victim, *times, at, times[0], details)
+        return ProvenFault(fault["id"], "network", fault["type"], victim, *times, at, times[0], details=details)
 
 
 def _of_all(look: Callable[[Pair], str | None], pairs: Sequence[Pair]) -> str | None:
@@ -250,14 +258,14 @@ def _of_all(look: Callable[[Pair], str | None], pairs: Sequence[Pair]) -> str | 
     return None
 
 
-def see_losses(peer: Node, victim: Node, share: float) -> dict[str, tuple[int, int]]:
+def see_losses(witness: Witness, peer: Node, victim: Node, share: float) -> dict[str, tuple[int, int]]:
     """Probe both directions; ``probes to it`` and ``probes from it`` with how many were sent and lost, within bounds.
 
     Raises:
         Inconclusive: more or fewer were lost than chance allows for ``share``.
     """
     probes = max(LEAST_PROBES, draws_to_see(share))
-    counts = {f"probes {side} it": (probes, lost) for side, lost in lost_between(peer, victim, probes).items()}
+    counts = {f"probes {side} it": (probes, lost) for side, lost in witness.lost_between(peer, victim, probes).items()}
     check_losses(counts, share)
     return counts
 
@@ -277,13 +285,10 @@ def check_losses(counts: dict[str, tuple[int, int]], share: float) -> str:
     return f"{'; '.join(seen)} (risk {RISK:g} each)"
 
 
-@contextmanager
-def _lines(peer: Node, victim: Node) -> Iterator[dict[str, Line]]:
-    with (
-        Line(peer.name, victim.name, victim.address, LONGEST_TRANSFER_SECONDS) as to,
-        Line(victim.name, peer.name, peer.address, LONGEST_TRANSFER_SECONDS) as back,
-    ):
-        yield {"to": to, "from": back}
+def _at_once(*looks: Callable[[], Any]) -> list[Any]:
+    """What several looks find that are taken at the same time, in their order."""
+    with ThreadPoolExecutor(len(looks)) as pool:
+        return list(pool.map(lambda look: look(), looks))
 
 
 def _transfers(lines: dict[str, Line], size: int) -> dict[str, float]:

@@ -1,13 +1,10 @@
 """Faults of processes, asked of the fault service and proven on the victim."""
 
-from typing import Any
-
 from support.clock import now
-from support.deployment import Deployment, Node
+from support.contract.deployment import Deployment, Life, Node
+from support.contract.target import Target
 from support.events import EventLog
-from support.faults.proven import LEASE_SECONDS, ProvenFault
-from support.faults.service import FaultService, on_clock, struck_at
-from support.observe import process
+from support.faults.proven import LEASE_SECONDS, ProvenFault, on_clock, struck_at
 from support.observe.health import instances
 from support.observe.waiting import prove
 from support.observe.workers import worker_id
@@ -22,8 +19,9 @@ DRAIN_SECONDS = 15.0
 class ProcessFaults:
     """Injects faults of processes; every injection and proof goes to ``events``."""
 
-    def __init__(self, service: FaultService, deployment: Deployment, events: EventLog) -> None:
-        self._service, self._deployment, self._events = service, deployment, events
+    def __init__(self, target: Target, deployment: Deployment, events: EventLog) -> None:
+        self._service, self._witness = target.service, target.witness
+        self._deployment, self._events = deployment, events
 
     @right_of_way()
     def inject(self, kind: str, node: Node, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
@@ -38,7 +36,7 @@ class ProcessFaults:
             Inconclusive: the victim does not show it.
             Refused: the fault service refused.
         """
-        before = self._deployment.process(node)
+        before = self._deployment.life(node)
         number = worker_id(node) if kind == "terminate" else None
         injected_at = now()
         fault = self._service.inject("process", target_pod=node.name, type=kind, duration_seconds=lease_seconds)
@@ -49,7 +47,7 @@ class ProcessFaults:
             self._events.add("state", node.name, "leaving: told to shut down", at=injected_at)
 
         def unproven() -> str | None:
-            seen = process.state(before["pid"], before["start_time"])
+            seen = self._witness.state(before)
             if seen == ("stopped" if kind == "hang" else "gone"):
                 return None
             if kind == "terminate" and self._has_left(node, number):
@@ -58,11 +56,10 @@ class ProcessFaults:
 
         timeout = DRAIN_SECONDS if kind == "terminate" else PROOF_SECONDS
         proven_at = prove(unproven, timeout, f"{node.name} shows the fault {kind}", "the fault was not proven")
-        gone = process.state(before["pid"], before["start_time"]) == "gone"
+        gone = self._witness.state(before) == "gone"
         self._events.add("proof", node.name, self._proof(kind, node, before, gone), at=proven_at, fault=fault["id"])
         struck = struck_at(fault, injected_at)
-        victim = {key: before[key] for key in ("pid", "start_time")}
-        return ProvenFault(fault["id"], "process", kind, node, injected_at, done_at, proven_at, struck, victim)
+        return ProvenFault(fault["id"], "process", kind, node, injected_at, done_at, proven_at, struck, before)
 
     def _has_left(self, node: Node, number: str | None) -> bool:
         """Whether the worker ``number`` is gone from a list that was given, or the frontend ``node`` serves no more."""
@@ -72,13 +69,13 @@ class ProcessFaults:
         return number is not None and listed is not None and number not in {f"{each.number:x}" for each in listed}
 
     @staticmethod
-    def _proof(kind: str, node: Node, before: dict[str, Any], gone: bool) -> str:
+    def _proof(kind: str, node: Node, before: Life, gone: bool) -> str:
         if kind == "hang":
-            return f"the kernel shows pid {before['pid']} of {node.name} as stopped"
+            return f"the kernel shows {before.words} of {node.name} as stopped"
         if not gone:
             what = "serves no more" if node.role == "frontend" else "has left the frontend's list"
-            return f"{node.name} {what}, with pid {before['pid']} still there"
-        return f"pid {before['pid']} of {node.name} is gone"
+            return f"{node.name} {what}, with {before.words} still there"
+        return f"{before.words} of {node.name} is gone"
 
     def recover(self, fault: ProvenFault) -> None:
         """Undo the fault and return once the victim shows that it is gone.
@@ -98,8 +95,7 @@ class ProcessFaults:
         """
 
         def broken() -> str | None:
-            now_running = self._deployment.process(fault.node)
-            seen = process.state(now_running["pid"], now_running["start_time"])
+            seen = self._witness.state(self._deployment.life(fault.node))
             return None if seen == "alive" else f"its process is {seen}"
 
         at = prove(

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from support.contract.deployment import Facts
+from support.contract.target import Wait
 from support.events import Event
 from support.requests.ledger import LedgerEntry
 
@@ -25,22 +27,6 @@ class MetricsLike(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Wait:
-    """A spell in which a process could have run and did not.
-
-    Attributes:
-        since, until: a look and the one after it, on :mod:`support.clock`.
-        who: the process, in words.
-        seconds: how long one of its threads waited for a processor between them, by ``/proc/PID/task/*/schedstat``.
-    """
-
-    since: float
-    until: float
-    who: str
-    seconds: float
-
-
 @dataclass
 class History:
     """Everything seen in one scenario; whatever is left out is not judged.
@@ -60,10 +46,12 @@ class History:
             processes, files), one line each.
         not_undone: steps of the scenario's end that were to put something back and failed, one line each.
         records_lost: what was seen and could not be kept or read, one line each.
+        facts: what holds of the deployment; a rule that needs more than holds is not judged.
         migration_limit: how often one request may be moved to another worker; None where it is not known.
         metric_names: the release's names for ``frontend_requests`` (counter), ``frontend_inflight``,
             ``frontend_queued`` and ``worker_inflight`` (gauges); a name that is missing is not judged.
-        not_judged: rules that a tag of the scenario switches off (:func:`support.judge.judge.opt_outs`).
+        not_judged: rules that are not to be judged -> why: a tag of the scenario switches them off
+            (:func:`support.judge.judge.opt_outs`), or a fact is missing (:func:`support.judge.invariants.unjudged`).
     """
 
     entries: list[LedgerEntry] = field(default_factory=list)
@@ -78,9 +66,10 @@ class History:
     leftovers: list[str] = field(default_factory=list)
     not_undone: list[str] = field(default_factory=list)
     records_lost: list[str] = field(default_factory=list)
+    facts: Facts = Facts()
     migration_limit: int | None = None
     metric_names: Mapping[str, str] = field(default_factory=dict)
-    not_judged: frozenset[str] = frozenset()
+    not_judged: Mapping[str, str] = field(default_factory=dict)
 
     def starved(self, since: float, until: float, bound: float) -> str:
         """Which process waited longest for a processor between two times, in words; empty where none did for more than

@@ -6,6 +6,7 @@ its users saw.
 
 from collections.abc import Callable, Iterator
 
+from support.contract.deployment import Facts
 from support.judge.history import History
 from support.judge.rules.answers import (
     identity,
@@ -96,11 +97,35 @@ EVIDENCE: dict[str, Callable[[History], int]] = {
 """Rule -> how many things in a history it could have objected to; with none it holds and says nothing."""
 
 
+NEEDS: dict[str, str] = {
+    "token-count": "exact_tokens",
+    "positions": "exact_tokens",
+    "usage": "exact_tokens",
+    "replay": "exact_tokens",
+    "gauges": "only_user",
+    "counters": "only_user",
+    "cancel-stays": "one_clock",
+    "shutdown": "one_clock",
+}
+"""Rule -> the fact (:class:`support.contract.deployment.Facts`) without which it would judge what it cannot know."""
+LACKS = {
+    "exact_tokens": "tokens cannot be counted there as we count them",
+    "only_user": "others send requests as well",
+    "one_clock": "its clocks are not ours",
+}
+"""Fact -> what it means that it does not hold, in words."""
+
+
+def unjudged(facts: Facts) -> dict[str, str]:
+    """Rule -> why it cannot be judged of a deployment of which no more than ``facts`` hold."""
+    return {rule: LACKS[fact] for rule, fact in NEEDS.items() if not getattr(facts, fact)}
+
+
 def evidence(history: History) -> dict[str, int]:
-    """Rule -> how many things it has looked at, of all rules that the history does not opt out of."""
+    """Rule -> how many things it has looked at, of all rules that are to be judged."""
     return {name: count(history) for name, count in EVIDENCE.items() if name not in history.not_judged}
 
 
 def check(history: History) -> list[Finding]:
-    """All findings of all rules that the history does not opt out of, in the order of :data:`RULES`."""
+    """All findings of all rules that are to be judged, in the order of :data:`RULES`."""
     return [finding for name, rule in RULES.items() if name not in history.not_judged for finding in rule(history)]

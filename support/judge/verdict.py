@@ -34,6 +34,7 @@ class Verdict:
         reason: one line, empty for a plain pass.
         known_defects: ids of the records that explain the findings; not empty only for ``known_defect``.
         evidence: invariant -> how many things it has looked at; with 0 it held for want of any.
+        not_judged: invariant that was not judged -> why.
         slowness: how many times longer than alone the suite's own process took for what it did
             (:mod:`support.slowness`).
     """
@@ -48,6 +49,7 @@ class Verdict:
     findings: list[Finding] = field(default_factory=list)
     known_defects: list[str] = field(default_factory=list)
     evidence: dict[str, int] = field(default_factory=dict)
+    not_judged: dict[str, str] = field(default_factory=dict)
     slowness: float = 1.0
 
     def __post_init__(self) -> None:

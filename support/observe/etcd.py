@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from support.clock import now
-from support.deployment import Node
+from support.contract.deployment import Node
 from support.observe.metrics import ScrapeError, scrape
 from support.observe.waiting import until
 

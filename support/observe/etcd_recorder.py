@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support.clock import now
-from support.deployment import Node
+from support.contract.deployment import Node
 from support.events import EventLog
 from support.observe import etcd
 from support.observe.etcd import EtcdError, Lease, Status

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from support.clock import now
-from support.deployment import Deployment, Node
+from support.contract.deployment import Deployment, Node
 from support.errors import Inconclusive
 from support.events import EventLog
 from support.observe.health import instances, models, serves

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from support.deployment import Node
+from support.contract.deployment import Node
 
 FOLDER = Path("/run/netns")
 # A packet between two nodes takes 0.1 ms; one that has not come after this is lost.

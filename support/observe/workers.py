@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from support import slowness
-from support.deployment import Node
+from support.contract.deployment import Node
 from support.observe.metrics import Metrics, ScrapeError, scrape
 
 ENDPOINT = "generate"

@@ -5,8 +5,9 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.contract.target import Wait
 from support.events import read_events
-from support.judge.history import WAITS, Wait
+from support.judge.history import WAITS
 from support.judge.samples import Run, Sample
 from support.judge.verdict import Finding, Verdict
 from support.requests.ledger import LedgerEntry

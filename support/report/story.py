@@ -42,10 +42,14 @@ def story(folder: Path, verdict: Verdict) -> str:
 
 
 def _worth(verdict: Verdict) -> str:
-    """How many invariants had evidence, how many things each looked at, and how busy the machine was."""
+    """How many invariants had evidence, how many things each looked at, which were not judged and why, and how busy the
+    machine was.
+    """
     busy = f"; the suite ran {verdict.slowness:g} times slower than alone"
     looked_at = ", ".join(f"{rule} {count}" for rule, count in verdict.evidence.items())
-    return f"<p>{escape(wording.invariants(verdict))}: {escape(looked_at + busy)}</p>" if looked_at else ""
+    left_out = "".join(f"; {rule} was not judged: {why}" for rule, why in verdict.not_judged.items())
+    told = looked_at + left_out + busy
+    return f"<p>{escape(wording.invariants(verdict))}: {escape(told)}</p>" if looked_at else ""
 
 
 def requests_table(folder: Path) -> str:

@@ -8,16 +8,15 @@ from pathlib import Path
 
 from support import releases, slowness
 from support.clock import now
-from support.deployment import SIMULATED
+from support.contract.shape import SIMULATED
 from support.judge import defects
-from support.judge.invariants import evidence
+from support.judge.invariants import evidence, unjudged
 from support.judge.judge import decide, judge_scenario, opt_outs
 from support.judge.verdict import Verdict
 from support.releases import Release
 from support.report.runs import scenario_folder, write_json
 from support.run import capabilities
 from support.settings import Settings
-from support.targets.agent import Agent
 from support.world.world import World
 
 NEEDS = {
@@ -74,8 +73,8 @@ class Ended:
 class Run:
     """One behave process: many scenarios one after the other."""
 
-    def __init__(self, settings: Settings, folder: Path, agent: Agent) -> None:
-        self.settings, self.folder, self._agent = settings, folder, agent
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings, self.folder = settings, folder
         self.release: Release = releases.get(settings.dynamo)
         self._records = defects.load()
         self._began = now()
@@ -91,7 +90,7 @@ class Run:
             settings = Settings.load(userdata)
         except ValueError as error:
             raise SystemExit(f"settings: {error}") from None
-        return cls(settings, Path(os.environ["FT_RUN_DIR"]), Agent.of_this_cell())
+        return cls(settings, Path(os.environ["FT_RUN_DIR"]))
 
     def reason_to_skip(self, tags: Iterable[str]) -> str:
         """Why a scenario with these tags cannot run on this machine or release; empty when it can."""
@@ -110,7 +109,7 @@ class Run:
     def make_world(self, location: str) -> World:
         """The world of the scenario at ``location`` (``features/x.feature:12``)."""
         self._began = now()
-        return World(self.settings, self._folder(location), self._agent)
+        return World(self.settings, self._folder(location))
 
     def _folder(self, location: str) -> Path:
         return scenario_folder(self.folder, location)
@@ -124,7 +123,8 @@ class Run:
             failure = ended.failure
             history = world.close(give_up=failure is not None or bool(ended.skipped) or ended.interrupted)
             if not ended.skipped:
-                history = replace(history, not_judged=frozenset(opt_outs(ended.tags)))
+                verdict.not_judged = unjudged(history.facts) | opt_outs(ended.tags)
+                history = replace(history, not_judged=verdict.not_judged)
                 verdict.findings = judge_scenario(history, failure, ended.failed_step)
                 verdict.evidence = evidence(history)
                 release = self.release.version

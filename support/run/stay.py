@@ -21,14 +21,13 @@ import sys
 
 import psutil
 
-from support.deployment import ENGINES, REQUEST_PLANES
+from support.contract.shape import ENGINES, REQUEST_PLANES
 from support.observe.logs import tail
 from support.observe.waiting import until
 from support.report.runs import write_json
 from support.run import bootstrap, cells
 from support.settings import ROOT, Settings
 from support.signals import send_while
-from support.targets.agent import Agent
 from support.world.world import World
 
 FOLDER = ROOT / "reports" / "up"
@@ -135,7 +134,7 @@ def down() -> None:
 
 def hold(options: argparse.Namespace) -> None:
     """Inside the cell: make the deployment, then pass connections on to its frontend until the cell ends."""
-    world = World(Settings.load(), FOLDER, Agent.of_this_cell())
+    world = World(Settings.load(), FOLDER)
     deployment = world.deploy(
         engine=options.engine, workers=options.workers, request_plane=options.plane, restart_policy="Always"
     )

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from support.contract.shape import ENGINES, SIMULATED, Shape
 from support.data import read_yaml
-from support.deployment import ENGINES, SIMULATED, Shape
 from support.faults.gpu import READINGS
 from support.faults.network import SIDES
 from support.judge.checker import CHECKERS

@@ -16,7 +16,8 @@ from packaging.version import InvalidVersion, Version
 
 from support import binaries, slowness
 from support.clock import now
-from support.deployment import Node, Shape
+from support.contract.deployment import Node
+from support.contract.shape import Shape
 from support.errors import DeploymentFailed, Refused
 from support.events import EventLog
 from support.observe import etcd

@@ -2,7 +2,7 @@
 
 from support import slowness
 from support.clock import now
-from support.deployment import Node
+from support.contract.deployment import Node
 from support.errors import Inconclusive, TooLate
 from support.judge.expectations import expect_complete
 from support.judge.lag import own_lag, see_keen

@@ -5,14 +5,13 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 from support.clock import now
-from support.deployment import Node
+from support.contract.deployment import Node
 from support.errors import Inconclusive, TooLate
 from support.faults.proven import LEASE_SECONDS, ProvenFault
 from support.judge.history import History
 from support.judge.rules.etcd import etcd_agreement
 from support.observe import etcd
 from support.observe.etcd_recorder import PERIOD_SECONDS
-from support.observe.logs import tail
 from support.observe.waiting import prove, until
 from support.requests.outcomes import shorten
 from support.world.faults import Faults
@@ -55,7 +54,7 @@ class EtcdCluster:
         return etcd.leader(self.members) or self.leader()
 
     def _last_words(self) -> str:
-        told = [f"{node.name}: {_message(tail(node.log, 1))}" for node in self.members if node.log.exists()]
+        told = [f"{node.name}: {_message(self._stage.tail(node, 1))}" for node in self.members]
         return f"last words in the logs: {'; '.join(told)}"
 
     def pick(self, role: str) -> list[Node]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from support.deployment import Node
+from support.contract.deployment import Node
 from support.errors import Inconclusive
 from support.faults.gpu import GpuFaults
 from support.faults.network import NetworkFaults
@@ -49,18 +49,17 @@ class Faults:
     @property
     def process_faults(self) -> ProcessFaults:
         """Faults of processes in this deployment, for victims that the caller chooses."""
-        return ProcessFaults(self._stage.service, self._stage.deployment, self._stage.events)
+        return ProcessFaults(self._stage.target, self._stage.deployment, self._stage.events)
 
     @property
     def network_faults(self) -> NetworkFaults:
         """Faults of the network in this deployment, for victims that the caller chooses."""
-        return NetworkFaults(self._stage.service, self._stage.deployment, self._stage.events)
+        return NetworkFaults(self._stage.target, self._stage.deployment, self._stage.events)
 
     @property
     def gpu_faults(self) -> GpuFaults:
         """Faults of GPUs in this deployment, for victims that the caller chooses."""
-        return GpuFaults(
-            self._stage.service, self._stage.agent, self._stage.deployment, self._stage.events, self._clients.rate
+        return GpuFaults(self._stage.target, self._stage.deployment, self._stage.events, self._clients.rate
         )
 
     def _faults_of(self, family: str) -> ProcessFaults | NetworkFaults | GpuFaults:
@@ -124,7 +123,7 @@ class Faults:
             Inconclusive: none runs.
         """
         nodes = self._stage.nodes(role)
-        running = [node for node in nodes if self._stage.deployment.process(node)["state"] == "running"]
+        running = [node for node in nodes if self._stage.deployment.life(node).state == "running"]
         if not running:
             raise Inconclusive(f"no {role} runs, so none can break")
         return self.break_process(kind, running[0])

@@ -8,7 +8,7 @@ must not. The gate is the ruler's own (``agents/ruler.py``); simulated engines h
 import threading
 from collections.abc import Collection
 
-from support.deployment import Deployment, Node
+from support.contract.deployment import Deployment, Node
 from support.errors import Refused
 from support.events import EventLog
 from support.json_api import JsonApi

@@ -3,9 +3,9 @@
 import time
 
 from support.clock import now
-from support.deployment import Node
+from support.contract.deployment import Node
 from support.judge.expectations import expect_complete
-from support.observe import process
+from support.observe.logs import poll_for_pattern
 from support.observe.waiting import PERIOD_SECONDS, prove, throughout, until
 from support.observe.workers import try_scrape
 from support.world.answers import Answers
@@ -33,7 +33,7 @@ class Lifetimes:
     @property
     def shutdowns(self) -> Shutdowns:
         """What becomes of processes that leave, and of what they were doing."""
-        return Shutdowns(self._stage.agent, self._stage.fleet)
+        return Shutdowns(self._stage.deployment, self._stage.target.witness, self._stage.fleet)
 
     def expect_out(self, node: Node) -> None:
         """The worker does not run for :data:`OUT_SECONDS`, although its restart policy would have it run.
@@ -43,7 +43,7 @@ class Lifetimes:
         """
         until = now() + OUT_SECONDS
         while now() < until:
-            state = self._stage.deployment.process(node)["state"]
+            state = self._stage.deployment.life(node).state
             if state != "fenced":
                 raise AssertionError(f"{node.name} is {state}; it was to be kept from starting")
             time.sleep(PERIOD_SECONDS)
@@ -59,10 +59,10 @@ class Lifetimes:
             Inconclusive: it has not within :data:`BOOT_SECONDS`, so etcd was not away when it came.
         """
         node = self._newcomers[-1]
+        log = self._stage.logs / f"{node.name}.log"
 
         def silent() -> str | None:
-            said = node.log.read_text(errors="replace") if node.log.exists() else ""
-            return None if NO_LEASE in said else f"{len(said)} bytes in its log"
+            return None if poll_for_pattern(log, NO_LEASE, 0) else "not yet"
 
         prove(silent, BOOT_SECONDS, f"{node.name} says that it gets no lease", "the new worker has not missed etcd")
         self._stage.events.add("proof", node.name, f"{node.name} finds etcd away")
@@ -90,9 +90,9 @@ class Lifetimes:
         node = self._faults.last.node
 
         def down() -> str | None:
-            seen = self._stage.deployment.process(node)
-            if not seen["restarts"] or try_scrape(node) is None:
-                return f"{seen['state']}, {seen['restarts']} restarts"
+            seen = self._stage.deployment.life(node)
+            if not seen.restarts or try_scrape(node) is None:
+                return f"{seen.state}, {seen.restarts} restarts"
             return None
 
         until(down, timeout, f"{node.name} runs again")
@@ -122,11 +122,9 @@ class Lifetimes:
         nodes = [
             node for node in self._stage.deployment.dynamo if node.name in self._stage.first and node.name not in hit
         ]
-        state = {node.name: process.state(*self._identity(node.name)) for node in nodes}
+        witness = self._stage.target.witness
+        state = {node.name: witness.state(self._stage.first[node.name]) for node in nodes}
         return [name for name, seen in state.items() if seen == "gone"]
-
-    def _identity(self, name: str) -> tuple[int, int]:
-        return self._stage.first[name]["pid"], self._stage.first[name]["start_time"]
 
     def expect_all_left(self, timeout: float) -> None:
         """Every process of Dynamo that was there at first has ended by itself, with exit status 0, ``timeout`` seconds
@@ -142,7 +140,7 @@ class Lifetimes:
             return f"{', '.join(stay)} still there" if stay else None
 
         until(staying, timeout, "every Dynamo process has left", self._faults.last.injected_at)
-        self.shutdowns.expect_clean_exits({name: self._identity(name) for name in self._left()})
+        self.shutdowns.expect_clean_exits([self._stage.first[name] for name in self._left()])
 
     def expect_none_left(self) -> None:
         """Every process of Dynamo that no fault has hit is the one that was there at first.

@@ -1,15 +1,15 @@
 """The end of a scenario: everything that was seen is kept, and everything is taken down."""
 
-import os
 from collections import Counter
 from typing import Any
 
 from support import slowness
-from support.judge.history import WAITS, History, Wait
+from support.contract.deployment import Facts
+from support.contract.target import Wait
+from support.judge.history import WAITS, History
 from support.observe import journal
 from support.observe.logs import find_panics
 from support.observe.metrics import Metrics
-from support.observe.starvation import StarvationRecorder
 from support.report.runs import write_json
 from support.requests.second_opinion import opinions
 from support.world.clients import Clients
@@ -25,8 +25,7 @@ class Records:
     def __init__(self, stage: Stage, clients: Clients, faults: Faults, lifetimes: Lifetimes) -> None:
         self._stage, self._clients, self._faults, self._lifetimes = stage, clients, faults, lifetimes
         slowness.begin()
-        # All of the cell is below its first process, the parent of this one.
-        self._starvation = StarvationRecorder(os.getppid(), stage.folder / WAITS)
+        self._waits = stage.target.watch_waits(stage.folder / WAITS)
 
     def close(self, give_up: bool) -> History:
         """See all requests end, write the records, read everything once more and take the deployment down.
@@ -94,6 +93,7 @@ class Records:
             leftovers=left,
             not_undone=end.not_undone,
             records_lost=end.records_lost,
+            facts=self._stage.deployment.facts if self._stage.deployed else Facts(),
             migration_limit=self._stage.deployment.shape.migration_limit if self._stage.deployed else None,
             metric_names=self._stage.release.metrics,
         )
@@ -117,7 +117,7 @@ class Records:
         """How busy the machine was: spells in which somebody waited for a processor."""
         waits: list[Wait] = []
         with end.recording("waits for a processor"):
-            waits = self._starvation.close()
+            waits = self._waits.close()
         factor = slowness.factor()
         with end.recording("timeline"):
             self._stage.events.add("note", "", f"the suite ran {factor:.1f} times slower than alone", slowness=factor)
@@ -141,14 +141,13 @@ class Records:
     def _undo_faults(self, end: Closing) -> None:
         live: list[dict[str, Any]] = []
         with end.undoing("faults"):
-            live = self._stage.service.faults(active=True)
+            live = self._stage.target.service.faults(active=True)
         for fault in live:
             if fault["type"] not in ("crash", "terminate"):  # those would only be started again to be ended
                 with end.undoing(f"fault {fault['id']} ({fault['type']})"):
-                    self._stage.service.recover(fault["id"])
+                    self._stage.target.service.recover(fault["id"])
 
     def _add_states(self) -> None:
-        for change in self._stage.agent.history():
-            if change["state"] in ("starting", "running", "stopped", "hung", "dead"):
-                text = f"{change['state']}: {change['detail']}"
-                self._stage.events.add("state", change["node"], text, at=change["at"])
+        for change in self._stage.deployment.changes():
+            if change.state != "fenced":
+                self._stage.events.add("state", change.node, f"{change.state}: {change.detail}", at=change.at)

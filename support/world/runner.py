@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from support.clock import now
-from support.deployment import Node
+from support.contract.deployment import Node
 from support.errors import Inconclusive
 from support.faults.proven import ProvenFault
 from support.judge.checker import ValidationContext
 from support.judge.figures import WINDOW_SECONDS
-from support.observe import process
-from support.observe.footprint import FootprintRecorder, of_suite
+from support.observe.footprint import FootprintRecorder
 from support.observe.health import instances
 from support.observe.waiting import until
 from support.observe.workers import requests_served
@@ -138,7 +137,7 @@ class _Play:
         pids = {
             f"{load.folder.name} client {i}": pid for load in self._clients.loads for i, pid in enumerate(load.pids)
         }
-        return of_suite(self._stage.agent.topology()["agent_pid"], self._stage.service.health()["pid"]) | pids
+        return self._stage.target.injectors.pids() | pids
 
     def _fail(self, index: int, failure: Failure) -> None:
         try:
@@ -223,12 +222,12 @@ class _Play:
                 return
             victim = self._stage.deployment.workers[drawn.victim % len(self._stage.deployment.workers)]
             known = {each.number for each in instances(self._stage.deployment.frontend_url) or []}
-            before = self._stage.deployment.process(victim)["pid"]
+            before = self._stage.deployment.life(victim)
             fault = self._inject(drawn.failure, victim)
             assert drawn.failure.duration_seconds is not None
             self._main.wait_for(lambda _: False, drawn.failure.duration_seconds)
             self._faults.recover(fault)
-            if self._stage.deployment.process(victim)["pid"] != before:
+            if self._stage.deployment.life(victim) != before:
                 self._await_new_worker(victim, known)
             self._await_service(victim)
             self._main.wait_for(lambda _: False, drawn.pause_seconds)
@@ -290,18 +289,18 @@ class _Play:
         """Shut a worker down in good order, start it again, and see it listed anew."""
         url = self._stage.deployment.frontend_url
         known = {each.number for each in instances(url) or []}
-        before = self._stage.deployment.process(worker)
+        before = self._stage.deployment.life(worker)
         fault = self._faults.break_process("terminate", worker)
 
         def alive() -> str | None:
-            seen = process.state(before["pid"], before["start_time"])
+            seen = self._stage.target.witness.state(before)
             # The agent has to have noticed, too: it starts nothing that it believes to run.
-            believed = self._stage.deployment.process(worker)
-            running = believed["state"] == "running" and believed["pid"] == before["pid"]
-            return None if seen == "gone" and not running else f"its process is {seen}, {believed['state']}"
+            believed = self._stage.deployment.life(worker)
+            running = believed.state == "running" and believed == before
+            return None if seen == "gone" and not running else f"its process is {seen}, {believed.state}"
 
         until(alive, DRAIN_SECONDS, f"{worker.name} has shut down")
-        if not self._stage.deployment.process(worker)["restarts"] > before["restarts"]:
+        if not self._stage.deployment.life(worker).restarts > before.restarts:
             self._faults.recover(fault)
 
         self._await_new_worker(worker, known)

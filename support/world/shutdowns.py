@@ -1,40 +1,35 @@
 """What becomes of a worker that is told to shut down: it finishes what it has, or hands it over, and it leaves."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from support.clock import now
+from support.contract.deployment import Deployment, Life
+from support.contract.target import Witness
 from support.errors import Inconclusive, TooLate
 from support.events import EventLog
 from support.faults.proven import ProvenFault
-from support.observe import process
 from support.observe.fleet import ARRIVAL_SECONDS, Fleet
 from support.observe.waiting import PERIOD_SECONDS, prove, until
-from support.targets.agent import Agent
 
 # With nothing to finish a worker leaves within 0.1 s, a frontend that waits for its clients within 5 s, and a worker
 # that hands over once its grace period is over, which is 5 s where nobody says otherwise.
 LEAVE_SECONDS = 10.0
-Identity = tuple[int, int]
-"""Pid and start time, in clock ticks since boot: one very process, whatever is started on its node after it."""
 
 
 class Shutdowns:
     """Looks at the ends of a deployment's processes, and at who has worked for whom.
 
     Args:
-        agent: saw the processes end, and how.
+        deployment: knows how its processes ended; ``witness`` sees whether they are there.
         fleet: counts migrations, and the bytes that each worker has produced.
     """
 
-    def __init__(self, agent: Agent, fleet: Fleet) -> None:
-        self._agent, self._fleet = agent, fleet
+    def __init__(self, deployment: Deployment, witness: Witness, fleet: Fleet) -> None:
+        self._deployment, self._witness, self._fleet = deployment, witness, fleet
 
-    def expect_clean_exits(self, processes: Mapping[str, Identity]) -> None:
-        """These processes, which are gone, have ended with exit status 0: neither with another one nor by a signal.
-
-        Args:
-            processes: name of the node -> which of its processes.
+    def expect_clean_exits(self, lives: Sequence[Life]) -> None:
+        """These lives, which are over, have ended with exit status 0: neither with another one nor by a signal.
 
         Raises:
             AssertionError: one has not.
@@ -42,25 +37,20 @@ class Shutdowns:
         """
 
         def unknown() -> str | None:
-            missing = sorted(set(processes) - set(self._ends(processes)))
+            missing = sorted({life.node for life in lives} - set(self._ends(lives)))
             return f"nothing is known of the end of {', '.join(missing)}" if missing else None
 
-        prove(unknown, ARRIVAL_SECONDS, "the node agent has seen all of them end", "how processes ended is unknown")
-        ends = self._ends(processes)
+        prove(unknown, ARRIVAL_SECONDS, "all of them were seen to end", "how processes ended is unknown")
+        ends = self._ends(lives)
         unclean = [f"{name} {how}" for name, (_, how) in ends.items() if how != "exited with status 0"]
         if unclean:
             raise AssertionError(f"{', '.join(unclean)}; expected a clean end with status 0")
 
-    def _ends(self, processes: Mapping[str, Identity]) -> dict[str, tuple[float, str]]:
-        """Name of the node -> when its process ended, and how."""
-        wanted = {pid: name for name, (pid, _) in processes.items()}
-        found, pids = dict[str, tuple[float, str]](), dict[str, int]()
-        for change in self._agent.history():
-            if change["state"] == "starting":
-                pids[change["node"]] = change["pid"]
-            elif change["state"] in ("stopped", "dead") and pids.get(change["node"]) in wanted:
-                found[change["node"]] = change["at"], change["detail"]
-        return found
+    def _ends(self, lives: Sequence[Life]) -> dict[str, tuple[float, str]]:
+        """Name of the node -> when that life of it ended, and how."""
+        wanted = {(life.node, life.identity) for life in lives}
+        ends = [each for each in self._deployment.changes() if each.state in ("stopped", "dead")]
+        return {each.node: (each.at, each.detail) for each in ends if (each.node, each.identity) in wanted}
 
     def expect_left(self, fault: ProvenFault, timeout: float, since: float | None = None) -> None:
         """The victim's process has ended with exit status 0, ``timeout`` seconds after ``since`` (its fault, if None)
@@ -72,7 +62,7 @@ class Shutdowns:
         name, victim, since = fault.node.name, _victim(fault), fault.injected_at if since is None else since
 
         def there() -> str | None:
-            seen = process.state(*victim)
+            seen = self._witness.state(victim)
             return None if seen == "gone" else f"its process is {seen}"
 
         # Who looks late, because the answer took its time, still sees when it left.
@@ -80,8 +70,8 @@ class Shutdowns:
             until(there, timeout, f"{name} has left", since)
         elif there():
             raise TooLate(f"{name} has not left {timeout:g} seconds later: {there()}", timeout, since, now())
-        self.expect_clean_exits({name: victim})
-        ended_at = self._ends({name: victim})[name][0]
+        self.expect_clean_exits([victim])
+        ended_at = self._ends([victim])[name][0]
         if ended_at > since + timeout:
             message = f"{name} has left after {ended_at - since:.1f} s; {timeout:g} s are allowed"
             raise TooLate(message, timeout, since, ended_at)
@@ -136,9 +126,9 @@ class Shutdowns:
             if fault.kind != "terminate":
                 continue
             victim = _victim(fault)
-            while process.state(*victim) == "alive" and now() - since < LEAVE_SECONDS:
+            while self._witness.state(victim) == "alive" and now() - since < LEAVE_SECONDS:
                 time.sleep(PERIOD_SECONDS)
-            if process.state(*victim) == "alive":
+            if self._witness.state(victim) == "alive":
                 text = f"nothing has been under way for {now() - since:.1f} s"
                 events.add("state", fault.node.name, f"leaving: still there although {text}")
 
@@ -156,5 +146,7 @@ def _told(fault: ProvenFault) -> ProvenFault:
     return fault
 
 
-def _victim(fault: ProvenFault) -> Identity:
-    return fault.details["pid"], fault.details["start_time"]
+def _victim(fault: ProvenFault) -> Life:
+    if fault.life is None:
+        raise RuntimeError(f"{fault.kind} of {fault.node.name} has hit no process")
+    return fault.life

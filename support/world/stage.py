@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from support import releases
-from support.deployment import Deployment, Node, Shape
+from support import releases, targets
+from support.contract.deployment import Deployment, Life, Node
+from support.contract.shape import Shape
+from support.contract.target import Target
 from support.errors import Unsupported
 from support.events import EventLog
-from support.faults.service import FaultService
 from support.observe.etcd_recorder import EtcdRecorder
 from support.observe.fleet import Fleet
+from support.observe.logs import tail
 from support.observe.workers import worker_id
 from support.requests.ledger import Ledger
 from support.settings import Settings
-from support.targets.agent import Agent
-from support.targets.local import LocalTarget
 from support.world.gate import Gate
 
 
@@ -27,19 +27,19 @@ class Stage:
     Args:
         settings: of the run.
         folder: of the scenario; made if missing.
-        agent: the node agent of this cell.
+        target: where Dynamo is to run; that of the settings if None.
     """
 
-    def __init__(self, settings: Settings, folder: Path, agent: Agent) -> None:
+    def __init__(self, settings: Settings, folder: Path, target: Target | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.settings, self.folder, self.agent = settings, folder, agent
+        self.settings, self.folder = settings, folder
         self.release = releases.get(settings.dynamo)
         self.events = EventLog(folder / "events.jsonl")
         self.ledger = Ledger()
-        self.service = FaultService.of_this_cell()
+        self.target = target or targets.make(settings, self.release, folder, self.events)
         self.recorder: EtcdRecorder | None = None
-        self.first: dict[str, dict[str, Any]] = {}
-        """Name of a node of Dynamo -> the process that it had when the deployment was ready."""
+        self.first: dict[str, Life] = {}
+        """Name of a node of Dynamo -> the life that it had when the deployment was ready."""
         self._deployment: Deployment | None = None
         self._fleet: Fleet | None = None
         self._gate: Gate | None = None
@@ -103,6 +103,10 @@ class Stage:
         if self._gate is not None:
             self._gate.open()
 
+    def tail(self, node: Node, lines: int) -> str:
+        """The last lines of what a node's processes wrote."""
+        return tail(self.logs / f"{node.name}.log", lines)
+
     def nodes(self, role: str) -> list[Node]:
         """The nodes in a role, in the order of their names."""
         return [node for node in self.deployment.nodes if node.role == role]
@@ -113,7 +117,7 @@ class Stage:
         return (self._lease_asked if self.release.lease_setting else None) or self.release.lease_seconds
 
     def deploy(self, **shape: Any) -> Deployment:
-        """Make the scenario's deployment; the arguments are those of :class:`support.deployment.Shape`.
+        """Make the scenario's deployment; the arguments are those of :class:`support.contract.shape.Shape`.
 
         Raises:
             ValueError, Unsupported, DeploymentFailed: see there.
@@ -122,17 +126,16 @@ class Stage:
         if self._deployment is not None:
             raise RuntimeError("there is a deployment already; a scenario has one")
         shape.setdefault("request_plane", self.settings.request_plane)
-        target = LocalTarget(self.settings, self.release, self.folder, self.events, self.agent, self._watch_etcd)
         self._lease_asked = Shape(**shape).lease_seconds
         try:
-            self._deployment = target.deploy(Shape(**shape))
+            self._deployment = self.target.deploy(Shape(**shape), self._watch_etcd)
         finally:
             if self.recorder and self._deployment is None:
                 self.recorder.stop()
         deployment = self._deployment
         # It starts beside the deployment; a fault that is ordered later may not have to wait for that.
-        self.service.health()
-        self.first = {node.name: deployment.process(node) for node in deployment.dynamo}
+        self.target.service.health()
+        self.first = {node.name: deployment.life(node) for node in deployment.dynamo}
         self._fleet = Fleet(deployment, self.release, self.events, self.folder / "metrics")
         self._gate = Gate(deployment, self.events)
         return deployment

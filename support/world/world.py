@@ -6,16 +6,16 @@ Feature files reach it through the steps; Python programs use it through :mod:`s
 from pathlib import Path
 from typing import Any
 
-from support.deployment import Deployment
+from support.contract.deployment import Deployment
+from support.contract.target import Target
 from support.judge.history import History
 from support.observe.fleet import Fleet
 from support.settings import Settings
-from support.targets.agent import Agent
 from support.world.answers import Answers
 from support.world.clients import Clients
 from support.world.etcd import EtcdCluster
 from support.world.faults import Faults
-from support.world.injectors import Injectors
+from support.world.injectors import InjectorFaults
 from support.world.lifetimes import Lifetimes
 from support.world.records import Records
 from support.world.stage import Stage
@@ -28,18 +28,18 @@ class World:
     Args:
         settings: of the run.
         folder: of the scenario; made if missing.
-        agent: the node agent of this cell.
+        target: where Dynamo is to run; that of the settings if None.
     """
 
-    def __init__(self, settings: Settings, folder: Path, agent: Agent) -> None:
-        self.stage = Stage(settings, folder, agent)
+    def __init__(self, settings: Settings, folder: Path, target: Target | None = None) -> None:
+        self.stage = Stage(settings, folder, target)
         self.clients = Clients(self.stage)
         self.faults = Faults(self.stage, self.clients)
         self.answers = Answers(self.stage, self.clients, self.faults)
         self.etcd = EtcdCluster(self.stage, self.faults)
         self.lifetimes = Lifetimes(self.stage, self.clients, self.answers, self.faults, self.etcd)
         self.workload = Workload(self.stage, self.clients, self.faults)
-        self.injectors = Injectors(self.stage, self.faults)
+        self.injectors = InjectorFaults(self.stage, self.faults)
         self.records = Records(self.stage, self.clients, self.faults, self.lifetimes)
 
     def deploy(self, **shape: Any) -> Deployment:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from support import binaries, releases
 from support.clock import now
-from support.deployment import Shape
+from support.contract.shape import Shape
 from support.events import EventLog, read_events
 from support.observe.health import get_json, instances, serves
 from support.run import cells

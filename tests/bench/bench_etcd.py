@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from support import releases
-from support.deployment import Shape
+from support.contract.shape import Shape
 from support.events import EventLog
 from support.run import cells
 from support.settings import ROOT, Settings

@@ -14,11 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from support.contract.fault_service import FaultService
 from support.faults.proven import ProvenFault
-from support.faults.service import FaultService
 from support.run import cells
 from support.settings import ROOT, Settings
-from support.targets.agent import Agent
 from support.world.world import World
 
 RUNS, PAST_FAULTS = 15, 1000
@@ -45,7 +44,7 @@ def _list_ms(service: FaultService) -> float:
 def inside() -> int:
     """In a cell; prints the medians in ms as JSON."""
     with tempfile.TemporaryDirectory(dir=os.environ["FT_SCRATCH"]) as folder:
-        world = World(Settings.load(), Path(folder), Agent.of_this_cell())
+        world = World(Settings.load(), Path(folder))
         world.deploy(engine="ruler", workers=2)
         victim = world.deployment.workers[0]
         ways: dict[str, Callable[[], ProvenFault]] = {

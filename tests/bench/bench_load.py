@@ -20,7 +20,7 @@ import aiohttp
 
 from support import releases
 from support.clock import now
-from support.deployment import Shape
+from support.contract.shape import Shape
 from support.events import EventLog
 from support.requests.load import run_load, start_load
 from support.requests.plan import LoadPlan

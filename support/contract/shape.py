@@ -1,8 +1,6 @@
-"""The contract of a target: where the system under test runs, and what a deployment on it can be asked."""
+"""What a deployment of Dynamo can look like."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
 
 from support.errors import Unsupported
 from support.releases import Release
@@ -156,81 +154,3 @@ class Shape:
             raise Unsupported(f"Dynamo {release.version} has no drain deadline")
         if self.stream_timeout_seconds is not None and not release.stream_timeout:
             raise Unsupported(f"Dynamo {release.version} has no timeout for silent workers")
-
-
-@dataclass(frozen=True)
-class Node:
-    """One host of a deployment.
-
-    Attributes:
-        name: logical name, ``vllm-worker-0``.
-        role: ``frontend``, ``worker``, ``prefill``, ``decode``, ``etcd`` or ``nats``.
-        address: IPv4 address.
-        port: where its process listens; that of its metrics for a worker.
-        metrics_url: its Prometheus page; None where it has none.
-        log: file with all that its process wrote.
-        gate_url: where a worker of the ruler engine is told to hold answers (:mod:`support.world.gate`); None for all
-            others.
-    """
-
-    name: str
-    role: str
-    address: str
-    port: int
-    metrics_url: str | None
-    log: Path
-    gate_url: str | None = None
-
-    @property
-    def endpoint(self) -> str:
-        """``ADDRESS:PORT``."""
-        return f"{self.address}:{self.port}"
-
-
-class Deployment(Protocol):
-    """One running Dynamo."""
-
-    shape: Shape
-    model: str
-    nodes: list[Node]
-
-    @property
-    def frontend_url(self) -> str:
-        """Where its users send requests; with several frontends one that runs."""
-
-    @property
-    def dynamo(self) -> list[Node]:
-        """The nodes that run Dynamo itself: frontends, then workers."""
-
-    @property
-    def workers(self) -> list[Node]:
-        """Nodes that answer requests, in the order of their names; prefill workers come last."""
-
-    def process(self, node: Node) -> dict[str, Any]:
-        """State of the node's process: ``state``, ``pid``, ``start_time``, ``exit_code``, ``restarts``."""
-
-    def wait_until_serving(self, workers: list[Node], timeout: float) -> float:
-        """Wait until the frontend lists exactly ``workers`` and serves the model; returns when that was.
-
-        Raises:
-            DeploymentFailed: a process ended, or ``timeout`` seconds passed.
-        """
-
-    def add_worker(self) -> Node:
-        """Start one more worker and wait until the frontend lists it."""
-
-    def start_worker(self) -> Node:
-        """Start one more worker and come back at once."""
-
-    def replace_etcd_member(self, lost: Node) -> Node:
-        """Take a member that is lost with its data out of the etcd cluster and put a new, empty one in its place.
-
-        Raises:
-            DeploymentFailed: the cluster refuses, or the new member does not join.
-        """
-
-    def topology(self) -> dict[str, Any]:
-        """The published document: ``deployment``, ``shape``, ``nodes`` with name, role, address, pid and start time."""
-
-    def remove(self) -> list[str]:
-        """Take everything down; returns what the kernel still shows of it, one line each."""

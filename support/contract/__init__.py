@@ -1,0 +1,1 @@
+"""What the suite asks of a place where Dynamo runs, and what such a place tells of itself."""

@@ -1,0 +1,121 @@
+"""A target: a place where Dynamo can run, who breaks things there, and who sees it."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from support.contract.deployment import Deployment, Life, Node
+from support.contract.fault_service import FaultService
+from support.contract.shape import Shape
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A spell in which a process could have run and did not.
+
+    Attributes:
+        since, until: a look and the one after it, on :mod:`support.clock`.
+        who: the process, in words.
+        seconds: how long one of its threads waited for a processor between them.
+    """
+
+    since: float
+    until: float
+    who: str
+    seconds: float
+
+
+class WaitRecorder(Protocol):
+    """Watches who waits for a processor, from its making on."""
+
+    def close(self) -> list[Wait]:
+        """Look once more; returns all waits, oldest first."""
+
+
+class Line(Protocol):
+    """A TCP connection between two nodes, to measure with; ends with its ``with``."""
+
+    def __enter__(self) -> "Line": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def seconds(self, size: int, timeout: float) -> float | None:
+        """How long ``size`` bytes take; None when they are not all there within ``timeout`` seconds."""
+
+
+class KernelLog(Protocol):
+    """The kernel log of a node's machine from its opening on; ends with its ``with``."""
+
+    def xids(self, pci: str) -> list[int]:
+        """Numbers of the XID errors of the GPU at ``pci`` (``dddd:bb:dd``) so far."""
+
+
+class Witness(Protocol):
+    """Sees what has become of nodes, independently of whoever breaks them. Changes nothing."""
+
+    def state(self, life: Life) -> str:
+        """``gone`` (that very running is over), ``stopped`` (it may not run) or ``alive``."""
+
+    def arriving(self, source: Node, target: Node) -> bool:
+        """Whether a packet from one node arrives at another."""
+
+    def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
+        """How many of ``packets`` packets ``to`` the victim, and as many ``from`` it, are lost."""
+
+    def connects(self, source: Node, target: Node) -> str:
+        """What a new TCP connection to the port of a node meets: ``open``, ``refused`` or ``silent``."""
+
+    def line(self, source: Node, target: Node, timeout: float) -> Line:
+        """A connection that is there already; OSError: there is none within ``timeout`` seconds."""
+
+    def kernel_log(self, node: Node) -> AbstractContextManager[KernelLog]:
+        """What the kernel of a node's machine logs from now on."""
+
+    def telemetry(self, node: Node) -> dict[str, Any]:
+        """What a node's first GPU tells of itself."""
+
+
+class Injectors(Protocol):
+    """The programs that break things, for scenarios in which they break themselves.
+
+    Raises:
+        Inconclusive: one has ended, or another has taken its place, while it was to be hit.
+    """
+
+    def kill(self) -> list[str]:
+        """Kill all of them, and see them start again; returns each in words, ``the node agent (pid 12)``."""
+
+    def freeze(self) -> tuple[str, Callable[[], str | None]]:
+        """Stop the one that undoes faults; returns it in words, and what says how it is, None once it is stopped."""
+
+    def pids(self) -> dict[str, int]:
+        """Name -> pid of those that run on this machine, and of this process."""
+
+
+class Target(Protocol):
+    """A place where Dynamo can run, for one scenario.
+
+    Attributes:
+        service: breaks things; ``injectors``: the programs behind it.
+        witness: sees them broken.
+    """
+
+    service: FaultService
+    injectors: Injectors
+    witness: Witness
+
+    def deploy(self, shape: Shape, watch: Callable[[Deployment], None]) -> Deployment:
+        """Make a deployment and wait until it serves. What its processes write goes to ``logs/`` in the folder of the
+        scenario at once: ``NAME.log``, and ``NAME.journal.jsonl`` of a worker of the ruler engine.
+
+        Args:
+            watch: called as soon as the members of its etcd cluster start.
+
+        Raises:
+            ValueError, Unsupported, DeploymentFailed: see there.
+        """
+
+    def watch_waits(self, file: Path) -> WaitRecorder:
+        """Note from now on who of Dynamo and the suite waits for a processor; ``file`` gets each wait as a JSON line."""
