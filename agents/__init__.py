@@ -1,1 +1,1 @@
-"""Programs that run and break things: a cell's first process, node agent, ruler. They never import support."""
+"""Programs that run and break things: a cell's first process, node agent, fault service. They never import support."""

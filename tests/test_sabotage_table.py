@@ -25,7 +25,8 @@ def test_every_kind_of_sabotage_is_used_and_known() -> None:
         f"injector={kind}" for kind in sabotage_injector.KINDS
     }
     known |= {f"shape={kind}" for kind in SHAPE_SABOTAGES}
-    engine = (ROOT / "agents" / "ruler.py").read_text()  # it can be imported in Dynamo's environment only
+    # It can be imported in Dynamo's environment only.
+    engine = (ROOT / "support" / "engines" / "ruler.py").read_text()
     assert {each for each in used if not each.startswith("ruler=")} == known
     assert all(f'"{each.removeprefix("ruler=")}"' in engine for each in used if each.startswith("ruler="))
 

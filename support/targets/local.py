@@ -37,7 +37,7 @@ BOOT_SECONDS = 90.0
 ETCD_SECONDS = 30.0
 OLDEST_ETCD = Version("3.4")
 POLL_SECONDS = 0.02
-RULER = ROOT / "agents" / "ruler.py"
+RULER = ROOT / "support" / "engines" / "ruler.py"
 GRACE_PERIOD = "DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS"
 """Seconds that ``dynamo.common.utils.graceful_shutdown`` lets a worker go on after it has left the list."""
 SHAPE_SABOTAGES: dict[str, dict[str, Any]] = {
@@ -376,7 +376,7 @@ class LocalDeployment:
         if self.shape.grace_seconds is not None:
             env[GRACE_PERIOD] = f"{self.shape.grace_seconds:g}"
         if self.shape.engine == "ruler":
-            # -P: the folder of the program holds modules of ours that are named as some of Python's own are.
+            # -P: nothing of the suite is to be found from within the environment of Dynamo.
             argv = [self._python, "-P", str(RULER)]
             env |= {
                 "RULER_MODEL": self.model,
