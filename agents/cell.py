@@ -26,8 +26,15 @@ import sys
 import time
 from pathlib import Path
 
-from agents.kernel import bring_loopback_up, children_of, die_with_parent, mount_tmpfs, signal_process
-from agents.watchdog import JOURNAL, LOOK_SECONDS, Leases, is_stopped
+from agents.core.kernel import (
+    bring_loopback_up,
+    children_of,
+    die_with_parent,
+    is_stopped,
+    mount_tmpfs,
+    signal_process,
+)
+from agents.core.leases import JOURNAL, LOOK_SECONDS, Leases
 
 # A program that dies sooner than this after its start is broken rather than killed: it may not take the machine.
 SHORT_LIFE_SECONDS, RESTART_DELAY_SECONDS = 0.2, 0.2
@@ -129,7 +136,7 @@ def main() -> int:
         scratch = Path(tempfile.mkdtemp(prefix="cell-", dir=os.environ.get("FT_RUN_DIR")))
 
     lying = os.environ.get("FT_SABOTAGE", "").startswith("injector=")
-    agent_module = "agents.sabotage_injector" if lying else "agents.node_agent"
+    agent_module = "agents.sabotage.injector" if lying else "agents.node"
     token = os.urandom(16).hex()
     agent_socket, service_socket = (socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(2))
     environment = os.environ | {
@@ -149,7 +156,7 @@ def main() -> int:
             service_options = [f"--state-dir={os.environ['FT_RUN_DIR']}"]
     programs = [
         Program(agent_module, [agent_socket.fileno()], environment),
-        Program("agents.fault_service", service_fds, service_environment, *service_options),
+        Program("agents.service", service_fds, service_environment, *service_options),
     ]
     # What the cell was started with open is meant for the command; our own sockets close by themselves.
     command = subprocess.Popen(

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from agents import faults, processes
-from agents.faults import BALLAST_BYTES, COMPACT_BYTES, Fault, FaultBook, Plan, Problem, read_journal
-from agents.network import Network
-from agents.processes import ProcessTable, Spec
-from agents.watchdog import JOURNAL, Leases
+from agents.core import faults
+from agents.core.faults import BALLAST_BYTES, COMPACT_BYTES, Fault, FaultBook, Plan, Problem, read_journal
+from agents.core.leases import JOURNAL, Leases
+from agents.node import processes
+from agents.node.network import Network
+from agents.node.processes import ProcessTable, Spec
 
 ORDER = {"kind": "gpu", "duration_seconds": 60}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.sabotage_injector import DAWDLE_SECONDS
+from agents.sabotage.injector import DAWDLE_SECONDS
 from support.events import EventLog, read_events
 from support.gate import LAST_TOKENS, Gate
 from support.judge.history import History

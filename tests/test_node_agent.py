@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from agents.network import Network
-from agents.processes import ProcessTable, Spec
+from agents.node.network import Network
+from agents.node.processes import ProcessTable, Spec
 from support import cells
 from support.clock import now
 from support.faults.service import FaultRefused, FaultService

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agents import kmsg
+from agents.xid import kmsg
 from support import cells
 from support.clock import now
 from support.faults.service import FaultRefused, FaultService

@@ -14,9 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agents import cell, kernel, watchdog
-from agents.faults import FaultBook, JournalInUse, read_journal
-from agents.watchdog import JOURNAL, LOCK, Guard, Leases, Watchdog, ensure
+from agents import cell
+from agents.core import kernel
+from agents.core.faults import FaultBook, JournalInUse, read_journal
+from agents.core.leases import JOURNAL, Leases
+from agents.watchdog import watchdog
+from agents.watchdog.guard import Guard
+from agents.watchdog.watchdog import LOCK, Watchdog, ensure
 from support.observe.waiting import until
 from support.settings import ROOT
 from support.signals import send_while
@@ -108,7 +112,7 @@ def test_killed_watchdog_is_replaced_by_one(start: Start, tmp_path: Path) -> Non
 def test_another_process_with_the_agents_pid_is_spared(tmp_path: Path) -> None:
     bystander = subprocess.Popen(["sleep", "600"])
     try:
-        guard = Guard(bystander.pid, 1, watchdog._boot())
+        guard = Guard(bystander.pid, 1, kernel.boot_id())
         assert not guard.alive()
         guard.kill()
         assert bystander.poll() is None

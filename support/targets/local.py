@@ -412,7 +412,7 @@ class LocalDeployment:
     def _start_proxy(self, kind: str) -> None:
         upstream = self.frontend_url
         node = self._node("sabotage-0", "proxy", FRONTEND_PORT, metrics=False)
-        argv = [sys.executable, "-m", "agents.sabotage_proxy", "--listen", node.endpoint]
+        argv = [sys.executable, "-m", "agents.sabotage.proxy", "--listen", node.endpoint]
         argv += ["--upstream", upstream, "--kind", kind]
         self._run(node, argv, {"PYTHONPATH": str(ROOT)}, ready=None, after=[])
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from agents.faults import Problem
-from agents.kernel import bring_loopback_up, enter_network_namespace, leave_network_namespace
+from agents.core.faults import Problem
+from agents.core.kernel import bring_loopback_up, enter_network_namespace, leave_network_namespace
 
 # pyroute2 waits for ever where the kernel refuses nftables.
 KERNEL_SECONDS = 5.0

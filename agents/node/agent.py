@@ -1,13 +1,13 @@
 """The node agent: a small kubelet for one cell, and the only one that breaks what runs in it.
 
-Usage: ``python -m agents.node_agent --listen-fd N`` (started by :mod:`agents.cell`, which hands over the listening
-socket and starts it again when it dies; the new one takes up the nodes, processes and faults of the old one).
+Started by :mod:`agents.cell`, which hands over the listening socket and starts it again when it dies; the new one takes
+up the nodes, processes and faults of the old one.
 
 HTTP API, JSON in and out, bearer token ``FT_AGENT_TOKEN``; errors are problem+json (``title``, ``status``, ``detail``):
 
 ==================================  ==================================================================================
 ``POST /v1/nodes``                  ``{"name", "role"}``: make a node, returns its ``address``
-``POST /v1/processes``              start a process on a node, see :class:`agents.processes.Spec`
+``POST /v1/processes``              start a process on a node, see :class:`agents.node.processes.Spec`
 ``GET /v1/processes``               all processes with state, pid, start time, exit code, restarts
 ``POST /v1/processes/NODE/start``   start a stopped process again with the spec that it had
 ``GET /v1/topology``                deployment, nodes with role, address, process and simulated GPUs, the agent's pid
@@ -22,7 +22,6 @@ HTTP API, JSON in and out, bearer token ``FT_AGENT_TOKEN``; errors are problem+j
 ==================================  ==================================================================================
 """
 
-import argparse
 import asyncio
 import os
 import signal
@@ -33,14 +32,14 @@ from typing import Any
 
 from aiohttp import web
 
-from agents.cuts import CutDriver
-from agents.faults import Driver, FaultBook, read_journal
-from agents.http import fault_routes, guard
-from agents.kernel import take_right_of_way
-from agents.network import Network
-from agents.processes import ProcessDriver, ProcessTable, Spec, marked
-from agents.simulated_gpu import SimulatedGpuDriver
-from agents.watchdog import JOURNAL
+from agents.core.faults import Driver, FaultBook, read_journal
+from agents.core.http import fault_routes, guard
+from agents.core.kernel import take_right_of_way
+from agents.core.leases import JOURNAL
+from agents.node.cuts import CutDriver
+from agents.node.network import Network
+from agents.node.processes import ProcessDriver, ProcessTable, Spec, marked
+from agents.node.simulated_gpu import SimulatedGpuDriver
 
 DEPLOYMENT = "local"
 
@@ -94,11 +93,11 @@ class NodeAgent:
         return fault.view()
 
     async def inject(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Break something; see :class:`agents.faults.FaultBook`."""
+        """Break something; see :class:`agents.core.faults.FaultBook`."""
         return (await self.book.inject(body)).view()
 
     async def recover(self, fault_id: str) -> dict[str, Any]:
-        """Undo it; see :class:`agents.faults.FaultBook`."""
+        """Undo it; see :class:`agents.core.faults.FaultBook`."""
         return (await self.book.recover(fault_id)).view()
 
     async def remove_deployment(self) -> dict[str, Any]:
@@ -185,14 +184,3 @@ async def serve(listener: socket.socket, kind: type[NodeAgent] = NodeAgent) -> N
     await stop.wait()
     await agent.remove_deployment()
     await runner.cleanup()
-
-
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m agents.node_agent")
-    parser.add_argument("--listen-fd", type=int, required=True)
-    asyncio.run(serve(socket.socket(fileno=parser.parse_args().listen_fd)))
-
-
-if __name__ == "__main__":
-    main()

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agents import netlink
-from agents.faults import Fault, Plan, Problem
-from agents.netlink import CHAINS, QUEUES, SET, Bench
-from agents.network import Network
+from agents.core.faults import Fault, Plan, Problem
+from agents.node import netlink
+from agents.node.netlink import CHAINS, QUEUES, SET, Bench
+from agents.node.network import Network
 
 TYPES = ("drop", "reject", "reset", "loss", "bandwidth", "delay")
 DIRECTIONS = ("both", "to", "from")
@@ -56,7 +56,7 @@ class CutDriver:
     # -- what is asked for
 
     def plan(self, body: dict[str, Any]) -> Plan:
-        """See :class:`agents.faults.Driver`; ``sources``, ``targets``, ``direction`` and ``parameters`` with
+        """See :class:`agents.core.faults.Driver`; ``sources``, ``targets``, ``direction`` and ``parameters`` with
         ``percent`` (loss), ``rate_kbit`` (bandwidth) or ``delay_ms`` (delay).
         """
         kind, direction = body.get("type"), body.get("direction") or "both"
@@ -180,7 +180,7 @@ class CutDriver:
         return found
 
     async def apply(self, fault: Fault) -> None:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         began = time.monotonic()
         for node, link in self._ends(fault):
             await self._at(node, netlink.shape, link, fault.type, fault.parameters)
@@ -209,7 +209,7 @@ class CutDriver:
                 await self._at(name, netlink.destroy_open, victims)
 
     async def undo(self, fault: Fault) -> None:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         if fault.state != "pending":
             with contextlib.suppress(Problem):
                 fault.evidence["counters"] = await self._counters(fault)
@@ -223,7 +223,7 @@ class CutDriver:
                 raise each
 
     def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-        """See :class:`agents.faults.Driver`; what no longer exists is undone."""
+        """See :class:`agents.core.faults.Driver`; what no longer exists is undone."""
         changed = [what for what in after if before.get(what) != after[what]]
         return [f"{what}: was {before.get(what)}, is {after[what]}" for what in changed]
 
@@ -237,7 +237,7 @@ class CutDriver:
         fault.evidence["counters"] = await self._counters(fault)
 
     def capabilities(self) -> dict[str, dict[str, Any]]:
-        """See :class:`agents.faults.Driver`; each type is tried, once."""
+        """See :class:`agents.core.faults.Driver`; each type is tried, once."""
         how = {"loss": "nftables, numgen random", "reset": "nftables, expiring set, SOCK_DESTROY"}
         how |= {kind: f"{queue} on the node's cable" for kind, queue in QUEUES.items()}
         found = {}

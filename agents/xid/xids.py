@@ -43,8 +43,8 @@ def lines(xid: int, pci: str, pid: int | str, comm: str, nonce: str, sequence: b
 
     Args:
         pci: ``dddd:bb:dd``.
-        pid: of the process on the GPU; ``comm``: its name, in the kernel's notation (:func:`agents.kmsg.escape`), as
-            the line is. Where none is known the driver has ``'<unknown>'`` with quotation marks, and ``<unknown>``.
+        pid: of the process on the GPU; ``comm``: its name, in the kernel's notation (:func:`agents.xid.kmsg.escape`),
+            as the line is. Where none is known the driver has ``'<unknown>'`` with quotation marks, and ``<unknown>``.
         nonce: six hex digits, unique per injection.
         sequence: also what follows such an error in real logs, errors and second lines.
     """

@@ -18,9 +18,9 @@ from typing import Any
 
 import aiohttp
 
-from agents.faults import Fault, Plan, Problem
-from agents.kernel import children_of, die_with_parent, enter_network_namespace, signal_process, stat_of
-from agents.network import Network
+from agents.core.faults import Fault, Plan, Problem
+from agents.core.kernel import children_of, die_with_parent, enter_network_namespace, signal_process, stat_of
+from agents.node.network import Network
 
 FAULT_TYPES = {
     "crash": "SIGKILL to {}; started again at the end",
@@ -545,7 +545,7 @@ class ProcessDriver:
         self.table = table
 
     def plan(self, body: dict[str, Any]) -> Plan:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         kind, node = body.get("type"), str(body.get("target", ""))
         if kind == "slow_disk":
             raise Problem(501, "Not here", SLOW_DISK)
@@ -559,11 +559,11 @@ class ProcessDriver:
         return Plan("process", kind, [node], touches, undo, conflicts=keys, momentary=kind == "restart")
 
     async def snapshot(self, fault: Fault) -> dict[str, Any]:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         return {"process": standing(self.table.get(fault.undo["node"]), fault.undo["identity"])}
 
     async def apply(self, fault: Fault) -> None:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         node, identity = fault.undo["node"], tuple(fault.undo["identity"])
         fault.evidence |= {"pid": identity[0], "start_time": identity[1], "sent_at": time.monotonic()}
         if fault.type in ("crash", "restart"):
@@ -583,7 +583,7 @@ class ProcessDriver:
             self.table.note(node, "hung", "SIGSTOP")
 
     async def undo(self, fault: Fault) -> None:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         node, identity = fault.undo["node"], tuple(fault.undo["identity"])
         if fault.type == "hang" and self.table.signal(node, identity, signal.SIGCONT):
             await self.table.await_kernel_state(node, "running")
@@ -594,12 +594,12 @@ class ProcessDriver:
         await self.table.start_if_stopped(node)
 
     def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         was, now = before.get("process"), after.get("process")
         return [] if was == now else [f"the process was {was} and is {now}"]
 
     def capabilities(self) -> dict[str, dict[str, Any]]:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         can = {
             f"process.{kind}": {"available": True, "detail": text.format("the process")}
             for kind, text in FAULT_TYPES.items()

@@ -1,6 +1,6 @@
 """A load on one GPU, held by a process of its own: its memory, or its time.
 
-Usage: ``python -m agents.gpu_load memory|compute --share S --until T --parent PID``, with the card that
+Usage: ``python -m agents.gpu.load memory|compute --share S --until T --parent PID``, with the card that
 ``CUDA_VISIBLE_DEVICES`` names. It prints one line of JSON once it holds what was asked for (``bytes``), or why it
 cannot (``missing``: no driver; ``error``). The CUDA driver gives everything back when the process is gone; it goes
 
@@ -20,7 +20,7 @@ import sys
 import time
 from typing import Any
 
-from agents import kernel
+from agents.core import kernel
 
 LIBRARY = "libcuda.so.1"
 LATE_SECONDS = 1.0
@@ -141,7 +141,7 @@ def main(argv: list[str] | None = None, library: Any = None) -> None:
     Raises:
         SystemExit: 1 when there is no driver or it refuses.
     """
-    parser = argparse.ArgumentParser(prog="python -m agents.gpu_load")
+    parser = argparse.ArgumentParser(prog="python -m agents.gpu.load")
     parser.add_argument("kind", choices=("memory", "compute"))
     parser.add_argument("--share", type=float, required=True, help="0 to 1")
     parser.add_argument("--until", type=float, required=True, help="seconds on CLOCK_MONOTONIC")

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import uvicorn
 
-from agents.fault_service.api import Policy, application
-from agents.fault_service.fleet import AgentAddress
-from agents.tokens import read_token
+from agents.core.tokens import read_token
+from agents.service.api import Policy, application
+from agents.service.fleet import AgentAddress
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m agents.fault_service",
+        prog="python -m agents.service",
         description="Injects faults into Dynamo deployments. Environment: FT_SERVICE_TOKEN (bearer token of this "
         "service), FT_AGENT and FT_AGENT_TOKEN (node agent of this cell, known as deployment 'local').",
     )

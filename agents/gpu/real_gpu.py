@@ -2,8 +2,8 @@
 
 ================  ========  ==========================================================================================
 XID_ERROR         reported  the driver's line with the PCI address of the GPU; nothing happens to the GPU itself
-MEMORY_PRESSURE   real      :mod:`agents.gpu_load` takes a share of the memory, as far as it is free
-COMPUTE_OVERLOAD  real      :mod:`agents.gpu_load` keeps the GPU busy for a share of the time
+MEMORY_PRESSURE   real      :mod:`agents.gpu.load` takes a share of the memory, as far as it is free
+COMPUTE_OVERLOAD  real      :mod:`agents.gpu.load` keeps the GPU busy for a share of the time
 THROTTLE          real      the SM clocks are locked to a share of their maximum
 OVERHEAT          emulated  the power limit is lowered: what the driver does to a GPU that is too hot
 ================  ========  ==========================================================================================
@@ -23,9 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agents import gpu_requests, kernel, kmsg, xids
-from agents.faults import Fault, Plan, Problem
-from agents.nvml import MIB, Card, Cards
+from agents.core import kernel
+from agents.core.faults import Fault, Plan, Problem
+from agents.gpu import requests
+from agents.gpu.nvml import MIB, Card, Cards
+from agents.xid import kmsg, xids
 
 LOADS = {"MEMORY_PRESSURE": "memory", "COMPUTE_OVERLOAD": "compute"}
 SETTINGS = ("THROTTLE", "OVERHEAT")
@@ -36,7 +38,7 @@ FIDELITY = {
     "THROTTLE": "real",
     "OVERHEAT": "emulated",
 }
-LOAD = (sys.executable, "-m", "agents.gpu_load")
+LOAD = (sys.executable, "-m", "agents.gpu.load")
 # A first CUDA context on a machine with eight GPUs and no persistence daemon takes many seconds.
 START_SECONDS, SHOWN_SECONDS, GONE_SECONDS, LOOK_SECONDS = 60.0, 3.0, 10.0, 0.05
 MOST_OF_IT = 0.9
@@ -45,19 +47,14 @@ CLOCK_STEP_MHZ = 15
 NOT_ALLOWED = "clock and power settings are not allowed by this agent's operator (--allow-clock-control)"
 
 
-def boot_id() -> str:
-    """Names this run of the kernel; pids and CLOCK_MONOTONIC mean nothing in another."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 class RealGpuDriver:
-    """See :class:`agents.faults.Driver`.
+    """See :class:`agents.core.faults.Driver`.
 
     Args:
         cards: the GPUs.
         places: target -> indices of its GPUs; raises :class:`Problem` 404 for an unknown one.
         clock_control: whether THROTTLE and OVERHEAT may touch settings of the GPU.
-        load: the command of :mod:`agents.gpu_load`.
+        load: the command of :mod:`agents.gpu.load`.
     """
 
     def __init__(
@@ -73,14 +70,14 @@ class RealGpuDriver:
     # -- what is asked for
 
     def plan(self, body: dict[str, Any]) -> Plan:
-        """See :class:`agents.faults.Driver`; what can be asked for is in :mod:`agents.gpu_requests`."""
+        """See :class:`agents.core.faults.Driver`; what can be asked for is in :mod:`agents.gpu.requests`."""
         if reason := self._cards.missing():
             raise Problem(501, "No GPU", reason)
-        asked, node = gpu_requests.parse(body), str(body.get("target", ""))
+        asked, node = requests.parse(body), str(body.get("target", ""))
         if asked.type in SETTINGS and not self._clock_control:
             raise Problem(501, "Not allowed here", f"{asked.type}: {NOT_ALLOWED}")
         card = self._card(node, asked.index)
-        undo: dict[str, Any] = {"node": node, "uuid": card.uuid, "boot": boot_id()}
+        undo: dict[str, Any] = {"node": node, "uuid": card.uuid, "boot": kernel.boot_id()}
         parameters: dict[str, Any] = {"gpu_index": card.index, "pci": card.pci, "share": asked.share}
         about, repair = f"GPU {card.index} ({card.uuid})", ""
         if asked.type == "XID_ERROR":
@@ -88,7 +85,7 @@ class RealGpuDriver:
             undo["lines"] = xids.lines(asked.xid, card.pci, pid, name, secrets.token_hex(3), asked.sequence)
             touches = [f"/dev/kmsg: {line}" for line in undo["lines"]]
             parameters = {"xid": asked.xid, "pci": card.pci, "gpu_index": card.index}
-            parameters["meaning"], repair = xids.CATALOGUE[asked.xid].meaning, gpu_requests.LINE_STAYS
+            parameters["meaning"], repair = xids.CATALOGUE[asked.xid].meaning, requests.LINE_STAYS
         elif asked.type == "THROTTLE":
             undo["clock_mhz"] = parameters["clock_mhz"] = round(self._cards.max_clock(card) * (1 - asked.share))
             touches = [f"{about}: SM clocks locked to {undo['clock_mhz']} MHz"]
@@ -148,7 +145,7 @@ class RealGpuDriver:
 
         NVML has no reading of the lock, but a clock that is locked is there whether the GPU works or not.
         """
-        if fault.undo["boot"] != boot_id():
+        if fault.undo["boot"] != kernel.boot_id():
             return ""
         clock = self._cards.reading(card)["sm_clock_mhz"]
         near = clock is not None and abs(clock - fault.undo["clock_mhz"]) <= CLOCK_STEP_MHZ
@@ -157,7 +154,7 @@ class RealGpuDriver:
     def _held(self, fault: Fault, card: Card) -> str:
         """In words, what is left of the load; empty when nothing is."""
         load = fault.evidence.get("load")
-        if load is None or load["boot"] != boot_id():
+        if load is None or load["boot"] != kernel.boot_id():
             return ""
         pid = load["pid"]
         if _runs(load):
@@ -173,10 +170,10 @@ class RealGpuDriver:
         return ""
 
     async def apply(self, fault: Fault) -> None:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         card = self._cards.by_uuid(fault.undo["uuid"])
         if fault.type == "XID_ERROR":
-            await gpu_requests.report(fault, kmsg.write)
+            await requests.report(fault, kmsg.write)
         elif fault.type == "THROTTLE":
             clock = fault.undo["clock_mhz"]
             await asyncio.to_thread(self._cards.call, card, "nvmlDeviceSetGpuLockedClocks", clock, clock)
@@ -199,11 +196,11 @@ class RealGpuDriver:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             env=env | {"CUDA_VISIBLE_DEVICES": card.uuid},
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
         )
         self._children[fault.id] = child
         started = kernel.stat_of(child.pid)
-        load: dict[str, Any] = {"pid": child.pid, "start_time": started and started[1], "boot": boot_id()}
+        load: dict[str, Any] = {"pid": child.pid, "start_time": started and started[1], "boot": kernel.boot_id()}
         fault.evidence["load"] = load
         load |= await self._word_of(child)
         if load["bytes"]:
@@ -236,10 +233,10 @@ class RealGpuDriver:
         return word
 
     async def undo(self, fault: Fault) -> None:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         if fault.type in LOADS:
             await self._end_load(fault)
-        if fault.type in SETTINGS and fault.undo["boot"] == boot_id():  # a reboot has undone it
+        if fault.type in SETTINGS and fault.undo["boot"] == kernel.boot_id():  # a reboot has undone it
             card = self._cards.by_uuid(fault.undo["uuid"])
             call, arguments = "nvmlDeviceResetGpuLockedClocks", []
             if fault.type == "OVERHEAT":
@@ -257,7 +254,7 @@ class RealGpuDriver:
 
     async def _end_load(self, fault: Fault) -> None:
         load = fault.evidence.get("load")
-        if load and load["boot"] == boot_id():
+        if load and load["boot"] == kernel.boot_id():
             kernel.signal_process(load["pid"], load["start_time"], signal.SIGKILL)
         if child := self._children.pop(fault.id, None):
             # One that the driver does not let go of is found below, where NVML still shows it.
@@ -281,7 +278,7 @@ class RealGpuDriver:
         fault.evidence["now"] = now
 
     def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-        """See :class:`agents.faults.Driver`; clocks, temperature and the use by others change by themselves."""
+        """See :class:`agents.core.faults.Driver`; clocks, temperature and the use by others change by themselves."""
         return [
             f"{key} was {before[key]!r} and is {after.get(key)!r}"
             for key in before
@@ -289,9 +286,9 @@ class RealGpuDriver:
         ]
 
     def capabilities(self) -> dict[str, dict[str, Any]]:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         reason, number = self._cards.missing(), len(self._cards.all())
-        why = dict.fromkeys(gpu_requests.TYPES, reason)
+        why = dict.fromkeys(requests.TYPES, reason)
         why["XID_ERROR"] = reason or kmsg.missing()
         for kind in SETTINGS:
             why[kind] = reason or ("" if self._clock_control else NOT_ALLOWED)

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from agents.faults import Problem
+from agents.core.faults import Problem
 
 FAULT_ID = r"f-[0-9a-f]{1,32}"
 WORKERS = ("worker", "decode", "prefill")

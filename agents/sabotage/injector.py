@@ -11,8 +11,8 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from agents.faults import Driver, Fault, Plan
-from agents.node_agent import NodeAgent, serve
+from agents.core.faults import Driver, Fault, Plan
+from agents.node.agent import NodeAgent, serve
 
 KINDS = {
     "does-nothing": "inject answers success and does nothing",
@@ -92,7 +92,7 @@ class LyingAgent(NodeAgent):
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m agents.sabotage_injector")
+    parser = argparse.ArgumentParser(prog="python -m agents.sabotage.injector")
     parser.add_argument("--listen-fd", type=int, required=True)
     LyingAgent.kind = os.environ["FT_SABOTAGE"].partition("=")[2]
     if LyingAgent.kind not in KINDS:

@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from agents.faults import KINDS, FaultBook, Problem
+from agents.core.faults import KINDS, FaultBook, Problem
 
 HEALTH = "/health"
 """The one path that wants no token: it says nothing but that the agent answers."""

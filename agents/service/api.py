@@ -29,11 +29,11 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_late
 from prometheus_client import Counter as Metric
 from starlette.exceptions import HTTPException
 
-from agents import xids
-from agents.fault_service import models
-from agents.fault_service.fleet import ANSWER_SECONDS, CAPABILITY_SECONDS, READ_SECONDS, AgentAddress, Fleet
-from agents.faults import DEFAULT_SECONDS, LIVE, STATES, Problem
-from agents.kernel import take_right_of_way
+from agents.core.faults import DEFAULT_SECONDS, LIVE, STATES, Problem
+from agents.core.kernel import take_right_of_way
+from agents.service import models
+from agents.service.fleet import ANSWER_SECONDS, CAPABILITY_SECONDS, READ_SECONDS, AgentAddress, Fleet
+from agents.xid import xids
 
 LARGEST_BODY = 65536
 PAGE = "/page"

@@ -25,11 +25,12 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from agents import gpu_requests, kmsg, xids
-from agents.cuts import CutDriver
-from agents.faults import Fault, Plan, Problem
-from agents.network import Network
-from agents.processes import ProcessTable, conflict, standing, stopping
+from agents.core.faults import Fault, Plan, Problem
+from agents.gpu import requests
+from agents.node.cuts import CutDriver
+from agents.node.network import Network
+from agents.node.processes import ProcessTable, conflict, standing, stopping
+from agents.xid import kmsg, xids
 
 SLOWING = ("THROTTLE", "OVERHEAT", "COMPUTE_OVERLOAD")
 ENDING = ("end", "lose", "hang")
@@ -75,8 +76,8 @@ class SimulatedGpuDriver:
     # -- what is asked for
 
     def plan(self, body: dict[str, Any]) -> Plan:
-        """See :class:`agents.faults.Driver`; ``parameters``: ``share`` (0 to 1), ``sequence`` for an XID error."""
-        asked, node = gpu_requests.parse(body), str(body.get("target", ""))
+        """See :class:`agents.core.faults.Driver`; ``parameters``: ``share`` (0 to 1), ``sequence`` for an XID error."""
+        asked, node = requests.parse(body), str(body.get("target", ""))
         process, index = self._table.running(node), asked.index or 0
         if not process.spec.gpus:
             raise Problem(422, "No GPU", f"{node!r} has no GPU; workers have")
@@ -93,7 +94,7 @@ class SimulatedGpuDriver:
         parameters = {"share": asked.share, "gpu_index": index}
         return Plan("gpu", asked.type, [node], touches, undo, parameters, asked.severity, "emulated", keys)
 
-    def _plan_xid(self, asked: gpu_requests.Asked, undo: dict[str, Any], keys: list[str]) -> Plan:
+    def _plan_xid(self, asked: requests.Asked, undo: dict[str, Any], keys: list[str]) -> Plan:
         node, entry = undo["node"], xids.CATALOGUE[asked.xid]
         process = self._table.get(node)
         pci = self.pci(node, undo["index"])
@@ -113,7 +114,7 @@ class SimulatedGpuDriver:
         if "cut" in undo:
             parameters["link_loss_percent"] = LINK_LOSS_PERCENT
         only_reported = entry.consequence == "none"
-        repair, fidelity = (gpu_requests.LINE_STAYS, "reported") if only_reported else ("", "emulated")
+        repair, fidelity = (requests.LINE_STAYS, "reported") if only_reported else ("", "emulated")
         return Plan("gpu", "XID_ERROR", [node], touches, undo, parameters, asked.severity, fidelity, keys, repair)
 
     def _plan_peers(self, node: str) -> Plan:
@@ -136,10 +137,10 @@ class SimulatedGpuDriver:
         return found
 
     async def apply(self, fault: Fault) -> None:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         node = fault.undo["node"]
         if fault.type == "XID_ERROR":
-            await gpu_requests.report(fault, self._write)
+            await requests.report(fault, self._write)
             await self._suffer(fault, node)
         elif fault.type in SLOWING:
             fault.evidence["base_rate"] = await self._rate(node)
@@ -164,7 +165,7 @@ class SimulatedGpuDriver:
         return Fault(**fault.undo["cut"], id=fault.id, deadline=fault.deadline, evidence={}, state=fault.state)
 
     async def undo(self, fault: Fault) -> None:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         node, identity = fault.undo["node"], tuple(fault.undo["identity"])
         self._live.pop(fault.id, None)
         if brake := self._brakes.pop(fault.id, None):
@@ -212,13 +213,13 @@ class SimulatedGpuDriver:
             self._brake(fault)
 
     def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         return [f"{key} was {before[key]} and is {after.get(key)}" for key in before if before[key] != after.get(key)]
 
     def capabilities(self) -> dict[str, dict[str, Any]]:
-        """See :class:`agents.faults.Driver`."""
+        """See :class:`agents.core.faults.Driver`."""
         found: dict[str, Any] = {
-            f"gpu.{kind}": {"available": True, "detail": "on simulated GPUs"} for kind in gpu_requests.TYPES
+            f"gpu.{kind}": {"available": True, "detail": "on simulated GPUs"} for kind in requests.TYPES
         }
         if reason := kmsg.missing():
             found["gpu.XID_ERROR"] = {"available": False, "detail": reason}

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.faults import Problem
+from agents.core.faults import Problem
 
 FOLDER = Path("/run/netns")
 

@@ -1,6 +1,6 @@
 """A deliberately bad neighbour between clients and a real frontend: the suite's proof that its scenarios can fail.
 
-Usage: ``python -m agents.sabotage_proxy --listen HOST:PORT --upstream URL --kind KIND``. It passes everything on
+Usage: ``python -m agents.sabotage.proxy --listen HOST:PORT --upstream URL --kind KIND``. It passes everything on
 unharmed but for the one thing that its kind spoils, see :data:`KINDS`. Started by the local target under
 ``FT_SABOTAGE=proxy=KIND``, never otherwise.
 """
@@ -189,7 +189,7 @@ def _cut(content: dict[str, Any]) -> None:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m agents.sabotage_proxy")
+    parser = argparse.ArgumentParser(prog="python -m agents.sabotage.proxy")
     parser.add_argument("--listen", required=True, metavar="HOST:PORT")
     parser.add_argument("--upstream", required=True, metavar="URL")
     parser.add_argument("--kind", choices=sorted(KINDS), required=True)

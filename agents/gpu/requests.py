@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agents import kmsg, xids
-from agents.faults import SEVERITIES, Fault, Problem
+from agents.core.faults import SEVERITIES, Fault, Problem
+from agents.xid import kmsg, xids
 
 TYPES = ("XID_ERROR", "THROTTLE", "MEMORY_PRESSURE", "OVERHEAT", "COMPUTE_OVERLOAD")
 USUAL_XID, USUAL_SHARE = 79, 0.5

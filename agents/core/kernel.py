@@ -109,6 +109,16 @@ def signal_process(pid: int, start_time: int | None, number: signal.Signals) -> 
     return False
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether the kernel shows the process as stopped (SIGSTOP, a debugger)."""
+    return (stat_of(pid) or ("X", 0))[0] in "Tt"
+
+
+def boot_id() -> str:
+    """Names this run of the kernel; pids and CLOCK_MONOTONIC mean nothing in another."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
 def children_of(pid: int) -> list[tuple[int, int]]:
     """Pid and start time of all descendants of ``pid``, from /proc."""
     parents: dict[tuple[int, int], int] = {}

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from agents.faults import DEFAULT_SECONDS, LONGEST_SECONDS
+from agents.core.faults import DEFAULT_SECONDS, LONGEST_SECONDS
 
 
 class GpuFault(StrEnum):

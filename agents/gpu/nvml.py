@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from agents.faults import Problem
+from agents.core.faults import Problem
 
 # Bits of nvmlDeviceGetCurrentClocksEventReasons by the names of nvidia-smi, from nvml.h.
 REASONS = {
