@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agents.core.faults import Fault, FaultBook, JournalInUse, Plan
+from agents.core.book import FaultBook
+from agents.core.faults import Fault, Plan
+from agents.core.journal import JournalInUse
 from agents.core.leases import JOURNAL
 from agents.watchdog.guard import Guard
 from agents.watchdog.watchdog import ensure

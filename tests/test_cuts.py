@@ -24,7 +24,8 @@ from pyroute2 import IPRoute, netns
 from pyroute2.nftables.main import NFTables
 from agents.node import cuts, netlink
 from agents.node.cuts import CutDriver
-from agents.core.faults import FaultBook, Problem
+from agents.core.book import FaultBook
+from agents.core.faults import Problem
 from agents.node.network import Network
 from support.observe.network import Line, arriving, connects, on_node
 from support.observe.waiting import until

@@ -17,7 +17,7 @@ import pynvml
 import pytest
 
 from agents.core import kernel
-from agents.core.faults import read_journal
+from agents.core.journal import read_journal
 from agents.gpu.requests import TYPES
 from agents.xid import kmsg
 from support.observe.waiting import until

@@ -16,7 +16,8 @@ import pytest
 
 from agents import cell
 from agents.core import kernel
-from agents.core.faults import FaultBook, JournalInUse, read_journal
+from agents.core.book import FaultBook
+from agents.core.journal import JournalInUse, read_journal
 from agents.core.leases import JOURNAL, Leases
 from agents.watchdog import watchdog
 from agents.watchdog.guard import Guard
@@ -150,7 +151,7 @@ async def _follow(tmp_path: Path) -> None:
     with (tmp_path / JOURNAL).open("a") as stream:
         stream.write('{"id": "half a li')
     assert leases.overdue() == [fault.id]
-    book.hold().close()  # as the kernel does at the end of its process
+    book.journal.hold().close()  # as the kernel does at the end of its process
     heir = FaultBook(tmp_path / JOURNAL, {"marker": MarkerDriver(tmp_path)})
     heir.replay()
     await heir.recover_all()
@@ -210,7 +211,7 @@ def test_a_journal_of_a_newer_version_is_taken_up(tmp_path: Path) -> None:
 async def _newer(tmp_path: Path) -> None:
     book = FaultBook(tmp_path / JOURNAL, {"marker": MarkerDriver(tmp_path)})
     fault = await book.inject({"kind": "marker", "duration_seconds": 60})
-    book.hold().close()
+    book.journal.hold().close()
     lines = [json.loads(line) | {"of_a_newer_version": 1} for line in (tmp_path / JOURNAL).read_text().splitlines()]
     (tmp_path / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
     heir = FaultBook(tmp_path / JOURNAL, {"marker": MarkerDriver(tmp_path)})

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from agents.core import kernel
-from agents.core.faults import Fault, FaultBook, Problem
+from agents.core.book import FaultBook
+from agents.core.faults import Fault, Problem
 from agents.core.leases import JOURNAL
 from agents.gpu import pods
 from agents.gpu.nvml import Card

@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from agents.core.faults import KINDS, FaultBook, Problem
+from agents.core.book import FaultBook
+from agents.core.faults import KINDS, Problem
 
 HEALTH = "/health"
 """The one path that wants no token: it says nothing but that the agent answers."""

@@ -21,7 +21,7 @@ class Leases:
     """The faults of a journal that are not over, and when they have to be; each look reads only what has been added.
 
     Args:
-        journal: as :class:`agents.core.faults.FaultBook` writes it; need not exist yet.
+        journal: as :class:`agents.core.journal.Journal` writes it; need not exist yet.
     """
 
     def __init__(self, journal: Path) -> None:

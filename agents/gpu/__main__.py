@@ -16,7 +16,7 @@ from typing import Any
 
 import pynvml
 
-from agents.core.faults import JournalInUse
+from agents.core.journal import JournalInUse
 from agents.core.tokens import read_token
 from agents.gpu.agent import GpuAgent, Settings, recover, serve
 from agents.gpu.pods import Api
@@ -83,7 +83,7 @@ def main(
         namespaces, guarded_by = tuple(options.allow_namespace), () if options.supervised else tuple(program)
         settings = Settings(options.name, state, given, namespaces, options.allow_clock_control, guarded_by)
         agent = GpuAgent(settings, nvml, load, api)
-        agent.book.hold()
+        agent.book.journal.hold()
     except OSError as error:
         parser.error(f"{error.filename}: {error.strerror}")
     except ValueError as error:

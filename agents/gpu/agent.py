@@ -25,7 +25,8 @@ from typing import Any
 import pynvml
 from aiohttp import web
 
-from agents.core.faults import FaultBook, Problem
+from agents.core.book import FaultBook
+from agents.core.faults import Problem
 from agents.core.http import HEALTH, fault_routes, guard
 from agents.core.kernel import boot_id
 from agents.core.leases import JOURNAL
@@ -156,14 +157,14 @@ class GpuAgent:
         return fault.view()
 
     async def inject(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Break something; see :class:`agents.core.faults.FaultBook`."""
+        """Break something; see :class:`agents.core.book.FaultBook`."""
         if self.settings.program:
             Guard.of_this_process().write(self.settings.state / GUARD)
             await asyncio.to_thread(ensure, self.settings.state, self.settings.program)
         return (await self.book.inject(body)).view()
 
     async def recover(self, fault_id: str) -> dict[str, Any]:
-        """Undo it; see :class:`agents.core.faults.FaultBook`."""
+        """Undo it; see :class:`agents.core.book.FaultBook`."""
         return (await self.book.recover(fault_id)).view()
 
 

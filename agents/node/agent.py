@@ -32,8 +32,10 @@ from typing import Any
 
 from aiohttp import web
 
-from agents.core.faults import Driver, FaultBook, read_journal
+from agents.core.book import FaultBook
+from agents.core.faults import Driver
 from agents.core.http import fault_routes, guard
+from agents.core.journal import read_journal
 from agents.core.kernel import take_right_of_way
 from agents.core.leases import JOURNAL
 from agents.node.cuts import CutDriver
@@ -62,7 +64,7 @@ class NodeAgent:
     def adopt(self) -> None:
         """Take up what an agent before this one has left."""
         self.network.adopt()
-        for fault in read_journal(self.book.journal).values():
+        for fault in read_journal(self.book.journal.path).values():
             if (fault.kind, fault.state) == ("gpu", "active"):
                 self.gpus.adopt(fault)
         self.table.adopt()
@@ -93,11 +95,11 @@ class NodeAgent:
         return fault.view()
 
     async def inject(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Break something; see :class:`agents.core.faults.FaultBook`."""
+        """Break something; see :class:`agents.core.book.FaultBook`."""
         return (await self.book.inject(body)).view()
 
     async def recover(self, fault_id: str) -> dict[str, Any]:
-        """Undo it; see :class:`agents.core.faults.FaultBook`."""
+        """Undo it; see :class:`agents.core.book.FaultBook`."""
         return (await self.book.recover(fault_id)).view()
 
     async def remove_deployment(self) -> dict[str, Any]:
