@@ -17,7 +17,8 @@ from agents.core.journal import BALLAST_BYTES, COMPACT_BYTES, read_journal
 from agents.core.leases import JOURNAL, Leases
 from agents.node import processes
 from agents.node.network import Network
-from agents.node.processes import ProcessTable, Spec
+from agents.node.process import Spec
+from agents.node.processes import ProcessTable
 
 ORDER = {"kind": "gpu", "duration_seconds": 60}
 

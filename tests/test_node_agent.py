@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from agents.node.network import Network
-from agents.node.processes import ProcessTable, Spec
+from agents.node.process import Spec
+from agents.node.processes import ProcessTable
 from support import cells
 from support.clock import now
 from support.faults.service import FaultRefused, FaultService

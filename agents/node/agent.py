@@ -7,7 +7,7 @@ HTTP API, JSON in and out, bearer token ``FT_AGENT_TOKEN``; errors are problem+j
 
 ==================================  ==================================================================================
 ``POST /v1/nodes``                  ``{"name", "role"}``: make a node, returns its ``address``
-``POST /v1/processes``              start a process on a node, see :class:`agents.node.processes.Spec`
+``POST /v1/processes``              start a process on a node, see :class:`agents.node.process.Spec`
 ``GET /v1/processes``               all processes with state, pid, start time, exit code, restarts
 ``POST /v1/processes/NODE/start``   start a stopped process again with the spec that it had
 ``GET /v1/topology``                deployment, nodes with role, address, process and simulated GPUs, the agent's pid
@@ -39,8 +39,11 @@ from agents.core.journal import read_journal
 from agents.core.kernel import take_right_of_way
 from agents.core.leases import JOURNAL
 from agents.node.cuts import CutDriver
+from agents.node.marks import marked
 from agents.node.network import Network
-from agents.node.processes import ProcessDriver, ProcessTable, Spec, marked
+from agents.node.process import Spec
+from agents.node.process_faults import ProcessDriver
+from agents.node.processes import ProcessTable
 from agents.node.simulated_gpu import SimulatedGpuDriver
 
 DEPLOYMENT = "local"

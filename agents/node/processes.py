@@ -1,4 +1,4 @@
-"""Processes of nodes, as a small kubelet has them, and their faults.
+"""All processes of a cell's nodes, as a small kubelet has them: started, watched, started again, adopted and ended.
 
 In a cell with namespaces a process outlives the agent: the next agent adopts it by pid and start time. Without
 namespaces it ends with the agent (PR_SET_PDEATHSIG), for nothing else would end it with the cell.
@@ -11,31 +11,19 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from agents.core.faults import Fault, Plan, Problem
+from agents.core.faults import Problem
 from agents.core.kernel import children_of, die_with_parent, enter_network_namespace, signal_process, stat_of
+from agents.node.marks import kill_marked, mark, marked
 from agents.node.network import Network
+from agents.node.process import BACKOFF_RESET_SECONDS, LONGEST_BACKOFF_SECONDS, Process, Spec
 
-FAULT_TYPES = {
-    "crash": "SIGKILL to {}; started again at the end",
-    "terminate": "SIGTERM to {}; SIGKILL if it is still there at the end, then started again",
-    "hang": "SIGSTOP to {}; SIGCONT at the end",
-    "restart": "SIGKILL to {}, then started again at once",
-}
-SLOW_DISK = (
-    "the disk of a process cannot be slowed: what the suite's processes write lies in memory (tmpfs), which the "
-    "kernel's limits for block devices (blkio.throttle, io.max) do not reach, and such a limit would end with nobody"
-)
-RESTART_POLICIES = ("Never", "OnFailure", "Always")
-# The kubelet's crash-loop back-off: the first restart at once, then 10 s, doubled up to 300 s, forgotten after 10
-# minutes of running (kubernetes.io, "Pod Lifecycle", restartPolicy).
-BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, BACKOFF_RESET_SECONDS = 10.0, 300.0, 600.0
 READINESS_PERIOD_SECONDS = 0.02
 LONGEST_HISTORY = 10000
 """Changes of state that are kept."""
@@ -43,99 +31,6 @@ LONGEST_HISTORY = 10000
 SIGNAL_SECONDS = 5.0
 # A boot takes up to 6 s of a busy machine; one that takes this long has failed.
 READY_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What to run on a node.
-
-    Attributes:
-        node: logical name of the node, one process each.
-        argv: program and arguments. ``env`` is the whole environment, nothing is inherited.
-        log: file that stdout and stderr are appended to, over restarts too.
-        after: nodes whose processes must be ready before this one is started.
-        ready: URL that answers 200 once the process is ready; None: ready as soon as it runs.
-        restart_policy: one of :data:`RESTART_POLICIES`, with the kubelet's meaning.
-        backoff_seconds: delay before the second restart, doubled for each further one.
-        gpus: simulated GPUs of the node.
-        progress: ``url`` of a Prometheus page and ``metric``, the counter on it that rises with the work done.
-    """
-
-    node: str
-    argv: list[str]
-    env: dict[str, str]
-    log: str
-    after: list[str] = field(default_factory=list)
-    ready: str | None = None
-    restart_policy: str = "Never"
-    backoff_seconds: float = BACKOFF_SECONDS
-    gpus: int = 0
-    progress: dict[str, str] | None = None
-
-    @classmethod
-    def parse(cls, body: dict[str, Any]) -> "Spec":
-        """Check a request body; raises :class:`Problem` 422 that names the offending key or value."""
-        unknown = set(body) - set(cls.__dataclass_fields__)
-        if unknown:
-            allowed = ", ".join(cls.__dataclass_fields__)
-            raise Problem(422, "Unknown key", f"unknown key {sorted(unknown)[0]!r}; allowed: {allowed}")
-        missing = [key for key in ("node", "argv", "env", "log") if not body.get(key)]
-        if missing:
-            raise Problem(422, "Missing key", f"{missing[0]!r} is missing or empty")
-        if body.get("restart_policy", "Never") not in RESTART_POLICIES:
-            allowed = ", ".join(RESTART_POLICIES)
-            raise Problem(422, "Unknown value", f"restart_policy {body['restart_policy']!r}; allowed: {allowed}")
-        return cls(**body)
-
-
-class Process:
-    """One process of a node over all its restarts."""
-
-    def __init__(self, spec: Spec) -> None:
-        self.spec = spec
-        self.state = "waiting"
-        self.pid: int | None = None
-        self.start_time: int | None = None
-        self.started_at: float | None = None
-        self.exit_code: int | None = None
-        self.restarts = 0
-        self.delay = 0.0
-        self.detail = ""
-        self.fences: list[str] = []
-        self.ended = asyncio.Event()
-        self.ready = asyncio.Event()
-        self.free = asyncio.Event()
-        self.free.set()
-        self.wake = asyncio.Event()
-        self.child: subprocess.Popen[bytes] | None = None
-
-    def kernel_state(self) -> str:
-        """``running``, ``stopped`` or ``gone``: the very process that we started, as the kernel has it."""
-        stat = stat_of(self.pid) if self.pid is not None else None
-        if not stat or stat[1] != self.start_time or stat[0] in "ZX":
-            return "gone"
-        return "stopped" if stat[0] in "Tt" else "running"
-
-    def alive(self) -> bool:
-        """Whether that process still exists and is not a zombie."""
-        return self.kernel_state() != "gone"
-
-    def view(self) -> dict[str, Any]:
-        """JSON form. ``state``: waiting, fenced (may not start), running, exited, backoff, failed (could not be
-        started; see ``detail``).
-        """
-        return {
-            "node": self.spec.node,
-            "state": self.state,
-            "ready": self.ready.is_set(),
-            "pid": self.pid,
-            "start_time": self.start_time,
-            "exit_code": self.exit_code,
-            "restarts": self.restarts,
-            "fences": self.fences,
-            "log": self.spec.log,
-            "detail": self.detail,
-        }
 
 
 class ProcessTable:
@@ -318,7 +213,7 @@ class ProcessTable:
             with open(spec.log, "ab") as log:
                 process.child = subprocess.Popen(
                     spec.argv,
-                    env=spec.env | {"FT_NODE": f"{self.scratch}:{spec.node}"},
+                    env=spec.env | mark(str(self.scratch), spec.node),
                     cwd=self.scratch,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -499,7 +394,7 @@ class ProcessTable:
         deadline = time.monotonic() + SIGNAL_SECONDS
         while (left := marked(str(self.scratch))) and time.monotonic() < deadline:
             for pid in left:
-                self._kill_marked(pid)
+                kill_marked(pid, str(self.scratch))
             await asyncio.sleep(0.005)
         for node in self.processes:
             self.note(node, "removed")
@@ -507,121 +402,3 @@ class ProcessTable:
         with contextlib.suppress(OSError):
             self._save()
         return [pid for pid, _ in ended]
-
-    def _kill_marked(self, pid: int) -> None:
-        with contextlib.suppress(OSError):
-            handle = os.pidfd_open(pid)
-            try:
-                if _mark_of(pid, str(self.scratch)) is not None:  # still, now that whoever has the pid is held
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
-            finally:
-                os.close(handle)
-
-
-def marked(mark: str) -> dict[int, str]:
-    """Pid -> node of every process that carries ``FT_NODE=MARK:NODE`` in its environment, children included."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                node = _mark_of(int(entry.name), mark)
-                if node is not None:
-                    found[int(entry.name)] = node
-    return found
-
-
-def _mark_of(pid: int, mark: str) -> str | None:
-    wanted = os.fsencode(f"FT_NODE={mark}:")
-    for each in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-        if each.startswith(wanted):
-            return os.fsdecode(each.removeprefix(wanted))
-    return None
-
-
-class ProcessDriver:
-    """Faults of kind ``process``."""
-
-    def __init__(self, table: ProcessTable) -> None:
-        self.table = table
-
-    def plan(self, body: dict[str, Any]) -> Plan:
-        """See :class:`agents.core.faults.Driver`."""
-        kind, node = body.get("type"), str(body.get("target", ""))
-        if kind == "slow_disk":
-            raise Problem(501, "Not here", SLOW_DISK)
-        if kind not in FAULT_TYPES:
-            raise Problem(422, "Unknown fault type", f"type {kind!r}; allowed: {', '.join(FAULT_TYPES)}")
-        process = self.table.running(node)
-        what = f"pid {process.pid} on {node}"
-        undo = {"node": node, "identity": [process.pid, process.start_time]}
-        touches = [FAULT_TYPES[kind].format(what)]
-        keys = [conflict(process), *([stopping(node)] if kind == "hang" else [])]
-        return Plan("process", kind, [node], touches, undo, conflicts=keys, momentary=kind == "restart")
-
-    async def snapshot(self, fault: Fault) -> dict[str, Any]:
-        """See :class:`agents.core.faults.Driver`."""
-        return {"process": standing(self.table.get(fault.undo["node"]), fault.undo["identity"])}
-
-    async def apply(self, fault: Fault) -> None:
-        """See :class:`agents.core.faults.Driver`."""
-        node, identity = fault.undo["node"], tuple(fault.undo["identity"])
-        fault.evidence |= {"pid": identity[0], "start_time": identity[1], "sent_at": time.monotonic()}
-        if fault.type in ("crash", "restart"):
-            await self.table.end(node, held=fault.type == "restart")
-            process = self.table.get(node)
-            fault.evidence |= {"signal": "SIGKILL", "gone_at": time.monotonic(), "exit_code": process.exit_code}
-            if fault.type == "restart":
-                await self.table.start_if_stopped(node)
-                fault.evidence["new_pid"] = process.pid
-            return
-        number = signal.SIGTERM if fault.type == "terminate" else signal.SIGSTOP
-        if not self.table.signal(node, identity, number):
-            raise Problem(409, "Not running", f"the process on {node!r} is gone")
-        fault.evidence["signal"] = number.name
-        if fault.type == "hang":
-            await self.table.await_kernel_state(node, "stopped")
-            self.table.note(node, "hung", "SIGSTOP")
-
-    async def undo(self, fault: Fault) -> None:
-        """See :class:`agents.core.faults.Driver`."""
-        node, identity = fault.undo["node"], tuple(fault.undo["identity"])
-        if fault.type == "hang" and self.table.signal(node, identity, signal.SIGCONT):
-            await self.table.await_kernel_state(node, "running")
-            self.table.note(node, "running", "SIGCONT")
-        if fault.type == "terminate" and self.table.signal(node, identity, signal.SIGKILL):
-            # as the kubelet does when the grace period is over
-            await asyncio.wait_for(self.table.get(node).ended.wait(), SIGNAL_SECONDS)
-        await self.table.start_if_stopped(node)
-
-    def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-        """See :class:`agents.core.faults.Driver`."""
-        was, now = before.get("process"), after.get("process")
-        return [] if was == now else [f"the process was {was} and is {now}"]
-
-    def capabilities(self) -> dict[str, dict[str, Any]]:
-        """See :class:`agents.core.faults.Driver`."""
-        can = {
-            f"process.{kind}": {"available": True, "detail": text.format("the process")}
-            for kind, text in FAULT_TYPES.items()
-        }
-        return can | {"process.slow_disk": {"available": False, "detail": SLOW_DISK}}
-
-
-def conflict(process: Process) -> str:
-    """Key of a fault that acts on this very process: the one that is started after it is another."""
-    return f"process {process.spec.node} (pid {process.pid})"
-
-
-def stopping(node: str) -> str:
-    """Key of a fault that stops what runs on a node: two of them would continue each other's process."""
-    return f"stopping of {node}"
-
-
-def standing(process: Process, identity: Sequence[int]) -> str:
-    """``running``, ``stopped`` or ``gone``: a node whose process ``identity`` (pid, start time) a fault was made for.
-
-    Whatever has been started since is ``running``: what stops that one is another fault.
-    """
-    state = process.kernel_state()
-    another = (process.pid, process.start_time) != tuple(identity)
-    return "running" if another and state == "stopped" else state

@@ -29,7 +29,8 @@ from agents.core.faults import Fault, Plan, Problem
 from agents.gpu import requests
 from agents.node.cuts import CutDriver
 from agents.node.network import Network
-from agents.node.processes import ProcessTable, conflict, standing, stopping
+from agents.node.process_faults import conflict, standing, stopping
+from agents.node.processes import ProcessTable
 from agents.xid import kmsg, xids
 
 SLOWING = ("THROTTLE", "OVERHEAT", "COMPUTE_OVERLOAD")
