@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from agents.service.api import Policy
 from agents.service.fleet import AgentAddress
+from agents.service.policy import Policy
 from support import cells
 from support.clock import now
 from support.observe.waiting import until

@@ -11,8 +11,9 @@ from pathlib import Path
 import uvicorn
 
 from agents.core.tokens import read_token
-from agents.service.api import Policy, application
+from agents.service.api import application
 from agents.service.fleet import AgentAddress
+from agents.service.policy import Policy
 
 
 def _parser() -> argparse.ArgumentParser:
