@@ -1,8 +1,8 @@
 """First process of a cell: prepares it, runs the agents and one command in it, and ends with that command.
 
-Usage: ``python -m agents.cell --world namespaces|loopback [--service-fd N] -- COMMAND [ARG...]``
+Usage: ``python -m agents.cell --world namespaces|loopback [--agent MODULE] [--service-fd N] -- COMMAND [ARG...]``
 
-With ``namespaces`` it expects to be PID 1 of fresh PID, mount and network namespaces (``support.cells`` makes them with
+With ``namespaces`` it expects to be PID 1 of fresh PID, mount and network namespaces (``support.run.cells`` makes them with
 unshare); its end is then the kernel's signal to end every process and namespace of the cell. With ``loopback`` there
 are no namespaces: every process is tied to its parent's life instead (PR_SET_PDEATHSIG).
 
@@ -26,8 +26,15 @@ import sys
 import time
 from pathlib import Path
 
-from agents.kernel import bring_loopback_up, children_of, die_with_parent, mount_tmpfs, signal_process
-from agents.watchdog import JOURNAL, LOOK_SECONDS, Leases, is_stopped
+from agents.core.kernel import (
+    bring_loopback_up,
+    children_of,
+    die_with_parent,
+    is_stopped,
+    mount_tmpfs,
+    signal_process,
+)
+from agents.core.leases import JOURNAL, LOOK_SECONDS, Leases
 
 # A program that dies sooner than this after its start is broken rather than killed: it may not take the machine.
 SHORT_LIFE_SECONDS, RESTART_DELAY_SECONDS = 0.2, 0.2
@@ -117,6 +124,7 @@ def main() -> int:
     """Run the command in the prepared cell; returns its exit status, 128 + N when signal N ended it."""
     parser = argparse.ArgumentParser(prog="python -m agents.cell")
     parser.add_argument("--world", choices=("namespaces", "loopback"), required=True)
+    parser.add_argument("--agent", default="agents.node", metavar="MODULE", help="node agent, as after `python -m`")
     parser.add_argument("--service-fd", type=int)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
@@ -128,8 +136,6 @@ def main() -> int:
 
         scratch = Path(tempfile.mkdtemp(prefix="cell-", dir=os.environ.get("FT_RUN_DIR")))
 
-    lying = os.environ.get("FT_SABOTAGE", "").startswith("injector=")
-    agent_module = "agents.sabotage_injector" if lying else "agents.node_agent"
     token = os.urandom(16).hex()
     agent_socket, service_socket = (socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(2))
     environment = os.environ | {
@@ -148,8 +154,8 @@ def main() -> int:
         if "FT_RUN_DIR" in os.environ:
             service_options = [f"--state-dir={os.environ['FT_RUN_DIR']}"]
     programs = [
-        Program(agent_module, [agent_socket.fileno()], environment),
-        Program("agents.fault_service", service_fds, service_environment, *service_options),
+        Program(options.agent, [agent_socket.fileno()], environment),
+        Program("agents.service", service_fds, service_environment, *service_options),
     ]
     # What the cell was started with open is meant for the command; our own sockets close by themselves.
     command = subprocess.Popen(

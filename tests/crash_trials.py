@@ -58,7 +58,7 @@ SLEEPER = "#!/bin/sh\nexec sleep 100000\n"
 @contextlib.contextmanager
 def inside(node: str) -> Iterator[None]:
     """This thread in the network namespace of a node."""
-    from agents.kernel import enter_network_namespace
+    from agents.core.kernel import enter_network_namespace
 
     home, there = os.open("/proc/thread-self/ns/net", os.O_RDONLY), os.open(f"/run/netns/{node}", os.O_RDONLY)
     try:
@@ -150,7 +150,7 @@ class Trials:
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
                     line = (entry / "cmdline").read_bytes()
-                    for name, module in (("agent", b"agents.node_agent"), ("service", b"agents.fault_service")):
+                    for name, module in (("agent", b"agents.node"), ("service", b"agents.service")):
                         if module in line.split(b"\0"):
                             found[name] = int(entry.name)
         return found
@@ -396,9 +396,9 @@ def kill_runner(seed: int) -> tuple[str, str, list[str]]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 lines[each] = " ".join(each.cmdline())
         [tenant] = [each for each in lines if TENANT[:20] in lines[each] and "agents.cell" not in lines[each]]
-        programs = ("node_agent", "fault_service")
-        others = {name: [each for each in lines if f"agents.{name}" in lines[each]] for name in programs}
-        together = draw.choice(((), ("node_agent",), ("fault_service",), ("node_agent", "fault_service")))
+        programs = {"node agent": "agents.node", "fault service": "agents.service"}
+        others = {name: [each for each in lines if module in lines[each]] for name, module in programs.items()}
+        together = draw.choice(((), ("node agent",), ("fault service",), ("node agent", "fault service")))
         victim = draw.choice(("outermost process", "first process", "runner"))
         journal = Path(f"/proc/{tenant.pid}/root{scratch}/journal.jsonl").read_text()
         states = [json.loads(line)["state"] for line in journal.splitlines() if line.endswith("}")]
@@ -412,7 +412,7 @@ def kill_runner(seed: int) -> tuple[str, str, list[str]]:
     leaks = [f"process {each.pid} of a cell whose {victim} was killed" for each in left]
     leaks += [f"link {name}" for name in {entry.name for entry in Path("/sys/class/net").iterdir()} - before]
     leaks += [f"outside: {rule}" for rule in set(_rules()) - rules]
-    return states[-1], " and ".join((victim, *(name.replace("_", " ") for name in together))), leaks
+    return states[-1], " and ".join((victim, *together)), leaks
 
 
 # -- an agent outside cells
@@ -467,7 +467,7 @@ def kill_gpu_agent(seed: int) -> tuple[str, str, list[str], float]:
 
 
 def _lives(pid: int) -> bool:
-    from agents.kernel import stat_of
+    from agents.core.kernel import stat_of
 
     found = stat_of(pid)
     return found is not None and found[0] not in "ZX"

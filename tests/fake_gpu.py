@@ -22,7 +22,10 @@ from typing import Any
 
 import pynvml
 
-from agents import gpu_agent, gpu_load, kernel, kmsg, pods
+from agents.core import kernel
+from agents.gpu import __main__ as command
+from agents.gpu import load, pods
+from agents.xid import kmsg
 
 TOTAL_BYTES, OTHERS_BYTES = 80 << 30, 10 << 30
 POWER_MW, LOWEST_MW, CLOCK_MHZ = 700_000, 200_000, 1980
@@ -215,8 +218,8 @@ class FakeCuda:
 if __name__ == "__main__":
     program, *options = sys.argv[1:]
     if program == "load":
-        gpu_load.main(options, FakeCuda())
+        load.main(options, FakeCuda())
     else:
         pods.ACCOUNT = Path(os.environ.get("FAKE_ACCOUNT", pods.ACCOUNT))
-        load = (sys.executable, "-m", "tests.fake_gpu", "load")
-        gpu_agent.main(options, FakeNvml(), load, ("tests.fake_gpu", "agent"))
+        loads = (sys.executable, "-m", "tests.fake_gpu", "load")
+        command.main(options, FakeNvml(), loads, ("tests.fake_gpu", "agent"))

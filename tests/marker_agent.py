@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agents.faults import Fault, FaultBook, JournalInUse, Plan
-from agents.watchdog import JOURNAL, Guard, ensure
+from agents.core.book import FaultBook
+from agents.core.faults import Fault, Plan
+from agents.core.journal import JournalInUse
+from agents.core.leases import JOURNAL
+from agents.watchdog.guard import Guard
+from agents.watchdog.watchdog import ensure
 
 
 class MarkerDriver:

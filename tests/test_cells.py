@@ -83,11 +83,11 @@ def test_nothing_survives(tenant: tuple[subprocess.Popen[bytes], str, Path], mod
 @modes
 def test_an_agent_that_is_killed_comes_back(tenant: tuple[subprocess.Popen[bytes], str, Path], mode: str) -> None:
     process, mark, _ = tenant
-    agent, sleeper = pid_of(mark, "agents.node_agent"), pid_of(mark, "sleep 600", but="time.sleep")
+    agent, sleeper = pid_of(mark, "agents.node"), pid_of(mark, "sleep 600", but="time.sleep")
     os.kill(agent, signal.SIGKILL)
 
     def another() -> str | None:
-        found = [pid for pid, line in tagged(mark).items() if "agents.node_agent" in line and pid != agent]
+        found = [pid for pid, line in tagged(mark).items() if "agents.node" in line and pid != agent]
         return None if found else "no agent"
 
     until(another, 10, "another agent runs")

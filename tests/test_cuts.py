@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agents import netlink
+from agents.node import netlink
 from support.run import capabilities, cells
 from support.settings import ROOT
 
@@ -22,10 +22,11 @@ import asyncio, json, os, socket, sys, threading
 from pathlib import Path
 from pyroute2 import IPRoute, netns
 from pyroute2.nftables.main import NFTables
-from agents import cuts, netlink
-from agents.cuts import CutDriver
-from agents.faults import FaultBook, Problem
-from agents.network import Network
+from agents.node import cuts, netlink
+from agents.node.cuts import CutDriver
+from agents.core.book import FaultBook
+from agents.core.faults import Problem
+from agents.node.network import Network
 from support.observe.network import Line, arriving, connects, on_node
 from support.observe.waiting import until
 

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from support.world.clients import Clients
+from support.world.faults import Faults
 
 from support import binaries, releases
 from support.clock import now
@@ -27,9 +29,7 @@ from support.settings import Settings
 from support.targets import local
 from support.targets.agent import Agent
 from support.targets.local import LocalDeployment, LocalTarget
-from support.world.clients import Clients
 from support.world.etcd import EtcdCluster
-from support.world.faults import Faults
 
 
 def free_port() -> int:

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from agents.fault_service.api import Policy
-from agents.fault_service.fleet import AgentAddress
+from agents.service.fleet import AgentAddress
+from agents.service.policy import Policy
 from support.clock import now
 from support.observe.waiting import until
 from support.run import cells
@@ -67,7 +67,7 @@ def start(cell: dict[str, str], state: Path) -> Iterator[Any]:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         agents = [] if "--agent" in " ".join(options) else [f"--agent=local={cell['FT_AGENT']}"]
-        argv = [sys.executable, "-m", "agents.fault_service", f"--port={port}", f"--state-dir={state}"]
+        argv = [sys.executable, "-m", "agents.service", f"--port={port}", f"--state-dir={state}"]
         env = os.environ | {"FT_AGENT_TOKEN": cell["FT_AGENT_TOKEN"], "FT_SERVICE_TOKEN": token}
         started.append(subprocess.Popen([*argv, *agents, *options], cwd=ROOT, env=env))
         client = Client(f"http://127.0.0.1:{port}", token)
@@ -382,11 +382,11 @@ def test_an_agent_that_is_away_is_named(start: Any) -> None:
 
 def test_outside_of_loopback_it_wants_a_token() -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith("FT_")}
-    argv = [sys.executable, "-m", "agents.fault_service", "--host=0.0.0.0"]
+    argv = [sys.executable, "-m", "agents.service", "--host=0.0.0.0"]
     done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True)
     assert (done.returncode, "give a token" in done.stderr) == (2, True)
     with socket.create_server(("0.0.0.0", 0)) as listener:
-        argv = [sys.executable, "-m", "agents.fault_service", f"--listen-fd={listener.fileno()}"]
+        argv = [sys.executable, "-m", "agents.service", f"--listen-fd={listener.fileno()}"]
         descriptors = [listener.fileno()]
         done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, pass_fds=descriptors)
     assert (done.returncode, "give a token" in done.stderr) == (2, True)
@@ -410,7 +410,7 @@ def test_fuzzing_finds_no_server_error() -> None:
 def refusal(*options: str, **env: str) -> str:
     """What the service says to options that make no sense."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("FT_")}
-    argv = [sys.executable, "-m", "agents.fault_service", "--port=0", *options]
+    argv = [sys.executable, "-m", "agents.service", "--port=0", *options]
     done = subprocess.run(argv, cwd=ROOT, env=own | env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     return done.stderr
@@ -561,7 +561,7 @@ def test_a_full_disk_refuses_new_faults_and_loses_none(cell: dict[str, str], tmp
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     argv = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k tmpfs "$0"; exec "$@"', str(state)]
-    argv += [sys.executable, "-m", "agents.fault_service", f"--port={port}", f"--state-dir={state}"]
+    argv += [sys.executable, "-m", "agents.service", f"--port={port}", f"--state-dir={state}"]
     argv += [f"--agent=local={cell['FT_AGENT']}"]
     env = os.environ | {"FT_AGENT_TOKEN": cell["FT_AGENT_TOKEN"], "FT_SERVICE_TOKEN": TOKEN}
     process = subprocess.Popen(argv, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)

@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
-from agents import faults, processes
-from agents.faults import BALLAST_BYTES, COMPACT_BYTES, Fault, FaultBook, Plan, Problem, read_journal
-from agents.network import Network
-from agents.processes import ProcessTable, Spec
-from agents.watchdog import JOURNAL, Leases
+from agents.core import book as books
+from agents.core.book import FaultBook
+from agents.core.faults import Fault, Plan, Problem
+from agents.core.journal import BALLAST_BYTES, COMPACT_BYTES, read_journal
+from agents.core.leases import JOURNAL, Leases
+from agents.node import processes
+from agents.node.network import Network
+from agents.node.process import Spec
+from agents.node.processes import ProcessTable
 
 ORDER = {"kind": "gpu", "duration_seconds": 60}
 
@@ -64,7 +68,7 @@ def play(folder: Path, driver: Driver, work: Callable[[FaultBook], Coroutine[Any
 def test_undo_that_fails_is_owed_stands_in_the_way_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(faults, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(books, "FIRST_PAUSE_SECONDS", 0.05)
     driver = Driver("undo", "undo")
 
     async def work(book: FaultBook) -> None:
@@ -335,7 +339,7 @@ def test_the_end_of_a_fault_has_room_on_a_full_disk(tmp_path: Path, monkeypatch:
 def test_a_fault_that_is_made_and_cannot_be_written_down_is_listed_undone_and_written_down_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(faults, "WRITE_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(books, "WRITE_AGAIN_SECONDS", 0.05)
     disk, driver = Disk(tmp_path, monkeypatch), Driver()
     disk.freed = False
 

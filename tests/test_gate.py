@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import pytest
+from support.world.gate import LAST_TOKENS, Gate
 
-from agents.sabotage_injector import DAWDLE_SECONDS
+from agents.sabotage.injector import DAWDLE_SECONDS
 from support.contract.deployment import Node
 from support.events import EventLog, read_events
 from support.judge.history import History
 from support.judge.invariants import check
 from support.observe import journal
 from support.requests.ledger import Chunk, LedgerEntry, read_ledger
-from support.world.gate import LAST_TOKENS, Gate
 from tests.scenarios import run
 
 CRASH = "Every token comes once and in order when the worker crashes in mid-answer"

@@ -16,9 +16,10 @@ from typing import Any
 import pynvml
 import pytest
 
-from agents import kernel, kmsg
-from agents.faults import read_journal
-from agents.gpu_requests import TYPES
+from agents.core import kernel
+from agents.core.journal import read_journal
+from agents.gpu.requests import TYPES
+from agents.xid import kmsg
 from support.observe.waiting import until
 from support.settings import ROOT
 from tests.fake_gpu import CLOCK_MHZ, POWER_MW, TOTAL_BYTES
@@ -336,7 +337,7 @@ def test_an_xid_error_is_reported_with_the_address_of_the_gpu_and_latches(machin
 
 @pytest.mark.skipif(bool(ctypes.util.find_library("cuda")), reason="there is an NVIDIA driver here")
 def test_without_a_gpu_every_type_is_refused_in_words(machine: Machine) -> None:
-    machine.start(program="agents.gpu_agent")
+    machine.start(program="agents.gpu")
     capabilities = machine.ask("GET", "/v1/capabilities")[1]
     for kind in TYPES:
         status, refusal = machine.inject(kind)
@@ -390,7 +391,7 @@ def test_who_may_ask(two_gpus: Machine) -> None:
 
 
 def test_without_a_token_it_does_not_start(machine: Machine) -> None:
-    argv = [sys.executable, "-m", "agents.gpu_agent", f"--state-dir={machine.state}"]
+    argv = [sys.executable, "-m", "agents.gpu", f"--state-dir={machine.state}"]
     done = subprocess.run(argv, cwd=ROOT, env=machine.environment(FT_AGENT_TOKEN=""), capture_output=True, text=True)
     assert (done.returncode, "--token-file" in done.stderr) == (2, True)
 
@@ -398,7 +399,7 @@ def test_without_a_token_it_does_not_start(machine: Machine) -> None:
 def test_what_is_called_of_nvml_is_in_nvml() -> None:
     called: set[str] = set()
     for name in ("nvml.py", "real_gpu.py"):
-        text = (ROOT / "agents" / name).read_text()
+        text = (ROOT / "agents" / "gpu" / name).read_text()
         called |= set(re.findall(r"\b(?:nvml[A-Z]\w+|NVML_[A-Z]\w+|NVMLError\w*)\b", text))
     assert len(called) > 15
     # named in a comment: the C function
@@ -417,7 +418,7 @@ def test_what_the_agent_does_not_break_is_501_and_among_the_capabilities(machine
 @pytest.mark.parametrize(("content", "said"), [("\n", "is empty"), ("two words", "one token")])
 def test_a_token_file_without_a_token_is_refused(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "token").write_text(content)
-    argv = [sys.executable, "-m", "agents.gpu_agent", "--port=0", f"--state-dir={tmp_path}"]
+    argv = [sys.executable, "-m", "agents.gpu", "--port=0", f"--state-dir={tmp_path}"]
     done = subprocess.run(
         [*argv, f"--token-file={tmp_path / 'token'}"],
         cwd=ROOT,

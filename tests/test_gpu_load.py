@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agents.gpu_load import CHUNK_BYTES, Cuda, CudaError
+from agents.gpu.load import CHUNK_BYTES, Cuda, CudaError
 from support.settings import ROOT
 
 LEASE = 4.0  # seconds: long enough to begin, on a machine with other work
@@ -30,7 +30,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(driver: Path, kind: str, seconds: float) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "agents.gpu_load", kind, "--share=0.5", f"--parent={os.getpid()}"]
+    argv = [sys.executable, "-m", "agents.gpu.load", kind, "--share=0.5", f"--parent={os.getpid()}"]
     env = os.environ | {"LD_LIBRARY_PATH": str(driver)}
     late = [*argv, f"--until={time.monotonic() + seconds}"]
     return subprocess.run(late, cwd=ROOT, env=env, capture_output=True, text=True, timeout=20)

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from agents import pods
-from agents.gpu_agent import GpuAgent, Settings
+from agents.gpu import pods
+from agents.gpu.agent import GpuAgent, Settings
 from tests.fake_gpu import FakeNvml
 from tests.gpu_machine import Machine
 

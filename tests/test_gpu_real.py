@@ -12,8 +12,8 @@ from typing import Any
 import pynvml
 import pytest
 
-from agents import kernel
-from agents.nvml import MIB, Cards
+from agents.core import kernel
+from agents.gpu.nvml import MIB, Cards
 from support.observe.waiting import until
 from tests.gpu_machine import Machine
 
@@ -28,7 +28,7 @@ QUARTER = {"gpu_index": 0, "parameters": {"share": 0.25}}
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     found = Machine(tmp_path)
-    found.start(program="agents.gpu_agent")
+    found.start(program="agents.gpu")
     yield found
     found.end()
 
@@ -77,7 +77,7 @@ def test_memory_comes_back_when_the_agent_is_killed(machine: Machine) -> None:
     assert machine.inject("MEMORY_PRESSURE", **QUARTER)[0] == 201
     machine.kill()
     expect_back(before)
-    done = machine.recover(program="agents.gpu_agent")
+    done = machine.recover(program="agents.gpu")
     assert (done.returncode, '"state": "recovered"' in done.stdout) == (0, True), done.stdout + done.stderr
 
 

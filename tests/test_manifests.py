@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agents.gpu_agent import _parser
+from agents.gpu.__main__ import _parser
 from support.settings import ROOT
 from tests.plain_http import Client
 
@@ -90,7 +90,7 @@ def test_devices_journal_and_token_are_where_the_program_looks(pod: dict[str, An
 def test_its_options_are_the_programs_own(container: dict[str, Any]) -> None:
     program, *arguments = container["args"]
     options = _parser().parse_args(arguments)
-    assert program == "agents.gpu_agent"
+    assert program == "agents.gpu"
     assert (options.host, options.name, options.allow_clock_control) == ("0.0.0.0", "$(NODE_NAME)", False)
     known = {each["name"] for each in container["env"]}
     assert set(re.findall(r"\$\((\w+)\)", " ".join(arguments))) <= known
@@ -172,7 +172,7 @@ def entrypoint() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("program", ["agents.gpu_agent", "agents.gpu_load", "agents.fault_service"])
+@pytest.mark.parametrize("program", ["agents.gpu", "agents.gpu.load", "agents.service"])
 def test_the_programs_of_the_image_start(image: Path, program: str) -> None:
     argv = [*entrypoint(), program, "--help"]
     done = subprocess.run(argv, cwd=image, env=environment(image), capture_output=True, text=True)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from agents.network import Network
-from agents.processes import ProcessTable, Spec
+from agents.node.network import Network
+from agents.node.process import Spec
+from agents.node.processes import ProcessTable
 from support.clock import now
 from support.contract.fault_service import FaultService
 from support.errors import Refused

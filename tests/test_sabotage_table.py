@@ -1,10 +1,10 @@
 """Each scenario has a sabotage that turns it red, each row a scenario; `make sabotage` runs them."""
 
-from agents import sabotage_injector, sabotage_proxy
+from agents.sabotage import injector, proxy
 from support.judge import defects
 from support.run.launcher import enumerate_scenarios
 from support.settings import ROOT
-from support.targets.local import SHAPE_SABOTAGES
+from support.targets.sabotage import SHAPES
 from tests.sabotage import scenarios, table
 
 
@@ -21,11 +21,10 @@ def test_every_row_is_about_a_scenario() -> None:
 
 def test_every_kind_of_sabotage_is_used_and_known() -> None:
     used = {row.sabotage for row in table() if row.sabotage and not row.sabotage.startswith("migration-limit=")}
-    known = {f"proxy={kind}" for kind in sabotage_proxy.KINDS} | {
-        f"injector={kind}" for kind in sabotage_injector.KINDS
-    }
-    known |= {f"shape={kind}" for kind in SHAPE_SABOTAGES}
-    engine = (ROOT / "agents" / "ruler.py").read_text()  # it can be imported in Dynamo's environment only
+    known = {f"proxy={kind}" for kind in proxy.KINDS} | {f"injector={kind}" for kind in injector.KINDS}
+    known |= {f"shape={kind}" for kind in SHAPES}
+    # It can be imported in Dynamo's environment only.
+    engine = (ROOT / "support" / "engines" / "ruler.py").read_text()
     assert {each for each in used if not each.startswith("ruler=")} == known
     assert all(f'"{each.removeprefix("ruler=")}"' in engine for each in used if each.startswith("ruler="))
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import psutil
 import pytest
+from support.world.shutdowns import Shutdowns
 
 from support.clock import now
 from support.contract.deployment import Node
@@ -18,7 +19,6 @@ from support.faults.proven import ProvenFault
 from support.observe.fleet import Fleet
 from support.targets.agent import Agent
 from support.world import shutdowns
-from support.world.shutdowns import Shutdowns
 
 NODE = Node("w-0", "worker", "127.0.0.1", 9, None, Path("w-0.log"))
 

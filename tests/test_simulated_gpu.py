@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agents import kmsg
+from agents.xid import kmsg
 from support.clock import now
 from support.contract.fault_service import FaultService
 from support.errors import Refused

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agents import kmsg
+from agents.xid import kmsg
 from support.run import cells, stay
 from support.settings import ROOT
 

@@ -14,9 +14,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agents import cell, kernel, watchdog
-from agents.faults import FaultBook, JournalInUse, read_journal
-from agents.watchdog import JOURNAL, LOCK, Guard, Leases, Watchdog, ensure
+from agents import cell
+from agents.core import kernel
+from agents.core.book import FaultBook
+from agents.core.journal import JournalInUse, read_journal
+from agents.core.leases import JOURNAL, Leases
+from agents.watchdog import watchdog
+from agents.watchdog.guard import Guard
+from agents.watchdog.watchdog import LOCK, Watchdog, ensure
 from support.observe.waiting import until
 from support.settings import ROOT
 from support.signals import send_while
@@ -108,7 +113,7 @@ def test_killed_watchdog_is_replaced_by_one(start: Start, tmp_path: Path) -> Non
 def test_another_process_with_the_agents_pid_is_spared(tmp_path: Path) -> None:
     bystander = subprocess.Popen(["sleep", "600"])
     try:
-        guard = Guard(bystander.pid, 1, watchdog._boot())
+        guard = Guard(bystander.pid, 1, kernel.boot_id())
         assert not guard.alive()
         guard.kill()
         assert bystander.poll() is None
@@ -146,7 +151,7 @@ async def _follow(tmp_path: Path) -> None:
     with (tmp_path / JOURNAL).open("a") as stream:
         stream.write('{"id": "half a li')
     assert leases.overdue() == [fault.id]
-    book.hold().close()  # as the kernel does at the end of its process
+    book.journal.hold().close()  # as the kernel does at the end of its process
     heir = FaultBook(tmp_path / JOURNAL, {"marker": MarkerDriver(tmp_path)})
     heir.replay()
     await heir.recover_all()
@@ -206,7 +211,7 @@ def test_a_journal_of_a_newer_version_is_taken_up(tmp_path: Path) -> None:
 async def _newer(tmp_path: Path) -> None:
     book = FaultBook(tmp_path / JOURNAL, {"marker": MarkerDriver(tmp_path)})
     fault = await book.inject({"kind": "marker", "duration_seconds": 60})
-    book.hold().close()
+    book.journal.hold().close()
     lines = [json.loads(line) | {"of_a_newer_version": 1} for line in (tmp_path / JOURNAL).read_text().splitlines()]
     (tmp_path / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
     heir = FaultBook(tmp_path / JOURNAL, {"marker": MarkerDriver(tmp_path)})

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from support.world.world import World
 
 from support.contract.deployment import Node
 from support.contract.shape import Shape
@@ -21,7 +22,6 @@ from support.requests.load import LoadRun
 from support.settings import Settings
 from support.targets.agent import Agent
 from support.targets.local import LocalDeployment
-from support.world.world import World
 
 RECORD = {"kind": "seen before", "at": 1.0, "node": "e-0"}
 RECORDS = ("ledger.jsonl", "topology.json", "etcd.jsonl", "events.jsonl")

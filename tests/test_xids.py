@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
-from agents import kernel, kmsg, pods, xids
-from agents.faults import Fault, FaultBook, Problem
-from agents.network import Network
-from agents.nvml import Card
-from agents.real_gpu import RealGpuDriver
-from agents.watchdog import JOURNAL
+from agents.core import kernel
+from agents.core.book import FaultBook
+from agents.core.faults import Fault, Problem
+from agents.core.leases import JOURNAL
+from agents.gpu import pods
+from agents.gpu.nvml import Card
+from agents.gpu.real_gpu import RealGpuDriver
+from agents.node.network import Network
+from agents.xid import kmsg, xids
 from support.contract.fault_service import FaultService
 from support.faults.gpu import SEQUENCES
 from support.observe import process

@@ -303,7 +303,7 @@ CONTEXT_TOKENS = 32768
 
 def known_xids() -> list[int]:
     """The XID errors that the GPU agents can report."""
-    return list(read_yaml(ROOT / "agents" / "xids.yaml")["xids"])
+    return list(read_yaml(ROOT / "agents" / "xid" / "xids.yaml")["xids"])
 
 
 def is_count(value: Any, least: int) -> bool:

@@ -1,4 +1,4 @@
-"""Client of the node agent (``agents/node_agent.py`` describes the API)."""
+"""Client of the node agent (``agents/node/agent.py`` describes the API)."""
 
 import os
 from typing import Any

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from support.world.world import World
+
 from support.contract.fault_service import FaultService
 from support.faults.proven import ProvenFault
 from support.run import cells
 from support.settings import ROOT, Settings
-from support.world.world import World
 
 RUNS, PAST_FAULTS = 15, 1000
 # Not fatal: what is measured is the way of the line, not the death of a process.

@@ -1,4 +1,4 @@
-/* The CUDA driver as far as agents/gpu_load.py calls it, with the prototypes of cuda.h: wrong arguments are refused.
+/* The CUDA driver as far as agents/gpu/load.py calls it, with the prototypes of cuda.h: wrong arguments are refused.
    It has 3 GiB free in pieces of at most 512 MiB. */
 #include <stdint.h>
 #include <stdio.h>

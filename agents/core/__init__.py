@@ -1,0 +1,1 @@
+"""What every agent is made of: faults as leases, their journal, the HTTP API that all have, calls to the kernel."""

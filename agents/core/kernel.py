@@ -1,0 +1,138 @@
+"""The few kernel calls that the agents need and Python does not offer before 3.12."""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import struct
+from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+_CLONE_NEWNET = 0x40000000
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def die_with_parent() -> None:
+    """Have the kernel SIGKILL this process when the thread that forked it ends (PR_SET_PDEATHSIG, prctl(2))."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def take_right_of_way() -> bool:
+    """Have this thread scheduled before all that is not as urgent (SCHED_RR, sched(7)); what it starts is not.
+
+    For those who make faults: a fault is due when it is ordered, however busy the machine is. A nice value would not
+    do: with autogroups, which are the default, it ranks the processes of one session alone.
+
+    Returns:
+        False where it is not permitted, as to an unprivileged user.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    except PermissionError:
+        return False
+    return True
+
+
+def enter_network_namespace(fd: int) -> None:
+    """Move the calling thread into the network namespace behind the open file descriptor ``fd`` (setns(2))."""
+    _check(_libc.setns(fd, _CLONE_NEWNET), "setns")
+
+
+def leave_network_namespace() -> None:
+    """Move the calling thread into a new network namespace, which ends with its last thread (unshare(2)).
+
+    Raises:
+        OSError: not permitted.
+    """
+    _check(_libc.unshare(_CLONE_NEWNET), "unshare")
+
+
+def mount_tmpfs(path: str) -> None:
+    """Mount a fresh tmpfs at ``path`` in this mount namespace (mount(2)).
+
+    Raises:
+        OSError: not permitted, or no such folder.
+    """
+    _check(_libc.mount(b"tmpfs", path.encode(), b"tmpfs", 0, b"mode=0755"), f"mount tmpfs on {path}")
+
+
+def bring_loopback_up() -> None:
+    """Set the interface lo of this network namespace up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        request = struct.pack("16sH14x", b"lo", 0)
+        flags = struct.unpack("16sH14x", fcntl.ioctl(handle, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(handle, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
+
+
+def stat_of(pid: int) -> tuple[str, int] | None:
+    """State letter and start time (clock ticks since boot) of a process, from /proc/PID/stat; None when it is gone.
+
+    The pair of pid and start time names a process for good, which a pid alone does not.
+    """
+    try:
+        fields = _stat(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return fields[0], int(fields[19])
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the state on; the name before them may have any byte in it, parentheses too."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode("ascii").split()
+
+
+def signal_process(pid: int, start_time: int | None, number: signal.Signals) -> bool:
+    """Signal the very process with this pid and start time, through a pidfd: what takes over its pid is never meant.
+
+    Returns:
+        whether it was there, and no zombie.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            # Whoever has the pid now is held; if that is the one that is meant, the signal reaches it or nobody.
+            stat = stat_of(pid)
+            if stat and stat[0] not in "ZX" and stat[1] == start_time:
+                signal.pidfd_send_signal(handle, number)
+                return True
+        finally:
+            os.close(handle)
+    return False
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the kernel shows the process as stopped (SIGSTOP, a debugger)."""
+    return (stat_of(pid) or ("X", 0))[0] in "Tt"
+
+
+def boot_id() -> str:
+    """Names this run of the kernel; pids and CLOCK_MONOTONIC mean nothing in another."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def children_of(pid: int) -> list[tuple[int, int]]:
+    """Pid and start time of all descendants of ``pid``, from /proc."""
+    parents: dict[tuple[int, int], int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = _stat(int(entry.name))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            parents[int(entry.name), int(fields[19])] = int(fields[1])
+    found, queue = [], [pid]
+    while queue:
+        parent = queue.pop()
+        below = [child for child, its_parent in parents.items() if its_parent == parent]
+        found += below
+        queue += [child for child, _ in below]
+    return found

@@ -1,0 +1,111 @@
+"""Faults of kind ``process``: signals to the process of a node."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from agents.core.faults import Fault, Plan, Problem
+from agents.node.process import Process
+from agents.node.processes import SIGNAL_SECONDS, ProcessTable
+
+FAULT_TYPES = {
+    "crash": "SIGKILL to {}; started again at the end",
+    "terminate": "SIGTERM to {}; SIGKILL if it is still there at the end, then started again",
+    "hang": "SIGSTOP to {}; SIGCONT at the end",
+    "restart": "SIGKILL to {}, then started again at once",
+}
+SLOW_DISK = (
+    "the disk of a process cannot be slowed: what the suite's processes write lies in memory (tmpfs), which the "
+    "kernel's limits for block devices (blkio.throttle, io.max) do not reach, and such a limit would end with nobody"
+)
+
+
+class ProcessDriver:
+    """Faults of kind ``process``."""
+
+    def __init__(self, table: ProcessTable) -> None:
+        self.table = table
+
+    def plan(self, body: dict[str, Any]) -> Plan:
+        """See :class:`agents.core.faults.Driver`."""
+        kind, node = body.get("type"), str(body.get("target", ""))
+        if kind == "slow_disk":
+            raise Problem(501, "Not here", SLOW_DISK)
+        if kind not in FAULT_TYPES:
+            raise Problem(422, "Unknown fault type", f"type {kind!r}; allowed: {', '.join(FAULT_TYPES)}")
+        process = self.table.running(node)
+        what = f"pid {process.pid} on {node}"
+        undo = {"node": node, "identity": [process.pid, process.start_time]}
+        touches = [FAULT_TYPES[kind].format(what)]
+        keys = [conflict(process), *([stopping(node)] if kind == "hang" else [])]
+        return Plan("process", kind, [node], touches, undo, conflicts=keys, momentary=kind == "restart")
+
+    async def snapshot(self, fault: Fault) -> dict[str, Any]:
+        """See :class:`agents.core.faults.Driver`."""
+        return {"process": standing(self.table.get(fault.undo["node"]), fault.undo["identity"])}
+
+    async def apply(self, fault: Fault) -> None:
+        """See :class:`agents.core.faults.Driver`."""
+        node, identity = fault.undo["node"], tuple(fault.undo["identity"])
+        fault.evidence |= {"pid": identity[0], "start_time": identity[1], "sent_at": time.monotonic()}
+        if fault.type in ("crash", "restart"):
+            await self.table.end(node, held=fault.type == "restart")
+            process = self.table.get(node)
+            fault.evidence |= {"signal": "SIGKILL", "gone_at": time.monotonic(), "exit_code": process.exit_code}
+            if fault.type == "restart":
+                await self.table.start_if_stopped(node)
+                fault.evidence["new_pid"] = process.pid
+            return
+        number = signal.SIGTERM if fault.type == "terminate" else signal.SIGSTOP
+        if not self.table.signal(node, identity, number):
+            raise Problem(409, "Not running", f"the process on {node!r} is gone")
+        fault.evidence["signal"] = number.name
+        if fault.type == "hang":
+            await self.table.await_kernel_state(node, "stopped")
+            self.table.note(node, "hung", "SIGSTOP")
+
+    async def undo(self, fault: Fault) -> None:
+        """See :class:`agents.core.faults.Driver`."""
+        node, identity = fault.undo["node"], tuple(fault.undo["identity"])
+        if fault.type == "hang" and self.table.signal(node, identity, signal.SIGCONT):
+            await self.table.await_kernel_state(node, "running")
+            self.table.note(node, "running", "SIGCONT")
+        if fault.type == "terminate" and self.table.signal(node, identity, signal.SIGKILL):
+            # as the kubelet does when the grace period is over
+            await asyncio.wait_for(self.table.get(node).ended.wait(), SIGNAL_SECONDS)
+        await self.table.start_if_stopped(node)
+
+    def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+        """See :class:`agents.core.faults.Driver`."""
+        was, now = before.get("process"), after.get("process")
+        return [] if was == now else [f"the process was {was} and is {now}"]
+
+    def capabilities(self) -> dict[str, dict[str, Any]]:
+        """See :class:`agents.core.faults.Driver`."""
+        can = {
+            f"process.{kind}": {"available": True, "detail": text.format("the process")}
+            for kind, text in FAULT_TYPES.items()
+        }
+        return can | {"process.slow_disk": {"available": False, "detail": SLOW_DISK}}
+
+
+def conflict(process: Process) -> str:
+    """Key of a fault that acts on this very process: the one that is started after it is another."""
+    return f"process {process.spec.node} (pid {process.pid})"
+
+
+def stopping(node: str) -> str:
+    """Key of a fault that stops what runs on a node: two of them would continue each other's process."""
+    return f"stopping of {node}"
+
+
+def standing(process: Process, identity: Sequence[int]) -> str:
+    """``running``, ``stopped`` or ``gone``: a node whose process ``identity`` (pid, start time) a fault was made for.
+
+    Whatever has been started since is ``running``: what stops that one is another fault.
+    """
+    state = process.kernel_state()
+    another = (process.pid, process.start_time) != tuple(identity)
+    return "running" if another and state == "stopped" else state

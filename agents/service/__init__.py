@@ -1,0 +1,1 @@
+"""The fault service, in front of the agents: ``python -m agents.service --help``."""

@@ -1,0 +1,1 @@
+"""The watchdog of agents outside cells, a process of its own."""

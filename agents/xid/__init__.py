@@ -1,0 +1,1 @@
+"""XID errors: their catalogue, and the kernel log that they are reported in."""
