@@ -2,9 +2,9 @@
 
 Usage: ``python -m agents.cell --world namespaces|loopback [--agent MODULE] [--service-fd N] -- COMMAND [ARG...]``
 
-With ``namespaces`` it expects to be PID 1 of fresh PID, mount and network namespaces (``support.run.cells`` makes them with
-unshare); its end is then the kernel's signal to end every process and namespace of the cell. With ``loopback`` there
-are no namespaces: every process is tied to its parent's life instead (PR_SET_PDEATHSIG).
+With ``namespaces`` it expects to be PID 1 of fresh PID, mount and network namespaces (``support.run.cells`` makes them
+with unshare); its end is then the kernel's signal to end every process and namespace of the cell. With ``loopback``
+there are no namespaces: every process is tied to its parent's life instead (PR_SET_PDEATHSIG).
 
 The node agent and the fault service are started again whenever they die, and a node agent that is frozen when a fault
 has to end is killed for it; their listening sockets are kept here, so that a request which comes meanwhile waits. With

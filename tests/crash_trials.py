@@ -38,7 +38,7 @@ from pyroute2.nftables.main import NFTables
 
 from support.run import cells
 from support.settings import ROOT
-from support.targets.agent import Agent
+from support.targets.local.agent import Agent
 from tests.fake_gpu import POWER_MW
 from tests.gpu_machine import Machine
 

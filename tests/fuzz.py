@@ -15,9 +15,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from support.contract.fault_service import FaultService
 from support.observe.waiting import until
-from support.targets.agent import Agent
+from support.targets.local.agent import Agent, fault_service_of_this_cell
 
 NODES = {
     "frontend-0": "frontend",
@@ -63,7 +62,7 @@ def main() -> int:
         agent.add_node(name, role)
         agent.run(node=name, argv=["sleep", "900"], env={"PATH": os.environ["PATH"]}, log=log, gpus=int("w" in name))
     until(lambda: None if all(each["ready"] for each in agent.processes().values()) else "no", 20, "all nodes run")
-    service = FaultService.of_this_cell()
+    service = fault_service_of_this_cell()
     before = agent.topology()["agent_pid"], service.health()["pid"]
     total, seed = one_round(options.seed, "examples,coverage")[0], options.seed
     with ThreadPoolExecutor(PROCESSES) as pool:

@@ -17,7 +17,7 @@ from support.settings import ROOT
 TENANT = """
 import json, os, sys, time
 from pathlib import Path
-from support.targets.agent import Agent
+from support.targets.local.agent import Agent
 agent = Agent.of_this_cell()
 agent.add_node("node-0", "worker")
 env = {"PATH": os.environ["PATH"], "MARK": os.environ["MARK"]}

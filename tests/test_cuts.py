@@ -27,7 +27,7 @@ from agents.node.cuts import CutDriver
 from agents.core.book import FaultBook
 from agents.core.faults import Problem
 from agents.node.network import Network
-from support.observe.network import Line, arriving, connects, on_node
+from support.targets.local.network import Line, arriving, connects, on_node
 from support.observe.waiting import until
 
 scratch = Path(os.environ["FT_SCRATCH"]) / "apart"  # else the cell's own agent would adopt what is made here

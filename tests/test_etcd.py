@@ -1,7 +1,6 @@
 """A real etcd as the observers see it, and what a deployment says about an etcd that cannot be used."""
 
 import contextlib
-import os
 import random
 import socket
 import subprocess
@@ -11,8 +10,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from support.world.clients import Clients
-from support.world.faults import Faults
 
 from support import binaries, releases
 from support.clock import now
@@ -27,9 +24,11 @@ from support.observe.waiting import until
 from support.report import timeline
 from support.settings import Settings
 from support.targets import local
-from support.targets.agent import Agent
-from support.targets.local import LocalDeployment, LocalTarget
+from support.targets.local.agent import Agent
+from support.targets.local.deployment import LocalDeployment, Site
+from support.world.clients import Clients
 from support.world.etcd import EtcdCluster
+from support.world.faults import Faults
 
 
 def free_port() -> int:
@@ -45,8 +44,8 @@ def member(tmp_path: Path) -> Iterator[Node]:
     argv = [str(binaries.etcd(Settings())), "--name", "etcd-0", "--data-dir", str(tmp_path / "data")]
     argv += ["--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer]
     argv += ["--initial-advertise-peer-urls", peer, "--initial-cluster", f"etcd-0={peer}"]
-    node = Node("etcd-0", "etcd", "127.0.0.1", port, f"{client}/metrics", tmp_path / "log")
-    with node.log.open("wb") as log, subprocess.Popen(argv, stdout=log, stderr=log) as process:
+    node = Node("etcd-0", "etcd", "127.0.0.1", port, f"{client}/metrics")
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(argv, stdout=log, stderr=log) as process:
         try:
             until(lambda: None if etcd.healthy(node) else "it is not", 30, "etcd is healthy")
             yield node
@@ -115,7 +114,7 @@ def told(events: EventLog, words: str) -> bool:
 
 
 def test_a_member_that_is_not_there_is_said_so() -> None:
-    nobody = Node("etcd-3", "etcd", "127.0.0.1", free_port(), None, Path("log"))
+    nobody = Node("etcd-3", "etcd", "127.0.0.1", free_port(), None)
     with pytest.raises(etcd.EtcdError, match=r"etcd-3 does not answer /v3/maintenance/status"):
         etcd.status(nobody)
     assert etcd.leader([nobody]) is None
@@ -143,12 +142,12 @@ class IdleAgent:
 
 
 def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings, members: int) -> LocalDeployment:
-    for name, value in (("FT_SCRATCH", str(tmp_path)), ("FT_CELL", "loopback")):
-        monkeypatch.setitem(os.environ, name, value)
+    monkeypatch.setenv("FT_CELL", "loopback")
     agent = cast(Agent, IdleAgent())
-    target = LocalTarget(settings, releases.get("1.6.1"), tmp_path, EventLog(), agent)
-    target.logs.mkdir()
-    return LocalDeployment(target, Shape(etcd_members=members))
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    site = Site(settings, releases.get("1.6.1"), logs, tmp_path, EventLog(), agent)
+    return LocalDeployment(site, Shape(etcd_members=members), lambda _: None)
 
 
 def etcd_that_says(tmp_path: Path, version: str) -> Settings:
@@ -168,7 +167,7 @@ def test_a_cluster_without_leader_is_reported_with_the_members_logs(
     words = str(failed.value)
     assert "3 etcd members are healthy and have a leader" in words
     assert all(f"etcd-{number} is campaigning" in words for number in range(3))
-    argv = cast(IdleAgent, made.target.agent).argvs[1]
+    argv = cast(IdleAgent, made.site.agent).argvs[1]
     assert argv[argv.index("--initial-cluster") + 1].count("http://127.88.") == 3
 
 
@@ -244,7 +243,7 @@ def test_a_new_leader_has_to_lead_in_time(monkeypatch: pytest.MonkeyPatch, led_a
 
 def test_a_worker_that_was_never_registered_cannot_be_registered_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     _, cluster = cluster_of(monkeypatch, 1)
-    worker = Node("worker-0", "worker", "10.0.0.9", 1, None, Path("log"))
+    worker = Node("worker-0", "worker", "10.0.0.9", 1, None)
     monkeypatch.setattr(etcd, "registrations", lambda _: [etcd.Registration("v1/instances/a", "7b")])
     with pytest.raises(Inconclusive, match="worker-0 was never seen registered"):
         cluster.registered(worker)
@@ -293,7 +292,7 @@ def test_a_role_that_nobody_has_makes_the_scenario_inconclusive(monkeypatch: pyt
 
 def cluster_of(monkeypatch: pytest.MonkeyPatch, members: int) -> tuple[list[Node], EtcdCluster]:
     """A cluster whose second member leads."""
-    nodes = [Node(f"etcd-{number}", "etcd", "127.0.0.1", 1, None, Path("log")) for number in range(members)]
+    nodes = [Node(f"etcd-{number}", "etcd", "127.0.0.1", 1, None) for number in range(members)]
     monkeypatch.setattr(etcd, "leader", lambda _: nodes[1])
     recorder = EtcdRecorder([], EventLog(), dict)
     stage: Any = SimpleNamespace(nodes=lambda role: nodes, events=EventLog(), etcd_recorder=recorder)

@@ -23,7 +23,7 @@ from support.clock import now
 from support.observe.waiting import until
 from support.run import cells
 from support.settings import ROOT
-from support.targets.agent import Agent
+from support.targets.local.agent import Agent
 from tests.gpu_machine import Machine
 from tests.plain_http import Client
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from support.world.gate import LAST_TOKENS, Gate
 
 from agents.sabotage.injector import DAWDLE_SECONDS
 from support.contract.deployment import Node
@@ -12,6 +11,7 @@ from support.judge.history import History
 from support.judge.invariants import check
 from support.observe import journal
 from support.requests.ledger import Chunk, LedgerEntry, read_ledger
+from support.world.gate import LAST_TOKENS, Gate
 from tests.scenarios import run
 
 CRASH = "Every token comes once and in order when the worker crashes in mid-answer"
@@ -23,8 +23,8 @@ class Workers:
 
     def __init__(self, gate_url: str | None) -> None:
         self.workers = [
-            Node("ruler-worker-0", "worker", "127.0.0.1", 1, None, Path("log"), gate_url),
-            Node("vllm-worker-1", "worker", "127.0.0.1", 1, None, Path("log")),
+            Node("ruler-worker-0", "worker", "127.0.0.1", 1, None, gate_url),
+            Node("vllm-worker-1", "worker", "127.0.0.1", 1, None),
         ]
 
 

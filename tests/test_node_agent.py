@@ -16,10 +16,10 @@ from agents.node.processes import ProcessTable
 from support.clock import now
 from support.contract.fault_service import FaultService
 from support.errors import Refused
-from support.observe import process
 from support.observe.waiting import until
 from support.run import cells
-from support.targets.agent import Agent
+from support.targets.local import process
+from support.targets.local.agent import Agent
 
 SLEEPER = ["sleep", "600"]
 

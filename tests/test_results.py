@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from support.contract.target import Wait
 from support.events import EventLog
 from support.judge.checker import ValidationContext
 from support.judge.checkers import run_check
-from support.judge.history import WAITS, Wait
+from support.judge.history import WAITS
 from support.judge.recovery import recovery
 from support.judge.samples import Objectives, percentile
 from support.report.reading import read_run

@@ -552,7 +552,7 @@ class Stage:
     """A stage whose workers are three names; the last one is the busiest."""
 
     def __init__(self, folder: Path) -> None:
-        self.nodes = [Node(f"w-{n}", "worker", f"10.0.0.{n}", 1, None, Path()) for n in range(3)]
+        self.nodes = [Node(f"w-{n}", "worker", f"10.0.0.{n}", 1, None) for n in range(3)]
         self.deployment = SimpleNamespace(nodes=self.nodes, shape=Shape(engine="vllm", workers=3))
         self.fleet = SimpleNamespace(serving_worker=lambda role, but: [n for n in self.nodes if n not in but][-1])
         self.settings, self.folder, self.deployed = Settings(), folder, True

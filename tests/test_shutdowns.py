@@ -5,32 +5,34 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import pytest
-from support.world.shutdowns import Shutdowns
 
 from support.clock import now
-from support.contract.deployment import Node
+from support.contract.deployment import Change, Life, Node
 from support.errors import Inconclusive
 from support.events import EventLog
 from support.faults.proven import ProvenFault
-from support.observe.fleet import Fleet
-from support.targets.agent import Agent
+from support.targets.local.process import identity, state_of
 from support.world import shutdowns
+from support.world.shutdowns import Shutdowns
 
-NODE = Node("w-0", "worker", "127.0.0.1", 9, None, Path("w-0.log"))
+NODE = Node("w-0", "worker", "127.0.0.1", 9, None)
 
 
 class Seen:
-    """A node agent that saw one process, and a fleet with so many migrations and with bytes from these workers."""
+    """A deployment in which one process lived, its witness, and a fleet with so many migrations and bytes of these."""
 
-    def __init__(self, changes: list[dict[str, Any]], moved: float, producing: Collection[str]) -> None:
-        self.changes, self.moved, self.producing = changes, moved, producing
+    def __init__(self, changes: list[Change], moved: float, producing: Collection[str]) -> None:
+        self.seen, self.moved, self.producing = changes, moved, producing
 
-    def history(self) -> list[dict[str, Any]]:
-        return self.changes
+    def changes(self) -> list[Change]:
+        return self.seen
+
+    def state(self, life: Life) -> str:
+        return state_of(life)
 
     def frontend_count(self, name: str, **labels: str) -> float:
         assert (name, labels) == ("frontend_migrations", {"migration_type": "ongoing_request"})
@@ -47,9 +49,9 @@ class Seen:
 
 def told(process: subprocess.Popen[bytes], seconds_ago: float = 0.0, kind: str = "terminate") -> ProvenFault:
     ticks = (psutil.Process(process.pid).create_time() - psutil.boot_time()) * os.sysconf("SC_CLK_TCK")
-    details = {"pid": process.pid, "start_time": round(ticks)}
+    life = Life("w-0", identity(process.pid, round(ticks)), f"pid {process.pid}", "running")
     at = now() - seconds_ago
-    return ProvenFault("f", "process", kind, NODE, at, at, at, at, details)
+    return ProvenFault("f", "process", kind, NODE, at, at, at, at, life)
 
 
 def run(seconds: float = 60.0) -> subprocess.Popen[bytes]:
@@ -73,13 +75,10 @@ def seen(
     moved: float = 0,
     producing: Collection[str] = ("w-0",),
 ) -> Shutdowns:
-    at, pid = fault.injected_at, fault.details["pid"]
-    changes = [
-        {"at": at - 9, "node": "w-0", "state": "starting", "pid": pid},
-        {"at": at + after, "node": "w-0", "state": "stopped" if "status" in how else "dead", "detail": how},
-    ]
-    both = Seen(changes, moved, producing)
-    return Shutdowns(cast(Agent, both), cast(Fleet, both))
+    assert fault.life
+    state = "stopped" if "status" in how else "dead"
+    every: Any = Seen([Change(fault.injected_at + after, "w-0", fault.life.identity, state, how)], moved, producing)
+    return Shutdowns(every, every, every)
 
 
 Claim = Callable[[Shutdowns, ProvenFault], None]
@@ -131,7 +130,7 @@ def test_one_fate_is_not_taken_for_the_other(claim: str, change: dict[str, Any],
 
 
 def test_a_worker_that_has_left_long_ago_has_left_in_time(left: ProvenFault) -> None:
-    answered_late = ProvenFault(left.id, left.family, left.kind, NODE, now() - 30, now(), now(), now(), left.details)
+    answered_late = ProvenFault(left.id, left.family, left.kind, NODE, now() - 30, now(), now(), now(), left.life)
     seen(answered_late).expect_left(answered_late, 10)
 
 
@@ -156,7 +155,7 @@ def test_a_worker_that_stays_has_not_left(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_nothing_is_said_of_those_who_were_told_nothing(left: ProvenFault) -> None:
-    crashed = ProvenFault(left.id, left.family, "crash", NODE, 1, 1, 1, 1, left.details)
+    crashed = ProvenFault(left.id, left.family, "crash", NODE, 1, 1, 1, 1, left.life)
     with pytest.raises(RuntimeError, match="the last fault is crash of w-0; nobody was told to shut down"):
         seen(left).expect_finished(crashed, 1.0, 10)
     with pytest.raises(Inconclusive, match="no worker was told to shut down"):

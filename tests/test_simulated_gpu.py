@@ -16,11 +16,11 @@ from agents.xid import kmsg
 from support.clock import now
 from support.contract.fault_service import FaultService
 from support.errors import Refused
-from support.observe import process
 from support.observe.waiting import until
 from support.run import cells
 from support.settings import ROOT
-from support.targets.agent import Agent
+from support.targets.local import process
+from support.targets.local.agent import Agent
 
 SLEEPER = ["sleep", "600"]
 NODE = "vllm-worker-0"
@@ -160,10 +160,9 @@ def test_telemetry_is_in_the_evidence_while_the_fault_is_active(
 NVLINK = """
 import json, os
 from pathlib import Path
-from support.faults.service import FaultService
 from support.observe.waiting import until
-from support.targets.agent import Agent
-agent, faults = Agent.of_this_cell(), FaultService.of_this_cell()
+from support.targets.local.agent import Agent, fault_service_of_this_cell
+agent, faults = Agent.of_this_cell(), fault_service_of_this_cell()
 for name in ("vllm-worker-0", "vllm-worker-1"):
     agent.add_node(name, "worker")
     log = str(Path(os.environ["FT_SCRATCH"]) / "log")

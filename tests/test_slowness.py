@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 
 from support import slowness
+from support.contract.target import Wait
 from support.errors import Inconclusive, TooLate
 from support.judge import defects
 from support.judge.history import WAITS as FILE
-from support.judge.history import History, Wait
+from support.judge.history import History
 from support.judge.invariants import EVIDENCE, RULES, evidence
 from support.judge.judge import decide, judge_scenario
 from support.judge.verdict import Verdict
-from support.observe.starvation import StarvationRecorder
 from support.observe.waiting import prove, throughout, until
 from support.report import console
 from support.report.reading import read_waits
 from support.requests.ledger import LedgerEntry
+from support.targets.local.waits import StarvationRecorder
 
 LATE = TooLate("not within 2 seconds: etcd has a leader; last seen: none", 2.0, since=10.0, until=12.0)
 WAITS = [Wait(10.0, 11.0, "frontend-0 (pid 7)", 0.3), Wait(11.0, 12.0, "frontend-0 (pid 7)", 0.2)]

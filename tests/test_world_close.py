@@ -6,10 +6,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from support.world.world import World
 
-from support.contract.deployment import Node
+from support.contract.deployment import Facts, Node
 from support.contract.shape import Shape
+from support.contract.target import Target
 from support.errors import Refused
 from support.judge.history import History
 from support.judge.invariants import check
@@ -20,8 +20,8 @@ from support.observe.etcd import EtcdError
 from support.observe.etcd_recorder import EtcdRecorder
 from support.requests.load import LoadRun
 from support.settings import Settings
-from support.targets.agent import Agent
-from support.targets.local import LocalDeployment
+from support.targets.local.deployment import LocalDeployment
+from support.world.world import World
 
 RECORD = {"kind": "seen before", "at": 1.0, "node": "e-0"}
 RECORDS = ("ledger.jsonl", "topology.json", "etcd.jsonl", "events.jsonl")
@@ -49,15 +49,13 @@ def refuse(*_: Any, **__: Any) -> Any:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world with a request that has ended and a deployment of one frontend and one etcd member, watched."""
-    for name in ("FT_FAULTS", "FT_AGENT"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.setenv("FT_AGENT_TOKEN", "")
-    found = World(Settings(), tmp_path / "scenario", cast(Agent, SimpleNamespace(history=list)))
+    target = SimpleNamespace(service=Service(), watch_waits=lambda _: SimpleNamespace(close=list))
+    found = World(Settings(), tmp_path / "scenario", cast(Target, target))
     found.stage.logs.mkdir()
-    nodes = [Node(name, role, "127.0.0.1", 9, None, tmp_path) for name, role in (("f-0", "frontend"), ("e-0", "etcd"))]
+    nodes = [Node(name, role, "127.0.0.1", 9, None) for name, role in (("f-0", "frontend"), ("e-0", "etcd"))]
     deployment = SimpleNamespace(nodes=nodes, shape=Shape(), topology=lambda: {"nodes": []}, remove=list)
+    deployment.facts, deployment.changes = Facts(), list
     found.stage._deployment = cast(Any, deployment)
-    found.stage.service = cast(Any, Service())
     found.stage._fleet = cast(Any, SimpleNamespace(before={}, last_look=dict))
     found.stage.recorder = EtcdRecorder([], found.stage.events, dict)
     found.stage.recorder.records.append(RECORD)
@@ -74,7 +72,7 @@ def test_a_refused_undo_costs_no_record_and_no_other_undo(world: World) -> None:
     assert set(written(world)) == set(RECORDS)
     assert [entry.end for entry in history.entries] == ["refused"]
     assert RECORD in history.etcd
-    assert cast(Any, world.stage.service).undone == ["f-1", "f-2"]
+    assert cast(Any, world.stage.target.service).undone == ["f-1", "f-2"]
     [finding] = [each for each in check(history) if each.rule == "not-undone"]
     assert (finding.blame, "f-0 (drop)" in finding.message) == ("suite", True)
 
@@ -92,9 +90,9 @@ def test_whatever_refuses_the_records_are_written_and_the_deployment_is_taken_do
     if broken == "topology":
         whole._deployment.topology = refuse
     elif broken == "faults":
-        whole.service.faults = refuse
+        whole.target.service.faults = refuse
     elif broken == "states":
-        whole.agent.history = refuse
+        whole._deployment.changes = refuse
     elif broken == "recorder":
         whole.recorder.stop = refuse
     elif broken == "metrics":
@@ -131,11 +129,11 @@ def test_the_ledger_is_on_disk_before_anybody_is_called(world: World) -> None:
 
     for place, name in (
         (whole._deployment, "topology"),
-        (whole.service, "faults"),
+        (whole.target.service, "faults"),
         (whole.recorder, "stop"),
         (whole._fleet, "last_look"),
         (whole._deployment, "remove"),
-        (whole.agent, "history"),
+        (whole._deployment, "changes"),
     ):
         watch(place, name)
     world.close(give_up=False)

@@ -25,11 +25,11 @@ from agents.node.network import Network
 from agents.xid import kmsg, xids
 from support.contract.fault_service import FaultService
 from support.faults.gpu import SEQUENCES
-from support.observe import process
-from support.observe.kernel_log import KernelLog
 from support.observe.waiting import until
 from support.run.capabilities import _mounts
 from support.settings import ROOT
+from support.targets.local import process
+from support.targets.local.kernel_log import KernelLog
 
 CORPUS = json.loads((ROOT / "tests" / "data" / "kernel_log.json").read_text())
 MONITORS = sorted(CORPUS["patterns"])

@@ -231,7 +231,7 @@ class ProcessTable:
         process.start_time = stat[1] if stat else None
         process.started_at = time.monotonic()
         process.state = "running"
-        self.note(spec.node, "starting", f"pid {process.pid}", pid=process.pid)
+        self.note(spec.node, "starting", f"pid {process.pid}", pid=process.pid, start_time=process.start_time)
 
     async def _await_ready(self, process: Process, pid: int | None) -> None:
         if process.spec.ready:

@@ -88,7 +88,7 @@ class Injectors(Protocol):
         """Kill all of them, and see them start again; returns each in words, ``the node agent (pid 12)``."""
 
     def freeze(self) -> tuple[str, Callable[[], str | None]]:
-        """Stop the one that undoes faults; returns it in words, and what says how it is, None once it is stopped."""
+        """Stop the one that undoes faults; returns it in words, and what says how it is: None once it is stopped."""
 
     def pids(self) -> dict[str, int]:
         """Name -> pid of those that run on this machine, and of this process."""
@@ -106,7 +106,7 @@ class Target(Protocol):
     injectors: Injectors
     witness: Witness
 
-    def deploy(self, shape: Shape, watch: Callable[[Deployment], None]) -> Deployment:
+    def deploy(self, shape: Shape, watch: Callable[[Deployment], None] = ...) -> Deployment:
         """Make a deployment and wait until it serves. What its processes write goes to ``logs/`` in the folder of the
         scenario at once: ``NAME.log``, and ``NAME.journal.jsonl`` of a worker of the ruler engine.
 
@@ -118,4 +118,4 @@ class Target(Protocol):
         """
 
     def watch_waits(self, file: Path) -> WaitRecorder:
-        """Note from now on who of Dynamo and the suite waits for a processor; ``file`` gets each wait as a JSON line."""
+        """Note from now on who of Dynamo and the suite waits for a processor; ``file`` gets a line of JSON for each."""

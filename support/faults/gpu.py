@@ -123,7 +123,9 @@ class GpuFaults:
         )
         self._events.add("proof", node.name, f"{what}: {effect}", at=proven_at, fault=fault["id"])
         details = {"rate": base} if slows else {}
-        return ProvenFault(fault["id"], "gpu", kind, node, injected_at, done_at, proven_at, injected_at, details=details)
+        return ProvenFault(
+            fault["id"], "gpu", kind, node, injected_at, done_at, proven_at, injected_at, details=details
+        )
 
     def _see_work(self) -> None:
         nothing = "no tokens came before the fault, so none could come slower"

@@ -66,7 +66,7 @@ class History:
     leftovers: list[str] = field(default_factory=list)
     not_undone: list[str] = field(default_factory=list)
     records_lost: list[str] = field(default_factory=list)
-    facts: Facts = Facts()
+    facts: Facts = field(default_factory=Facts)
     migration_limit: int | None = None
     metric_names: Mapping[str, str] = field(default_factory=dict)
     not_judged: Mapping[str, str] = field(default_factory=dict)

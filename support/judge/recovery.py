@@ -160,7 +160,7 @@ def _after(run: Run, samples: Sequence[Sample], since: float, bounds: Band | Non
 
 def _starved(run: Run, bounds: Band) -> set[int]:
     """Which samples have a whole answer whose first token came late while somebody could have run for a fifth of the
-    bound and got no processor (:mod:`support.observe.starvation`): they show how busy the machine was.
+    bound and got no processor (:class:`support.contract.target.Wait`): they show how busy the machine was.
     """
     waits = [each for each in run.waits if 1000 * each.seconds > STARVED_SHARE * bounds.p99_ms]
     return {

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support.contract.target import Wait
 from support.events import Event
-from support.judge.history import Wait
 from support.requests.load_log import LoadLog
 from support.requests.pace import inter_token, pause
 

@@ -1,7 +1,6 @@
 """Memory and file descriptors of the suite's own processes while a load goes on."""
 
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,14 +43,6 @@ class FootprintRecorder:
         self._thread.join()
         self._file.write_text("".join(f"{json.dumps(each)}\n" for each in self.samples), encoding="utf-8")
         return self.samples
-
-
-def of_suite(agent_pid: int, service_pid: int) -> dict[str, int]:
-    """The suite's processes that live as long as a scenario: those two, what keeps them running and watches over their
-    leases, and this one.
-    """
-    cell = psutil.Process(agent_pid).ppid()
-    return {"node agent": agent_pid, "fault service": service_pid, "cell and watchdog": cell, "behave": os.getpid()}
 
 
 def _look(process: psutil.Process) -> dict[str, Any]:

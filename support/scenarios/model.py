@@ -298,7 +298,7 @@ LEASE_SECONDS, LONGER_SECONDS = 5.0, 20.0
 10 seconds in others), and for how long the load goes on, which has to outlast it and the start of a new worker.
 """
 CONTEXT_TOKENS = 32768
-"""Longest prompt and answer together of the simulated model (support/targets/tokenizer.py)."""
+"""Longest prompt and answer together of the simulated model (support/targets/local/tokenizer.py)."""
 
 
 def known_xids() -> list[int]:

@@ -59,8 +59,7 @@ class Faults:
     @property
     def gpu_faults(self) -> GpuFaults:
         """Faults of GPUs in this deployment, for victims that the caller chooses."""
-        return GpuFaults(self._stage.target, self._stage.deployment, self._stage.events, self._clients.rate
-        )
+        return GpuFaults(self._stage.target, self._stage.deployment, self._stage.events, self._clients.rate)
 
     def _faults_of(self, family: str) -> ProcessFaults | NetworkFaults | GpuFaults:
         if family == "process":

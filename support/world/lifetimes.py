@@ -8,9 +8,9 @@ from support.judge.expectations import expect_complete
 from support.observe.logs import poll_for_pattern
 from support.observe.waiting import PERIOD_SECONDS, prove, throughout, until
 from support.observe.workers import try_scrape
-from support.world.etcd import EtcdCluster
 from support.world.answers import Answers
 from support.world.clients import FIRST_TOKENS, Clients
+from support.world.etcd import EtcdCluster
 from support.world.faults import Faults
 from support.world.shutdowns import Shutdowns
 from support.world.stage import Stage

@@ -11,9 +11,9 @@ from support.contract.target import Target
 from support.judge.history import History
 from support.observe.fleet import Fleet
 from support.settings import Settings
-from support.world.etcd import EtcdCluster
 from support.world.answers import Answers
 from support.world.clients import Clients
+from support.world.etcd import EtcdCluster
 from support.world.faults import Faults
 from support.world.injectors import InjectorFaults
 from support.world.lifetimes import Lifetimes

@@ -20,9 +20,8 @@ from support.events import EventLog, read_events
 from support.observe.health import get_json, instances, serves
 from support.run import cells
 from support.settings import ROOT, Settings
-from support.targets.agent import Agent
-from support.targets.local import LocalTarget
-from support.targets.tokenizer import MODEL, ensure
+from support.targets.local.target import LocalTarget
+from support.targets.local.tokenizer import MODEL, ensure
 
 RUNS, WORKERS = 5, 2
 BOOT_RATIO, ADDED_SECONDS = 1.3, 0.5
@@ -63,7 +62,7 @@ def by_hand(settings: Settings, folder: Path) -> float:
 
 def by_suite(settings: Settings, folder: Path) -> float:
     """The same through the local target."""
-    target = LocalTarget(settings, releases.get(settings.dynamo), folder, EventLog(), Agent.of_this_cell())
+    target = LocalTarget(settings, releases.get(settings.dynamo), folder, EventLog())
     began = now()
     deployment = target.deploy(Shape(engine="vllm", workers=WORKERS))
     took = now() - began

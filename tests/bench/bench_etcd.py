@@ -16,8 +16,7 @@ from support.contract.shape import Shape
 from support.events import EventLog
 from support.run import cells
 from support.settings import ROOT, Settings
-from support.targets.agent import Agent
-from support.targets.local import LocalTarget
+from support.targets.local.target import LocalTarget
 
 RUNS, MEMBERS, BOUND = 7, 3, 2.0
 
@@ -29,7 +28,7 @@ def clusters() -> int:
     with tempfile.TemporaryDirectory(dir=os.environ["FT_SCRATCH"]) as folder:
         for _ in range(RUNS):
             events = EventLog()
-            target = LocalTarget(settings, releases.get(settings.dynamo), Path(folder), events, Agent.of_this_cell())
+            target = LocalTarget(settings, releases.get(settings.dynamo), Path(folder), events)
             target.deploy(Shape(workers=1, etcd_members=MEMBERS)).remove()
             took += [event.data["seconds"] for event in events.all() if "etcd" in event.data]
     print(json.dumps(took))

@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from support.world.world import World
-
 from support.contract.fault_service import FaultService
 from support.faults.proven import ProvenFault
 from support.run import cells
 from support.settings import ROOT, Settings
+from support.world.world import World
 
 RUNS, PAST_FAULTS = 15, 1000
 # Not fatal: what is measured is the way of the line, not the death of a process.
@@ -55,7 +54,7 @@ def inside() -> int:
         if os.environ["FT_CELL"] == "namespaces":
             ways["cut"] = lambda: world.faults.network_faults.cut("FRONTEND_WORKER", victim)
         found = {name: [_proof_ms(way, world.faults.recover) for _ in range(RUNS)] for name, way in ways.items()}
-        service = FaultService.of_this_cell()
+        service = world.stage.target.service
         for _ in range(PAST_FAULTS - len(service.faults())):
             order = {"target_pod": victim.name, "type": "hang", "duration_seconds": 60}
             service.recover(service.inject("process", **order)["id"])

@@ -26,9 +26,8 @@ from support.requests.load import run_load, start_load
 from support.requests.plan import LoadPlan
 from support.run import bootstrap, cells
 from support.settings import ROOT, Settings
-from support.targets.agent import Agent
-from support.targets.local import LocalTarget
-from support.targets.tokenizer import ensure
+from support.targets.local.target import LocalTarget
+from support.targets.local.tokenizer import ensure
 
 STREAMS, REQUESTS, TOKENS, PROMPT_WORDS = 200, 1200, 200, 10
 LONG_REQUESTS, LONG_TOKENS, BOUND_MIB = 10_000, 50, 200
@@ -122,7 +121,7 @@ def inside() -> int:
     with tempfile.TemporaryDirectory(dir=os.environ["FT_SCRATCH"]) as scratch:
         folder = Path(scratch)
         release = releases.get(settings.dynamo)
-        target = LocalTarget(settings, release, folder / "target", EventLog(), Agent.of_this_cell())
+        target = LocalTarget(settings, release, folder / "target", EventLog())
         deployment = target.deploy(Shape(engine="vllm", workers=2))
         url, model = deployment.frontend_url, deployment.model
         turns = []

@@ -135,7 +135,7 @@ def usage(history: History) -> Iterator[Finding]:
 
 
 def prompt_tokens(entry: LedgerEntry) -> int:
-    """Tokens of the prompt under the suite's tokenizer (``support/targets/tokenizer.py``): one per word.
+    """Tokens of the prompt under the suite's tokenizer (``support/targets/local/tokenizer.py``): one per word.
 
     Its chat template puts the role and a colon before each message, and one more such pair for the answer.
     """

@@ -2,17 +2,18 @@
 deployment of its own.
 """
 
-import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from support.contract.deployment import Node
+from support.contract.deployment import Deployment, Node
 from support.contract.shape import Shape
 from support.sabotage import asked
 from support.settings import ROOT
-from support.targets.local import FRONTEND_PORT, LocalDeployment, LocalTarget
+from support.targets.local.deployment import FRONTEND_PORT, LocalDeployment
+from support.targets.local.target import LocalTarget
 
 SHAPES: dict[str, dict[str, Any]] = {
     "lone-member": {"etcd_members": 1},
@@ -75,8 +76,8 @@ DEPLOYMENTS: dict[tuple[str, str], type[LocalDeployment]] = {
 class SabotagedTarget(LocalTarget):
     """The local target as ``FT_SABOTAGE`` wants it."""
 
-    def deploy(self, shape: Shape) -> LocalDeployment:
-        """See :class:`support.deployment.Target`; the deployment is another than the one that was asked for.
+    def deploy(self, shape: Shape, watch: Callable[[Deployment], None] = lambda _: None) -> LocalDeployment:
+        """See :class:`support.contract.target.Target`; the deployment is another than the one that was asked for.
 
         Raises:
             ValueError: ``FT_SABOTAGE`` makes no sense.
@@ -88,14 +89,9 @@ class SabotagedTarget(LocalTarget):
             shape = replace(shape, migration_limit=int(value))
         if kind == "shape":
             shape = replace(shape, **SHAPES[value])
-        return super().deploy(shape)
+        return super().deploy(shape, watch)
 
-    def _deployment(self, shape: Shape) -> LocalDeployment:
+    def _made(self, shape: Shape, watch: Callable[[Deployment], None]) -> LocalDeployment:
         kind, value = asked()
         made = BehindProxy if kind == "proxy" else DEPLOYMENTS.get((kind, value), LocalDeployment)
-        return made(self, shape)
-
-
-def local_target() -> type[LocalTarget]:
-    """The local target; one that breaks its deployments where ``FT_SABOTAGE`` is set."""
-    return SabotagedTarget if os.environ.get("FT_SABOTAGE") else LocalTarget
+        return made(self._site, shape, watch)

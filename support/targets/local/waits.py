@@ -14,7 +14,8 @@ import psutil
 
 from support import slowness
 from support.clock import now
-from support.judge.history import LEAST_SECONDS, Wait
+from support.contract.target import Wait
+from support.judge.history import LEAST_SECONDS
 
 PERIOD_SECONDS = 0.25
 

@@ -1,12 +1,27 @@
 """Processes as the kernel shows them, looked at independently of the node agent that started and signals them."""
 
 import os
+from collections.abc import Hashable
+from typing import cast
 
 import psutil
+
+from support.contract.deployment import Life
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # psutil rounds the boot time to a second's fraction of its own; two processes with one pid are never this close.
 _SAME_START_SECONDS = 1.0
+
+
+def identity(pid: int | None, start_time: int | None) -> Hashable:
+    """What tells one process from all others on this machine, as :class:`support.contract.deployment.Life` has it."""
+    return pid, start_time
+
+
+def state_of(life: Life) -> str:
+    """What has become of the process that a life of the local target is."""
+    pid, start_time = cast(tuple[int | None, int | None], life.identity)
+    return "gone" if pid is None else state(pid, start_time)
 
 
 def state(pid: int, start_time: int | None) -> str:

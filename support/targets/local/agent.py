@@ -1,8 +1,11 @@
-"""Client of the node agent (``agents/node/agent.py`` describes the API)."""
+"""What a cell tells its processes of: its fault service and its node agent, with the client for that one
+(``agents/node/agent.py`` describes the API).
+"""
 
 import os
 from typing import Any
 
+from support.contract.fault_service import FaultService
 from support.json_api import JsonApi, in_path
 
 
@@ -61,3 +64,14 @@ class Agent(JsonApi):
     def remove_deployment(self) -> None:
         """End all processes and remove all nodes."""
         self.call("DELETE", "/v1/deployment")
+
+
+def fault_service_of_this_cell() -> FaultService:
+    """The fault service of the cell that this process runs in.
+
+    Raises:
+        RuntimeError: this process runs in no cell.
+    """
+    if "FT_FAULTS" not in os.environ:
+        raise RuntimeError("this process is in no cell; start it with behave or `python -m support.run.cells FILE`")
+    return FaultService(os.environ["FT_FAULTS"], os.environ["FT_AGENT_TOKEN"])

@@ -1,4 +1,4 @@
-"""The local target: real Dynamo, etcd and NATS on nodes of this machine, in the cell that this process runs in."""
+"""Real Dynamo, etcd and NATS on nodes of this machine, in the cell that this process runs in."""
 
 import contextlib
 import functools
@@ -7,7 +7,8 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from packaging.version import InvalidVersion, Version
 
 from support import binaries, slowness
 from support.clock import now
-from support.contract.deployment import Node
+from support.contract.deployment import Change, Facts, Life, Node
 from support.contract.shape import Shape
 from support.errors import DeploymentFailed, Refused
 from support.events import EventLog
@@ -27,8 +28,9 @@ from support.observe.workers import requests_served
 from support.releases import Release
 from support.requests.client import send_completion_request
 from support.settings import ROOT, Settings
-from support.targets.agent import Agent
-from support.targets.tokenizer import FIRST_POSITION_ID, MODEL, ensure
+from support.targets.local import process
+from support.targets.local.agent import Agent
+from support.targets.local.tokenizer import FIRST_POSITION_ID, MODEL, ensure
 
 FRONTEND_PORT, SYSTEM_PORT, GATE_PORT, BOOTSTRAP_PORT = 8000, 9090, 9091, 12345
 ETCD_PORT, PEER_PORT, NATS_PORT, MONITOR_PORT = 2379, 2380, 4222, 8222
@@ -38,51 +40,32 @@ BOOT_SECONDS = 90.0
 ETCD_SECONDS = 30.0
 OLDEST_ETCD = Version("3.4")
 POLL_SECONDS = 0.02
+STATES = ("starting", "running", "hung", "stopped", "dead", "fenced")
+"""Changes of lives; the others that the node agent notes are its own affair."""
 RULER = ROOT / "support" / "engines" / "ruler.py"
 GRACE_PERIOD = "DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS"
 """Seconds that ``dynamo.common.utils.graceful_shutdown`` lets a worker go on after it has left the list."""
 
 
-class LocalTarget:
-    """Makes deployments through the node agent of this cell; implements :class:`support.deployment.Target`.
+@dataclass(frozen=True)
+class Site:
+    """What a deployment is made with.
 
-    Args:
-        settings: programs to use, release.
-        release: what differs in that release.
-        folder: of the scenario; process logs go to ``logs/`` below it.
+    Attributes:
+        settings: programs to use.
+        release: what differs in the release under test.
+        logs: folder for what its processes write.
+        scratch: folder in memory for their data and homes.
         events: gets a note per step of a boot.
         agent: the node agent.
-        watch: called with a deployment as soon as the members of its etcd cluster start.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        release: Release,
-        folder: Path,
-        events: EventLog,
-        agent: Agent,
-        watch: Callable[["LocalDeployment"], None] = lambda _: None,
-    ) -> None:
-        self.settings, self.release, self.events, self.agent, self.watch = settings, release, events, agent, watch
-        self.logs = folder / "logs"
-        self.scratch = Path(os.environ["FT_SCRATCH"])
-
-    def deploy(self, shape: Shape) -> "LocalDeployment":
-        """Make a deployment and wait until it serves; see :class:`support.deployment.Target`."""
-        shape.check(self.release)
-        self.logs.mkdir(parents=True, exist_ok=True)
-        deployment = self._deployment(shape)
-        try:
-            deployment.start()
-        except BaseException:
-            deployment.remove()
-            raise
-        return deployment
-
-    def _deployment(self, shape: Shape) -> "LocalDeployment":
-        """One that is still to be started."""
-        return LocalDeployment(self, shape)
+    settings: Settings
+    release: Release
+    logs: Path
+    scratch: Path
+    events: EventLog
+    agent: Agent
 
     def base_env(self) -> dict[str, str]:
         """The whole environment of a process on a node, but for what its role adds."""
@@ -134,28 +117,34 @@ def _port(address: str, usual: int) -> int:
 
 
 class LocalDeployment:
-    """One running Dynamo on the local target; implements :class:`support.deployment.Deployment`."""
+    """One running Dynamo on the local target; implements :class:`support.contract.deployment.Deployment`.
 
-    def __init__(self, target: LocalTarget, shape: Shape) -> None:
-        self.target, self.shape, self.model = target, shape, MODEL
+    Args:
+        watch: called as soon as the members of its etcd cluster start.
+    """
+
+    facts = Facts()
+
+    def __init__(self, site: Site, shape: Shape, watch: Callable[["LocalDeployment"], None]) -> None:
+        self.site, self.shape, self.model, self._watch = site, shape, MODEL, watch
         self.nodes: list[Node] = []
         self._peers: dict[str, str] = {}
-        self._agent = target.agent
-        self._nats = shape.request_plane == "nats" or target.release.nats_always
+        self._agent = site.agent
+        self._nats = shape.request_plane == "nats" or site.release.nats_always
         self._world_before = self._agent.world()
 
     # -- what it is made of
 
     @functools.cached_property
     def _python(self) -> str:
-        return str(binaries.dynamo_python(self.target.release.version))
+        return str(binaries.dynamo_python(self.site.release.version))
 
     def _node(self, name: str, role: str, usual_port: int, metrics: bool = True, gate: bool = False) -> Node:
         address = self._agent.add_node(name, role)
         port = _port(address, usual_port)
         url = f"http://{address}:{port}/metrics" if metrics else None
         gate_url = f"http://{address}:{_port(address, GATE_PORT)}" if gate else None
-        node = Node(name, role, address, port, url, self.target.logs / f"{name}.log", gate_url)
+        node = Node(name, role, address, port, url, gate_url)
         self.nodes.append(node)
         return node
 
@@ -193,7 +182,7 @@ class LocalDeployment:
         for warning in self.shape.warnings():
             # behave captures sys.stderr and shows it of failures alone.
             print(f"warning: {warning}", file=sys.__stderr__, flush=True)
-            self.target.events.add("note", "", f"warning: {warning}")
+            self.site.events.add("note", "", f"warning: {warning}")
         began = now()
         members = [self._etcd_node() for _ in range(self.shape.etcd_members)]
         if not self.shape.etcd_delay_seconds:
@@ -209,7 +198,7 @@ class LocalDeployment:
         if self.shape.disaggregated:
             ready_at = self._wait_until_prefill_is_used()
         text = f"{self.shape.describe()}: serving after {ready_at - began:.2f} s"
-        self.target.events.add("note", "", text, boot_seconds=ready_at - began)
+        self.site.events.add("note", "", text, boot_seconds=ready_at - began)
 
     def _start_dynamo(self) -> None:
         for number in range(self.shape.frontends):
@@ -226,8 +215,8 @@ class LocalDeployment:
         self._agent.run(
             node=node.name,
             argv=argv,
-            env=self.target.base_env() | env,
-            log=str(node.log),
+            env=self.site.base_env() | env,
+            log=str(self._log(node)),
             after=after,
             ready=ready,
             **more,
@@ -240,10 +229,10 @@ class LocalDeployment:
 
     def _start_etcd(self, members: list[Node]) -> None:
         """Start a new cluster of these members, and wait until all are healthy and follow one leader."""
-        began, version = now(), _etcd_version(self.target.settings)
+        began, version = now(), _etcd_version(self.site.settings)
         for node in members:
             self._start_member(node, members, "new")
-        self.target.watch(self)
+        self._watch(self)
 
         def formed() -> bool:
             return all(etcd.healthy(node) for node in members) and etcd.leader(members) is not None
@@ -251,10 +240,10 @@ class LocalDeployment:
         at = self._wait(formed, ETCD_SECONDS, members, f"{len(members)} etcd members are healthy and have a leader")
         leader = etcd.leader(members)
         text = f"etcd {version} with {len(members)} members has a leader, {leader.name if leader else 'none'}, after "
-        self.target.events.add("note", "", f"{text}{at - began:.2f} s", etcd=version, seconds=at - began)
+        self.site.events.add("note", "", f"{text}{at - began:.2f} s", etcd=version, seconds=at - began)
 
     def _start_member(self, node: Node, cluster: list[Node], state: str) -> None:
-        data = self.target.scratch / f"{node.name}-{time.monotonic_ns()}"
+        data = self.site.scratch / f"{node.name}-{time.monotonic_ns()}"
         try:
             data.mkdir()
         except FileExistsError:
@@ -265,13 +254,13 @@ class LocalDeployment:
 
     def _member_argv(self, node: Node, cluster: list[Node], state: str, data: Path) -> list[str]:
         client, peer = f"http://{node.endpoint}", self._peers[node.name]
-        argv = [str(binaries.etcd(self.target.settings)), "--name", node.name, "--data-dir", str(data)]
+        argv = [str(binaries.etcd(self.site.settings)), "--name", node.name, "--data-dir", str(data)]
         argv += ["--listen-client-urls", client, "--advertise-client-urls", client]
         argv += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster-state", state]
         return [*argv, "--initial-cluster", ",".join(f"{each.name}={self._peers[each.name]}" for each in cluster)]
 
     def replace_etcd_member(self, lost: Node) -> Node:
-        """See :class:`support.deployment.Deployment`."""
+        """See :class:`support.contract.deployment.Deployment`."""
         living = [node for node in self._all("etcd") if node.name != lost.name]
         answering = etcd.leader(living)
         if answering is None:
@@ -292,9 +281,9 @@ class LocalDeployment:
     def _start_nats(self) -> None:
         node = self._node("nats-0", "nats", NATS_PORT, metrics=False)
         monitor = _port(node.address, MONITOR_PORT)
-        argv = [str(binaries.nats(self.target.settings)), "--addr", node.address, "--port", str(node.port)]
+        argv = [str(binaries.nats(self.site.settings)), "--addr", node.address, "--port", str(node.port)]
         argv += ["--http_port", str(monitor), "--jetstream"]
-        argv += ["--store_dir", str(self.target.scratch / f"{node.name}-{time.monotonic_ns()}")]
+        argv += ["--store_dir", str(self.site.scratch / f"{node.name}-{time.monotonic_ns()}")]
         self._run(node, argv, {}, ready=f"http://{node.address}:{monitor}/healthz", after=[])
 
     def _dynamo_env(self, node: Node) -> dict[str, str]:
@@ -308,8 +297,8 @@ class LocalDeployment:
         }
         if self._nats:
             env["NATS_SERVER"] = f"nats://{self._only('nats').endpoint}"
-        if self.shape.lease_seconds is not None and self.target.release.lease_setting:
-            env[self.target.release.lease_setting] = f"{self.shape.lease_seconds:g}"
+        if self.shape.lease_seconds is not None and self.site.release.lease_setting:
+            env[self.site.release.lease_setting] = f"{self.shape.lease_seconds:g}"
         return env
 
     def _endpoints(self) -> list[Node]:
@@ -328,7 +317,7 @@ class LocalDeployment:
             argv += ["--migration-max-seq-len", str(self.shape.sequence_cap)]
         env = self._dynamo_env(node)
         if self.shape.stream_timeout_seconds is not None:
-            env[str(self.target.release.stream_timeout)] = f"{self.shape.stream_timeout_seconds:g}"
+            env[str(self.site.release.stream_timeout)] = f"{self.shape.stream_timeout_seconds:g}"
         self._run_dynamo(node, argv, env)
 
     def _start_worker(self, role: str) -> Node:
@@ -337,7 +326,7 @@ class LocalDeployment:
         node = self._node(f"{kind}-worker-{number}", role, SYSTEM_PORT, gate=self.shape.engine == "ruler")
         env = self._dynamo_env(node) | {"DYN_SYSTEM_HOST": node.address, "DYN_SYSTEM_PORT": str(node.port)}
         if self.shape.drain_seconds is not None:
-            env[str(self.target.release.drain_deadline)] = f"{self.shape.drain_seconds:g}"
+            env[str(self.site.release.drain_deadline)] = f"{self.shape.drain_seconds:g}"
         if self.shape.grace_seconds is not None:
             env[GRACE_PERIOD] = f"{self.shape.grace_seconds:g}"
         if self.shape.engine == "ruler":
@@ -350,18 +339,18 @@ class LocalDeployment:
                 "RULER_PREFILL_SECONDS": str(self.shape.prefill_seconds),
                 "RULER_GATE": str(node.gate_url).removeprefix("http://"),
                 "RULER_LEAVING": self.shape.leaving.replace(" ", "-"),
-                "RULER_JOURNAL": str(self.target.logs / f"{node.name}.journal.jsonl"),
+                "RULER_JOURNAL": str(self.site.logs / f"{node.name}.journal.jsonl"),
             }
         else:
             argv = [self._python, "-m", "dynamo.mocker", *self._mocker_flags(role)]
-        work = {"url": str(node.metrics_url), "metric": self.target.release.metrics["worker_response_bytes"]}
+        work = {"url": str(node.metrics_url), "metric": self.site.release.metrics["worker_response_bytes"]}
         env |= self.shape.worker_env
         self._run_dynamo(node, argv, env, gpus=1, progress=work)
         return node
 
     def _mocker_flags(self, role: str) -> list[str]:
         flags = ["--model-path", self.model, "--speedup-ratio", f"{self.shape.speed:g}"]
-        if self.target.release.engine_type_flag:
+        if self.site.release.engine_type_flag:
             flags += ["--engine-type", self.shape.engine]
         if self.shape.max_model_len is not None:
             flags += ["--max-model-len", str(self.shape.max_model_len)]
@@ -376,12 +365,26 @@ class LocalDeployment:
 
     # -- while it runs
 
-    def process(self, node: Node) -> dict[str, Any]:
-        """State of the node's process, as the node agent has it."""
-        return self._agent.processes()[node.name]
+    def life(self, node: Node) -> Life:
+        """See :class:`support.contract.deployment.Deployment`; a life is a process."""
+        seen = self._agent.processes()[node.name]
+        state = {"backoff": "waiting", "exited": "ended", "failed": "ended"}.get(seen["state"], seen["state"])
+        identity = process.identity(seen["pid"], seen["start_time"])
+        return Life(node.name, identity, f"pid {seen['pid']}", state, seen["restarts"])
+
+    def changes(self) -> list[Change]:
+        """See :class:`support.contract.deployment.Deployment`; as the node agent has them."""
+        found, identities = list[Change](), dict[str, Hashable]()
+        for seen in self._agent.history():
+            node, state = seen["node"], seen["state"]
+            if state == "starting":
+                identities[node] = process.identity(seen["pid"], seen["start_time"])
+            if state in STATES:
+                found.append(Change(seen["at"], node, identities.get(node), state, seen["detail"]))
+        return found
 
     def wait_until_serving(self, workers: list[Node], timeout: float) -> float:
-        """See :class:`support.deployment.Deployment`."""
+        """See :class:`support.contract.deployment.Deployment`."""
         wanted = len(workers)
 
         def serving() -> bool:
@@ -397,7 +400,7 @@ class LocalDeployment:
 
         def used() -> bool:
             answer = send_completion_request(self.frontend_url, self.model, "ready", 1, timeout=BOOT_SECONDS)
-            served = any(requests_served(node, self.target.release.metrics) for node in prefill)
+            served = any(requests_served(node, self.site.release.metrics) for node in prefill)
             return answer.status_code == 200 and served
 
         return self._wait(
@@ -408,9 +411,9 @@ class LocalDeployment:
         began = now()
         names = {node.name: node for node in needed}
         while not condition():
-            for name, process in self._agent.processes().items():
-                if name in names and process["state"] in ("exited", "failed"):
-                    why = process["detail"] or f"ended with status {process['exit_code']}"
+            for name, seen in self._agent.processes().items():
+                if name in names and seen["state"] in ("exited", "failed"):
+                    why = seen["detail"] or f"ended with status {seen['exit_code']}"
                     raise DeploymentFailed(
                         f"{name} {why} while it was needed; last lines of its log:\n{self._tail(names[name])}"
                     )
@@ -420,8 +423,11 @@ class LocalDeployment:
             time.sleep(POLL_SECONDS)
         return now()
 
+    def _log(self, node: Node) -> Path:
+        return self.site.logs / f"{node.name}.log"
+
     def _tail(self, node: Node) -> str:
-        return tail(node.log, 15) if node.log.exists() else "(no log)"
+        return tail(self._log(node), 15) or "(no log)"
 
     def start_worker(self) -> Node:
         """Start one more worker and come back at once."""

@@ -1,0 +1,54 @@
+"""What this machine's kernel shows of nodes, asked independently of the node agent that starts and breaks them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from support.contract.deployment import Life, Node
+from support.targets.local import network, process
+from support.targets.local.agent import Agent
+from support.targets.local.kernel_log import KernelLog
+
+
+class LocalWitness:
+    """Sees the nodes of this cell; implements :class:`support.contract.target.Witness`.
+
+    Args:
+        agent: has the telemetry of simulated GPUs, which nobody else can see.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def state(self, life: Life) -> str:
+        """As the kernel shows that very process."""
+        return process.state_of(life)
+
+    def arriving(self, source: Node, target: Node) -> bool:
+        """A UDP packet, sent from the node's network namespace."""
+        return network.arriving(source.name, target.name, target.address) == 1
+
+    def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
+        """UDP packets, both ways at once."""
+        return network.lost_between(peer, victim, packets)
+
+    def connects(self, source: Node, target: Node) -> str:
+        """From the node's network namespace."""
+        return network.connects(source.name, target.address, target.port)
+
+    def line(self, source: Node, target: Node, timeout: float) -> network.Line:
+        """Between the two network namespaces."""
+        return network.Line(source.name, target.name, target.address, timeout)
+
+    @contextmanager
+    def kernel_log(self, node: Node) -> Iterator[KernelLog]:
+        """All nodes are on one machine, whose log this is."""
+        log = KernelLog()
+        try:
+            yield log
+        finally:
+            log.close()
+
+    def telemetry(self, node: Node) -> dict[str, Any]:
+        """Of the node's simulated GPU."""
+        return self._agent.gpus()[node.name][0]
