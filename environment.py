@@ -1,6 +1,5 @@
 """Wires behave's hooks to the suite; everything else is in support/."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -17,8 +16,7 @@ register_type(**TYPES)
 
 def before_all(context):
     """Move into a cell, unless this process is in one, and begin the run."""
-    if "FT_CELL" not in os.environ:
-        enter_cell(sys.argv[1:])
+    enter_cell(sys.argv[1:])
     allure.install()
     context.on_cleanup_error = allure.on_cleanup_error
     context.run = Run.begin(context.config.userdata)

@@ -19,7 +19,8 @@ LAYERS = (
     ("support.observe",),
     ("support.judge",),
     ("support.requests",),
-    ("support",),
+    ("support.contract",),
+    ("support.engines", "support"),
 )
 """Rooms, the highest first: one imports itself and what is below it. ``support`` stands for the modules that lie in no
 room: what everything rests on. Rooms of one layer do not know each other, but for the API, which starts cells."""
@@ -110,6 +111,46 @@ def test_the_judge_looks_at_a_history_and_at_nothing_else() -> None:
     readers = ("open(", ".read_text(", ".read_bytes(", ".write_text(", ".iterdir(", ".glob(", ".exists(")
     lines = [(name, line.strip()) for name, file in modules.items() for line in file.read_text().splitlines()]
     assert [(name, line) for name, line in lines if any(each in line for each in readers)] == []
+
+
+LOCAL_NAMES = {"pid", "pids", "start_time", "getpid", "getppid", "pidfd_open", "setns", "psutil"}
+LOCAL_WORDS = ("/proc", "/run/netns", "/dev/kmsg", "FT_")
+MACHINE_ROOMS = ("support.targets", "support.run")
+OWN = {
+    "support.requests.load": "processes of its own, its clients",
+    "support.observe.footprint": "the suite's own processes",
+    "support.world.runner": "names these for their footprint",
+    "support.contract.target": "hands these out",
+    "support.signals": "signals a process only while it is the one that is meant",
+    "support.slowness": "how busy the machine keeps this process",
+    "support.sabotage": "what is to be broken on purpose",
+    "support.report.runs": "which run is still going on",
+    "support.report.allure": "which slot of the launcher a scenario has had",
+}
+"""Modules outside of :data:`MACHINE_ROOMS` that know of this machine all the same, and what of it."""
+
+
+def _of_this_machine(file: Path) -> set[str]:
+    """Names and strings of a module that speak of this machine's processes or of a cell; docstrings may."""
+    found = set()
+    tree = ast.parse(file.read_text())
+    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        names = {getattr(node, each, None) for each in ("id", "attr", "arg", "name")}
+        found |= {name for name in names if name in LOCAL_NAMES}
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+            found |= {word for word in LOCAL_WORDS if word in node.value} | ({node.value} & LOCAL_NAMES)
+    return found | {name for name in _imports(file) if name.startswith("support.targets.local")}
+
+
+def test_only_targets_and_the_start_of_a_run_know_of_this_machine() -> None:
+    strangers = {
+        name: found
+        for name, file in MODULES.items()
+        if not name.startswith(("agents", *MACHINE_ROOMS)) and name not in OWN and (found := _of_this_machine(file))
+    }
+    assert strangers == {}
+    assert [name for name in OWN if not _of_this_machine(MODULES[name])] == [], "these need no exception any more"
 
 
 def test_no_module_is_longer_than_can_be_read_at_once() -> None:

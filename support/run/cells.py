@@ -60,6 +60,19 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
+def entered() -> bool:
+    """Whether this process runs in a cell."""
+    return "FT_CELL" in os.environ
+
+
+def join() -> None:
+    """Unless this process runs in a cell, start one without namespaces beside it, which ends with it, however that
+    ends.
+    """
+    if not entered():
+        os.environ |= start_loopback()
+
+
 def start_loopback() -> dict[str, str]:
     """Start a cell without namespaces beside this process; it ends with this process, however that ends.
 

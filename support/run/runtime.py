@@ -15,7 +15,7 @@ from support.judge.judge import decide, judge_scenario, opt_outs
 from support.judge.verdict import Verdict
 from support.releases import Release
 from support.report.runs import scenario_folder, write_json
-from support.run import capabilities
+from support.run import capabilities, cells
 from support.settings import Settings
 from support.world.world import World
 
@@ -46,8 +46,9 @@ def refuse_other_folder(root: Path) -> None:
 
 
 def enter_cell(arguments: list[str]) -> None:
-    """Replace this behave by the launcher, which runs it again in a cell of its own; does not return."""
-    os.execv(sys.executable, [sys.executable, "-m", "support.run.launcher", "behave", "--", *arguments])
+    """Unless this behave runs in a cell, replace it by the launcher, which runs it again in one of its own."""
+    if not cells.entered():
+        os.execv(sys.executable, [sys.executable, "-m", "support.run.launcher", "behave", "--", *arguments])
 
 
 @dataclass(frozen=True)
