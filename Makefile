@@ -1,4 +1,4 @@
-# make acceptance [FEATURES="features/x.feature ..."] [TAGS="@nats"] [DYNAMO=1.4.2] [JOBS=4] [LOG_DIR=DIR]
+# make acceptance [FEATURES="features/migration.feature ..."] [TAGS="@nats"] [DYNAMO=1.4.2] [JOBS=4] [LOG_DIR=DIR]
 # FEATURES and TAGS choose scenarios; the others, and all further settings (docs/getting-started.md), are read from the
 # environment by the suite itself: make passes variables of its command line on.
 

@@ -37,12 +37,12 @@ def start_deployment(folder: Path | None = None, **shape: Any) -> Deployment:
 
     Args:
         folder: where logs, ledger and metrics go; a new one below ``reports/python`` if None.
-        shape: fields of :class:`support.deployment.Shape`, such as ``engine="vllm"``, ``workers=2``,
+        shape: fields of :class:`support.contract.shape.Shape`, such as ``engine="vllm"``, ``workers=2``,
         ``migration_limit=3``.
 
     Raises:
         RuntimeError: this program has a deployment already; :func:`judge` ends it.
-        ValueError, Unsupported, DeploymentFailed: see :class:`support.deployment.Target`.
+        ValueError, Unsupported, DeploymentFailed: see :class:`support.contract.target.Target`.
     """
     if _worlds:
         raise RuntimeError("this program has a deployment already; end it with judge() before the next one")

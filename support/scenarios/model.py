@@ -206,10 +206,10 @@ class Scenario:
 
     Attributes:
         name: in words.
-        backend: engine of the workers, one of :data:`support.deployment.ENGINES`.
+        backend: engine of the workers, one of :data:`support.contract.shape.ENGINES`.
         load: the load that goes on through all phases.
         failure: None, one, or several, at once or in a row as their triggers say.
-        deployment: further fields of :class:`support.deployment.Shape`, such as ``workers``.
+        deployment: further fields of :class:`support.contract.shape.Shape`, such as ``workers``.
         checks: names of checkers with their parameters, see :mod:`support.judge.checkers`.
         busy_tokens: tokens in the memory of a simulated worker from which on the frontend takes it for busy; with all
             busy it refuses requests. None: it never does.
