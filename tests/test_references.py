@@ -47,10 +47,10 @@ def _exists(dotted: str) -> bool:
     for length in range(len(parts), 0, -1):
         place, rest = ROOT.joinpath(*parts[:length]), parts[length:]
         file = place.with_suffix(".py") if place.with_suffix(".py").is_file() else place / "__init__.py"
+        if not rest and (file.is_file() or place.is_dir()):
+            return True
         if not file.is_file():
             continue
-        if not rest:
-            return True
         names = _names(file)
         return rest[0] in names and (len(rest) == 1 or rest[1] in names[rest[0]])
     return False
