@@ -1,6 +1,6 @@
 """First process of a cell: prepares it, runs the agents and one command in it, and ends with that command.
 
-Usage: ``python -m agents.cell --world namespaces|loopback [--service-fd N] -- COMMAND [ARG...]``
+Usage: ``python -m agents.cell --world namespaces|loopback [--agent MODULE] [--service-fd N] -- COMMAND [ARG...]``
 
 With ``namespaces`` it expects to be PID 1 of fresh PID, mount and network namespaces (``support.cells`` makes them with
 unshare); its end is then the kernel's signal to end every process and namespace of the cell. With ``loopback`` there
@@ -124,6 +124,7 @@ def main() -> int:
     """Run the command in the prepared cell; returns its exit status, 128 + N when signal N ended it."""
     parser = argparse.ArgumentParser(prog="python -m agents.cell")
     parser.add_argument("--world", choices=("namespaces", "loopback"), required=True)
+    parser.add_argument("--agent", default="agents.node", metavar="MODULE", help="node agent, as after `python -m`")
     parser.add_argument("--service-fd", type=int)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
@@ -135,8 +136,6 @@ def main() -> int:
 
         scratch = Path(tempfile.mkdtemp(prefix="cell-", dir=os.environ.get("FT_RUN_DIR")))
 
-    lying = os.environ.get("FT_SABOTAGE", "").startswith("injector=")
-    agent_module = "agents.sabotage.injector" if lying else "agents.node"
     token = os.urandom(16).hex()
     agent_socket, service_socket = (socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(2))
     environment = os.environ | {
@@ -155,7 +154,7 @@ def main() -> int:
         if "FT_RUN_DIR" in os.environ:
             service_options = [f"--state-dir={os.environ['FT_RUN_DIR']}"]
     programs = [
-        Program(agent_module, [agent_socket.fileno()], environment),
+        Program(options.agent, [agent_socket.fileno()], environment),
         Program("agents.service", service_fds, service_environment, *service_options),
     ]
     # What the cell was started with open is meant for the command; our own sockets close by themselves.

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support import sabotage
+
 NAMESPACES = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--net"]
 
 
@@ -46,7 +48,7 @@ def command(argv: list[str], mode: str = "auto", service_fd: int | None = None) 
         raise PermissionError(f"cells=on, but namespaces cannot be had: {reason}; use cells=auto to run on loopback")
     world = "loopback" if reason else "namespaces"
     outside = [] if service_fd is None else [f"--service-fd={service_fd}"]
-    first = [sys.executable, "-m", "agents.cell", "--world", world, *outside, "--", *argv]
+    first = [sys.executable, "-m", "agents.cell", "--world", world, *sabotage.cell_options(), *outside, "--", *argv]
     return first if reason else [*_unshare(), "--", *first]
 
 
@@ -66,7 +68,8 @@ def start_loopback() -> dict[str, str]:
     """
     # cat ends when the pipe that only we hold is closed
     tell = 'echo "$FT_AGENT $FT_FAULTS $FT_AGENT_TOKEN $FT_SCRATCH"; exec cat'
-    argv = [sys.executable, "-m", "agents.cell", "--world", "loopback", "--", "sh", "-c", tell]
+    argv = [sys.executable, "-m", "agents.cell", "--world", "loopback", *sabotage.cell_options()]
+    argv += ["--", "sh", "-c", tell]
     root = Path(__file__).resolve().parent.parent
     cell = subprocess.Popen(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
     assert cell.stdout

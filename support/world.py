@@ -54,7 +54,7 @@ from support.shutdowns import Shutdowns
 from support.signals import send_while
 from support.targets.agent import Agent
 from support.targets.base import Deployment, Node, Shape, Unsupported
-from support.targets.local import LocalTarget
+from support.targets.sabotage import local_target
 
 # A request that neither ends nor is given up by Dynamo is given up by the client, well after every deadline in a
 # sentence.
@@ -172,7 +172,7 @@ class World:
         if self._deployment is not None:
             raise RuntimeError("there is a deployment already; a scenario has one")
         shape.setdefault("request_plane", self.settings.request_plane)
-        target = LocalTarget(self.settings, self.release, self.folder, self.events, self._agent, self._watch_etcd)
+        target = local_target()(self.settings, self.release, self.folder, self.events, self._agent, self._watch_etcd)
         self._lease_asked = Shape(**shape).lease_seconds
         try:
             self._deployment = target.deploy(Shape(**shape))

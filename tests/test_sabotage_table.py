@@ -4,7 +4,7 @@ from agents.sabotage import injector, proxy
 from support.judge import defects
 from support.launcher import enumerate_scenarios
 from support.settings import ROOT
-from support.targets.local import SHAPE_SABOTAGES
+from support.targets.sabotage import SHAPES
 from tests.sabotage import scenarios, table
 
 
@@ -22,7 +22,7 @@ def test_every_row_is_about_a_scenario() -> None:
 def test_every_kind_of_sabotage_is_used_and_known() -> None:
     used = {row.sabotage for row in table() if row.sabotage and not row.sabotage.startswith("migration-limit=")}
     known = {f"proxy={kind}" for kind in proxy.KINDS} | {f"injector={kind}" for kind in injector.KINDS}
-    known |= {f"shape={kind}" for kind in SHAPE_SABOTAGES}
+    known |= {f"shape={kind}" for kind in SHAPES}
     # It can be imported in Dynamo's environment only.
     engine = (ROOT / "support" / "engines" / "ruler.py").read_text()
     assert {each for each in used if not each.startswith("ruler=")} == known

@@ -60,6 +60,9 @@ class SimulatedGpuDriver:
         table: processes of the nodes.
         network: their network; ``cuts`` breaks it for XID 74.
         token: hex digits of this run, for PCI addresses that no other run has.
+
+    Attributes:
+        write: puts a line into the kernel log, as :func:`agents.xid.kmsg.write` does.
     """
 
     def __init__(self, table: ProcessTable, network: Network, cuts: CutDriver, token: str) -> None:
@@ -67,12 +70,8 @@ class SimulatedGpuDriver:
         self._live: dict[str, Fault] = {}
         self._brakes: dict[str, asyncio.Task[None]] = {}
         self._pci: dict[tuple[str, int], str] = {}
-        self._write = kmsg.write
+        self.write = kmsg.write
         table.before_start.append(self._starve)
-
-    def swallow_lines(self) -> None:
-        """Sabotage: from now on no line reaches the kernel log."""
-        self._write = lambda line: {"sequence": 0, "timestamp_us": 0, "text": line}
 
     # -- what is asked for
 
@@ -141,7 +140,7 @@ class SimulatedGpuDriver:
         """See :class:`agents.core.faults.Driver`."""
         node = fault.undo["node"]
         if fault.type == "XID_ERROR":
-            await requests.report(fault, self._write)
+            await requests.report(fault, self.write)
             await self._suffer(fault, node)
         elif fault.type in SLOWING:
             fault.evidence["base_rate"] = await self._rate(node)

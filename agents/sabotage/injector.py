@@ -1,6 +1,6 @@
 """A node agent whose faults are not what it says: the suite's proof that it believes no injector.
 
-Started by :mod:`agents.cell` instead of the real one under ``FT_SABOTAGE=injector=KIND``, never otherwise.
+Started by :mod:`agents.cell` in the place of the real one under ``FT_SABOTAGE=injector=KIND``, never otherwise.
 """
 
 import argparse
@@ -78,6 +78,11 @@ class LyingDriver:
         return [] if self._kind == "recovers-nothing" else self._real.differences(before, after)
 
 
+def _swallow(line: str) -> dict[str, Any]:
+    """Say that a line is in the kernel log, and write none."""
+    return {"sequence": 0, "timestamp_us": 0, "text": line}
+
+
 class LyingAgent(NodeAgent):
     """Answers like the real one."""
 
@@ -86,7 +91,7 @@ class LyingAgent(NodeAgent):
     def drivers(self) -> Mapping[str, Driver]:
         """The real ones behind :class:`LyingDriver`."""
         if self.kind == "swallows-line":
-            self.gpus.swallow_lines()
+            self.gpus.write = _swallow
         return {name: LyingDriver(driver, self.kind, self) for name, driver in super().drivers().items()}
 
 

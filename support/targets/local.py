@@ -8,7 +8,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +39,6 @@ POLL_SECONDS = 0.02
 RULER = ROOT / "support" / "engines" / "ruler.py"
 GRACE_PERIOD = "DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS"
 """Seconds that ``dynamo.common.utils.graceful_shutdown`` lets a worker go on after it has left the list."""
-SHAPE_SABOTAGES: dict[str, dict[str, Any]] = {
-    "lone-member": {"etcd_members": 1},
-    "one-endpoint": {},
-    "slow-elections": {},
-    "endless-lease": {"lease_seconds": 600.0},
-    "endless-drain": {"drain_seconds": None},
-    "hasty-drain": {"drain_seconds": 1.0, "speed": 0.1, "migration_limit": 0},
-    "endless-grace": {"grace_seconds": 60.0},
-    "hasty-handover": {"leaving": "handing over", "grace_seconds": 0.0},
-    "lone-frontend": {"frontends": 1},
-    "unsupervised": {"restart_policy": "Never"},
-}
-"""``FT_SABOTAGE=shape=KIND`` -> what becomes of the shape; ``one-endpoint`` tells Dynamo of one member alone, and
-``slow-elections`` has etcd wait :data:`SLOW_ELECTION_SECONDS` or more before it elects a new leader.
-"""
-# Longer than any sentence allows, and still short enough for a cluster to form within ETCD_SECONDS.
-SLOW_ELECTION_SECONDS = 15.0
 
 
 class LocalTarget:
@@ -86,16 +68,19 @@ class LocalTarget:
 
     def deploy(self, shape: Shape) -> "LocalDeployment":
         """Make a deployment and wait until it serves; see :class:`support.targets.base.Target`."""
-        shape = _sabotaged(shape)
         shape.check(self.release)
         self.logs.mkdir(parents=True, exist_ok=True)
-        deployment = LocalDeployment(self, shape)
+        deployment = self._deployment(shape)
         try:
             deployment.start()
         except BaseException:
             deployment.remove()
             raise
         return deployment
+
+    def _deployment(self, shape: Shape) -> "LocalDeployment":
+        """One that is still to be started."""
+        return LocalDeployment(self, shape)
 
     def base_env(self) -> dict[str, str]:
         """The whole environment of a process on a node, but for what its role adds."""
@@ -109,29 +94,6 @@ class LocalTarget:
             "PYTHONUNBUFFERED": "1",
             "DYN_LOG": "info",
         }
-
-
-def _sabotage() -> tuple[str, str]:
-    """``FT_SABOTAGE`` breaks deployments on purpose, for the tests that prove that scenarios can fail
-    (tests/sabotage).
-    """
-    kind, _, value = os.environ.get("FT_SABOTAGE", "").partition("=")
-    if kind not in ("", "ruler", "migration-limit", "proxy", "injector", "shape"):
-        raise ValueError(
-            f"FT_SABOTAGE is {kind!r}; expected ruler=, proxy=, injector= or shape=KIND or migration-limit=N"
-        )
-    return kind, value
-
-
-def _sabotaged(shape: Shape) -> Shape:
-    kind, value = _sabotage()
-    if kind == "ruler":
-        return replace(shape, worker_env=shape.worker_env | {"RULER_SABOTAGE": value})
-    if kind == "migration-limit":
-        return replace(shape, migration_limit=int(value))
-    if kind == "shape":
-        return replace(shape, **SHAPE_SABOTAGES[value])
-    return shape
 
 
 @functools.cache
@@ -204,7 +166,7 @@ class LocalDeployment:
     @property
     def frontend_url(self) -> str:
         """Where its users send requests; with several frontends the first that runs, as a service would choose."""
-        fronts = self._all("proxy") or self._all("frontend")
+        fronts = self._all("frontend")
         if len(fronts) > 1:
             processes = self._agent.processes()
             fronts = [node for node in fronts if processes[node.name]["state"] == "running"] or fronts
@@ -236,16 +198,7 @@ class LocalDeployment:
             self._start_etcd(members)
         if self._nats:
             self._start_nats()
-        for number in range(self.shape.frontends):
-            self._start_frontend(number)
-        decode = "decode" if self.shape.disaggregated else "worker"
-        for _ in range(self.shape.workers):
-            self._start_worker(decode)
-        for _ in range(self.shape.prefill_workers):
-            self._start_worker("prefill")
-        kind, value = _sabotage()
-        if kind == "proxy":
-            self._start_proxy(value)
+        self._start_dynamo()
         if self.shape.etcd_delay_seconds:
             time.sleep(max(0.0, began + self.shape.etcd_delay_seconds - now()))
             self._start_etcd(members)
@@ -255,6 +208,15 @@ class LocalDeployment:
             ready_at = self._wait_until_prefill_is_used()
         text = f"{self.shape.describe()}: serving after {ready_at - began:.2f} s"
         self.target.events.add("note", "", text, boot_seconds=ready_at - began)
+
+    def _start_dynamo(self) -> None:
+        for number in range(self.shape.frontends):
+            self._start_frontend(number)
+        decode = "decode" if self.shape.disaggregated else "worker"
+        for _ in range(self.shape.workers):
+            self._start_worker(decode)
+        for _ in range(self.shape.prefill_workers):
+            self._start_worker("prefill")
 
     def _run(
         self, node: Node, argv: list[str], env: dict[str, str], ready: str | None, after: list[str], **more: Any
@@ -295,16 +257,16 @@ class LocalDeployment:
             data.mkdir()
         except FileExistsError:
             raise DeploymentFailed(f"{data} for the data of {node.name} is there already and is not ours") from None
+        # Ready as soon as it runs: whether the cluster is healthy is asked of the cluster, and a member that comes back
+        # alone has to wait for the others.
+        self._run(node, self._member_argv(node, cluster, state, data), {}, ready=None, after=[])
+
+    def _member_argv(self, node: Node, cluster: list[Node], state: str, data: Path) -> list[str]:
         client, peer = f"http://{node.endpoint}", self._peers[node.name]
         argv = [str(binaries.etcd(self.target.settings)), "--name", node.name, "--data-dir", str(data)]
         argv += ["--listen-client-urls", client, "--advertise-client-urls", client]
         argv += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster-state", state]
-        argv += ["--initial-cluster", ",".join(f"{each.name}={self._peers[each.name]}" for each in cluster)]
-        if _sabotage() == ("shape", "slow-elections"):
-            argv += ["--election-timeout", f"{SLOW_ELECTION_SECONDS * 1000:.0f}"]
-        # Ready as soon as it runs: whether the cluster is healthy is asked of the cluster, and a member that comes back
-        # alone has to wait for the others.
-        self._run(node, argv, {}, ready=None, after=[])
+        return [*argv, "--initial-cluster", ",".join(f"{each.name}={self._peers[each.name]}" for each in cluster)]
 
     def replace_etcd_member(self, lost: Node) -> Node:
         """See :class:`support.targets.base.Deployment`."""
@@ -349,7 +311,8 @@ class LocalDeployment:
         return env
 
     def _endpoints(self) -> list[Node]:
-        return self._all("etcd")[:1] if _sabotage() == ("shape", "one-endpoint") else self._all("etcd")
+        """The members of etcd that Dynamo is told of."""
+        return self._all("etcd")
 
     def _run_dynamo(self, node: Node, argv: list[str], env: dict[str, str], **more: Any) -> None:
         nats = [each.name for each in self._all("nats")]
@@ -409,13 +372,6 @@ class LocalDeployment:
             ]  # the mocker binds it on all addresses
         return flags
 
-    def _start_proxy(self, kind: str) -> None:
-        upstream = self.frontend_url
-        node = self._node("sabotage-0", "proxy", FRONTEND_PORT, metrics=False)
-        argv = [sys.executable, "-m", "agents.sabotage.proxy", "--listen", node.endpoint]
-        argv += ["--upstream", upstream, "--kind", kind]
-        self._run(node, argv, {"PYTHONPATH": str(ROOT)}, ready=None, after=[])
-
     # -- while it runs
 
     def process(self, node: Node) -> dict[str, Any]:
@@ -430,7 +386,7 @@ class LocalDeployment:
             urls = {self.frontend_url, *(f"http://{node.endpoint}" for node in self._all("frontend"))}
             return all(len(instances(url) or []) == wanted and serves(url, self.model) for url in urls)
 
-        waiting_for = [node for node in self.nodes if node.role != "proxy" and node not in self.workers] + workers
+        waiting_for = [node for node in self.nodes if node.role in ("etcd", "nats", "frontend")] + workers
         return self._wait(serving, timeout, waiting_for, f"frontend lists {wanted} workers and serves {self.model}")
 
     def _wait_until_prefill_is_used(self) -> float:

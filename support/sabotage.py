@@ -1,0 +1,29 @@
+"""Sabotage: what ``FT_SABOTAGE`` breaks on purpose, for the proof that scenarios can fail (docs/sabotage.md).
+
+What is broken knows nothing of it and is wrapped: deployments by :mod:`support.targets.sabotage`, the node agent by
+``agents.sabotage.injector``, which a cell starts in its place.
+"""
+
+import os
+
+KINDS = ("ruler", "migration-limit", "proxy", "injector", "shape")
+
+
+def asked() -> tuple[str, str]:
+    """Kind and value of ``FT_SABOTAGE``, both empty where nothing is to be broken.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    kind, _, value = os.environ.get("FT_SABOTAGE", "").partition("=")
+    if kind not in ("", *KINDS):
+        raise ValueError(
+            f"FT_SABOTAGE is {kind!r}; expected ruler=, proxy=, injector= or shape=KIND or migration-limit=N"
+        )
+    return kind, value
+
+
+def cell_options() -> list[str]:
+    """Options of ``agents.cell`` that have a lying node agent started in the place of the real one, if it is to lie."""
+    lying = os.environ.get("FT_SABOTAGE", "").startswith("injector=")
+    return ["--agent=agents.sabotage.injector"] if lying else []
