@@ -49,7 +49,7 @@ def refuse(*_: Any, **__: Any) -> Any:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world with a request that has ended and a deployment of one frontend and one etcd member, watched."""
-    target = SimpleNamespace(service=Service(), watch_waits=lambda _: SimpleNamespace(close=list))
+    target = SimpleNamespace(service=Service(), witness=None, watch_waits=lambda _: SimpleNamespace(close=list))
     found = World(Settings(), tmp_path / "scenario", cast(Target, target))
     found.stage.logs.mkdir()
     nodes = [Node(name, role, "127.0.0.1", 9, None) for name, role in (("f-0", "frontend"), ("e-0", "etcd"))]
