@@ -5,6 +5,7 @@ node agent by ``agents.sabotage.injector``, which a cell starts in its place.
 """
 
 import os
+from collections.abc import Mapping
 
 KINDS = ("ruler", "migration-limit", "proxy", "injector", "shape")
 
@@ -23,7 +24,9 @@ def asked() -> tuple[str, str]:
     return kind, value
 
 
-def cell_options() -> list[str]:
-    """Options of ``agents.cell`` that have a lying node agent started in the place of the real one, if it is to lie."""
-    lying = os.environ.get("FT_SABOTAGE", "").startswith("injector=")
+def cell_options(environ: Mapping[str, str]) -> list[str]:
+    """Options of ``agents.cell`` that have a lying node agent started in the place of the real one, where the
+    environment of the cell says that it is to lie.
+    """
+    lying = environ.get("FT_SABOTAGE", "").startswith("injector=")
     return ["--agent=agents.sabotage.injector"] if lying else []

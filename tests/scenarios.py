@@ -25,8 +25,8 @@ def run(folder: Path, *selection: str, sabotage: str = "") -> list[Verdict]:
         The verdicts in the order of their scenarios.
     """
     (folder / "scenarios").mkdir(parents=True)
-    argv = cells.command([sys.executable, "-m", "behave", "-f", "plain", *selection])
     env = cells.environment() | {"FT_RUN_DIR": str(folder), "FT_SABOTAGE": sabotage}
+    argv = cells.command([sys.executable, "-m", "behave", "-f", "plain", *selection], environ=env)
     with (folder / "console.txt").open("w") as console:
         subprocess.run(
             argv, cwd=ROOT, env=env, stdout=console, stderr=subprocess.STDOUT, timeout=LIMIT_SECONDS, check=False

@@ -4,6 +4,7 @@ import functools
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from support import sabotage
@@ -28,7 +29,12 @@ def available() -> str | None:
     return None if result.returncode == 0 else (result.stderr.strip() or "unshare failed").splitlines()[-1]
 
 
-def command(argv: list[str], mode: str = "auto", service_fd: int | None = None) -> list[str]:
+def command(
+    argv: list[str],
+    mode: str = "auto",
+    service_fd: int | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> list[str]:
     """Wrap ``argv`` so that it runs as the one command of a cell and everything in the cell ends with it.
 
     Args:
@@ -36,6 +42,7 @@ def command(argv: list[str], mode: str = "auto", service_fd: int | None = None) 
         mode: ``on`` wants namespaces, ``off`` wants none (everything on loopback addresses), ``auto`` takes them where
             they can be had.
         service_fd: a listening socket that the fault service is to serve as well, for callers outside of the cell.
+        environ: what the cell will be started with; it may want sabotage.
 
     Raises:
         ValueError: ``mode`` is none of these.
@@ -48,7 +55,17 @@ def command(argv: list[str], mode: str = "auto", service_fd: int | None = None) 
         raise PermissionError(f"cells=on, but namespaces cannot be had: {reason}; use cells=auto to run on loopback")
     world = "loopback" if reason else "namespaces"
     outside = [] if service_fd is None else [f"--service-fd={service_fd}"]
-    first = [sys.executable, "-m", "agents.cell", "--world", world, *sabotage.cell_options(), *outside, "--", *argv]
+    first = [
+        sys.executable,
+        "-m",
+        "agents.cell",
+        "--world",
+        world,
+        *sabotage.cell_options(environ),
+        *outside,
+        "--",
+        *argv,
+    ]
     return first if reason else [*_unshare(), "--", *first]
 
 
@@ -81,7 +98,7 @@ def start_loopback() -> dict[str, str]:
     """
     # cat ends when the pipe that only we hold is closed
     tell = 'echo "$FT_AGENT $FT_FAULTS $FT_AGENT_TOKEN $FT_SCRATCH"; exec cat'
-    argv = [sys.executable, "-m", "agents.cell", "--world", "loopback", *sabotage.cell_options()]
+    argv = [sys.executable, "-m", "agents.cell", "--world", "loopback", *sabotage.cell_options(os.environ)]
     argv += ["--", "sh", "-c", tell]
     root = Path(__file__).resolve().parent.parent
     cell = subprocess.Popen(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
