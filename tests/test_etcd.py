@@ -23,7 +23,7 @@ from support.observe.fleet import Fleet
 from support.observe.waiting import until
 from support.report import timeline
 from support.settings import Settings
-from support.targets import local
+from support.targets.local import deployment as local_deployment
 from support.targets.local.agent import Agent
 from support.targets.local.deployment import LocalDeployment, Site
 from support.world.clients import Clients
@@ -160,7 +160,7 @@ def etcd_that_says(tmp_path: Path, version: str) -> Settings:
 def test_a_cluster_without_leader_is_reported_with_the_members_logs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "ETCD_SECONDS", 0.1)
+    monkeypatch.setattr(local_deployment, "ETCD_SECONDS", 0.1)
     made = deployment(tmp_path, monkeypatch, Settings(), 3)
     with pytest.raises(DeploymentFailed) as failed:
         made.start()
@@ -295,7 +295,9 @@ def cluster_of(monkeypatch: pytest.MonkeyPatch, members: int) -> tuple[list[Node
     nodes = [Node(f"etcd-{number}", "etcd", "127.0.0.1", 1, None) for number in range(members)]
     monkeypatch.setattr(etcd, "leader", lambda _: nodes[1])
     recorder = EtcdRecorder([], EventLog(), dict)
-    stage: Any = SimpleNamespace(nodes=lambda role: nodes, events=EventLog(), etcd_recorder=recorder)
+    stage: Any = SimpleNamespace(
+        nodes=lambda role: nodes, events=EventLog(), etcd_recorder=recorder, tail=lambda node, lines: "campaigning"
+    )
     return nodes, EtcdCluster(stage, Faults(stage, Clients(stage)))
 
 

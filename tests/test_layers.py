@@ -25,6 +25,17 @@ LAYERS = (
 """Rooms, the highest first: one imports itself and what is below it. ``support`` stands for the modules that lie in no
 room: what everything rests on. Rooms of one layer do not know each other, but for the API, which starts cells."""
 SIDEWAYS = {("support.api", "support.run")}
+AGENTS = {
+    "cell": {"core"},
+    "core": set(),
+    "gpu": {"core", "watchdog", "xid"},
+    "node": {"core", "gpu", "xid"},
+    "sabotage": {"core", "node"},
+    "service": {"core", "xid"},
+    "watchdog": {"core"},
+    "xid": set(),
+}
+"""Room of agents/ -> the rooms that it imports. Nobody imports sabotage, which wraps the others."""
 LONGEST_LINES = 500
 PURE = {
     *("collections", "dataclasses", "fnmatch", "itertools", "json", "math", "pathlib", "re", "statistics", "typing"),
@@ -79,6 +90,17 @@ def test_a_room_imports_only_itself_and_what_is_below_it() -> None:
             if other != room and other_layer <= layer and (room, other) not in SIDEWAYS:
                 wrong.append(f"{module} imports {name}")
     assert wrong == []
+
+
+def test_rooms_of_agents_import_what_they_are_made_of() -> None:
+    found: dict[str, set[str]] = {}
+    for module, file in MODULES.items():
+        top, _, room = module.partition(".")
+        if top == "agents" and room:
+            own = room.partition(".")[0]
+            others = {name.split(".")[1] for name in _imports(file) if name.startswith("agents.")}
+            found.setdefault(own, set()).update(others - {own})
+    assert found == AGENTS
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

@@ -5,9 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from support import sabotage
+from support.settings import ROOT
 
 NAMESPACES = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--net"]
 
@@ -100,8 +100,7 @@ def start_loopback() -> dict[str, str]:
     tell = 'echo "$FT_AGENT $FT_FAULTS $FT_AGENT_TOKEN $FT_SCRATCH"; exec cat'
     argv = [sys.executable, "-m", "agents.cell", "--world", "loopback", *sabotage.cell_options(os.environ)]
     argv += ["--", "sh", "-c", tell]
-    root = Path(__file__).resolve().parent.parent
-    cell = subprocess.Popen(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
+    cell = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
     assert cell.stdout
     names = ("FT_AGENT", "FT_FAULTS", "FT_AGENT_TOKEN", "FT_SCRATCH")
     return dict(zip(names, cell.stdout.readline().split(), strict=True)) | {"FT_CELL": "loopback"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+import support.judge.checkers  # noqa: F401 - with it every checker is known by its name
 from support.contract.shape import ENGINES, SIMULATED, Shape
 from support.data import read_yaml
 from support.faults.gpu import READINGS
