@@ -175,6 +175,16 @@ def test_only_targets_and_the_start_of_a_run_know_of_this_machine() -> None:
     assert [name for name in OWN if not _of_this_machine(MODULES[name])] == [], "these need no exception any more"
 
 
+def test_one_client_makes_all_control_calls() -> None:
+    """Users' requests have their own reader, and the second opinion the library's client."""
+    makers = {"http.client", "urllib.request", "httpx2", "requests", "aiohttp", "urllib3"}
+    found = {name: set(_imports(file)) & makers for name, file in MODULES.items() if name.startswith("support")}
+    assert {name: each for name, each in found.items() if each} == {
+        "support.asking": {"http.client"},
+        "support.requests.user_client": {"httpx2"},
+    }
+
+
 def test_no_module_is_longer_than_can_be_read_at_once() -> None:
     lengths = {name: len(file.read_text().splitlines()) for name, file in MODULES.items()}
     assert {name: length for name, length in lengths.items() if length > LONGEST_LINES} == {}

@@ -102,5 +102,5 @@ def test_scrape_of_a_hung_server() -> None:
 
 
 def test_scrape_of_something_else() -> None:
-    with pytest.raises(ValueError, match="cannot scrape 'localhost:8000/metrics'; expected an http"):
+    with pytest.raises(ValueError, match="cannot ask 'localhost:8000/metrics'; expected an http"):
         scrape("localhost:8000/metrics")

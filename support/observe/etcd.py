@@ -6,15 +6,15 @@ its own, with no quorum.
 
 import base64
 import contextlib
-import http.client
-import json
 import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from support.asking import NoAnswer, ask
 from support.clock import now
 from support.contract.deployment import Node
+from support.errors import Problem
 from support.observe.metrics import ScrapeError, scrape
 from support.observe.waiting import until
 
@@ -23,7 +23,7 @@ REGISTRATIONS = ("v1/instances/", "v1/mdc/", "v1/event_channels/")
 """Prefixes below which Dynamo registers what it has: endpoints, models, sources of events."""
 
 
-class EtcdError(Exception):
+class EtcdError(Problem):
     """A member gave no answer, or a refusal; says which member and why."""
 
 
@@ -37,18 +37,13 @@ def call(node: Node, path: str, body: dict[str, Any], timeout: float = ANSWER_SE
 
 
 def _ask(node: Node, method: str, endpoint: str, path: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
-    connection = http.client.HTTPConnection(endpoint, timeout=timeout)
     try:
-        connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        content = answer.read()
+        answer = ask(f"http://{endpoint}{path}", timeout, method, body)
         if answer.status != 200:
-            raise EtcdError(f"{node.name} refuses {path}: {answer.status} {content[:200].decode(errors='replace')}")
-        return dict(json.loads(content))
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise EtcdError(f"{node.name} does not answer {path}: {error or type(error).__name__}") from error
-    finally:
-        connection.close()
+            raise EtcdError(f"{node.name} refuses {path}: {answer.status} {answer.text[:200]}")
+        return dict(answer.json())
+    except (NoAnswer, ValueError) as error:
+        raise EtcdError(f"{node.name} does not answer {path}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -97,10 +92,8 @@ def status(node: Node) -> Status:
 
 def healthy(node: Node) -> bool:
     """Whether the member can have a read agreed upon by a quorum, as ``/health`` says (200 or 503)."""
-    connection = http.client.HTTPConnection(node.endpoint, timeout=ANSWER_SECONDS)
-    with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
+    with contextlib.suppress(NoAnswer):
+        return ask(f"http://{node.endpoint}/health", ANSWER_SECONDS).status == 200
     return False
 
 

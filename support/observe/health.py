@@ -1,23 +1,19 @@
 """What the frontend says of itself and its workers: models that it serves, instances that it lists."""
 
 import contextlib
-import http.client
 import json
-import urllib.parse
 from dataclasses import dataclass
 from typing import Any
+
+from support.asking import NoAnswer, ask
 
 
 def get_json(url: str, timeout: float = 2.0) -> Any | None:
     """The JSON at ``url``; None when there is no answer, no 2xx and no JSON."""
-    parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
-    with contextlib.suppress(OSError, http.client.HTTPException, json.JSONDecodeError), contextlib.closing(connection):
-        connection.request("GET", parts.path)
-        answer = connection.getresponse()
-        body = answer.read()
+    with contextlib.suppress(NoAnswer, ValueError):
+        answer = ask(url, timeout)
         if answer.status < 300:
-            return json.loads(body)
+            return answer.json()
     return None
 
 
@@ -41,11 +37,8 @@ def accepts_requests(frontend_url: str, timeout: float = 2.0) -> bool:
 
     Asked with an empty body, which is refused before it counts as a request.
     """
-    parts = urllib.parse.urlsplit(f"{frontend_url}/v1/completions")
-    connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
-    with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
-        connection.request("POST", parts.path, "{}", {"Content-Type": "application/json"})
-        return connection.getresponse().status != 404
+    with contextlib.suppress(NoAnswer):
+        return ask(f"{frontend_url}/v1/completions", timeout, "POST", {}).status != 404
     return False
 
 

@@ -1,15 +1,15 @@
 """Prometheus metrics of a frontend, worker or etcd member."""
 
-import http.client
 import math
-import urllib.error
-import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from support.asking import NoAnswer, ask
+from support.errors import Problem
 
-class ScrapeError(Exception):
+
+class ScrapeError(Problem):
     """The endpoint gave no metrics; says which and why."""
 
 
@@ -55,14 +55,10 @@ def scrape(url: str, timeout: float = 2.0) -> Metrics:
         ScrapeError: no connection, no answer in time, or a status other than 200.
         ValueError: ``url`` is not an HTTP URL.
     """
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"cannot scrape {url!r}; expected an http:// or https:// URL")
     try:
-        # No proxy: a frontend is asked directly, whatever the user's environment says.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=timeout) as answer:
-            return Metrics(answer.read().decode("utf-8"))
-    except urllib.error.HTTPError as error:
-        raise ScrapeError(f"{url} answered {error.code}; expected metrics with status 200") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise ScrapeError(f"no metrics from {url}: {getattr(error, 'reason', error)}") from error
+        answer = ask(url, timeout)
+    except NoAnswer as error:
+        raise ScrapeError(f"no metrics from {url}: {error}") from error
+    if answer.status != 200:
+        raise ScrapeError(f"{url} answered {answer.status}; expected metrics with status 200")
+    return Metrics(answer.text)

@@ -23,7 +23,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -31,6 +30,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
+from support.asking import NoAnswer, ask
 from support.clock import now
 from support.requests.client import Pending, start_request
 from support.requests.ledger import Ledger, LedgerEntry, pack
@@ -40,6 +40,7 @@ from support.requests.plan import ENDPOINTS, Load, LoadPlan, Planned
 from support.requests.reader import shared_reader
 from support.requests.second_opinion import shape
 
+MODELS_SECONDS = 10.0
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Import and a first look around take a client process half a second on an idle machine.
 READY_SECONDS = 60.0
@@ -116,11 +117,9 @@ def _models(base_url: str) -> list[str]:
     if not base_url.startswith(("http://", "https://")):
         raise ValueError(f"base_url is {base_url!r}; expected http://HOST:PORT or https://HOST:PORT")
     try:
-        # No proxy: a frontend is asked directly, whatever the user's environment says.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{base_url.rstrip('/')}/v1/models", timeout=10) as answer:
-            return [str(each["id"]) for each in json.loads(answer.read())["data"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        answer = ask(f"{base_url.rstrip('/')}/v1/models", MODELS_SECONDS)
+        return [str(each["id"]) for each in answer.json()["data"]]
+    except (NoAnswer, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"base_url {base_url!r} lists no models at /v1/models: {error}") from None
 
 

@@ -1,12 +1,10 @@
 """What all parts of a scenario share: its settings, its records, and the deployment that it plays on."""
 
-import contextlib
-import http.client
-import json
 from pathlib import Path
 from typing import Any
 
 from support import releases, targets
+from support.asking import ask
 from support.contract.deployment import Deployment, Life, Node
 from support.contract.shape import Shape
 from support.contract.target import Target
@@ -19,6 +17,8 @@ from support.observe.workers import worker_id
 from support.requests.ledger import Ledger
 from support.settings import Settings
 from support.world.gate import Gate
+
+ANSWER_SECONDS = 10.0
 
 
 class Stage:
@@ -151,13 +151,10 @@ class Stage:
             raise Unsupported(f"Dynamo {self.release.version} refuses nothing when its workers are busy")
         frontend = self.nodes("frontend")[0]
         wanted = {"model": self.deployment.model, "active_decode_blocks_threshold": percent / 100}
-        connection = http.client.HTTPConnection(frontend.endpoint, timeout=10)
-        with contextlib.closing(connection):
-            connection.request("POST", "/busy_threshold", json.dumps(wanted), {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            said = answer.read().decode("utf-8", "replace")
-        if answer.status != 200 or json.loads(said).get("active_decode_blocks_threshold") != percent / 100:
-            raise RuntimeError(f"the frontend did not take the busy threshold {wanted}: HTTP {answer.status}, {said}")
+        answer = ask(f"http://{frontend.endpoint}/busy_threshold", ANSWER_SECONDS, "POST", wanted)
+        if answer.status != 200 or answer.json().get("active_decode_blocks_threshold") != percent / 100:
+            said = f"HTTP {answer.status}, {answer.text}"
+            raise RuntimeError(f"the frontend did not take the busy threshold {wanted}: {said}")
         self.events.add("note", frontend.name, f"a worker is busy from {percent:g} % of its memory on")
 
     def _watch_etcd(self, deployment: Deployment) -> None:
