@@ -19,7 +19,7 @@ from attr import asdict
 from support import binaries
 from support.judge.verdict import VERDICTS, Finding, Verdict
 from support.observe.logs import tail
-from support.report import allure, runs, story, timeline, wording
+from support.report import allure, page, runs, story, timeline, wording
 from support.report.reading import read_verdict
 from support.settings import Settings
 
@@ -90,7 +90,7 @@ def publish(run: Path, reports: Path, verdicts: Sequence[Verdict], settings: Set
     runs.write_json(run / "summary.json", summary)
     with _lock(reports / ".publish.lock"):
         try:
-            _generate(results, run / "allure-report", binaries.node(settings), summary)
+            page.generate(results, run / "allure-report", binaries.node(settings), summary)
             _replace(run / "allure-report", reports / "allure-report")
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             shutil.rmtree(reports / "allure-report", ignore_errors=True)  # it would tell of another run
@@ -219,48 +219,6 @@ def _write_environment(results: Path, about: Mapping[str, Any]) -> None:
         if key not in ("passed", "skipped")
     ]
     runs.write_json(results / "categories.json", categories)
-
-
-def _generate(results: Path, output: Path, node: Path, summary: Mapping[str, Any]) -> None:
-    """Write ``index.html``, one file that needs nothing else and asks nobody."""
-    if not binaries.ALLURE.exists():
-        raise RuntimeError("Allure is not installed; run `python3 support/run/bootstrap.py`")
-    told = ", ".join(f"{number} {wording.MARKS[name]}" for name, number in summary["verdicts"].items() if number)
-    draft = output.with_name(f".{output.name}")
-    shutil.rmtree(draft, ignore_errors=True)
-    config = {
-        "name": f"Dynamo {summary['dynamo']} on target {summary['target']}: {told or 'no scenario ran'}",
-        "output": str(draft),
-        "hideLabels": ["location", "host", "thread", "framework", "language"],
-        "categories": [
-            {"name": name, "matchers": {"labels": {"category": key}}, "expand": True, "groupByMessage": False}
-            for key, name in wording.CATEGORIES.items()
-            if key != "passed"
-        ],
-        "plugins": {
-            "awesome": {
-                "options": {"singleFile": True, "groupBy": ["parentSuite", "suite"], "defaultSortBy": "status,asc"}
-            }
-        },
-    }
-    file = output.with_name("allurerc.json")
-    runs.write_json(file, config)
-    command = [str(part) for part in (node, binaries.ALLURE, "generate", "--config", file, results)]
-    done = subprocess.run(command, cwd=output.parent, capture_output=True, text=True, timeout=300, check=False)
-    page = draft / "index.html"
-    if done.returncode or not page.exists():
-        raise RuntimeError(f"Allure ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
-    page.write_text(without_analytics(page.read_text(encoding="utf-8")), encoding="utf-8")
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir()
-    page.rename(output / "index.html")
-    shutil.rmtree(draft)
-
-
-def without_analytics(page: str) -> str:
-    """The report without the tag that Allure 3 puts in to report home."""
-    tag = r"<script async src=\"https://www\.googletagmanager\.com/[^>]*></script>\s*<script>.*?</script>"
-    return re.sub(tag, "", page, flags=re.DOTALL)
 
 
 def _verdict_of(result: Mapping[str, Any], location: str) -> Verdict:
