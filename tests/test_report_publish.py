@@ -197,7 +197,7 @@ def test_the_story_tells_what_broke_and_what_users_felt(tmp_path: Path) -> None:
     assert "longest pause between two tokens: 0.51 s" in told
     assert "data:image" not in told
     timeline.draw(tmp_path)
-    assert "data:image/svg+xml;base64," in story.story(tmp_path, verdict())
+    assert "data:image/svg+xml," in story.story(tmp_path, verdict())
 
 
 def test_the_story_of_many_requests_gives_sums(tmp_path: Path) -> None:
@@ -294,6 +294,12 @@ def test_the_timeline_shows_requests_faults_and_nodes(tmp_path: Path) -> None:
     assert "request 1: complete, 20 of 20" in told
     assert "pause 0.51 s in request 1" in told
     assert "vllm-worker-0" in told
+
+
+def test_a_curve_is_as_long_as_it_is_wide_not_as_it_has_tokens() -> None:
+    assert timeline._path([(10.0, 100.0), (10.2, 90.0), (10.9, 80.0), (11.0, 70.0), (50.0, 60.0), (60.0, 60.0)]) == (
+        "M10.0 100.0H10.9V80.0H11.0V70.0H50.0V60.0H60.0"
+    )
 
 
 def test_a_crowded_timeline_stays_readable(tmp_path: Path) -> None:
