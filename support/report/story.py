@@ -37,6 +37,7 @@ def story(folder: Path, verdict: Verdict) -> str:
             f"<p><b>What broke</b></p>{_bullets(_faults(folder, entries))}",
             f"<p><b>What users felt</b></p>{_bullets(_felt(entries) + _phases(folder))}",
             _picture(folder / "timeline.svg"),
+            f"<p>Everything in full, logs and ledger too: {'/'.join(folder.parts[-5:])}/</p>",
         ]
     )
 
@@ -93,8 +94,13 @@ def requests_table(folder: Path) -> str:
     return "\n".join([f"{table}{words}", "", *said, ""])
 
 
-def metrics_table(folder: Path) -> str:
-    """Every series of every node that changed, before and after; then those that stayed as they were. No histograms."""
+def metrics_table(folder: Path, *, unchanged: bool = True) -> str:
+    """Every series of every node that changed, before and after. No histograms.
+
+    Args:
+        folder: of the scenario.
+        unchanged: tell also what stayed as it was.
+    """
     parts = []
     for file in sorted((folder / "metrics" / "after").glob("*.txt")):
         before, after = _lines(folder / "metrics" / "before" / file.name), _lines(file)
@@ -103,8 +109,11 @@ def metrics_table(folder: Path) -> str:
         now = _series([line for line in after if line not in before])
         rows = [("before", "after", "series")]
         rows += [(_number(was.get(name)), _number(value), name) for name, value in now.items() if value]
-        same = [line for line in after if line in before and not line.endswith((" 0", " 0.0"))]
-        parts.append("\n".join([file.stem, _columns(rows), "", "as before:", *same]))
+        part = [file.stem, _columns(rows)]
+        if unchanged:
+            same = [line for line in after if line in before and not line.endswith((" 0", " 0.0"))]
+            part += ["", "as before:", *same]
+        parts.append("\n".join(part))
     return "\n\n\n".join(parts)
 
 
