@@ -113,8 +113,8 @@ def test_publishing_again_replaces_what_was_attached(run: Path, settings: Settin
     fill(runs.scenario_folder(run, verdict().location))
     for _ in range(2):
         publish.publish(run, run.parents[1], [verdict()], settings)
-    assert len(results(run.parents[1])["scenario 12"]["attachments"]) == 6
-    assert len(list((run.parents[1] / "allure-results").glob("published-*"))) == 6
+    assert len(results(run.parents[1])["scenario 12"]["attachments"]) == 5
+    assert len(list((run.parents[1] / "allure-results").glob("published-*"))) == 5
 
 
 def test_a_report_of_another_run_does_not_stay(run: Path, settings: Settings) -> None:
@@ -143,10 +143,23 @@ def test_a_result_without_a_verdict_becomes_inconclusive(run: Path) -> None:
     assert publish.collect(run) == [found]
 
 
-def test_the_ledger_is_attached_as_it_was_written(tmp_path: Path) -> None:
-    fill(tmp_path, requests=1)
-    written = (tmp_path / "ledger.jsonl").read_bytes()
-    assert publish._shortened(tmp_path / "ledger.jsonl", len(written)) == written
+def attached(run: Path, settings: Settings, word: str = "passed") -> dict[str, bytes]:
+    """Attachments by name, as a scenario with this verdict gets them."""
+    publish.publish(run, run.parents[1], [verdict(word)], settings)
+    files = run.parents[1] / "allure-results"
+    result = results(run.parents[1])["scenario 12"]
+    return {each["name"]: (files / each["source"]).read_bytes() for each in result["attachments"]}
+
+
+LEDGER = "Request ledger (JSON lines)"
+
+
+@pytest.mark.parametrize("word", ["passed", "failed"])
+def test_the_ledger_is_attached_as_it_was_written(run: Path, settings: Settings, word: str) -> None:
+    folder = runs.scenario_folder(run, verdict().location)
+    fill(folder, requests=1)
+    written = (folder / "ledger.jsonl").read_bytes()
+    assert attached(run, settings, word)[LEDGER] == written
     assert len(written) < 2000
 
 
@@ -161,12 +174,13 @@ def with_opinion(folder: Path) -> None:
     ledger.write(folder / "ledger.jsonl")
 
 
-def test_the_attached_ledger_is_without_bytes(tmp_path: Path) -> None:
-    with_opinion(tmp_path)
-    assert '"received": "' in (tmp_path / "ledger.jsonl").read_text()
-    attached = [json.loads(line) for line in publish._shortened(tmp_path / "ledger.jsonl", 10_000).splitlines()]
-    assert ["received" in each for each in attached] == [False, False]
-    assert [each.get("opinion", {}).get("kind") for each in attached] == ["whole", None]
+def test_the_attached_ledger_is_without_bytes(run: Path, settings: Settings) -> None:
+    folder = runs.scenario_folder(run, verdict().location)
+    with_opinion(folder)
+    assert '"received": "' in (folder / "ledger.jsonl").read_text()
+    entries = [json.loads(line) for line in attached(run, settings)[LEDGER].splitlines()]
+    assert ["received" in each for each in entries] == [False, False]
+    assert [each.get("opinion", {}).get("kind") for each in entries] == ["whole", None]
 
 
 def test_both_opinions_are_told(tmp_path: Path) -> None:
@@ -179,10 +193,68 @@ def test_both_opinions_are_told(tmp_path: Path) -> None:
     assert "openai 3.57.0 says whole: 0 words of text, finish_reason <stop> (request 1)" in table
 
 
-def test_a_long_ledger_loses_its_middle(tmp_path: Path) -> None:
-    fill(tmp_path)
-    text = publish._shortened(tmp_path / "ledger.jsonl", 1000).decode()
-    assert len(text) < 1200
+def crowded(folder: Path) -> None:
+    """A scenario that leaves more than any real one: requests, faults, nodes, series, and endless lines in its logs."""
+    fill(folder, requests=200, faults=100)
+    for node in range(10):
+        (folder / "logs" / f"node-{node}.log").write_text(f"{'word ' * 1000}\n" * 200)
+        for when, count in (("before", 1), ("after", 2)):
+            series = (f'n_total{{api="completions",place="{number}"}} {count}\n' for number in range(400))
+            (folder / "metrics" / when / f"node-{node}.txt").write_text("".join(series))
+    (folder / "console.txt").write_text("a step\n" * 1000)
+
+
+def test_a_pass_costs_the_page_little_however_much_it_left(run: Path, settings: Settings) -> None:
+    folder = runs.scenario_folder(run, verdict().location)
+    crowded(folder)
+    sizes = {name: len(content) for name, content in attached(run, settings).items()}
+    assert list(sizes) == [
+        "Requests",
+        LEDGER,
+        "Faults, proofs and states (JSON lines)",
+        "Metrics before and after",
+        "Ends of all logs, up to 25 lines each",
+    ]
+    assert max(sizes.values()) <= publish.PASSED_BYTES
+    assert len(results(run.parents[1])["scenario 12"]["descriptionHtml"]) <= 4 * publish.PASSED_BYTES
+
+
+def test_what_is_left_out_of_a_pass_is_said(run: Path, settings: Settings) -> None:
+    folder = runs.scenario_folder(run, verdict().location)
+    crowded(folder)
+    found = attached(run, settings)
+    for name, source in {LEDGER: "ledger.jsonl", "Metrics before and after": "metrics"}.items():
+        assert f" bytes left out; {source} in the run's folder has them ".encode() in found[name]
+    assert b"as before:" not in found["Metrics before and after"]
+    ends = found["Ends of all logs, up to 25 lines each"].decode()
+    assert [line for line in ends.splitlines() if line.startswith("==>")] == [
+        f"==> {name} <==" for name in ("frontend-0.log", *(f"node-{number}.log" for number in range(10)), "console.txt")
+    ]
+    assert "line 499\n" in ends
+    told = results(run.parents[1])["scenario 12"]["descriptionHtml"]
+    assert f"Everything in full, logs and ledger too: reports/runs/{run.name}/scenarios/m-12/" in told
+    assert "data:image/svg+xml," in told
+
+
+@pytest.mark.parametrize("word", ["failed", "inconclusive", "known_defect"])
+def test_nothing_is_left_out_of_what_did_not_pass(run: Path, settings: Settings, word: str) -> None:
+    folder = runs.scenario_folder(run, verdict().location)
+    crowded(folder)
+    found = attached(run, settings, word)
+    for name, source in {"Timeline": "timeline.svg", "Faults, proofs and states (JSON lines)": "events.jsonl"}.items():
+        assert found[name] == (folder / source).read_bytes()
+    assert found["Requests"].decode() == story.requests_table(folder)
+    assert found["Metrics before and after"].decode() == story.metrics_table(folder)
+    assert len(found["Log of node-9, last 150 lines"].splitlines()) == 150
+    assert len(found["Console of behave"].splitlines()) == 150
+    assert len([name for name in found if name.startswith("Log of ")]) == 11
+
+
+def test_a_long_ledger_loses_its_middle(run: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "LEDGER_BYTES", 1000)
+    fill(runs.scenario_folder(run, verdict().location))
+    text = attached(run, settings, "failed")[LEDGER].decode()
+    assert 900 < len(text) <= 1000
     assert "bytes left out; ledger.jsonl in the run's folder has them" in text
 
 
@@ -197,7 +269,7 @@ def test_the_story_tells_what_broke_and_what_users_felt(tmp_path: Path) -> None:
     assert "longest pause between two tokens: 0.51 s" in told
     assert "data:image" not in told
     timeline.draw(tmp_path)
-    assert "data:image/svg+xml;base64," in story.story(tmp_path, verdict())
+    assert "data:image/svg+xml," in story.story(tmp_path, verdict())
 
 
 def test_the_story_of_many_requests_gives_sums(tmp_path: Path) -> None:
@@ -296,6 +368,12 @@ def test_the_timeline_shows_requests_faults_and_nodes(tmp_path: Path) -> None:
     assert "vllm-worker-0" in told
 
 
+def test_a_curve_is_as_long_as_it_is_wide_not_as_it_has_tokens() -> None:
+    assert timeline._path([(10.0, 100.0), (10.2, 90.0), (10.9, 80.0), (11.0, 70.0), (50.0, 60.0), (60.0, 60.0)]) == (
+        "M10.0 100.0H10.9V80.0H11.0V70.0H50.0V60.0H60.0"
+    )
+
+
 def test_a_crowded_timeline_stays_readable(tmp_path: Path) -> None:
     fill(tmp_path, requests=40, faults=30, pause=0)
     picture = timeline.draw(tmp_path)
@@ -324,11 +402,6 @@ def test_the_console_table_says_it_in_ten_seconds() -> None:
         "                       features/m.feature:20",
     ]
     assert console.table([verdict()], "x", 1, []).endswith("GREEN (exit status 0)")
-
-
-def test_the_tag_that_reports_home_is_taken_out() -> None:
-    tag = '<script async src="https://www.googletagmanager.com/gtag/js?id=G-1"></script>\n<script>\n gtag()\n</script>'
-    assert publish.without_analytics(f"<a>{tag}<b><script>stays</script>") == "<a><b><script>stays</script>"
 
 
 def test_the_newest_runs_are_kept(tmp_path: Path) -> None:
@@ -375,7 +448,7 @@ def test_records_that_make_no_sense_cost_their_own_page_and_nothing_else(run: Pa
     ]
     found = results(run.parents[1])
     assert "Request ledger (JSON lines)" in [each["name"] for each in found["scenario 12"]["attachments"]]
-    assert "Timeline" in [each["name"] for each in found["scenario 20"]["attachments"]]
+    assert "data:image/svg+xml," in found["scenario 20"]["descriptionHtml"]
 
 
 def test_a_verdict_or_result_that_was_cut_short_spoils_no_other(run: Path, settings: Settings) -> None:

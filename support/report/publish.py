@@ -19,15 +19,16 @@ from attr import asdict
 from support import binaries
 from support.judge.verdict import VERDICTS, Finding, Verdict
 from support.observe.logs import tail
-from support.report import allure, runs, story, timeline, wording
+from support.report import allure, page, runs, story, timeline, wording
 from support.report.reading import read_verdict
 from support.settings import Settings
 
 TAIL_LINES, PASSED_TAIL_LINES = 150, 25
 """Lines of each log that are attached; the whole logs stay in the run's folder."""
-LEDGER_BYTES, PASSED_LEDGER_BYTES = 200_000, 20_000
+LEDGER_BYTES = 200_000
 """A ledger above this is attached without its middle; on disk it is whole."""
-
+PASSED_BYTES = 30_000
+"""No attachment of a passed scenario is larger: most scenarios pass, and one page has to carry them all."""
 
 _RECEIVED = re.compile(r', "received": "[A-Za-z0-9+/=]*"')
 """The bytes of an answer as :func:`support.requests.ledger.pack` writes them; quotes within a text are escaped."""
@@ -90,7 +91,7 @@ def publish(run: Path, reports: Path, verdicts: Sequence[Verdict], settings: Set
     runs.write_json(run / "summary.json", summary)
     with _lock(reports / ".publish.lock"):
         try:
-            _generate(results, run / "allure-report", binaries.node(settings), summary)
+            page.generate(results, run / "allure-report", binaries.node(settings), summary)
             _replace(run / "allure-report", reports / "allure-report")
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             shutil.rmtree(reports / "allure-report", ignore_errors=True)  # it would tell of another run
@@ -161,47 +162,70 @@ def _settle(result: dict[str, Any], verdict: Verdict) -> None:
 
 
 def _attachments(folder: Path, results: Path, uuid: str, passed: bool) -> Iterator[dict[str, str]]:
-    lines = PASSED_TAIL_LINES if passed else TAIL_LINES
-    most = PASSED_LEDGER_BYTES if passed else LEDGER_BYTES
+    """Whatever helps to find out what happened; a pass has each attachment within :data:`PASSED_BYTES`."""
 
-    def attach(name: str, kind: AttachmentType, content: bytes) -> dict[str, str]:
+    def attach(name: str, content: bytes, kind: AttachmentType = AttachmentType.TEXT) -> dict[str, str]:
         source = f"{_OWN}{uuid}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}.{kind.extension}"
         (results / source).write_bytes(content)
         return {"name": name, "source": source, "type": kind.mime_type}
 
-    if (picture := folder / "timeline.svg").exists():
-        yield attach("Timeline", AttachmentType.SVG, picture.read_bytes())
-    if requests := _table(story.requests_table, folder):
-        yield attach("Requests", AttachmentType.TEXT, requests.encode())
+    most = PASSED_BYTES if passed else None
+    # The story of a pass has the picture already.
+    if not passed and (picture := folder / "timeline.svg").exists():
+        yield attach("Timeline", picture.read_bytes(), AttachmentType.SVG)
+    if requests := _table(lambda: story.requests_table(folder)):
+        yield attach("Requests", _shortened(requests, most, "ledger.jsonl"))
     if (ledger := folder / "ledger.jsonl").exists():
-        yield attach("Request ledger (JSON lines)", AttachmentType.TEXT, _shortened(ledger, most))
+        content = _RECEIVED.sub("", ledger.read_text(encoding="utf-8"))
+        yield attach("Request ledger (JSON lines)", _shortened(content, most or LEDGER_BYTES, ledger.name))
     if (events := folder / "events.jsonl").exists():
-        yield attach("Faults, proofs and states (JSON lines)", AttachmentType.TEXT, events.read_bytes())
-    if metrics := _table(story.metrics_table, folder):
-        yield attach("Metrics before and after", AttachmentType.TEXT, metrics.encode())
-    for log in sorted((folder / "logs").glob("*.log")):
-        yield attach(f"Log of {log.stem}, last {lines} lines", AttachmentType.TEXT, tail(log, lines).encode())
-    if (console := folder / "console.txt").exists():
-        yield attach("Console of behave", AttachmentType.TEXT, tail(console, lines).encode())
+        content = events.read_text(encoding="utf-8", errors="replace")
+        yield attach("Faults, proofs and states (JSON lines)", _shortened(content, most, events.name))
+    if metrics := _table(lambda: story.metrics_table(folder, unchanged=not passed)):
+        yield attach("Metrics before and after", _shortened(metrics, most, "metrics"))
+    yield from (attach(name, text.encode()) for name, text in _logs(folder, passed))
 
 
-def _table(draw: Callable[[Path], str], folder: Path) -> str:
+def _logs(folder: Path, passed: bool) -> Iterator[tuple[str, str]]:
+    """The ends of all logs by name: one after the other, those of a pass together."""
+    logs = sorted((folder / "logs").glob("*.log"))
+    console = list(folder.glob("console.txt"))
+    if not passed:
+        yield from ((f"Log of {log.stem}, last {TAIL_LINES} lines", tail(log, TAIL_LINES)) for log in logs)
+        yield from (("Console of behave", tail(each, TAIL_LINES)) for each in console)
+    elif logs or console:
+        share = PASSED_BYTES // len(logs + console)
+        ends = [_end(log, PASSED_TAIL_LINES, share) for log in logs + console]
+        yield f"Ends of all logs, up to {PASSED_TAIL_LINES} lines each", "\n".join(ends)
+
+
+def _end(log: Path, lines: int, most: int) -> str:
+    """The last lines of a log under its name, in ``most`` bytes."""
+    head = f"==> {log.name} <==\n"
+    end = f"{tail(log, lines)}\n".encode()
+    room = most - len(head.encode()) - 1
+    if len(end) > room:
+        cut = end[-room:]
+        end = cut.partition(b"\n")[2] or cut
+    return head + end.decode(errors="ignore")
+
+
+def _table(draw: Callable[[], str]) -> str:
     try:
-        return draw(folder)
+        return draw()
     except Exception as error:  # noqa: BLE001 - the records themselves, which come beside it, are worth more
         return f"the records make no sense: {type(error).__name__}: {error}"
 
 
-def _shortened(ledger: Path, most: int) -> bytes:
-    """The ledger without the bytes of answers, which nobody can read there; one of more than ``most`` bytes without its
-    middle.
-    """
-    content = _RECEIVED.sub("", ledger.read_text(encoding="utf-8"))
-    if len(content) <= most:
-        return content.encode()
-    half, left_out = most // 2, len(content) - most
-    note = f"\n... {left_out} bytes left out; {ledger.name} in the run's folder has them ...\n"
-    return (content[:half] + note + content[-half:]).encode()
+def _shortened(content: str, most: int | None, source: str) -> bytes:
+    """A text of more than ``most`` bytes without its middle; ``source`` is what has it whole in the run's folder."""
+    whole = content.encode()
+    if most is None or len(whole) <= most:
+        return whole
+    note = f"\n... {{}} bytes left out; {source} in the run's folder has them ...\n"
+    half = (most - len(note) - len(str(len(whole)))) // 2
+    begin, end = whole[:half].decode(errors="ignore"), whole[-half:].decode(errors="ignore")
+    return (begin + note.format(len(whole) - 2 * half) + end).encode()
 
 
 def _write_environment(results: Path, about: Mapping[str, Any]) -> None:
@@ -219,48 +243,6 @@ def _write_environment(results: Path, about: Mapping[str, Any]) -> None:
         if key not in ("passed", "skipped")
     ]
     runs.write_json(results / "categories.json", categories)
-
-
-def _generate(results: Path, output: Path, node: Path, summary: Mapping[str, Any]) -> None:
-    """Write ``index.html``, one file that needs nothing else and asks nobody."""
-    if not binaries.ALLURE.exists():
-        raise RuntimeError("Allure is not installed; run `python3 support/run/bootstrap.py`")
-    told = ", ".join(f"{number} {wording.MARKS[name]}" for name, number in summary["verdicts"].items() if number)
-    draft = output.with_name(f".{output.name}")
-    shutil.rmtree(draft, ignore_errors=True)
-    config = {
-        "name": f"Dynamo {summary['dynamo']} on target {summary['target']}: {told or 'no scenario ran'}",
-        "output": str(draft),
-        "hideLabels": ["location", "host", "thread", "framework", "language"],
-        "categories": [
-            {"name": name, "matchers": {"labels": {"category": key}}, "expand": True, "groupByMessage": False}
-            for key, name in wording.CATEGORIES.items()
-            if key != "passed"
-        ],
-        "plugins": {
-            "awesome": {
-                "options": {"singleFile": True, "groupBy": ["parentSuite", "suite"], "defaultSortBy": "status,asc"}
-            }
-        },
-    }
-    file = output.with_name("allurerc.json")
-    runs.write_json(file, config)
-    command = [str(part) for part in (node, binaries.ALLURE, "generate", "--config", file, results)]
-    done = subprocess.run(command, cwd=output.parent, capture_output=True, text=True, timeout=300, check=False)
-    page = draft / "index.html"
-    if done.returncode or not page.exists():
-        raise RuntimeError(f"Allure ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
-    page.write_text(without_analytics(page.read_text(encoding="utf-8")), encoding="utf-8")
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir()
-    page.rename(output / "index.html")
-    shutil.rmtree(draft)
-
-
-def without_analytics(page: str) -> str:
-    """The report without the tag that Allure 3 puts in to report home."""
-    tag = r"<script async src=\"https://www\.googletagmanager\.com/[^>]*></script>\s*<script>.*?</script>"
-    return re.sub(tag, "", page, flags=re.DOTALL)
 
 
 def _verdict_of(result: Mapping[str, Any], location: str) -> Verdict:

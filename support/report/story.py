@@ -1,10 +1,10 @@
 """A scenario told from what lies in its folder: what broke, what its users felt, what the metrics did."""
 
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -37,6 +37,7 @@ def story(folder: Path, verdict: Verdict) -> str:
             f"<p><b>What broke</b></p>{_bullets(_faults(folder, entries))}",
             f"<p><b>What users felt</b></p>{_bullets(_felt(entries) + _phases(folder))}",
             _picture(folder / "timeline.svg"),
+            f"<p>Everything in full, logs and ledger too: {'/'.join(folder.parts[-5:])}/</p>",
         ]
     )
 
@@ -97,8 +98,13 @@ def requests_table(folder: Path) -> str:
     return "\n".join([f"{table}{words}", "", *said, ""])
 
 
-def metrics_table(folder: Path) -> str:
-    """Every series of every node that changed, before and after; then those that stayed as they were. No histograms."""
+def metrics_table(folder: Path, *, unchanged: bool = True) -> str:
+    """Every series of every node that changed, before and after. No histograms.
+
+    Args:
+        folder: of the scenario.
+        unchanged: tell also what stayed as it was.
+    """
     parts = []
     for file in sorted((folder / "metrics" / "after").glob("*.txt")):
         before, after = _lines(folder / "metrics" / "before" / file.name), _lines(file)
@@ -107,8 +113,11 @@ def metrics_table(folder: Path) -> str:
         now = _series([line for line in after if line not in before])
         rows = [("before", "after", "series")]
         rows += [(_number(was.get(name)), _number(value), name) for name, value in now.items() if value]
-        same = [line for line in after if line in before and not line.endswith((" 0", " 0.0"))]
-        parts.append("\n".join([file.stem, _columns(rows), "", "as before:", *same]))
+        part = [file.stem, _columns(rows)]
+        if unchanged:
+            same = [line for line in after if line in before and not line.endswith((" 0", " 0.0"))]
+            part += ["", "as before:", *same]
+        parts.append("\n".join(part))
     return "\n\n\n".join(parts)
 
 
@@ -199,7 +208,9 @@ def _series(lines: list[str]) -> dict[str, float]:
 def _picture(file: Path) -> str:
     if not file.exists():
         return ""
-    return f'<p><img alt="timeline" src="data:image/svg+xml;base64,{b64encode(file.read_bytes()).decode()}"/></p>'
+    # Not in base64: percent signs compress as well as the picture itself.
+    picture = quote(file.read_text(encoding="utf-8"), safe=" =:/.,;()'-")
+    return f'<p><img alt="timeline" src="data:image/svg+xml,{picture}"/></p>'
 
 
 def _bullets(lines: list[str]) -> str:

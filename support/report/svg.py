@@ -2,6 +2,9 @@
 
 from html import escape
 
+TEXT_COLOUR, TEXT_SIZE = "#222222", 12
+"""What most words look like; said once for a whole picture."""
+
 
 def ticks(end: float) -> list[float]:
     """Round values from 0 to ``end``, some six of them."""
@@ -13,16 +16,17 @@ def text(
     x: float,
     y: float,
     words: str,
-    colour: str = "#222222",
+    colour: str = TEXT_COLOUR,
     *,
-    size: int = 12,
+    size: int = TEXT_SIZE,
     weight: str = "normal",
     anchor: str = "start",
 ) -> str:
     """Words at a place, with a white halo."""
-    style = f'fill="{colour}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}"'
-    halo = 'stroke="white" stroke-width="3" paint-order="stroke"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {style} {halo}>{escape(words)}</text>'
+    usual = {"fill": TEXT_COLOUR, "font-size": TEXT_SIZE, "font-weight": "normal", "text-anchor": "start"}
+    style = {"fill": colour, "font-size": size, "font-weight": weight, "text-anchor": anchor}
+    said = "".join(f' {name}="{value}"' for name, value in style.items() if value != usual[name])
+    return f'<text x="{x:.1f}" y="{y:.1f}"{said}>{escape(words)}</text>'
 
 
 def box(x: float, y: float, width: float, height: float, colour: str, told: str = "", *, opacity: float = 1.0) -> str:
@@ -35,5 +39,7 @@ def box(x: float, y: float, width: float, height: float, colour: str, told: str 
 def frame(width: float, height: float, parts: list[str]) -> str:
     """A whole picture, white, with ``parts`` drawn one over the other."""
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    style = ' font-family="Helvetica, Arial, sans-serif"><rect width="100%" height="100%" fill="white"/>'
-    return f"{head}{style}\n{chr(10).join(parts)}\n</svg>\n"
+    font = f' font-family="Helvetica, Arial, sans-serif" font-size="{TEXT_SIZE}" fill="{TEXT_COLOUR}">'
+    halo = "<style>text{stroke:white;stroke-width:3;paint-order:stroke}</style>"
+    white = '<rect width="100%" height="100%" fill="white"/>'
+    return f"{head}{font}{halo}{white}\n{chr(10).join(parts)}\n</svg>\n"

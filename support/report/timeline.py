@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +154,7 @@ def _requests(scale: _Scale, entries: Sequence[LedgerEntry]) -> Iterator[str]:
         steps = [(entry.sent_at or 0.0, 0), *((at, n) for n, at in enumerate(entry.token_times, 1))]
         steps.append((_end(entry), steps[-1][1]))
         points = [(scale.x(at), scale.y(count)) for at, count in steps]
-        yield f'<polyline points="{_path(points)}" fill="none" stroke="{colour}" stroke-width="1.8" opacity="0.9"/>'
+        yield f'<path d="{_path(points)}" fill="none" stroke="{colour}" stroke-width="1.8" opacity="0.9"/>'
         yield f'<circle cx="{points[-1][0]:.1f}" cy="{points[-1][1]:.1f}" r="4" fill="{colour}"/>'
     if len(entries) <= LABELLED:
         yield from _labels(scale, ends)
@@ -278,15 +277,15 @@ def _end(entry: LedgerEntry) -> float:
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
-    """SVG points, leaving out those that are less than a pixel away from the one before."""
-    kept = [points[0]]
-    for x, y in points[1:-1]:
-        if abs(x - kept[-1][0]) + abs(y - kept[-1][1]) >= 1:
-            kept.append((x, y))
-    # A curve stands still until the next token: without the corner a pause would look like a slow stream.
-    corners = [point for (_, y), (x, _) in pairwise([*kept, points[-1]]) for point in ((x, y),)]
-    drawn = [
-        kept[0],
-        *(point for corner, end in zip(corners, [*kept[1:], points[-1]], strict=True) for point in (corner, end)),
-    ]
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
+    """A staircase as an SVG path: a curve stands still until the next token, or a pause would look like a slow stream.
+
+    Of the points in one column of pixels only the last is drawn: the others lie on the line that leads up to it.
+    """
+    first, columns = points[0], {int(x): (x, y) for x, y in points}
+    steps, height = [f"M{first[0]:.1f} {first[1]:.1f}"], f"{first[1]:.1f}"
+    for x, y in columns.values():
+        steps.append(f"H{x:.1f}")
+        if f"{y:.1f}" != height:
+            height = f"{y:.1f}"
+            steps.append(f"V{height}")
+    return "".join(steps)
