@@ -1,9 +1,11 @@
 """What a deployment of Dynamo can look like."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from support.errors import Unsupported
 from support.releases import Release
+from support.schema import Expected, NonNegativeFloat, NonNegativeInt, OneOf, PositiveFloat, PositiveInt, read
 
 SIMULATED = ("vllm", "sglang", "trtllm")
 ENGINES = (*SIMULATED, "ruler")
@@ -12,6 +14,7 @@ RESTART_POLICIES = ("Never", "OnFailure", "Always")
 ROUTER_MODES = ("round-robin", "random", "kv")
 LEAVINGS = ("draining", "handing over")
 MOST_MEMBERS = 7
+WholeSeconds = Annotated[float, Expected("whole seconds, 1 or more, as etcd counts leases", ge=1, multiple_of=1)]
 TOKENS_PER_SECOND = 170.0
 """Pace of one stream of the mocker as simulated vLLM, measured on 1.6.1 (docs/engines.md); the ruler is set to it."""
 
@@ -47,26 +50,26 @@ class Shape:
         worker_env: further environment variables of the workers.
     """
 
-    engine: str = "ruler"
-    workers: int = 2
-    prefill_workers: int = 0
-    request_plane: str = "tcp"
-    migration_limit: int = 3
-    sequence_cap: int | None = None
-    max_model_len: int | None = None
+    engine: Annotated[str, OneOf(ENGINES)] = "ruler"
+    workers: NonNegativeInt = 2
+    prefill_workers: NonNegativeInt = 0
+    request_plane: Annotated[str, OneOf(REQUEST_PLANES)] = "tcp"
+    migration_limit: NonNegativeInt = 3
+    sequence_cap: PositiveInt | None = None
+    max_model_len: PositiveInt | None = None
     health_checks: bool = False
-    etcd_members: int = 1
-    etcd_delay_seconds: float = 0.0
-    frontends: int = 1
-    router_mode: str = "round-robin"
-    restart_policy: str = "Never"
-    speed: float = 1.0
-    prefill_seconds: float = 0.0
-    lease_seconds: float | None = None
-    leaving: str = "draining"
-    drain_seconds: float | None = None
-    grace_seconds: float | None = None
-    stream_timeout_seconds: float | None = None
+    etcd_members: Annotated[int, Expected(f"1 to {MOST_MEMBERS}, best 1, 3 or 5", ge=1, le=MOST_MEMBERS)] = 1
+    etcd_delay_seconds: NonNegativeFloat = 0.0
+    frontends: PositiveInt = 1
+    router_mode: Annotated[str, OneOf(ROUTER_MODES)] = "round-robin"
+    restart_policy: Annotated[str, OneOf(RESTART_POLICIES)] = "Never"
+    speed: PositiveFloat = 1.0
+    prefill_seconds: NonNegativeFloat = 0.0
+    lease_seconds: WholeSeconds | None = None
+    leaving: Annotated[str, OneOf(LEAVINGS)] = "draining"
+    drain_seconds: NonNegativeFloat | None = None
+    grace_seconds: NonNegativeFloat | None = None
+    stream_timeout_seconds: PositiveFloat | None = None
     worker_env: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -106,31 +109,7 @@ class Shape:
             ValueError: a value that makes no sense, with the allowed ones.
             Unsupported: the release cannot do it.
         """
-        for what, value, allowed in (
-            ("engine", self.engine, ENGINES),
-            ("request plane", self.request_plane, REQUEST_PLANES),
-            ("restart policy", self.restart_policy, RESTART_POLICIES),
-            ("router mode", self.router_mode, ROUTER_MODES),
-            ("way to leave", self.leaving, LEAVINGS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(allowed)}")
-        for name in ("workers", "prefill_workers", "migration_limit"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
-        if not 1 <= self.etcd_members <= MOST_MEMBERS:
-            raise ValueError(f"etcd_members is {self.etcd_members}; expected 1 to {MOST_MEMBERS}, best 1, 3 or 5")
-        if self.frontends < 1:
-            raise ValueError(f"frontends is {self.frontends}; expected 1 or more")
-        if self.etcd_delay_seconds < 0:
-            raise ValueError(f"etcd_delay_seconds is {self.etcd_delay_seconds}; expected 0 or more")
-        for name in ("sequence_cap", "max_model_len"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        if self.lease_seconds is not None and (self.lease_seconds < 1 or self.lease_seconds % 1):
-            raise ValueError(f"lease_seconds is {self.lease_seconds:g}; etcd counts leases in whole seconds, 1 or more")
-        if self.speed <= 0:
-            raise ValueError(f"speed is {self.speed}; expected more than 0")
+        read(Shape, self)
         if self.disaggregated and self.engine == "ruler":
             raise ValueError(f"the ruler engine has no prefill workers; choose one of {', '.join(SIMULATED)}")
         if self.max_model_len is not None and self.engine == "ruler":
@@ -139,9 +118,6 @@ class Shape:
             raise ValueError(f"simulated {self.engine} workers always leave by draining; only the ruler can hand over")
         if self.grace_seconds is not None and self.leaving != "handing over":
             raise ValueError(f"grace_seconds is {self.grace_seconds:g}, but workers that leave by draining have none")
-        for name in ("drain_seconds", "grace_seconds"):
-            if getattr(self, name) is not None and getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name):g}; expected 0 or more")
         if self.engine not in release.engines:
             raise Unsupported(f"Dynamo {release.version} has no simulated {self.engine}")
         if self.disaggregated and self.engine not in release.disaggregated_engines:
