@@ -9,6 +9,7 @@ from support.contract.target import Wait
 from support.events import Event
 from support.requests.load_log import LoadLog
 from support.requests.pace import inter_token, pause
+from support.schema import PositiveFloat
 
 NEVER = math.inf
 
@@ -17,9 +18,9 @@ NEVER = math.inf
 class Objectives:
     """What a request has to keep to count for goodput, in milliseconds; None: no matter."""
 
-    ttft_ms: float | None = None
-    itl_ms: float | None = None
-    latency_ms: float | None = None
+    ttft_ms: PositiveFloat | None = None
+    itl_ms: PositiveFloat | None = None
+    latency_ms: PositiveFloat | None = None
 
 
 NO_OBJECTIVES = Objectives()

@@ -1,16 +1,29 @@
 """What a load is to be: checked before anything starts, and the same requests each time for the same seed."""
 
-import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated
+
+from support.schema import (
+    Expected,
+    Invalid,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OneOf,
+    PositiveFloat,
+    PositiveInt,
+    read,
+)
 
 ENDPOINTS = {"completions": "completions", "chat/completions": "chat"}
 """Endpoint below ``/v1/`` -> name of the API in the ledger."""
 ARRIVALS = ("closed", "constant", "poisson", "ramp")
 
-Lengths = int | Sequence[int] | Mapping[str, int]
+Lengths = Annotated[
+    PositiveInt | Sequence[PositiveInt] | Mapping[str, PositiveInt],
+    Expected("whole numbers, 1 or more: one, a list, or such as {from: 50, to: 400}"),
+]
 """A length, several of which each is as likely, or ``{"from": 50, "to": 400}`` with all between."""
 
 
@@ -60,23 +73,23 @@ class Load:
         seed: the same seed, the same requests.
     """
 
-    clients: int = 1
-    requests_per_client: int | None = None
-    duration_seconds: float | None = None
-    endpoint: str = "completions"
+    clients: PositiveInt = 1
+    requests_per_client: PositiveInt | None = None
+    duration_seconds: PositiveFloat | None = None
+    endpoint: Annotated[str, OneOf(ENDPOINTS)] = "completions"
     stream: bool = True
     prompt_words: Lengths = 10
     max_tokens: Lengths = 100
-    arrival: str = "closed"
-    rate: float | None = None
-    rate_end: float | None = None
-    cancel_share: float = 0.0
-    cancel_seconds: float | None = None
-    deadline_seconds: float = 60.0
-    retries: int = 0
-    retry_seconds: float = 0.2
-    stagger_seconds: float = 0.005
-    processes: int = 1
+    arrival: Annotated[str, OneOf(ARRIVALS)] = "closed"
+    rate: PositiveFloat | None = None
+    rate_end: PositiveFloat | None = None
+    cancel_share: Annotated[float, Expected("0 to 1", ge=0, le=1)] = 0.0
+    cancel_seconds: PositiveFloat | None = None
+    deadline_seconds: PositiveFloat = 60.0
+    retries: NonNegativeInt = 0
+    retry_seconds: NonNegativeFloat = 0.2
+    stagger_seconds: NonNegativeFloat = 0.005
+    processes: PositiveInt = 1
     seed: int = 0
 
     def check(self) -> None:
@@ -85,29 +98,9 @@ class Load:
         Raises:
             ValueError: names the field, what was expected and what was given.
         """
-        for name, value, allowed in (
-            ("endpoint", self.endpoint, ENDPOINTS),
-            ("arrival", self.arrival, ARRIVALS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"unknown {name} {value!r}; expected one of {', '.join(allowed)}")
-        for name in ("clients", "processes", "requests_per_client"):
-            count = getattr(self, name)
-            if count is not None and (not isinstance(count, int) or count < 1):
-                raise ValueError(f"{name} is {count!r}; expected a whole number, 1 or more")
-        if not isinstance(self.retries, int) or self.retries < 0:
-            raise ValueError(f"retries is {self.retries!r}; expected 0 or more")
+        read(type(self), self)
         if (self.requests_per_client is None) == (self.duration_seconds is None):
             raise ValueError("expected one of requests_per_client and duration_seconds, and not both")
-        for name in ("duration_seconds", "deadline_seconds", "rate", "rate_end", "cancel_seconds"):
-            amount = getattr(self, name)
-            if amount is not None and not (is_number(amount) and amount > 0):
-                raise ValueError(f"{name} is {amount!r}; expected a number, more than 0")
-        for name in ("retry_seconds", "stagger_seconds"):
-            if not (is_number(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number, 0 or more")
-        if not (is_number(self.cancel_share) and 0 <= self.cancel_share <= 1):
-            raise ValueError(f"cancel_share is {self.cancel_share!r}; expected 0 to 1")
         if (self.cancel_seconds is None) == (self.cancel_share > 0 and not self.stream):
             what = f"cancel_share {self.cancel_share:g} with stream {self.stream} and cancel_seconds"
             raise ValueError(f"{what} {self.cancel_seconds!r}; requests given up before their one body have it alone")
@@ -218,28 +211,20 @@ class LoadPlan(Load):
             raise ValueError("model is empty; expected the name that the frontend's /v1/models lists")
 
 
-def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number, and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def bounds(name: str, lengths: Any) -> tuple[int, int]:
+def bounds(name: str, lengths: Lengths) -> tuple[int, int]:
     """The smallest and the largest of some lengths.
 
     Raises:
-        ValueError: they are none.
+        Invalid: there is none, or a range has no such ends.
     """
-    values: list[Any]
     if isinstance(lengths, Mapping):
-        values = [lengths.get("from"), lengths.get("to")]
-        if set(lengths) != {"from", "to"}:
-            raise ValueError(f"{name} is {lengths!r}; expected such as {{from: 50, to: 400}}")
-    else:
-        values = list(lengths) if isinstance(lengths, list | tuple) else [lengths]
-    if not values or not all(isinstance(each, int) and not isinstance(each, bool) and each >= 1 for each in values):
-        raise ValueError(f"{name} is {lengths!r}; expected whole numbers, 1 or more")
-    if isinstance(lengths, Mapping) and values[0] > values[1]:
-        raise ValueError(f"{name} is {lengths!r}; expected from to be no larger than to")
+        if set(lengths) != {"from", "to"} or lengths["from"] > lengths["to"]:
+            wanted = "such as {from: 50, to: 400}, from no larger than to"
+            raise Invalid(f"{name} is {lengths!r}; expected {wanted}", name)
+        return lengths["from"], lengths["to"]
+    values = [lengths] if isinstance(lengths, int) else lengths
+    if not values:
+        raise Invalid(f"{name} is {lengths!r}; expected at least one length", name)
     return min(values), max(values)
 
 

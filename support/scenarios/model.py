@@ -1,24 +1,33 @@
 """What a scenario is. Wrong ones are refused before anything starts, with the place and the allowed words."""
 
 import difflib
+import functools
 import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Annotated, Any
 
 import support.judge.checkers  # noqa: F401 - with it every checker is known by its name
 from support.contract.shape import ENGINES, SIMULATED, Shape
-from support.data import read_yaml
+from support.data import read_list, read_yaml
 from support.faults.gpu import READINGS
 from support.faults.network import SIDES
 from support.judge.checker import CHECKERS
 from support.judge.samples import Objectives
 from support.requests.load_log import PHASE_NAMES
-from support.requests.plan import Load, bounds, is_number
+from support.requests.plan import Load, bounds
+from support.schema import (
+    Expected,
+    Invalid,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OneOf,
+    PositiveFloat,
+    PositiveInt,
+    inside,
+    read,
+)
 from support.settings import ROOT
 
 LIBRARY = Path(__file__).with_name("library.yaml")
@@ -59,6 +68,9 @@ NETWORK_TYPES = ("network_partition", "network_loss", "network_bandwidth")
 MODES, DIRECTIONS = ("drop", "reject", "reset"), ("both", "to", "from")
 LONGEST_SECONDS = 3600.0
 """Longest lease of the fault service."""
+Duration = Annotated[
+    float, Expected(f"a number, more than 0 and less than {LONGEST_SECONDS:g}", gt=0, lt=LONGEST_SECONDS)
+]
 TRIGGERS = ("trigger_after_requests", "trigger_after_tokens", "trigger_after_seconds", "trigger_in_phase")
 
 
@@ -87,22 +99,22 @@ class Failure:
             ``network_bandwidth`` leaves.
     """
 
-    type: str
-    target: str = "worker"
-    trigger_after_requests: int | None = None
-    trigger_after_tokens: int | None = None
-    trigger_after_seconds: float | None = None
-    trigger_in_phase: str | None = None
-    duration_seconds: float | None = None
+    type: Annotated[str, OneOf(TYPES)]
+    target: Annotated[str, OneOf(TARGETS)] = "worker"
+    trigger_after_requests: NonNegativeInt | None = None
+    trigger_after_tokens: NonNegativeInt | None = None
+    trigger_after_seconds: NonNegativeFloat | None = None
+    trigger_in_phase: Annotated[str, OneOf(PHASE_NAMES)] | None = None
+    duration_seconds: Duration | None = None
     load: Load | None = None
     xid: int = 79
     sequence: bool = False
-    share: float = 0.5
-    partition: str = "FRONTEND_WORKER"
-    mode: str = "drop"
-    direction: str = "both"
-    percent: int = 20
-    rate_kbit: int = 1000
+    share: Annotated[float, Expected("more than 0 and up to 1", gt=0, le=1)] = 0.5
+    partition: Annotated[str, OneOf(SIDES)] = "FRONTEND_WORKER"
+    mode: Annotated[str, OneOf(MODES)] = "drop"
+    direction: Annotated[str, OneOf(DIRECTIONS)] = "both"
+    percent: Annotated[int, Expected("a whole number, 1 to 100", ge=1, le=100)] = 20
+    rate_kbit: PositiveInt = 1000
     seed: int | None = None
 
     @classmethod
@@ -139,26 +151,14 @@ class Failure:
         return given[0]
 
     def check(self, scenario: "Scenario") -> None:
-        """Refuse what cannot be, or cannot strike, in ``scenario``.
+        """Refuse what does not go together, or cannot strike, in ``scenario``, whose fields have been checked.
 
         Raises:
             ValueError: says what and why.
         """
-        _one_of("failure type", self.type, TYPES)
-        _one_of("target", self.target, TARGETS)
-        _one_of("partition", self.partition, SIDES)
-        _one_of("mode", self.mode, MODES)
-        _one_of("direction", self.direction, DIRECTIONS)
-        _one_of("xid", self.xid, known_xids())
-        for strength, most in (("share", 1), ("percent", 100), ("rate_kbit", math.inf)):
-            value = getattr(self, strength)
-            if not is_number(value) or not 0 < value <= most:
-                ceiling = f" and up to {most}" if math.isfinite(most) else ""
-                raise ValueError(f"{strength} is {value!r}; expected more than 0{ceiling}")
+        if self.xid not in known_xids():
+            raise Invalid(f"unknown xid {self.xid!r}; expected one of {', '.join(map(str, known_xids()))}", "xid")
         self._check_trigger(scenario)
-        seconds = self.duration_seconds
-        if seconds is not None and not (is_number(seconds) and 0 < seconds < LONGEST_SECONDS):
-            raise ValueError(f"duration_seconds is {seconds!r}; expected more than 0 and less than {LONGEST_SECONDS:g}")
         if (self.seed is None) == (self.type == "random"):
             raise ValueError(f"failure {self.type!r} with seed {self.seed!r}; random has one, others none")
         if self.type == "random" and self.duration_seconds is None:
@@ -166,7 +166,8 @@ class Failure:
         if (self.load is None) == (self.type in LOAD_TYPES):
             raise ValueError(f"failure {self.type!r} with load {self.load!r}; {' and '.join(LOAD_TYPES)} have one")
         if self.load is not None:
-            self.load.check()
+            with inside("load"):
+                self.load.check()
         if self.type in (*GPU_TYPES, "xid", *NETWORK_TYPES) and self.target not in WORKER_TARGETS:
             raise ValueError(f"failure {self.type!r} hits workers; target is {self.target!r}")
         shape = scenario.shape
@@ -179,7 +180,6 @@ class Failure:
     def _check_trigger(self, scenario: "Scenario") -> None:
         name, amount = self.trigger
         if name == "trigger_in_phase":
-            _one_of("phase", amount, PHASE_NAMES)
             # A phase is brought by a failure that waits for none, or for an earlier one.
             before = [each.trigger for each in scenario.failures if each is not self]
             earlier = PHASE_NAMES[: PHASE_NAMES.index(amount)]
@@ -187,8 +187,6 @@ class Failure:
             if amount != "STANDARD" and not brought:
                 raise ValueError(f"failure {self.type!r} can never strike: no other failure brings the phase {amount}")
             return
-        if not (is_number(amount) and amount >= 0):
-            raise ValueError(f"{name} is {amount!r}; expected a number, 0 or more")
         load = scenario.load
         most, unit = {
             "trigger_after_requests": (load.most_requests, "requests"),
@@ -219,13 +217,13 @@ class Scenario:
     """
 
     name: str
-    backend: str
+    backend: Annotated[str, OneOf(ENGINES)]
     load: Load
     failure: Failure | Sequence[Failure] | None = None
     deployment: Mapping[str, Any] = field(default_factory=dict)
     checks: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     busy_tokens: int | None = None
-    recovery_seconds: float | None = None
+    recovery_seconds: PositiveFloat | None = None
     objectives: Objectives = field(default_factory=Objectives)
 
     @property
@@ -251,33 +249,27 @@ class Scenario:
         Raises:
             ValueError: names the scenario and what is wrong with it.
         """
-        try:
-            _one_of("backend", self.backend, ENGINES)
-            for part, kind in (
-                ("load", Load),
-                ("deployment", Mapping),
-                ("checks", Mapping),
-                ("objectives", Objectives),
-            ):
-                if not isinstance(getattr(self, part), kind):
-                    raise ValueError(f"{part} is {getattr(self, part)!r}; expected a {kind.__name__}")
+        with inside(of=f"scenario {self.name!r}"):
+            read(Scenario, self)
             for key in self.deployment:
-                _one_of("key of deployment", key, _shape_keys())
-            for name in ("workers", "prefill_workers"):
-                if name in self.deployment and not is_count(self.deployment[name], 1 if name == "workers" else 0):
-                    raise ValueError(f"{name} is {self.deployment[name]!r}; expected a whole number of workers")
+                if key not in SHAPE_KEYS:
+                    allowed = ", ".join(SHAPE_KEYS)
+                    raise Invalid(f"unknown key {key!r} of deployment; allowed are {allowed}", "deployment", key)
+            with inside("deployment"):
+                read(Shape, self.shape)
+                if self.shape.workers < 1:
+                    raise Invalid(f"workers is {self.shape.workers}; expected a whole number of workers", "workers")
             for name, parameters in self.checks.items():
-                _one_of("check", name, CHECKERS)
-                _check_parameters(name, parameters)
-            for each in fields(Objectives):
-                if (value := getattr(self.objectives, each.name)) is not None and not (is_number(value) and value > 0):
-                    raise ValueError(f"{each.name} is {value!r}; expected milliseconds, more than 0")
-            self.load.check()
-            seconds = self.recovery_seconds
-            if seconds is not None and not (is_number(seconds) and seconds > 0):
-                raise ValueError(f"recovery_seconds is {seconds!r}; expected a number, more than 0")
-            for failure in self.failures:
-                failure.check(self)
+                if name not in CHECKERS:
+                    known = ", ".join(CHECKERS)
+                    raise Invalid(f"unknown check {name!r}; expected one of {known}", "checks", name)
+                with inside("checks", name, of=f"check {name!r}"):
+                    read(CHECKERS[name], parameters or {})
+            with inside("load"):
+                self.load.check()
+            for index, failure in enumerate(self.failures):
+                with inside("failure", index):
+                    failure.check(self)
             if self.busy_tokens is not None and not 0 < self.busy_tokens <= MEMORY_TOKENS.get(self.backend, 0):
                 raise ValueError(
                     f"busy_tokens is {self.busy_tokens!r}; expected 1 to the memory of a {self.backend} worker"
@@ -288,8 +280,6 @@ class Scenario:
                 )
                 if longest > CONTEXT_TOKENS:
                     raise ValueError(f"the load asks for {longest} tokens; the model has room for {CONTEXT_TOKENS}")
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"scenario {self.name!r}: {error}") from None
 
 
 MEMORY_TOKENS = {"vllm": 16384 * 64, "sglang": 16384, "trtllm": 16384 * 32}
@@ -298,30 +288,15 @@ LEASE_SECONDS, LONGER_SECONDS = 5.0, 20.0
 """Of variants with one replica: how long the registration of a dead worker lives where a release lets us say so (it is
 10 seconds in others), and for how long the load goes on, which has to outlast it and the start of a new worker.
 """
+SHAPE_KEYS = [each.name for each in fields(Shape) if each.name != "engine"]
 CONTEXT_TOKENS = 32768
 """Longest prompt and answer together of the simulated model (support/targets/local/tokenizer.py)."""
 
 
+@functools.cache
 def known_xids() -> list[int]:
     """The XID errors that the GPU agents can report."""
     return list(read_yaml(ROOT / "agents" / "xid" / "xids.yaml")["xids"])
-
-
-def is_count(value: Any, least: int) -> bool:
-    """Whether ``value`` is a whole number, ``least`` or more."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _shape_keys() -> list[str]:
-    return [each.name for each in fields(Shape) if each.name != "engine"]
-
-
-def _check_parameters(name: str, parameters: Mapping[str, Any] | None) -> None:
-    known = {each.name: each.default for each in fields(CHECKERS[name])}
-    for key, value in (parameters or {}).items():
-        _one_of(f"parameter of check {name}", key, known)
-        if isinstance(known[key], float | int) and not is_number(value):
-            raise ValueError(f"{key} of check {name} is {value!r}; expected a number")
 
 
 def ready(name: str) -> Scenario:
@@ -388,93 +363,4 @@ def read_scenarios(file: Path) -> list[Scenario]:
         ValueError: names the file, the line, what is wrong and what is allowed.
         OSError: the file cannot be read.
     """
-    text = file.read_text(encoding="utf-8")
-    try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file.name} is not YAML: {error}") from error
-    if not isinstance(root, yaml.SequenceNode):
-        raise ValueError(f"{file.name}: expected a list of scenarios")
-    found: list[Scenario] = []
-    for node in root.value:
-        where = f"{file.name}, line {node.start_mark.line + 1}"
-        scenario = _build(loader, file.name, node, Scenario)
-        try:
-            scenario.check()
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-        if any(each.name == scenario.name for each in found):
-            raise ValueError(f"{where}: a second scenario {scenario.name!r}; give each a name of its own")
-        found.append(scenario)
-    return found
-
-
-_PARTS: dict[tuple[type, str], type] = {
-    (Scenario, "load"): Load,
-    (Scenario, "failure"): Failure,
-    (Failure, "load"): Load,
-    (Scenario, "objectives"): Objectives,
-}
-
-
-def _build_plain(loader: yaml.SafeLoader, file: str, node: yaml.Node, name: str) -> Any:
-    """``deployment`` or ``checks`` of a scenario."""
-    if not isinstance(node, yaml.MappingNode):
-        raise ValueError(f"{file}, line {node.start_mark.line + 1}: {name} is no mapping of names to values")
-    checks = name == "checks"
-    allowed = list(CHECKERS) if checks else _shape_keys()
-    for key, line, value in _keys(loader, file, node, name, allowed):
-        if checks and isinstance(value, yaml.MappingNode):
-            inner = [each.name for each in fields(CHECKERS[key])]
-            for _ in _keys(loader, file, value, f"check {key}", inner):
-                pass
-        elif checks and value.tag != "tag:yaml.org,2002:null":
-            raise ValueError(f"{line}: check {key!r} has no mapping of parameters to values")
-    return loader.construct_object(node, deep=True)
-
-
-def _keys(
-    loader: yaml.SafeLoader, file: str, node: yaml.MappingNode, what: str, allowed: Sequence[str]
-) -> Iterator[tuple[str, str, yaml.Node]]:
-    """Key, place and value of each entry of a mapping; a key that is unknown or comes twice is told with its line."""
-    seen = set()
-    for key_node, value in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        line = f"{file}, line {key_node.start_mark.line + 1}"
-        if key not in allowed:
-            raise ValueError(f"{line}: unknown key {key!r} of {what}; allowed are {', '.join(allowed)}")
-        if key in seen:
-            raise ValueError(f"{line}: {key!r} a second time")
-        seen.add(key)
-        yield key, line, value
-
-
-def _build(loader: yaml.SafeLoader, file: str, node: yaml.Node, kind: type) -> Any:
-    where = f"{file}, line {node.start_mark.line + 1}"
-    assert is_dataclass(kind)
-    if not isinstance(node, yaml.MappingNode):
-        raise ValueError(
-            f"{where}: expected a {kind.__name__} with keys {', '.join(each.name for each in fields(kind))}"
-        )
-    allowed = [each.name for each in fields(kind)]
-    values: dict[str, Any] = {}
-    for key, _, value_node in _keys(loader, file, node, f"a {kind.__name__}", allowed):
-        part = _PARTS.get((kind, key))
-        if kind is Scenario and key in ("deployment", "checks"):
-            values[key] = _build_plain(loader, file, value_node, key)
-        elif part and isinstance(value_node, yaml.SequenceNode):
-            values[key] = [_build(loader, file, each, part) for each in value_node.value]
-        elif part and value_node.tag != "tag:yaml.org,2002:null":
-            values[key] = _build(loader, file, value_node, part)
-        else:
-            values[key] = loader.construct_object(value_node, deep=True)
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _one_of(what: str, value: Any, allowed: Any) -> None:
-    if value not in allowed:
-        raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(map(str, allowed))}")
+    return read_list(file, Scenario, key="name", check=Scenario.check)

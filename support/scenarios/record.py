@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from support.judge.checker import ValidationContext
-from support.judge.samples import Objectives
 from support.report.results import process_overflow_recovery_test
 from support.requests.load_log import find_loads, read_load
-from support.requests.plan import Load
-from support.scenarios.model import Failure, Scenario
+from support.scenarios.model import Scenario
+from support.schema import read
 
 CONTEXT, FOOTPRINT = "context.json", "footprint.jsonl"
 
@@ -37,7 +36,7 @@ def read_context(log_dir: str | Path) -> ValidationContext:
     folder = Path(log_dir)
     try:
         seen = json.loads((folder / CONTEXT).read_text(encoding="utf-8"))
-        scenario = _scenario(seen.pop("scenario"))
+        scenario = read(Scenario, seen.pop("scenario"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} holds no scenario that was played to its end ({CONTEXT}): {error}") from None
     results = process_overflow_recovery_test(folder, scenario.objectives)
@@ -55,20 +54,3 @@ def read_context(log_dir: str | Path) -> ValidationContext:
         footprint=[json.loads(line) for line in lines],
         **seen,
     )
-
-
-def _scenario(fields: dict[str, Any]) -> Scenario:
-    failures = fields["failure"]
-    parts = {"load": _load(fields["load"]), "objectives": Objectives(**fields["objectives"])}
-    if failures is not None:
-        several = [_failure(each) for each in (failures if isinstance(failures, list) else [failures])]
-        parts["failure"] = several if isinstance(failures, list) else several[0]
-    return Scenario(**{**fields, **parts})
-
-
-def _failure(fields: dict[str, Any]) -> Failure:
-    return Failure(**{**fields, "load": _load(fields["load"])})
-
-
-def _load(fields: dict[str, Any] | None) -> Any:
-    return None if fields is None else Load(**fields)
