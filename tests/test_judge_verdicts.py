@@ -93,30 +93,32 @@ def test_the_reason_names_the_first_finding_and_counts_the_others() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"rule": "nonsense"}, "unknown rule 'nonsense'"),
+        ({"rule": "nonsense"}, "rule is 'nonsense'; expected one of"),
         ({"frequency": "often"}, "frequency is 'often'"),
         ({"reproductions": "3/5"}, "frequency 'always' with 3/5"),
         ({"reproductions": "3/3"}, "n at least 5"),
         ({"reproductions": "5"}, "expected k/n"),
         ({"releases": "new ones"}, "releases is 'new ones'"),
-        ({"seen": "("}, "no regular expression"),
+        ({"seen": "("}, "seen is '('; expected a valid regular expression"),
         ({"upstream": "somewhere"}, "upstream is 'somewhere'"),
         ({"evidence": ""}, "evidence is ''"),
-        ({"ticket": "x"}, "unknown field 'ticket'"),
+        ({"ticket": "x"}, "unknown key 'ticket'"),
     ],
 )
-def test_a_wrong_record_is_refused_by_name(tmp_path: Path, change: dict[str, str], said: str) -> None:
-    with pytest.raises(ValueError, match=r"record 1 \(short-answer\)") as refusal:
+def test_a_wrong_record_is_refused_with_its_line(tmp_path: Path, change: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=r"records.yaml, line \d+: ") as refusal:
         records(tmp_path, change)
     assert said in str(refusal.value)
 
 
 def test_records_that_clash_or_lack_fields_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="two records with the id 'short-answer'"):
+    with pytest.raises(
+        ValueError, match=r"records.yaml, line 10: a second Record 'short-answer'; give each its own id"
+    ):
         records(tmp_path, {}, {})
     file = tmp_path / "one.yaml"
     file.write_text("- {id: x}")
-    with pytest.raises(ValueError, match=r"scenario, releases, rule, seen, .* missing"):
+    with pytest.raises(ValueError, match=r"one.yaml, line 1: scenario, releases, rule, seen, .* missing"):
         defects.load(file)
 
 
@@ -219,10 +221,14 @@ def test_the_allow_list_agrees_with_the_table_of_releases() -> None:
     ("text", "said"),
     [
         ("- {reason: x}", "a skip for no cause is a gap"),
-        ("- {reason: x, machine: no-coffee}", "unknown machine 'no-coffee'"),
+        ("- {reason: x, machine: no-coffee}", "skips.yaml, line 1: machine is 'no-coffee'; expected one of no-root"),
         ("- {reason: x, releases: old}", "releases is 'old'"),
-        ("- {reason: x, machine: no-gpu, who: me}", "unknown field 'who'"),
-        ("- x", "expected reason"),
+        (
+            "- {reason: x, machine: no-gpu, who: me}",
+            "unknown key 'who' of AllowedSkip; allowed are reason, machine, releases",
+        ),
+        ("- reason: x\n  machine: no-gpu\n  releases: 1.4", "skips.yaml, line 3: releases is 1.4"),
+        ("- x", "expected a mapping with keys reason"),
     ],
 )
 def test_a_wrong_allow_list_is_refused(tmp_path: Path, text: str, said: str) -> None:

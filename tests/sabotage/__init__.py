@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import yaml
-
+from support.data import read_list
 from support.run.launcher import Scenario, enumerate_scenarios
 from support.settings import ROOT
 
@@ -32,8 +31,8 @@ class Sabotage:
 
 
 def table() -> list[Sabotage]:
-    """All rows; a TypeError names an unknown or missing key."""
-    return [Sabotage(**row) for row in yaml.safe_load(TABLE.read_text(encoding="utf-8"))]
+    """All rows; a ValueError names what is wrong with the line of one."""
+    return read_list(TABLE, Sabotage)
 
 
 def scenarios() -> list[Scenario]:
