@@ -2,77 +2,79 @@
 
 from behave import then, when
 
+from support.run.runtime import Context
+
 
 @when("the worker serving the request {kind:Fate} in mid-answer")
-def when_worker_breaks(context, kind):
+def when_worker_breaks(context: Context, kind):
     """The worker is seen to produce the answer when it is hit."""
     context.world.answers.see_under_way()
     context.world.faults.break_serving_worker(kind)
 
 
 @when("the worker serving the request {kind:Fate} after {tokens:Count} tokens")
-def when_worker_breaks_after(context, kind, tokens):
+def when_worker_breaks_after(context: Context, kind, tokens):
     """Hit once the client has that many tokens."""
     context.world.answers.await_tokens(context.world.clients.request, tokens)
     context.world.faults.break_serving_worker(kind)
 
 
 @when("the worker serving the next request {kind:Fate} after {count:Count} {noun:Noun}")
-def when_worker_breaks_after_requests(context, kind, count, noun):
+def when_worker_breaks_after_requests(context: Context, kind, count, noun):
     """Hit while it serves a request, once that many have ended."""
     context.world.answers.await_answers(count)
     context.world.faults.break_serving_worker(kind)
 
 
 @when("the worker serving the request {kind:Fate} before the first token")
-def when_worker_breaks_early(context, kind):
+def when_worker_breaks_early(context: Context, kind):
     """Hit while the client has nothing yet."""
     context.world.answers.see_waiting()
     context.world.faults.break_serving_worker(kind)
 
 
 @when("the {role:Role} worker serving the request {kind:Fate} in mid-answer")
-def when_role_breaks(context, role, kind):
+def when_role_breaks(context: Context, role, kind):
     """The same in a disaggregated deployment."""
     context.world.answers.see_under_way()
     context.world.faults.break_serving_worker(kind, role)
 
 
 @when("the worker serving most of the requests {kind:Fate}")
-def when_busiest_breaks(context, kind):
+def when_busiest_breaks(context: Context, kind):
     """All requests are under way."""
     context.world.faults.break_serving_worker(kind)
 
 
 @when("{server:Server} returns")
-def when_server_returns(context, server):
+def when_server_returns(context: Context, server):
     """The last fault is undone and the victim is seen to run."""
     context.world.faults.recover(context.world.faults.last)
 
 
 @when("{server:Server} {kind:Fate}")
-def when_server_breaks(context, server, kind):
+def when_server_breaks(context: Context, server, kind):
     """Of several the first that runs."""
     context.world.faults.break_server(kind, server)
     context.world.faults.see_felt()
 
 
 @when("packets between {server:Server} and Dynamo are {manner:Cut} for {time:Time}")
-def when_server_cut_off(context, server, manner, time):
+def when_server_cut_off(context: Context, server, manner, time):
     """From all frontends and workers; the kernel heals the cut."""
     context.world.faults.cut_from_dynamo(server, manner, time)
     context.world.faults.see_felt()
 
 
 @when("the idle frontend {kind:Fate}")
-def when_idle_frontend_breaks(context, kind):
+def when_idle_frontend_breaks(context: Context, kind):
     """Of several the last, which has no request under way."""
     context.world.faults.break_idle_frontend(kind)
     context.world.faults.see_felt()
 
 
 @when("all workers {kind:Fates}")
-def when_all_break(context, kind):
+def when_all_break(context: Context, kind):
     """One after the other, each proven."""
     for worker in context.world.deployment.workers:
         context.world.faults.break_process(kind, worker)
@@ -80,43 +82,43 @@ def when_all_break(context, kind):
 
 @when("a worker crashes")
 @when("a worker crashes while nothing is under way")
-def when_any_worker_crashes(context):
+def when_any_worker_crashes(context: Context):
     """The first; its registration stays behind until its lease runs out."""
     context.world.faults.break_process("crash", context.world.deployment.workers[0])
 
 
 @then("the frontend still lists the dead worker")
-def then_still_listed(context):
+def then_still_listed(context: Context):
     """Else the scenario could not show what becomes of requests meanwhile."""
     context.world.fleet.expect_dead_listed(context.world.faults.victims)
 
 
 @then("within {timeout:Time} the crashed worker runs again")
-def then_runs_again(context, timeout):
+def then_runs_again(context: Context, timeout):
     """Started by the restart policy, and answering."""
     context.world.lifetimes.expect_restarted(timeout)
 
 
 @when("the hung worker goes on")
-def when_recovers(context):
+def when_recovers(context: Context):
     """The fault is undone and the victim is seen to run."""
     context.world.faults.recover(context.world.faults.last)
 
 
 @then("within {timeout:Time} the fault has ended by itself")
 @then("within {timeout:Time} the network has healed by itself")
-def then_ended(context, timeout):
+def then_ended(context: Context, timeout):
     """At its deadline, with no call; the victims show it."""
     context.world.faults.see_healed(timeout)
 
 
 @when("the fault service and the node agent are killed")
-def when_injectors_die(context):
+def when_injectors_die(context: Context):
     """Both by SIGKILL; they are started again and know of the faults, active until their deadlines."""
     context.world.injectors.kill()
 
 
 @when("the node agent freezes")
-def when_agent_freezes(context):
+def when_agent_freezes(context: Context):
     """By SIGSTOP: it ends no fault any more, and does not die either."""
     context.world.injectors.freeze()

@@ -2,42 +2,44 @@
 
 from behave import then, when
 
+from support.run.runtime import Context
+
 
 @when("the GPU of the worker serving the request reports XID {xid:Count}")
-def when_xid(context, xid):
+def when_xid(context: Context, xid):
     """A line in the kernel log, and what such an error brings to the worker."""
     context.world.answers.see_under_way()
     context.world.faults.break_gpu(xid)
 
 
 @when("the GPU of the worker serving the request reports XID {xid:Count} for {time:Time}")
-def when_xid_for(context, xid, time):
+def when_xid_for(context: Context, xid, time):
     """Undone after that time; nobody has to ask."""
     context.world.answers.see_under_way()
     context.world.faults.break_gpu(xid, lease_seconds=time)
 
 
 @when("the GPU of the worker serving the request reports XID {xid:Count} with all that follows it")
-def when_xid_sequence(context, xid):
+def when_xid_sequence(context: Context, xid):
     """The lines that follow such an error in real logs come too."""
     context.world.answers.see_under_way()
     context.world.faults.break_gpu(xid, sequence=True)
 
 
 @when("the GPU of the worker serving the request {strain:Strain} by {share:Count} percent")
-def when_strained(context, strain, share):
+def when_strained(context: Context, strain, share):
     """Seen in its telemetry and, where it makes the worker slower, in the client's tokens per second."""
     context.world.answers.see_under_way()
     context.world.faults.strain_gpu(strain, share / 100)
 
 
 @when("the GPU is repaired")
-def when_repaired(context):
+def when_repaired(context: Context):
     """The fault is undone, the worker runs and its GPU shows nothing of it."""
     context.world.faults.repair_gpu()
 
 
 @then("the worker stays out")
-def then_out(context):
+def then_out(context: Context):
     """It may not start for two seconds, although its restart policy would have it start."""
     context.world.lifetimes.expect_out(context.world.faults.last.node)

@@ -6,6 +6,7 @@ after it was proven, so that requests are due in OVERFLOW.
 from behave import given, then, when
 
 from support.errors import Unsupported
+from support.run.runtime import Context
 from support.scenarios import Failure, Load
 from support.scenarios.model import ready, scenario_of
 from support.words import bounds, failures
@@ -14,7 +15,7 @@ from support.words import bounds, failures
 LONGEST_SECONDS = 120.0
 
 
-def play(context, scenario):
+def play(context: Context, scenario):
     """Play a whole scenario; what the chosen Dynamo release cannot do skips it."""
     try:
         context.world.workload.play(scenario)
@@ -25,14 +26,14 @@ def play(context, scenario):
 @given(
     "{clients:Count} clients keep asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens for {time:Time}"
 )
-def given_load(context, clients, stream, api, tokens, time):
+def given_load(context: Context, clients, stream, api, tokens, time):
     """Each client sends its next request when its last one has ended; begins with the first "When"."""
     endpoint = "chat/completions" if api == "chat" else api
     context.world.workload.load = Load(clients, None, time, endpoint=endpoint, stream=stream, max_tokens=tokens)
 
 
 @given("{clients:Count} clients keep asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens")
-def given_endless_load(context, clients, stream, api, tokens):
+def given_endless_load(context: Context, clients, stream, api, tokens):
     """The same until 8 seconds after the failure is over: 5 to be stable again (no sentence allows more), and 3 windows
     of a second to see it.
     """
@@ -41,7 +42,7 @@ def given_endless_load(context, clients, stream, api, tokens):
 
 
 @given("the frontend takes a worker for busy from {share:Share} percent of its memory on")
-def given_busy(context, share):
+def given_busy(context: Context, share):
     """Set through Dynamo's own API; with all workers busy it refuses further requests."""
     try:
         context.world.stage.set_busy_threshold(share)
@@ -50,83 +51,83 @@ def given_busy(context, share):
 
 
 @when("{trigger:Trigger} the busiest worker {kind:Fate} for {duration:Time}")
-def when_worker_for(context, trigger, kind, duration):
+def when_worker_for(context: Context, trigger, kind, duration):
     """Undone after that time."""
     context.world.workload.play_failure(Failure.of_fate(kind, "worker", **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} the busiest worker {kind:Fate}")
-def when_worker(context, trigger, kind):
+def when_worker(context: Context, trigger, kind):
     """Proven on its victim, which has most requests in flight."""
     context.world.workload.play_failure(Failure.of_fate(kind, "worker", **trigger))
 
 
 @when("{trigger:Trigger} the busiest {role:Role} worker {kind:Fate}")
-def when_role(context, trigger, role, kind):
+def when_role(context: Context, trigger, role, kind):
     """The same in a disaggregated deployment."""
     context.world.workload.play_failure(Failure.of_fate(kind, f"{role}_worker", **trigger))
 
 
 @when("{trigger:Trigger} the frontend {kind:Fate} for {duration:Time}")
-def when_frontend_for(context, trigger, kind, duration):
+def when_frontend_for(context: Context, trigger, kind, duration):
     """Undone after that time."""
     context.world.workload.play_failure(Failure.of_fate(kind, "frontend", **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} the frontend {kind:Fate}")
-def when_frontend(context, trigger, kind):
+def when_frontend(context: Context, trigger, kind):
     """There is one; its clients find a closed port until it is back."""
     context.world.workload.play_failure(Failure.of_fate(kind, "frontend", **trigger))
 
 
 @when("{trigger:Trigger} etcd {kind:Fate} for {duration:Time}")
 @when("{trigger:Trigger} an etcd member {kind:Fate} for {duration:Time}")
-def when_etcd(context, trigger, kind, duration):
+def when_etcd(context: Context, trigger, kind, duration):
     """The only member, or the first of several."""
     context.world.workload.play_failure(Failure.of_fate(kind, "etcd", **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} the GPU of the busiest worker reports XID {xid:Count} for {duration:Time}")
-def when_gpu(context, trigger, xid, duration):
+def when_gpu(context: Context, trigger, xid, duration):
     """Repaired after that time; a worker that it ended is started again then."""
     context.world.workload.play_failure(Failure("xid", xid=xid, **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} packets between the busiest worker and {side:Side} are {manner:Cut} for {duration:Time}")
-def when_network(context, trigger, side, manner, duration):
+def when_network(context: Context, trigger, side, manner, duration):
     """Both directions, open connections and new ones."""
     cut = Failure("network_partition", partition=side, mode=manner, **trigger, duration_seconds=duration)
     context.world.workload.play_failure(cut)
 
 
 @when("{trigger:Trigger} the workers are restarted one after the other")
-def when_rolling(context, trigger):
+def when_rolling(context: Context, trigger):
     """Told to shut down, started again once it has; the next one has its turn when the frontend lists this one."""
     context.world.workload.play_failure(Failure("rolling_restart", **trigger))
 
 
 @when("{trigger:Trigger} random faults strike for {duration:Time} under seed {seed:Count}")
-def when_random(context, trigger, duration, seed):
+def when_random(context: Context, trigger, duration, seed):
     """Crashes, hangs, cuts and XIDs of workers, one after the other, each proven and undone; see chaos.py."""
     context.world.workload.play_failure(Failure("random", **trigger, duration_seconds=duration, seed=seed))
 
 
 @when("{trigger:Trigger} {clients:Count} more clients each ask for {count:Count} answers of {tokens:Count} tokens")
-def when_overload(context, trigger, clients, count, tokens):
+def when_overload(context: Context, trigger, clients, count, tokens):
     """On top of the load that there is."""
     extra = Load(clients, count, max_tokens=tokens, prompt_words=400)
     context.world.workload.play_failure(Failure("overload", **trigger, load=extra))
 
 
 @when("{trigger:Trigger} {clients:Count} more clients each send a prompt of {words:Count} words")
-def when_overlong(context, trigger, clients, words):
+def when_overlong(context: Context, trigger, clients, words):
     """On top of the load that there is."""
     extra = Load(clients, 1, max_tokens=10, prompt_words=words)
     context.world.workload.play_failure(Failure("token_overflow", **trigger, load=extra))
 
 
 @when("these failures strike")
-def when_several(context):
+def when_several(context: Context):
     """One per row of the table, whose columns are the FAILURE_OPTIONS of support/words.py; at once or in a row, as each
     says. One victim has one failure at a time.
     """
@@ -134,56 +135,56 @@ def when_several(context):
 
 
 @when("nothing breaks")
-def when_nothing(context):
+def when_nothing(context: Context):
     """The load alone, to its end."""
     context.world.workload.play_failure()
 
 
 @when('the ready scenario "{name}" is played')
-def when_ready(context, name):
+def when_ready(context: Context, name):
     """Of support/scenarios/library.yaml, with deployment, load and failure; what a release cannot do skips it."""
     play(context, ready(name))
 
 
 @when('the scenario "{name}" of {file:File} is played')
-def when_of_file(context, name, file):
+def when_of_file(context: Context, name, file):
     """Of a YAML file of your own, in the same form; a path from the root of the checkout."""
     play(context, scenario_of(file, name))
 
 
 @then("all of its checks hold")
-def then_its_checks(context):
+def then_its_checks(context: Context):
     """Those that it names itself."""
     for name, parameters in context.world.workload.played.scenario.checks.items():
         context.world.workload.expect_check(name, **(parameters or {}))
 
 
 @then("every overlong request is refused and every other one succeeds")
-def then_overlong(context):
+def then_overlong(context: Context):
     """Overlong: the prompt alone fills the longest sequence of the deployment."""
     context.world.workload.expect_check("overlong_refused")
 
 
 @then("every overlong request is refused as a mistake of its client")
-def then_overlong_told(context):
+def then_overlong_told(context: Context):
     """With a status that tells it from a failure of the server."""
     context.world.workload.expect_check("overlong_refused", statuses=(400, 413, 422))
 
 
 @then("every request succeeds")
-def then_all_succeed(context):
+def then_all_succeed(context: Context):
     """In every phase, all that were intended."""
     context.world.workload.expect_check("no_failures")
 
 
 @then("at least {share:Share} percent of the requests succeed in {phase:Phase}")
-def then_rate(context, share, phase):
+def then_rate(context: Context, share, phase):
     """Of all that were intended in that phase."""
     context.world.workload.expect_check("success_rate", at_least=share, phase=phase)
 
 
 @then("in RECOVERY the time to first token is back in the STANDARD band within {timeout:Time} and stays there")
-def then_stable(context, timeout):
+def then_stable(context: Context, timeout):
     """Counted from the begin of RECOVERY: three windows of a second in a row in the band that STANDARD showed, with no
     request lost, and none out of it after them.
     """
@@ -191,18 +192,18 @@ def then_stable(context, timeout):
 
 
 @then("in RECOVERY the time to first token is in the STANDARD band")
-def then_band(context):
+def then_band(context: Context):
     """Over all of RECOVERY: median and p99 in the band that STANDARD showed, and goodput as in its worst window."""
     context.world.workload.expect_check("standard_band")
 
 
 @then("at least {count:Count} {noun:Noun} moved to another worker and completed there")
-def then_moved(context, count, noun):
+def then_moved(context: Context, count, noun):
     """Successes, not attempts."""
     context.world.workload.expect_check("migration", at_least=count)
 
 
 @then("the checks for {name:Check} hold")
-def then_check(context, name):
+def then_check(context: Context, name):
     """A checker of support/judge/checkers.py; the table below names its bounds, where it has any."""
     context.world.workload.expect_check(name, **bounds(name, context.table))

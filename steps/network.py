@@ -2,21 +2,23 @@
 
 from behave import when
 
+from support.run.runtime import Context
+
 
 @when("packets between the worker serving the request and {side:Side} are {manner:Cut}")
-def when_cut_off(context, side, manner):
+def when_cut_off(context: Context, side, manner):
     """Both directions, open connections and new ones; until it is healed."""
     context.world.faults.cut(side, manner)
 
 
 @when("packets between the worker serving the request and {side:Side} are {manner:Cut} for {time:Time}")
-def when_cut_off_for(context, side, manner, time):
+def when_cut_off_for(context: Context, side, manner, time):
     """The kernel heals the cut; nobody has to."""
     context.world.faults.cut(side, manner, lease_seconds=time)
 
 
 @when("packets {flow:Flow} the worker serving the request are {manner:Cut} for {time:Time}")
-def when_one_way(context, flow, manner, time):
+def when_one_way(context: Context, flow, manner, time):
     """One direction between frontend and worker."""
     context.world.faults.cut("FRONTEND_WORKER", manner, direction=flow, lease_seconds=time)
 
@@ -24,7 +26,7 @@ def when_one_way(context, flow, manner, time):
 @when(
     "{percent:Count} % of the packets between the worker serving the request and {side:Side} are lost for {time:Time}"
 )
-def when_lossy(context, percent, side, time):
+def when_lossy(context: Context, percent, side, time):
     """At random, both directions."""
     context.world.faults.lose_packets(side, percent, lease_seconds=time)
 
@@ -32,12 +34,12 @@ def when_lossy(context, percent, side, time):
 @when(
     "the cable of the worker serving the request carries no more than {rate:Count} kilobits per second for {time:Time}"
 )
-def when_narrow(context, rate, time):
+def when_narrow(context: Context, rate, time):
     """All that it sends and receives, each way."""
     context.world.faults.narrow_cable(rate, lease_seconds=time)
 
 
 @when("the network is healed")
-def when_healed(context):
+def when_healed(context: Context):
     """By a call; packets are seen to arrive again."""
     context.world.faults.recover(context.world.faults.last)

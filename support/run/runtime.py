@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from support import releases, slowness
 from support.clock import now
@@ -144,3 +145,12 @@ class Run:
         engine = world.stage.engine if world else ""
         found = {"target": self.settings.target, "dynamo": self.release.version, "engine": engine}
         return {name: value for name, value in found.items() if value}
+
+
+class Context(Protocol):
+    """behave's context, as steps and hooks use it: what is said of it here is checked in their code."""
+
+    run: Run
+    world: World
+    table: Any
+    scenario: Any
