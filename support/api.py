@@ -59,7 +59,7 @@ def start_deployment(folder: Path | None = None, **shape: Any) -> Deployment:
 
 
 def world() -> World:
-    """The world of this program's deployment: ledger, events, requests, faults.
+    """The world of this program's deployment, by its parts: stage, clients, answers, faults, workload.
 
     Raises:
         RuntimeError: there is no deployment.

@@ -1,6 +1,6 @@
 """Asking over HTTP what is no user's request: control calls, and looks at metrics and lists.
 
-One connection for each, as a fault that is looked at has to be met anew; no proxy, whatever the environment says. The
+One connection for each, so that each look meets a fault afresh; no proxy, whatever the environment says. The
 standard library's client: conditions are looked at 50 times a second by several scenarios side by side, and one GET
 costs 0.3 ms of CPU with it and 1.0 ms with httpx2, which ``openai`` brings along (2.16, a shared client).
 """

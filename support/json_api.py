@@ -34,5 +34,5 @@ class JsonApi:
         except (NoAnswer, ValueError) as error:
             raise Refused(0, f"the {self.WHO} does not answer ({method} {path}): {error}") from error
         if answer.status >= 400:
-            raise Refused(answer.status, f"{content['title']}: {content['detail']}")
+            raise Refused(answer.status, f"the {self.WHO} refuses: {content['title']}: {content['detail']}")
         return content

@@ -1,7 +1,7 @@
 """What the fields of a dataclass may hold: said in their annotations, checked by pydantic, told in words of our own.
 
 ``clients: Annotated[int, Expected("a whole number, 1 or more", ge=1)]`` refuses 0 with ``clients is 0; expected a whole
-number, 1 or more``, as soon as :func:`read` is asked; the constructor of a dataclass checks nothing. Types are taken
+number, 1 or more``, as soon as :func:`read` is asked; the constructor of a dataclass checks nothing. Types are checked
 strictly: "5" is no number, 1 is not true.
 """
 

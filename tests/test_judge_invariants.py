@@ -246,9 +246,13 @@ def test_tokens_are_not_counted_with_the_tokenizer_of_another_model() -> None:
     billed = {"prompt_tokens": 99, "completion_tokens": 1, "total_tokens": 100}
     history = History(entries=[answer(usage=billed)])
     assert "usage" in {finding.rule for finding in check(history)}
-    told = replace(history, not_judged=unjudged(Facts(exact_tokens=False)))
+    told = replace(history, facts=Facts(exact_tokens=False))
     assert "usage" not in {finding.rule for finding in check(told)}
     assert "usage" not in evidence(told)
+    shorter = replace(answer(3), max_tokens=4)
+    assert rules(shorter) >= {"one-outcome", "token-count"}
+    assert rules(replace(shorter, exact_tokens=False)) == {"token-count"}
+    assert check(History(entries=[replace(shorter, exact_tokens=False)], facts=Facts(exact_tokens=False))) == []
 
 
 TOLD = Event(10.0, "fault", "w-0", "terminate w-0")

@@ -36,7 +36,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Life:
-    """One running of a node's program, as its target knows it. Two are the same life when they are equal, whatever has
+    """One run of a node's program, as its target knows it. Two are the same life when they are equal, whatever has
     become of it meanwhile.
 
     Attributes:
@@ -62,8 +62,10 @@ class Change:
         at: when, on :mod:`support.clock`.
         node: name of the node; empty for what is about all of them.
         identity: of the life that it is about, as :class:`Life` has it.
-        state: ``starting``, ``running``, ``hung``, ``stopped`` (as it was told), ``dead`` (by itself), ``fenced``.
-        detail: in words; of an end, how it ended: ``exited with status 0``.
+        state: ``starting``, ``running``, ``hung``, ``fenced``, ``stopped`` (it exited with a status, told to or not),
+            ``dead`` (a signal ended it, or nobody knows what).
+        detail: in words. Of an end the judge compares them: ``exited with status N``, ``ended by signal SIGKILL``, and
+            ``ended`` where nobody knows how.
     """
 
     at: float
@@ -114,13 +116,6 @@ class Deployment(Protocol):
     def changes(self) -> list[Change]:
         """All changes in the lives of its nodes so far, oldest first."""
 
-    def wait_until_serving(self, workers: list[Node], timeout: float) -> float:
-        """Wait until the frontend lists exactly ``workers`` and serves the model; returns when that was.
-
-        Raises:
-            DeploymentFailed: a process ended, or ``timeout`` seconds passed.
-        """
-
     def add_worker(self) -> Node:
         """Start one more worker and wait until the frontend lists it."""
 
@@ -135,7 +130,9 @@ class Deployment(Protocol):
         """
 
     def topology(self) -> dict[str, Any]:
-        """The published document: ``deployment``, ``shape``, ``nodes`` with name, role, address and life."""
+        """The published document: ``deployment``, ``shape``, ``nodes``, each with ``name``, ``role``, ``address``,
+        ``life`` (in words), ``state`` and ``restarts`` as :class:`Life` has them, and what else the target knows.
+        """
 
     def remove(self) -> list[str]:
         """Take everything down; returns what is still there of it, one line each."""

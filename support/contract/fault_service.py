@@ -26,10 +26,6 @@ class FaultService(JsonApi):
         """Undo a fault."""
         return dict(self.call("POST", f"/api/v1/faults/{in_path(fault_id)}/recover"))
 
-    def recover_all(self) -> list[dict[str, Any]]:
-        """Undo every live fault."""
-        return list(self.call("POST", "/api/v1/faults/recover"))
-
     def health(self) -> dict[str, Any]:
-        """Whether it and its agents answer, and its pid."""
+        """Whether it and its agents answer."""
         return dict(self.call("GET", "/health"))

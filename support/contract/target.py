@@ -1,6 +1,6 @@
 """A target: a place where Dynamo can run, who breaks things there, and who sees it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ class Witness(Protocol):
     """Sees what has become of nodes, independently of whoever breaks them. Changes nothing."""
 
     def state(self, life: Life) -> str:
-        """``gone`` (that very running is over), ``stopped`` (it may not run) or ``alive``."""
+        """``gone`` (that very run is over), ``stopped`` (it may not run) or ``alive``."""
 
     def arriving(self, source: Node, target: Node) -> bool:
         """Whether a packet from one node arrives at another."""
@@ -78,17 +78,17 @@ class Witness(Protocol):
 
 
 class Injectors(Protocol):
-    """The programs that break things, for scenarios in which they break themselves.
+    """The programs that break things, for scenarios in which they are what breaks.
 
     Raises:
         Inconclusive: one has ended, or another has taken its place, while it was to be hit.
     """
 
-    def kill(self) -> list[str]:
-        """Kill all of them, and see them start again; returns each in words, ``the node agent (pid 12)``."""
+    def kill(self) -> Iterator[str]:
+        """Kill one after the other; each is told in words as soon as it is dead. Others take their places."""
 
     def freeze(self) -> tuple[str, Callable[[], str | None]]:
-        """Stop the one that undoes faults; returns it in words, and what says how it is: None once it is stopped."""
+        """Stop the one that undoes faults; returns it in words, and a probe of its state: None once it is stopped."""
 
     def pids(self) -> dict[str, int]:
         """Name -> pid of those that run on this machine, and of this process."""
@@ -114,7 +114,9 @@ class Target(Protocol):
             watch: called as soon as the members of its etcd cluster start.
 
         Raises:
-            ValueError, Unsupported, DeploymentFailed: see there.
+            ValueError: the shape makes no sense.
+            Unsupported: the release under test, or the target, cannot do it.
+            DeploymentFailed: it did not come up; nothing of it is left.
         """
 
     def watch_waits(self, file: Path) -> WaitRecorder:

@@ -280,7 +280,7 @@ def check_losses(counts: dict[str, tuple[int, int]], share: float) -> str:
     for of, (draws, lost) in counts.items():
         least, greatest = bounds(draws, share)
         if not least <= lost <= greatest:
-            what = f"{share:.0%} of the packets were to be lost, but {lost} of {draws} {of}"
+            what = f"{100 * share:g} % of the packets were to be lost, but {lost} of {draws} {of}"
             raise Inconclusive(f"the fault was not proven: {what}: {'; '.join(seen)}")
     return f"{'; '.join(seen)} (risk {RISK:g} each)"
 

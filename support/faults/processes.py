@@ -30,7 +30,7 @@ class ProcessFaults:
         Args:
             kind: ``crash`` (SIGKILL), ``terminate`` (SIGTERM), ``hang`` (SIGSTOP) or ``restart`` (SIGKILL and start).
             node: the victim.
-            lease_seconds: the agent undoes the fault by then at the latest.
+            lease_seconds: the fault is undone by then at the latest.
 
         Raises:
             Inconclusive: the victim does not show it.
@@ -71,7 +71,7 @@ class ProcessFaults:
     @staticmethod
     def _proof(kind: str, node: Node, before: Life, gone: bool) -> str:
         if kind == "hang":
-            return f"the kernel shows {before.words} of {node.name} as stopped"
+            return f"{before.words} of {node.name} is stopped"
         if not gone:
             what = "serves no more" if node.role == "frontend" else "has left the frontend's list"
             return f"{node.name} {what}, with {before.words} still there"

@@ -20,9 +20,9 @@ class ProvenFault:
         kind: which of its family, such as ``crash``, ``drop``, ``XID 79``.
         node: the victim.
         injected_at: when it was asked for; ``done_at``: when the service said that it is done; ``proven_at``: when
-            the victim was seen to suffer it; ``struck_at``: when the agent sent its signal, where it says so, else
-            when it was asked.
-        life: the running of the victim's program that it hit; None for one that hits no process.
+            the victim was seen to suffer it; ``struck_at``: when the injector sent its signal, where it says so,
+            else when it was asked.
+        life: the run of the victim's program that it hit; None for one that hits no process.
         details: what its recovery has to be compared with.
     """
 
@@ -39,7 +39,7 @@ class ProvenFault:
 
 
 def struck_at(fault: Mapping[str, Any], injected_at: float) -> float:
-    """When the agent sent its signal; when it was asked where it says nothing of that."""
+    """When the injector sent its signal; when it was asked where it says nothing of that."""
     return float(fault["evidence"].get("sent_at", injected_at))
 
 

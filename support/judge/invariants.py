@@ -97,17 +97,18 @@ EVIDENCE: dict[str, Callable[[History], int]] = {
 """Rule -> how many things in a history it could have objected to; with none it holds and says nothing."""
 
 
-NEEDS: dict[str, str] = {
-    "token-count": "exact_tokens",
-    "positions": "exact_tokens",
-    "usage": "exact_tokens",
-    "replay": "exact_tokens",
-    "gauges": "only_user",
-    "counters": "only_user",
-    "cancel-stays": "one_clock",
-    "shutdown": "one_clock",
+NEEDS: dict[str, tuple[str, ...]] = {
+    "token-count": ("exact_tokens",),
+    "positions": ("exact_tokens",),
+    "usage": ("exact_tokens",),
+    "replay": ("exact_tokens", "one_clock"),
+    "gauges": ("only_user",),
+    "counters": ("only_user",),
+    "cancel-stays": ("one_clock",),
+    "etcd-lease": ("one_clock",),
+    "shutdown": ("one_clock",),
 }
-"""Rule -> the fact (:class:`support.contract.deployment.Facts`) without which it would judge what it cannot know."""
+"""Rule -> the facts (:class:`support.contract.deployment.Facts`) without which it would judge what it cannot know."""
 LACKS = {
     "exact_tokens": "tokens cannot be counted there as we count them",
     "only_user": "others send requests as well",
@@ -118,14 +119,22 @@ LACKS = {
 
 def unjudged(facts: Facts) -> dict[str, str]:
     """Rule -> why it cannot be judged of a deployment of which no more than ``facts`` hold."""
-    return {rule: LACKS[fact] for rule, fact in NEEDS.items() if not getattr(facts, fact)}
+    lacking = {rule: [LACKS[fact] for fact in needed if not getattr(facts, fact)] for rule, needed in NEEDS.items()}
+    return {rule: " and ".join(words) for rule, words in lacking.items() if words}
+
+
+def left_out(history: History) -> dict[str, str]:
+    """Rule -> why it is not judged: a fact of the deployment is missing, or a tag of the scenario switches it off."""
+    return unjudged(history.facts) | dict(history.not_judged)
 
 
 def evidence(history: History) -> dict[str, int]:
     """Rule -> how many things it has looked at, of all rules that are to be judged."""
-    return {name: count(history) for name, count in EVIDENCE.items() if name not in history.not_judged}
+    without = left_out(history)
+    return {name: count(history) for name, count in EVIDENCE.items() if name not in without}
 
 
 def check(history: History) -> list[Finding]:
     """All findings of all rules that are to be judged, in the order of :data:`RULES`."""
-    return [finding for name, rule in RULES.items() if name not in history.not_judged for finding in rule(history)]
+    without = left_out(history)
+    return [finding for name, rule in RULES.items() if name not in without for finding in rule(history)]

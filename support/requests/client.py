@@ -164,6 +164,7 @@ def start_request(
     cancellable_request: CancellableRequest | None = None,
     ledger: Ledger | None = None,
     intended_at: float | None = None,
+    exact_tokens: bool = True,
 ) -> Pending:
     """Send a request and come back at once.
 
@@ -181,6 +182,7 @@ def start_request(
         cancellable_request: handle to cancel the request from elsewhere.
         ledger: where the entry goes; one of its own if None.
         intended_at: when the request should have been sent, on :mod:`support.clock`; now if None.
+        exact_tokens: whether the tokens of its answer can be counted as they come.
 
     Raises:
         ValueError: an argument is out of its range; says which and what was expected.
@@ -215,6 +217,7 @@ def start_request(
         body=content,
         headers_sent=headers_sent,
         intended_at=now() if intended_at is None else intended_at,
+        exact_tokens=exact_tokens,
     )
     reader = shared_reader()
     exchange = Exchange(reader, entry, ledger, wire, timeout)

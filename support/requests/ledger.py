@@ -78,7 +78,8 @@ class LedgerEntry:
 
     ``received`` is the body as it came, without the framing of HTTP, and ``received_size`` its length; ``received`` is
     empty where the bytes were not kept (over :data:`support.requests.reader.KEPT_BYTES`, or one of many of its shape in
-    a load). ``opinion`` is given after the scenario.
+    a load). ``opinion`` is given after the scenario. ``exact_tokens``: whether its tokens can be counted as they come,
+    which is not so with another tokenizer than ours.
     """
 
     number: int
@@ -110,6 +111,7 @@ class LedgerEntry:
     received: bytes = b""
     received_size: int = 0
     opinion: Opinion | None = None
+    exact_tokens: bool = True
 
     @property
     def tokens(self) -> list[str]:

@@ -390,6 +390,7 @@ class _Clients:
             timeout=plan.deadline_seconds,
             ledger=Ledger(first_number=planned.number),
             intended_at=intended,
+            exact_tokens=plan.exact_tokens,
         )
         over = asyncio.Event()
         pending.when_finished(over.set)

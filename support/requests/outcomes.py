@@ -191,6 +191,6 @@ def proper_ends(entry: LedgerEntry) -> frozenset[str]:
 
 def may_end_early(entry: LedgerEntry) -> bool:
     """Whether a whole answer to this request can have fewer tokens than it asks for. The suite's engines never end an
-    answer before that, so without one of these fields a shorter answer has lost something.
+    answer before that, so without one of these fields a shorter answer has lost something, where tokens can be counted.
     """
-    return bool(entry.body.keys() & _END_EARLY)
+    return bool(entry.body.keys() & _END_EARLY) or not entry.exact_tokens

@@ -188,19 +188,22 @@ class LoadPlan(Load):
         base_url: ``http://HOST:PORT`` of the frontend.
         phase: name of the phase that all of its requests belong to; empty where marks tell (:mod:`support.requests.
             load_log`).
+        exact_tokens: whether the tokens of its answers can be counted as they come.
     """
 
     base_url: str
     model: str
     phase: str = ""
+    exact_tokens: bool = True
 
     @classmethod
-    def of(cls, load: Load, base_url: str, model: str, phase: str = "") -> "LoadPlan":
+    def of(cls, load: Load, base_url: str, model: str, phase: str = "", exact_tokens: bool = True) -> "LoadPlan":
         """``load`` on the deployment at ``base_url``."""
         return cls(
             base_url=base_url,
             model=model,
             phase=phase,
+            exact_tokens=exact_tokens,
             **{each.name: getattr(load, each.name) for each in fields(Load)},
         )
 

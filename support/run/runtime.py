@@ -11,7 +11,7 @@ from support import releases, slowness
 from support.clock import now
 from support.contract.shape import SIMULATED
 from support.judge import defects
-from support.judge.invariants import evidence, unjudged
+from support.judge.invariants import evidence, left_out
 from support.judge.judge import decide, judge_scenario, opt_outs
 from support.judge.verdict import Verdict
 from support.releases import Release
@@ -125,13 +125,14 @@ class Run:
             failure = ended.failure
             history = world.close(give_up=failure is not None or bool(ended.skipped) or ended.interrupted)
             if not ended.skipped:
-                verdict.not_judged = unjudged(history.facts) | opt_outs(ended.tags)
-                history = replace(history, not_judged=verdict.not_judged)
+                history = replace(history, not_judged=opt_outs(ended.tags))
+                verdict.not_judged = left_out(history)
                 verdict.findings = judge_scenario(history, failure, ended.failed_step)
                 verdict.evidence = evidence(history)
                 release = self.release.version
+                records = [each for each in self._records if each.rule not in verdict.not_judged]
                 verdict.verdict, verdict.reason, verdict.known_defects = decide(
-                    verdict.findings, self._records, release, ended.name, ended.feature
+                    verdict.findings, records, release, ended.name, ended.feature
                 )
             if ended.interrupted:
                 verdict.verdict, verdict.reason = "inconclusive", "the run was broken off"

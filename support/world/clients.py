@@ -92,6 +92,7 @@ class Clients:
             max_tokens,
             stream=stream,
             ledger=self._stage.ledger,
+            exact_tokens=self._stage.deployment.facts.exact_tokens,
             **options,
         )
         self.requests.append(pending)
@@ -169,7 +170,8 @@ class Clients:
         Raises:
             ValueError: the load cannot be.
         """
-        plan = LoadPlan.of(load, self._stage.deployment.frontend_url, self._stage.deployment.model, phase)
+        made = self._stage.deployment
+        plan = LoadPlan.of(load, made.frontend_url, made.model, phase, made.facts.exact_tokens)
         run = start_load(plan, self._stage.folder / name)
         self.loads.append(run)
         return run
@@ -245,9 +247,12 @@ class Clients:
 
         until(failing, timeout, f"{LASTING} new requests in a row succeed", since, RETRY_SECONDS)
 
-    def end(self, give_up: bool, end: Closing) -> None:
-        """See all requests and loads end, with ``give_up`` those under way by our own cancel."""
+    def stop_sending(self) -> None:
+        """Have the clients that go on by themselves send nothing more."""
         self._closing = True
+
+    def end(self, give_up: bool, end: Closing) -> None:
+        """See all requests and loads end; with ``give_up``, cancel those still under way."""
         for pending in self.requests:
             if give_up and not pending.ended:
                 with end.recording(f"request {pending.entry.number}"):

@@ -28,7 +28,7 @@ class InjectorFaults:
             # On a busy machine they may come back after the fault's end.
             if seen["state"] != "active" and not 0 < seen["deadline"] <= now():
                 raise Inconclusive(f"after their death the injectors have fault {fault.id} as {seen['state']}")
-        self._stage.events.add("proof", "", "both run again and know of the faults")
+        self._stage.events.add("proof", "", "all run again and know of the faults")
 
     def freeze(self) -> None:
         """Stop the one that undoes faults, which then ends none; that is left to its watchdog.
@@ -39,4 +39,4 @@ class InjectorFaults:
         who, awake = self._stage.target.injectors.freeze()
         self._stage.events.add("fault", "", f"{who} freezes")
         prove(awake, ARRIVAL_SECONDS, f"{who} is stopped", f"{who} did not freeze")
-        self._stage.events.add("proof", "", f"the kernel shows {who} as stopped")
+        self._stage.events.add("proof", "", f"{who} is stopped")

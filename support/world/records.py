@@ -37,6 +37,7 @@ class Records:
             give_up: whether to cancel what is still under way, as after a failure; else each request has until its own
                 deadline, and the judge will speak of one that needed it.
         """
+        self._clients.stop_sending()
         end = Closing()
         topology = self._plain_topology()
         self._write_records(topology, end)  # as far as they go: who is waited for below may never come
@@ -124,7 +125,7 @@ class Records:
         return waits
 
     def _plain_topology(self) -> dict[str, Any]:
-        """The deployment without what only its agent knows."""
+        """The deployment without what only its target knows."""
         if not self._stage.deployed:
             return {}
         nodes = [

@@ -294,7 +294,7 @@ class _Play:
 
         def alive() -> str | None:
             seen = self._stage.target.witness.state(before)
-            # The agent has to have noticed, too: it starts nothing that it believes to run.
+            # The target has to have noticed, too: it starts nothing that it believes to run.
             believed = self._stage.deployment.life(worker)
             running = believed.state == "running" and believed == before
             return None if seen == "gone" and not running else f"its process is {seen}, {believed.state}"

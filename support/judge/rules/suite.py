@@ -1,4 +1,4 @@
-"""Rules on the suite itself: who breaks them has proven nothing about Dynamo."""
+"""Rules on the suite itself: a scenario that breaks one has proven nothing about Dynamo."""
 
 from collections.abc import Iterator
 

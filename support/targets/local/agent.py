@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from support.contract.fault_service import FaultService
-from support.json_api import JsonApi, in_path
+from support.json_api import JsonApi
 
 
 class Agent(JsonApi):
@@ -24,9 +24,7 @@ class Agent(JsonApi):
         try:
             return cls(os.environ["FT_AGENT"], os.environ["FT_AGENT_TOKEN"])
         except KeyError:
-            message = (
-                "this process is in no cell; start it as `python -m support.run.launcher python FILE` or use behave"
-            )
+            message = "this process is in no cell; start it with behave or `python -m support.run.cells FILE`"
             raise RuntimeError(message) from None
 
     def add_node(self, name: str, role: str) -> str:
@@ -40,10 +38,6 @@ class Agent(JsonApi):
     def processes(self) -> dict[str, dict[str, Any]]:
         """Node name -> state of its process."""
         return {each["node"]: each for each in self.call("GET", "/v1/processes")}
-
-    def start_again(self, node: str) -> None:
-        """Start the stopped process of a node again."""
-        self.call("POST", f"/v1/processes/{in_path(node)}/start")
 
     def gpus(self) -> dict[str, list[dict[str, Any]]]:
         """Node name -> telemetry of its simulated GPUs."""

@@ -7,7 +7,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,7 @@ class LocalDeployment:
             time.sleep(max(0.0, began + self.shape.etcd_delay_seconds - now()))
             self._start_etcd(members)
             return  # whether and when it serves then is what the scenario is about
-        ready_at = self.wait_until_serving(self.workers, BOOT_SECONDS)
+        ready_at = self._wait_until_serving()
         if self.shape.disaggregated:
             ready_at = self._wait_until_prefill_is_used()
         text = f"{self.shape.describe()}: serving after {ready_at - began:.2f} s"
@@ -367,7 +367,10 @@ class LocalDeployment:
 
     def life(self, node: Node) -> Life:
         """See :class:`support.contract.deployment.Deployment`; a life is a process."""
-        seen = self._agent.processes()[node.name]
+        return self._life(node, self._agent.processes()[node.name])
+
+    @staticmethod
+    def _life(node: Node, seen: Mapping[str, Any]) -> Life:
         state = {"backoff": "waiting", "exited": "ended", "failed": "ended"}.get(seen["state"], seen["state"])
         identity = process.identity(seen["pid"], seen["start_time"])
         return Life(node.name, identity, f"pid {seen['pid']}", state, seen["restarts"])
@@ -383,16 +386,18 @@ class LocalDeployment:
                 found.append(Change(seen["at"], node, identities.get(node), state, seen["detail"]))
         return found
 
-    def wait_until_serving(self, workers: list[Node], timeout: float) -> float:
-        """See :class:`support.contract.deployment.Deployment`."""
-        wanted = len(workers)
+    def _wait_until_serving(self) -> float:
+        """Until the frontend lists exactly the workers and serves the model; returns when that was."""
+        wanted = len(self.workers)
 
         def serving() -> bool:
             urls = {self.frontend_url, *(f"http://{node.endpoint}" for node in self._all("frontend"))}
             return all(len(instances(url) or []) == wanted and serves(url, self.model) for url in urls)
 
-        waiting_for = [node for node in self.nodes if node.role in ("etcd", "nats", "frontend")] + workers
-        return self._wait(serving, timeout, waiting_for, f"frontend lists {wanted} workers and serves {self.model}")
+        waiting_for = [node for node in self.nodes if node.role in ("etcd", "nats", "frontend")] + self.workers
+        return self._wait(
+            serving, BOOT_SECONDS, waiting_for, f"frontend lists {wanted} workers and serves {self.model}"
+        )
 
     def _wait_until_prefill_is_used(self) -> float:
         """Up to 1.4 the frontend serves a disaggregated model with decode workers alone at first."""
@@ -451,10 +456,16 @@ class LocalDeployment:
         processes = self._agent.processes()
         nodes = [
             {"name": node.name, "role": node.role, "address": node.address, "metrics_url": node.metrics_url}
-            | {key: processes.get(node.name, {}).get(key) for key in ("pid", "start_time", "state", "restarts")}
+            | self._published(node, processes.get(node.name))
             for node in self.nodes
         ]
         return {"deployment": "local", "shape": self.shape.describe(), "nodes": nodes}
+
+    def _published(self, node: Node, seen: Mapping[str, Any] | None) -> dict[str, Any]:
+        if seen is None:  # nothing has been started on it
+            return {"life": None, "state": "waiting", "restarts": 0}
+        life = self._life(node, seen)
+        return {"life": life.words, "state": life.state, "restarts": life.restarts}
 
     def remove(self) -> list[str]:
         """Take everything down; returns what the kernel shows now and did not show before."""

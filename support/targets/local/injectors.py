@@ -1,8 +1,8 @@
-"""The node agent and the fault service of a cell, as what they are: processes that can break themselves."""
+"""The node agent and the fault service of a cell, seen as processes, which can be broken too."""
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psutil
 
@@ -27,10 +27,10 @@ class LocalInjectors:
     def _service_pid(self) -> int:
         return int(self._service.health()["pid"])
 
-    def kill(self) -> list[str]:
-        """By SIGKILL; each has answered again before the next one's turn."""
-        asked = {"fault service": self._service_pid, "node agent": self._agent_pid}
-        return [f"the {name} (pid {_signal(ask, signal.SIGKILL)})" for name, ask in asked.items()]
+    def kill(self) -> Iterator[str]:
+        """By SIGKILL; the first process of the cell starts them again."""
+        yield f"the fault service (pid {_signal(self._service_pid, signal.SIGKILL)})"
+        yield f"the node agent (pid {_signal(self._agent_pid, signal.SIGKILL)})"
 
     def freeze(self) -> tuple[str, Callable[[], str | None]]:
         """The node agent, by SIGSTOP."""
