@@ -15,6 +15,7 @@ import pytest
 
 from support.contract.deployment import Node
 from support.contract.shape import Shape
+from support.contract.target import Wait
 from support.errors import Inconclusive
 from support.judge.checker import CHECKERS, BaseChecker, ValidationContext
 from support.judge.checkers import MigrationChecker, run_check
@@ -221,6 +222,23 @@ def test_a_token_of_an_answer_that_fails_ends_no_outage() -> None:
 def test_a_request_that_is_late_past_the_failure_counts_for_nothing() -> None:
     due, late = [entry(11, 11.5), entry(13, 13.5, "error")], [entry(9, 10.5)] * 20
     assert not run_check("high_availability", context(*late, *due), {"at_least": 60}).passed
+
+
+@pytest.mark.parametrize(
+    ("waited", "failed", "verdict"),
+    [
+        (3.0, 0, "nothing"),  # without it nobody would have waited for longer than is allowed
+        (1.0, 0, "failed"),  # it explains a part alone
+        (3.0, 9, "failed"),  # requests failed as well
+    ],
+)
+def test_an_outage_is_void_where_a_process_got_no_processor(waited: float, failed: int, verdict: str) -> None:
+    """Seven seconds without a token, five are allowed."""
+    due = [entry(11, 12), entry(12.5, 19), *[entry(11, 12, "error")] * failed]
+    waits = [Wait(13.0, 13.0 + waited, "frontend-0 (pid 7)", waited), Wait(20.0, 29.0, "frontend-0 (pid 7)", 9.0)]
+    seen = run_check("high_availability", context(*due, waits=waits), {"at_least": 90, "longest_outage_seconds": 5})
+    assert (seen.passed, seen.nothing) == (False, verdict == "nothing")
+    assert ("frontend-0 (pid 7) could have run for 3.00 s" in seen.message) == seen.nothing
 
 
 def test_a_claim_is_void_when_the_client_lagged_by_more_than_a_fifth_of_it() -> None:

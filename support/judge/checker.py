@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from support.contract.target import Wait
 from support.judge.lag import see_keen
 from support.judge.recovery import Band
 from support.requests.ledger import LedgerEntry
@@ -46,6 +47,7 @@ class ValidationContext:
         results: :func:`support.report.results.process_overflow_recovery_test`.
         struck_at: when the first failure struck; None: none did.
         footprint: looks at the suite's own processes, see :mod:`support.observe.footprint`.
+        waits: spells in which processes of Dynamo and of the suite waited for a processor.
         overload_status: HTTP status with which this release refuses what is too much.
     """
 
@@ -61,6 +63,7 @@ class ValidationContext:
     footprint: Sequence[Mapping[str, Any]] = ()
     answers: Sequence[LedgerEntry] = ()
     overload_status: int | None = None
+    waits: Sequence[Wait] = ()
 
     @property
     def asked(self) -> list[LedgerEntry]:

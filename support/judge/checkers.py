@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from support.errors import Inconclusive
 from support.judge.checker import CHECKERS, BaseChecker, NothingToCheck, ValidationContext, counted
+from support.judge.history import in_vain, longest_wait
 from support.judge.lag import own_lag, see_keen
 from support.judge.recovery import few
 from support.judge.rules.answers import prompt_tokens
@@ -152,8 +153,11 @@ class HighAvailabilityChecker(BaseChecker):
         times = sorted(at for each in good + carried for at in each.token_times if at >= struck)
         last_due = max(each.intended_at for each in due)
         marks = [struck, *times, max(last_due, *times) if times else last_due]
-        outage = max(after - before for before, after in pairwise(marks))
+        outage, since = max((after - before, before) for before, after in pairwise(marks))
         rate = 100 * len(good) / asked
+        who, waited = longest_wait(context.waits, since, since + outage)
+        if rate >= self.at_least and outage - waited <= self.longest_outage_seconds < outage:
+            raise Inconclusive(f"longest outage: {outage:.2f} s without a token, and {who} {in_vain(waited)}")
         self.say(True, f"{rate:.2f} % of {asked} requests succeeded, {outage:.2f} s without a token")
         return self.whole(context, rate >= self.at_least and outage <= self.longest_outage_seconds)
 

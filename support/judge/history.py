@@ -1,6 +1,6 @@
 """What is known of a scenario once it is over: the only thing that the judge looks at."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -74,11 +74,22 @@ class History:
         """Which process waited longest for a processor between two times, in words; empty where none did for more than
         :data:`STARVED_SHARE` of ``bound`` seconds, so that the machine is no excuse.
         """
-        seconds: dict[str, float] = {}
-        for wait in self.waits:
-            if wait.since < until and wait.until > since:
-                seconds[wait.who] = seconds.get(wait.who, 0.0) + wait.seconds
-        who = max(seconds, key=lambda each: seconds[each], default="")
-        if not who or seconds[who] <= STARVED_SHARE * bound:
-            return ""
-        return f"{who} could have run for {seconds[who]:.2f} s of that time, but got no processor"
+        who, seconds = longest_wait(self.waits, since, until)
+        return f"{who} {in_vain(seconds)}" if seconds > STARVED_SHARE * bound else ""
+
+
+def longest_wait(waits: Iterable[Wait], since: float, until: float) -> tuple[str, float]:
+    """Which process waited longest for a processor between two times, in words, and for how many seconds; empty and 0
+    where none did.
+    """
+    seconds = {"": 0.0}
+    for wait in waits:
+        if wait.since < until and wait.until > since:
+            seconds[wait.who] = seconds.get(wait.who, 0.0) + wait.seconds
+    who = max(seconds, key=lambda each: seconds[each])
+    return who, seconds[who]
+
+
+def in_vain(seconds: float) -> str:
+    """What is said of a process that has waited for so long."""
+    return f"could have run for {seconds:.2f} s of that time, but got no processor"

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from support.judge.checker import ValidationContext
+from support.judge.history import WAITS
+from support.report.reading import read_waits
 from support.report.results import process_overflow_recovery_test
 from support.requests.load_log import find_loads, read_load
 from support.scenarios.model import Scenario
@@ -51,6 +53,7 @@ def read_context(log_dir: str | Path) -> ValidationContext:
         answers=[each[-1] for each in attempts if each],
         recovery_time=results["recovery"]["to_stable_seconds"],
         results=results,
+        waits=read_waits(folder / WAITS),
         footprint=[json.loads(line) for line in lines],
         **seen,
     )
