@@ -9,7 +9,6 @@ HTTP API, JSON in and out, bearer token ``FT_AGENT_TOKEN``; errors are problem+j
 ``POST /v1/nodes``                  ``{"name", "role"}``: make a node, returns its ``address``
 ``POST /v1/processes``              start a process on a node, see :class:`agents.node.process.Spec`
 ``GET /v1/processes``               all processes with state, pid, start time, exit code, restarts
-``POST /v1/processes/NODE/start``   start a stopped process again with the spec that it had
 ``GET /v1/topology``                deployment, nodes with role, address, process and simulated GPUs, the agent's pid
 ``POST /v1/faults[?dry_run=true]``  ``{"kind", "type", ...}``, see the drivers; dry run: what it would touch
 ``GET /v1/faults[?active=true]``    faults in short (``owed=true``: failed undos too); ``/v1/faults/ID``: one, whole
@@ -136,9 +135,6 @@ def application(agent: NodeAgent) -> web.Application:
     async def get_processes(_: web.Request) -> web.Response:
         return web.json_response([process.view() for process in agent.table.processes.values()])
 
-    async def post_start(request: web.Request) -> web.Response:
-        return web.json_response(agent.table.start_again(request.match_info["node"]).view())
-
     async def get_topology(_: web.Request) -> web.Response:
         return web.json_response(agent.topology())
 
@@ -161,7 +157,6 @@ def application(agent: NodeAgent) -> web.Application:
             web.post("/v1/nodes", post_node),
             web.post("/v1/processes", post_process),
             web.get("/v1/processes", get_processes),
-            web.post("/v1/processes/{node}/start", post_start),
             web.get("/v1/topology", get_topology),
             web.get("/v1/gpus", get_gpus),
             web.get("/v1/history", get_history),

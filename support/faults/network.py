@@ -12,7 +12,7 @@ from support.errors import Inconclusive
 from support.events import EventLog
 from support.faults.proven import LEASE_SECONDS, ProvenFault, on_clock
 from support.judge.chance import RISK, bounds, draws_to_see
-from support.observe.waiting import prove
+from support.observe.waiting import at_once, prove
 
 # A cut acts at once; a loaded machine adds scheduling delays.
 PROOF_SECONDS = 2.0
@@ -92,7 +92,7 @@ class NetworkFaults:
         def unproven(pair: Pair) -> str | None:
             peer, victim = pair
             # All at once, for each that meets silence waits for as long as a packet may take.
-            to, back, *ways = _at_once(
+            to, back, *ways = at_once(
                 lambda: self._witness.arriving(peer, victim),
                 lambda: self._witness.arriving(victim, peer),
                 lambda: self._witness.connects(victim, peer),
@@ -283,12 +283,6 @@ def check_losses(counts: dict[str, tuple[int, int]], share: float) -> str:
             what = f"{100 * share:g} % of the packets were to be lost, but {lost} of {draws} {of}"
             raise Inconclusive(f"the fault was not proven: {what}: {'; '.join(seen)}")
     return f"{'; '.join(seen)} (risk {RISK:g} each)"
-
-
-def _at_once(*looks: Callable[[], Any]) -> list[Any]:
-    """What several looks find that are taken at the same time, in their order."""
-    with ThreadPoolExecutor(len(looks)) as pool:
-        return list(pool.map(lambda look: look(), looks))
 
 
 def _transfers(lines: dict[str, Line], size: int) -> dict[str, float]:

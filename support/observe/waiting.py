@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from support import slowness
 from support.clock import now
@@ -70,3 +72,9 @@ def prove(probe: Callable[[], str | None], timeout: float, what: str, otherwise:
         return until(probe, timeout * slowness.factor(), what)
     except AssertionError as error:
         raise Inconclusive(f"{otherwise}: {error}") from None
+
+
+def at_once(*looks: Callable[[], Any]) -> list[Any]:
+    """What several looks find that are taken at the same time, in their order."""
+    with ThreadPoolExecutor(len(looks)) as pool:
+        return list(pool.map(lambda look: look(), looks))

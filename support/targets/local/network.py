@@ -8,11 +8,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from support.contract.deployment import Node
+from support.observe.waiting import at_once
 
 FOLDER = Path("/run/netns")
 # A packet between two nodes takes 0.1 ms; one that has not come after this is lost.
@@ -50,12 +50,6 @@ def on_node(name: str, look: Callable[[], T]) -> T:
     if failed:
         raise failed[0]
     return found[0]
-
-
-def at_once(*looks: Callable[[], Any]) -> list[Any]:
-    """What several looks find that are taken at the same time, in their order."""
-    with ThreadPoolExecutor(len(looks)) as pool:
-        return list(pool.map(lambda look: look(), looks))
 
 
 def connects(name: str, address: str, port: int) -> str:
