@@ -7,6 +7,7 @@ by ``agents.sabotage.injector``, which a cell starts in its place. The ruler alo
 import os
 from collections.abc import Mapping
 
+AGENT = "agents.node"
 KINDS = ("ruler", "migration-limit", "proxy", "injector", "shape")
 
 
@@ -24,9 +25,6 @@ def asked() -> tuple[str, str]:
     return kind, value
 
 
-def cell_options(environ: Mapping[str, str]) -> list[str]:
-    """Options of ``agents.cell`` that have a lying node agent started in the place of the real one, where the
-    environment of the cell says that it is to lie.
-    """
-    lying = environ.get("FT_SABOTAGE", "").startswith("injector=")
-    return ["--agent=agents.sabotage.injector"] if lying else []
+def node_agent(environ: Mapping[str, str]) -> str:
+    """Module of the node agent for a cell with this environment: one that lies, where that says so."""
+    return "agents.sabotage.injector" if environ.get("FT_SABOTAGE", "").startswith("injector=") else AGENT

@@ -15,7 +15,8 @@ _CLONE_NEWNET = 0x40000000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 
-def _check(result: int, what: str) -> None:
+def check(result: int, what: str) -> None:
+    """OSError with the reason where a call of the C library returned anything but 0; ``what`` it was to do."""
     if result != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {os.strerror(code)}")
@@ -23,7 +24,7 @@ def _check(result: int, what: str) -> None:
 
 def die_with_parent() -> None:
     """Have the kernel SIGKILL this process when the thread that forked it ends (PR_SET_PDEATHSIG, prctl(2))."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
 def take_right_of_way() -> bool:
@@ -44,7 +45,7 @@ def take_right_of_way() -> bool:
 
 def enter_network_namespace(fd: int) -> None:
     """Move the calling thread into the network namespace behind the open file descriptor ``fd`` (setns(2))."""
-    _check(_libc.setns(fd, _CLONE_NEWNET), "setns")
+    check(_libc.setns(fd, _CLONE_NEWNET), "setns")
 
 
 def leave_network_namespace() -> None:
@@ -53,7 +54,7 @@ def leave_network_namespace() -> None:
     Raises:
         OSError: not permitted.
     """
-    _check(_libc.unshare(_CLONE_NEWNET), "unshare")
+    check(_libc.unshare(_CLONE_NEWNET), "unshare")
 
 
 def mount_tmpfs(path: str) -> None:
@@ -62,7 +63,7 @@ def mount_tmpfs(path: str) -> None:
     Raises:
         OSError: not permitted, or no such folder.
     """
-    _check(_libc.mount(b"tmpfs", path.encode(), b"tmpfs", 0, b"mode=0755"), f"mount tmpfs on {path}")
+    check(_libc.mount(b"tmpfs", path.encode(), b"tmpfs", 0, b"mode=0755"), f"mount tmpfs on {path}")
 
 
 def bring_loopback_up() -> None:

@@ -1,32 +1,63 @@
 """Cells: a world of its own for one command, which the kernel takes down as a whole."""
 
 import functools
+import gc
+import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from agents import cell
+from agents.core.forks import fork, run_module
 from support import sabotage
 from support.settings import ROOT
 
-NAMESPACES = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--net"]
-
-
-def _unshare() -> list[str]:
-    return NAMESPACES if os.geteuid() == 0 else [*NAMESPACES, "--user", "--map-root-user"]
+BYTECODE = "PYTHONDONTWRITEBYTECODE"
+PRELOADED = (
+    "behave.__main__",
+    "behave.formatter.plain",
+    "behave.formatter.pretty",
+    "allure_behave.formatter",
+    "support.run.runtime",
+    "support.report.allure",
+    "support.requests.user_client",
+    "openai.resources.chat",
+    "agents.node.__main__",
+    "agents.service.__main__",
+    "uvicorn.protocols.http.h11_impl",
+)
+"""What the programs in a cell import that are forks of a process of ours."""
 
 
 @functools.cache
 def available() -> str | None:
     """None when this user may make cells here, else the reason why not, in words for a skip or a doctor's table."""
-    probe = [*_unshare(), "sh", "-c", "mount -t tmpfs tmpfs /run"]
+    probe = [sys.executable, "-m", "agents.core.namespaces"]
     try:
-        result = subprocess.run(probe, capture_output=True, text=True, timeout=10, check=False)
-    except FileNotFoundError:
-        return "the command unshare (util-linux) is missing"
+        result = subprocess.run(probe, cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
     except subprocess.TimeoutExpired:
-        return "unshare did not come back within 10 seconds"
-    return None if result.returncode == 0 else (result.stderr.strip() or "unshare failed").splitlines()[-1]
+        return "namespaces were not made within 10 seconds"
+    return None if result.returncode == 0 else (result.stderr.strip() or "no namespaces").splitlines()[-1]
+
+
+def world(mode: str) -> str:
+    """``namespaces`` or ``loopback``: what a cell is made of.
+
+    Args:
+        mode: ``on`` wants namespaces, ``off`` wants none (everything on loopback addresses), ``auto`` takes them where
+            they can be had.
+
+    Raises:
+        ValueError: ``mode`` is none of these.
+        PermissionError: ``on`` was asked for where namespaces cannot be had.
+    """
+    if mode not in ("auto", "on", "off"):
+        raise ValueError(f"cells is {mode!r}; expected auto, on or off")
+    reason = available() if mode != "off" else "switched off"
+    if mode == "on" and reason:
+        raise PermissionError(f"cells=on, but namespaces cannot be had: {reason}; use cells=auto to run on loopback")
+    return "loopback" if reason else "namespaces"
 
 
 def command(
@@ -39,42 +70,70 @@ def command(
 
     Args:
         argv: the command and its arguments.
-        mode: ``on`` wants namespaces, ``off`` wants none (everything on loopback addresses), ``auto`` takes them where
-            they can be had.
+        mode: see :func:`world`, which says what is raised as well.
         service_fd: a listening socket that the fault service is to serve as well, for callers outside of the cell.
         environ: what the cell will be started with; it may want sabotage.
-
-    Raises:
-        ValueError: ``mode`` is none of these.
-        PermissionError: ``on`` was asked for where namespaces cannot be had.
     """
-    if mode not in ("auto", "on", "off"):
-        raise ValueError(f"cells is {mode!r}; expected auto, on or off")
-    reason = available() if mode != "off" else "switched off"
-    if mode == "on" and reason:
-        raise PermissionError(f"cells=on, but namespaces cannot be had: {reason}; use cells=auto to run on loopback")
-    world = "loopback" if reason else "namespaces"
     outside = [] if service_fd is None else [f"--service-fd={service_fd}"]
-    first = [
-        sys.executable,
-        "-m",
-        "agents.cell",
-        "--world",
-        world,
-        *sabotage.cell_options(environ),
-        *outside,
-        "--",
-        *argv,
-    ]
-    return first if reason else [*_unshare(), "--", *first]
+    agent = f"--agent={sabotage.node_agent(environ)}"
+    return [sys.executable, "-m", "agents.cell", "--world", world(mode), agent, *outside, "--", *argv]
+
+
+class Cell:
+    """A cell that is a fork of this process.
+
+    Attributes:
+        pid: of its outermost process, the leader of a process group if ``prepare`` made it one.
+        status: its exit status once :meth:`poll` has seen its end, negative when a signal ended it.
+    """
+
+    def __init__(self, module: str, arguments: list[str], mode: str, prepare: Callable[[], None]) -> None:
+        """Run ``python -m MODULE ARGUMENTS`` in it; see :func:`world` for ``mode`` and what is raised.
+
+        Args:
+            prepare: called first of all in the new process.
+        """
+        kind = world(mode)
+        _preload()
+        prepared, tell = os.pipe()
+
+        def outermost() -> int:
+            prepare()
+            for end in (prepared, tell):
+                os.close(end)
+            os.environ.pop(BYTECODE, None)
+            sys.dont_write_bytecode = False
+            return cell.run(kind, lambda: run_module(module, arguments), sabotage.node_agent(os.environ))
+
+        self.pid = fork(outermost)
+        self.status: int | None = None
+        os.close(tell)
+        os.read(prepared, 1)  # nothing comes; it ends with what the new process has of it
+        os.close(prepared)
+
+    def poll(self) -> int | None:
+        """Its exit status, None while it runs."""
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status
+
+
+@functools.cache
+def _preload() -> None:
+    for name in PRELOADED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # forks would else copy each page on which the collector leaves its marks
 
 
 def environment() -> dict[str, str]:
     """The environment for a cell's command: ours, but with bytecode cached.
 
-    Each scenario is a process of its own, which would compile the suite and its packages anew, for half a second.
+    Each process would else compile the suite and its packages anew, for half a second.
     """
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {name: value for name, value in os.environ.items() if name != BYTECODE}
 
 
 def entered() -> bool:
@@ -98,12 +157,12 @@ def start_loopback() -> dict[str, str]:
     """
     # cat ends when the pipe that only we hold is closed
     tell = 'echo "$FT_AGENT $FT_FAULTS $FT_AGENT_TOKEN $FT_SCRATCH"; exec cat'
-    argv = [sys.executable, "-m", "agents.cell", "--world", "loopback", *sabotage.cell_options(os.environ)]
-    argv += ["--", "sh", "-c", tell]
-    cell = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
-    assert cell.stdout
+    argv = command(["sh", "-c", tell], "off")
+    pipe = subprocess.PIPE
+    beside = subprocess.Popen(argv, cwd=ROOT, stdin=pipe, stdout=pipe, text=True, process_group=0)
+    assert beside.stdout
     names = ("FT_AGENT", "FT_FAULTS", "FT_AGENT_TOKEN", "FT_SCRATCH")
-    return dict(zip(names, cell.stdout.readline().split(), strict=True)) | {"FT_CELL": "loopback"}
+    return dict(zip(names, beside.stdout.readline().split(), strict=True)) | {"FT_CELL": "loopback"}
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ Exit status: 0 when all is green (:func:`support.judge.judge.complaints`), 1 whe
 import argparse
 import configparser
 import contextlib
-import ctypes
 import functools
 import json
 import os
@@ -28,6 +27,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from agents.core.forks import use_files
+from agents.core.kernel import die_with_parent
 from support import binaries
 from support.judge import judge, skips
 from support.judge.verdict import Finding, Verdict
@@ -44,8 +45,6 @@ GRACE = 15.0
 """Seconds from SIGINT to SIGTERM, and from SIGTERM to SIGKILL: time for behave's cleanups."""
 
 _WAITED = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM}
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Running:
     """A scenario's process, the leader of a process group."""
 
     scenario: Scenario
-    process: subprocess.Popen[bytes]
+    process: cells.Cell
     slot: int
     began: float
     deadline: float
@@ -168,21 +167,21 @@ class Launcher:
         began = time.monotonic()
         return Running(scenario, process, slot, began, began + scenario.limit)
 
-    def _spawn(self, options: Sequence[str], slot: str, output: Any = None) -> subprocess.Popen[bytes]:
-        command = cells.command([sys.executable, "-m", "behave", *options], self.settings.cells)
-        return subprocess.Popen(
-            command,
-            cwd=self.root,
-            env=cells.environment() | {"FT_RUN_DIR": str(self.run), "FT_SLOT": slot},
-            stdin=None if output is None else subprocess.DEVNULL,
-            stdout=output,
-            stderr=None if output is None else subprocess.STDOUT,
-            # In acceptance a session of its own: with autogroups, the kernel's default, the processes of one session
-            # share what one process of Dynamo gets, and the suite would wait for all of them.
-            start_new_session=output is not None,
-            process_group=0 if output is None else None,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has no threads
-        )
+    def _spawn(self, options: Sequence[str], slot: str, output: Any = None) -> cells.Cell:
+        def prepare() -> None:
+            die_with_parent()
+            os.chdir(self.root)
+            os.environ.update({"FT_RUN_DIR": str(self.run), "FT_SLOT": slot})
+            if output is None:
+                os.setpgid(0, 0)
+            else:
+                # A session of its own: with autogroups, the kernel's default, the processes of one session share what
+                # one process of Dynamo gets, and the suite would wait for all of them.
+                os.setsid()
+            stdin = None if output is None else os.open(os.devnull, os.O_RDONLY)
+            use_files(stdin, None if output is None else output.fileno())
+
+        return cells.Cell("behave", list(options), self.settings.cells, prepare)
 
     def _wait(self, running: Sequence[Running]) -> None:
         """Sleep until a process ended, a signal came or a deadline passed, and do what is due then."""
@@ -198,8 +197,8 @@ class Launcher:
             if now >= busy.deadline and busy.process.poll() is None:
                 busy.end(now, f"did not end within its limit of {busy.scenario.limit:.0f} s")
 
-    def _wait_for(self, process: subprocess.Popen[bytes]) -> int:
-        while process.poll() is None:
+    def _wait_for(self, process: cells.Cell) -> int:
+        while (status := process.poll()) is None:
             received = signal.sigwaitinfo(_WAITED).si_signo
             if received != signal.SIGCHLD:
                 # Ctrl-C on the terminal goes to behave alone; this one was sent to us. The second one is the last.
@@ -207,13 +206,13 @@ class Launcher:
                 self.interrupted = f"interrupted by {signal.Signals(received).name}"
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, number)
-        return process.returncode
+        return status
 
     def _verdict(self, ended: Running) -> Verdict:
         """What the process left behind, unless the way in which it ended belies it; on disk afterwards, or a complaint
         says why not.
         """
-        scenario, status = ended.scenario, ended.process.returncode
+        scenario, status = ended.scenario, ended.process.status
         seconds = time.monotonic() - ended.began
         folder = runs.scenario_folder(self.run, scenario.location)
         left: Verdict | None = None
@@ -340,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = options.arguments if options.mode == "behave" else [f"-D{define}" for define in options.defines]
         userdata = _userdata(given)
         settings = Settings.load(userdata)
-        cells.command([], settings.cells)  # refuses what this machine cannot do, before anything is made
+        cells.world(settings.cells)  # refuses what this machine cannot do, before anything is made
         defines = [f"-D{name}={value}" for name, value in userdata.items()]
         jobs = options.jobs or settings.jobs if options.mode == "acceptance" else 1
         if options.mode == "acceptance":
@@ -452,17 +451,6 @@ def _warnings(folder: Path) -> list[str]:
 def _last_words(folder: Path) -> str:
     lines = [line.strip() for line in tail(folder / "console.txt", 20).splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"
-
-
-def _die_with_parent() -> None:
-    """In the child before exec: end when the launcher ends, whatever ends it, and take signals again.
-
-    A shell starts background jobs with SIGINT ignored, and that would be inherited: behave could not be interrupted.
-    """
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_WAITED, signal.SIGTTOU})
 
 
 @contextlib.contextmanager

@@ -1,0 +1,94 @@
+"""Programs of the suite as forks of a process that has their modules loaded already.
+
+Loading them costs more than most of them do in their life: half a second of CPU for each fault service.
+"""
+
+import os
+import runpy
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from setproctitle import setproctitle
+
+
+def fork(program: Callable[[], int]) -> int:
+    """Run ``program`` in a fork of this process, which may have no other threads; returns its pid.
+
+    The fork ends with what ``program`` returns, or as it would in a process of its own: with the status of SystemExit,
+    with 1 and a traceback for any other exception. It takes signals as a new program does, whatever this process does
+    with them.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # what is still in their buffers would be written twice
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        _take_signals()
+        status = program()
+    except SystemExit as end:
+        status = _status(end)
+    except BaseException:  # noqa: BLE001 - told as Python tells it
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+
+
+def run_module(name: str, arguments: list[str]) -> int:
+    """Run a module as ``python -m`` does, in this process, which is called so from now on."""
+    setproctitle(" ".join([sys.executable, "-m", name, *arguments]))
+    sys.argv = [name, *arguments]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+    return 0
+
+
+def use_files(stdin: int | None, output: int | None) -> None:
+    """Make the open files standard input, and standard output and error; None leaves them as they are."""
+    if stdin is not None:
+        os.dup2(stdin, 0)
+    if output is not None:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+    # Python's own may be somebody else's: pytest puts others in their places.
+    streams = {
+        "stdin": os.fdopen(0, "r", closefd=False),
+        "stdout": os.fdopen(1, "w", closefd=False),
+        "stderr": os.fdopen(2, "w", errors="backslashreplace", closefd=False, buffering=1),
+    }
+    for name, stream in streams.items():
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def close_all_but(kept: Collection[int]) -> None:
+    """Close what this process has open, standard files and ``kept`` excepted."""
+    for fd in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        if fd > 2 and fd not in kept:
+            try:
+                os.close(fd)
+            except OSError:  # the listing itself
+                continue
+
+
+def _take_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if callable(signal.getsignal(number)) or signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_IGN)  # as Python itself begins
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+
+
+def _status(end: SystemExit) -> int:
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    print(end.code, file=sys.stderr)
+    return 1
