@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from support import releases, targets
+from support import releases, slowness, targets
 from support.asking import ask
 from support.contract.deployment import Deployment, Life, Node
 from support.contract.shape import Shape
@@ -138,6 +138,7 @@ class Stage:
         self.first = {node.name: deployment.life(node) for node in deployment.dynamo}
         self._fleet = Fleet(deployment, self.release, self.events, self.folder / "metrics")
         self._gate = Gate(deployment, self.events)
+        slowness.begin()
         return deployment
 
     def set_busy_threshold(self, percent: float) -> None:
