@@ -121,6 +121,21 @@ def _wait_for(tenant: int, programs: list[Program]) -> int:
                 program.start_again()
 
 
+def _end_all(world: str) -> None:
+    """End every process of the cell and wait for it: what one has used of the processors is known of those alone that
+    were waited for (getrusage(2)), and a scenario is planned by that.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        if world == "namespaces":
+            os.kill(-1, signal.SIGKILL)  # all that this process can see, itself excepted
+        else:
+            for child in children_of(os.getpid()):
+                signal_process(*child, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
 def run(world: str, tenant: Callable[[], int], agent: str = AGENT, service_fd: int | None = None) -> int:
     """Run ``tenant``, in a fork, in a cell that is made for it here; returns its status, 128 + N when signal N ended
     it.
@@ -186,11 +201,8 @@ def _live(world: str, tenant: Callable[[], int], agent: str, service_fd: int | N
     _guard(programs[0], Leases(scratch / JOURNAL))
     status = _wait_for(pid, programs)
     signal.setitimer(signal.ITIMER_REAL, 0)  # at its end Python takes its handler away, and the signal would kill us
+    _end_all(world)
     if world == "loopback":
-        for child in children_of(os.getpid()):
-            signal_process(*child, signal.SIGKILL)
-        for program in programs:
-            os.waitpid(program.pid, 0)
         import shutil
 
         shutil.rmtree(scratch, ignore_errors=True)

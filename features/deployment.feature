@@ -4,7 +4,7 @@ Feature: A deployment under load loses a part of itself and its users hardly not
   failure is over. Success is counted over the requests that were intended, latency from the time they were due.
 
   # With a worker less the others are slower for good; so a supervisor starts it again.
-  @<engine> @serial
+  @<engine> @timed
   Scenario Outline: A worker is lost under load (<engine>, <fate>)
     Given a Dynamo deployment with 2 <engine> workers
       | setting        | value  |
@@ -35,7 +35,7 @@ Feature: A deployment under load loses a part of itself and its users hardly not
       | longest outage seconds | 5     |
     And the checks for ledger against counters hold
 
-  @vllm @serial
+  @vllm @timed
   Scenario: A worker hangs for a while and its users wait, but lose nothing
     Given a Dynamo deployment with 2 vllm workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
@@ -56,14 +56,14 @@ Feature: A deployment under load loses a part of itself and its users hardly not
       | prefill |
 
   # Answers that come through the frontend end with it; what matters is that it comes back.
-  @ruler @serial @not_judged.one-outcome.the_connections_end_with_the_frontend
+  @ruler @timed @not_judged.one-outcome.the_connections_end_with_the_frontend
   Scenario: The frontend is restarted under load
     Given a Dynamo deployment with 2 ruler workers
     And 4 clients keep asking for streamed completions answers of 20 tokens
     When after 6 seconds the frontend is restarted
     Then in RECOVERY the time to first token is back in the STANDARD band within 4 seconds and stays there
 
-  @vllm @serial @not_judged.one-outcome.the_connections_end_with_the_frontend
+  @vllm @timed @not_judged.one-outcome.the_connections_end_with_the_frontend
   Scenario: The frontend crashes under load and comes back
     Given a Dynamo deployment with 2 vllm workers
     And 4 clients keep asking for streamed completions answers of 20 tokens
@@ -71,7 +71,7 @@ Feature: A deployment under load loses a part of itself and its users hardly not
     Then in RECOVERY the time to first token is back in the STANDARD band within 5 seconds and stays there
 
   # For longer than a registration lives: with one member alone every worker would be gone from the list.
-  @vllm @serial
+  @vllm @timed
   Scenario: One of three etcd members crashes under load and comes back
     Given a Dynamo deployment with 2 vllm workers backed by a 3-member etcd cluster
       | setting | value     |
@@ -93,7 +93,7 @@ Feature: A deployment under load loses a part of itself and its users hardly not
       | at least               | 99    |
       | longest outage seconds | 5     |
 
-  @vllm @serial @needs.nftables
+  @vllm @timed @needs.nftables
   Scenario: The network fails under load and heals
     Given a Dynamo deployment with 2 vllm workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
@@ -112,12 +112,12 @@ Feature: A deployment under load loses a part of itself and its users hardly not
       | terminate | worker | once RECOVERY begins |           |
     Then every request succeeds
 
-  @vllm @serial @needs.nftables
+  @vllm @timed @needs.nftables
   Scenario: A network that loses packets costs no request
     When the scenario "a network that loses packets" of docs/scenarios.yaml is played
     Then all of its checks hold
 
-  @ruler @serial
+  @ruler @timed
   Scenario: etcd hangs for a while and requests go on
     Given a Dynamo deployment with 2 ruler workers
     And 4 clients keep asking for streamed completions answers of 40 tokens

@@ -9,7 +9,7 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
     When the ready scenario "<name>" is played
     Then all of its checks hold
 
-    @deployment @serial
+    @deployment @timed
     Examples: vllm, by default
       | name                                  | engine |
       | a decode worker hangs                 | vllm   |
@@ -19,12 +19,12 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | the frontend hangs                    | vllm   |
       | the etcd member is told to shut down  | vllm   |
 
-    @deployment @serial @not_judged.one-outcome.the_connections_end_with_the_frontend
+    @deployment @timed @not_judged.one-outcome.the_connections_end_with_the_frontend
     Examples: vllm, by default
       | name                              | engine |
       | the frontend is told to shut down | vllm   |
 
-    @matrix @serial
+    @matrix @timed
     Examples: sglang, all
       | name                                                                              | engine |
       | nothing breaks (sglang, 1 replica)                                                | sglang |
@@ -84,7 +84,7 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | overload far past capacity (sglang, 2 replicas)                                   | sglang |
       | overload far past capacity (sglang, disaggregated, 2 replicas)                    | sglang |
 
-    @matrix @serial @needs.kmsg
+    @matrix @timed @needs.kmsg
     Examples: sglang, all
       | name                                            | engine |
       | a GPU fails (sglang, 1 replica)                 | sglang |
@@ -92,7 +92,7 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | a GPU fails (sglang, 2 replicas)                | sglang |
       | a GPU fails (sglang, disaggregated, 2 replicas) | sglang |
 
-    @matrix @serial @needs.nftables
+    @matrix @timed @needs.nftables
     Examples: sglang, all
       | name                                                  | engine |
       | the network fails (sglang, 1 replica)                 | sglang |
@@ -100,7 +100,7 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | the network fails (sglang, 2 replicas)                | sglang |
       | the network fails (sglang, disaggregated, 2 replicas) | sglang |
 
-    @matrix @serial @not_judged.one-outcome.the_connections_end_with_the_frontend
+    @matrix @timed @not_judged.one-outcome.the_connections_end_with_the_frontend
     Examples: sglang, all
       | name                                                                  | engine |
       | the frontend crashes (sglang, 1 replica)                              | sglang |
@@ -112,7 +112,7 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | the frontend is told to shut down (sglang, 2 replicas)                | sglang |
       | the frontend is told to shut down (sglang, disaggregated, 2 replicas) | sglang |
 
-    @matrix @serial
+    @matrix @timed
     Examples: trtllm, all
       | name                                                                              | engine |
       | nothing breaks (trtllm, 1 replica)                                                | trtllm |
@@ -172,7 +172,7 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | overload far past capacity (trtllm, 2 replicas)                                   | trtllm |
       | overload far past capacity (trtllm, disaggregated, 2 replicas)                    | trtllm |
 
-    @matrix @serial @needs.kmsg
+    @matrix @timed @needs.kmsg
     Examples: trtllm, all
       | name                                            | engine |
       | a GPU fails (trtllm, 1 replica)                 | trtllm |
@@ -180,7 +180,7 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | a GPU fails (trtllm, 2 replicas)                | trtllm |
       | a GPU fails (trtllm, disaggregated, 2 replicas) | trtllm |
 
-    @matrix @serial @needs.nftables
+    @matrix @timed @needs.nftables
     Examples: trtllm, all
       | name                                                  | engine |
       | the network fails (trtllm, 1 replica)                 | trtllm |
@@ -188,7 +188,7 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | the network fails (trtllm, 2 replicas)                | trtllm |
       | the network fails (trtllm, disaggregated, 2 replicas) | trtllm |
 
-    @matrix @serial @not_judged.one-outcome.the_connections_end_with_the_frontend
+    @matrix @timed @not_judged.one-outcome.the_connections_end_with_the_frontend
     Examples: trtllm, all
       | name                                                                  | engine |
       | the frontend crashes (trtllm, 1 replica)                              | trtllm |
@@ -200,7 +200,7 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | the frontend is told to shut down (trtllm, 2 replicas)                | trtllm |
       | the frontend is told to shut down (trtllm, disaggregated, 2 replicas) | trtllm |
 
-    @matrix @serial
+    @matrix @timed
     Examples: vllm, all
       | name                                                                            | engine |
       | nothing breaks (vllm, 1 replica)                                                | vllm   |
@@ -260,7 +260,7 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | overload far past capacity (vllm, 2 replicas)                                   | vllm   |
       | overload far past capacity (vllm, disaggregated, 2 replicas)                    | vllm   |
 
-    @matrix @serial @needs.kmsg
+    @matrix @timed @needs.kmsg
     Examples: vllm, all
       | name                                          | engine |
       | a GPU fails (vllm, 1 replica)                 | vllm   |
@@ -268,7 +268,7 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | a GPU fails (vllm, 2 replicas)                | vllm   |
       | a GPU fails (vllm, disaggregated, 2 replicas) | vllm   |
 
-    @matrix @serial @needs.nftables
+    @matrix @timed @needs.nftables
     Examples: vllm, all
       | name                                                | engine |
       | the network fails (vllm, 1 replica)                 | vllm   |
@@ -276,7 +276,7 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | the network fails (vllm, 2 replicas)                | vllm   |
       | the network fails (vllm, disaggregated, 2 replicas) | vllm   |
 
-    @matrix @serial @not_judged.one-outcome.the_connections_end_with_the_frontend
+    @matrix @timed @not_judged.one-outcome.the_connections_end_with_the_frontend
     Examples: vllm, all
       | name                                                                | engine |
       | the frontend crashes (vllm, 1 replica)                              | vllm   |

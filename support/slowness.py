@@ -50,7 +50,8 @@ def factor() -> float:
 def lengthened(seconds: float) -> float:
     """How long an answer has to take that on an idle machine is to take ``seconds``.
 
-    Where this process has hardly run since :func:`begin` it works for some milliseconds, to have something to tell from.
+    Where this process has hardly run since :func:`begin` it works for some milliseconds, to have something to tell
+    from.
     """
     deadline = time.monotonic() + LONGEST_MEASURE_SECONDS
     while _read()[0] - _began[0] < LEAST_RUN_SECONDS and time.monotonic() < deadline:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support.observe.waiting import until
@@ -20,7 +21,7 @@ from pathlib import Path
 from support.targets.local.agent import Agent
 agent = Agent.of_this_cell()
 agent.add_node("node-0", "worker")
-env = {"PATH": os.environ["PATH"], "MARK": os.environ["MARK"]}
+env = {"PATH": os.environ["PATH"]}
 agent.run(node="node-0", argv=["sleep", "600"], env=env, log=os.environ["FT_SCRATCH"] + "/log")
 while not agent.processes()["node-0"]["ready"]: time.sleep(0.01)
 told = {"network": os.readlink("/proc/self/ns/net"), "links": len(agent.world()["links"])}
@@ -37,70 +38,67 @@ def _namespaces_or_skip(mode: str) -> None:
         pytest.skip(f"needs network namespaces: {reason}")
 
 
-def tagged(mark: str) -> dict[int, str]:
-    """Pids of this machine whose command line or environment carries ``mark``, with their command lines."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                line, env = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if mark.encode() in line + env and line:
-                found[int(entry.name)] = line.replace(b"\0", b" ").decode()
-    return found
+def left(everything: list[psutil.Process]) -> str | None:
+    """The processes that are still there, in words."""
+    found = [each for each in everything if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    return str(found) if found else None
 
 
 @pytest.fixture
-def tenant(mode: str, tmp_path: Path) -> tuple[subprocess.Popen[bytes], str, Path]:
-    """A cell with a tenant: its outermost process, a mark that all its processes carry, the file that the tenant
-    wrote.
-    """
-    mark, told = f"tenant-{os.getpid()}-{tmp_path.name}", tmp_path / "told.json"
+def tenant(mode: str, tmp_path: Path) -> tuple[psutil.Popen, Path]:
+    """A cell with a tenant: its outermost process, and the file that the tenant wrote."""
+    told = tmp_path / "told.json"
     argv = cells.command([sys.executable, "-c", TENANT, str(told)], mode)
-    env = os.environ | {"FT_RUN_DIR": str(tmp_path), "MARK": mark}
-    process = subprocess.Popen(argv, cwd=ROOT, env=env)
+    env = os.environ | {"FT_RUN_DIR": str(tmp_path)}
+    process = psutil.Popen(argv, cwd=ROOT, env=env)
     until(lambda: None if told.exists() and told.read_text() else "nothing told", 20, "the tenant has moved in")
-    return process, mark, told
+    return process, told
 
 
-def pid_of(mark: str, words: str, but: str = "unshare") -> int:
-    (pid,) = [pid for pid, line in tagged(mark).items() if words in line and but not in line]
-    return pid
+def one_of(process: psutil.Popen, words: str) -> psutil.Process:
+    """The process of the cell whose command line begins so."""
+    lines = {each: " ".join(each.cmdline()).removeprefix(f"{sys.executable} ") for each in process.children(True)}
+    (found,) = [each for each, line in lines.items() if line.startswith(words)]
+    return found
 
 
 @modes
 @pytest.mark.parametrize("victim", ["outermost", "first process", "tenant"])
-def test_nothing_survives(tenant: tuple[subprocess.Popen[bytes], str, Path], mode: str, victim: str) -> None:
-    process, mark, _ = tenant
-    assert pid_of(mark, "sleep 600", but="time.sleep")
-    pids = {"outermost": process.pid, "tenant": pid_of(mark, "told.json", but="agents.cell")}
-    os.kill(pids.get(victim) or pid_of(mark, "agents.cell"), signal.SIGKILL)
-    until(lambda: str(tagged(mark)) if tagged(mark) else None, 10, "no process of the cell is left")
+def test_nothing_survives(tenant: tuple[psutil.Popen, Path], mode: str, victim: str) -> None:
+    process, _ = tenant
+    # the outermost, on a machine with namespaces the first process, two agents, the tenant, and the sleeper of its node
+    everything = [process, *process.children(recursive=True)]
+    assert len(everything) == (6 if mode == "on" else 5)
+    assert one_of(process, "sleep 600") in everything
+    first = process.children()[0].pid if mode == "on" else process.pid
+    pids = {"outermost": process.pid, "first process": first, "tenant": one_of(process, "-c").pid}
+    os.kill(pids[victim], signal.SIGKILL)
+    until(lambda: left(everything), 10, "no process of the cell is left")
     process.wait()
 
 
 @modes
-def test_an_agent_that_is_killed_comes_back(tenant: tuple[subprocess.Popen[bytes], str, Path], mode: str) -> None:
-    process, mark, _ = tenant
-    agent, sleeper = pid_of(mark, "agents.node"), pid_of(mark, "sleep 600", but="time.sleep")
-    os.kill(agent, signal.SIGKILL)
+def test_an_agent_that_is_killed_comes_back(tenant: tuple[psutil.Popen, Path], mode: str) -> None:
+    process, _ = tenant
+    agent, sleeper = one_of(process, "-m agents.node"), one_of(process, "sleep 600")
+    agent.kill()
 
     def another() -> str | None:
-        found = [pid for pid, line in tagged(mark).items() if "agents.node" in line and pid != agent]
-        return None if found else "no agent"
+        found = [each for each in process.children(recursive=True) if "-m agents.node " in " ".join(each.cmdline())]
+        return None if found and agent not in found else "no agent"
 
     until(another, 10, "another agent runs")
     # Without namespaces nothing but the agent's death would end its processes with the cell.
-    until(lambda: None if (sleeper in tagged(mark)) == (mode == "on") else mode, 10, "the process of the node")
+    until(lambda: None if (left([sleeper]) is not None) == (mode == "on") else mode, 10, "the process of the node")
+    everything = [*process.children(recursive=True), sleeper]
     process.kill()
     process.wait()
-    until(lambda: str(tagged(mark)) if tagged(mark) else None, 10, "no process of the cell is left")
+    until(lambda: left(everything), 10, "no process of the cell is left")
 
 
 @modes
-def test_network_of_a_cell_is_its_own(tenant: tuple[subprocess.Popen[bytes], str, Path], mode: str) -> None:
-    process, _, told = tenant
+def test_network_of_a_cell_is_its_own(tenant: tuple[psutil.Popen, Path], mode: str) -> None:
+    process, told = tenant
     content = json.loads(told.read_text())
     assert (content["network"] == os.readlink("/proc/self/ns/net")) == (mode == "off")
     assert content["links"] == (3 if mode == "on" else 0)  # lo, the bridge, one veth

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from support.run.launcher import Scenario, enumerate_scenarios
+from support.run.selection import Selected, enumerate_scenarios
 from support.settings import ROOT
 
 
@@ -35,13 +35,13 @@ def test_who_measures_times_of_a_load_runs_alone() -> None:
         for file in {each.location.rpartition(":")[0] for each in everything}
     }
 
-    def measuring(scenario: Scenario) -> bool:
+    def measuring(scenario: Selected) -> bool:
         file, _, line = scenario.location.rpartition(":")
         begin = max(n for n, text in enumerate(texts[file][: int(line)]) if "Scenario" in text)
         end = next((n for n, text in enumerate(texts[file]) if n > begin and "Scenario" in text), None)
         return any(words in text for text in texts[file][begin:end] for words in measures)
 
-    beside_others = [each.name for each in everything if measuring(each) and "serial" not in each.tags]
+    beside_others = [each.name for each in everything if measuring(each) and "timed" not in each.tags]
     assert (beside_others, sum(map(measuring, everything)) > 20) == ([], True)
 
 

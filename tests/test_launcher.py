@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from agents import cell
 from support.judge.verdict import Verdict
 from support.report import publish, runs
-from support.run import cells, launcher
-from support.run.launcher import Launcher, Scenario, enumerate_scenarios, with_defaults
+from support.run import launcher, selection
+from support.run.launcher import Launcher
+from support.run.schedule import Cost, read_costs, write_costs
+from support.run.selection import Selected, enumerate_scenarios, with_defaults
 from support.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -87,10 +90,10 @@ Feature: Toy
     Given it hangs
   Scenario: is deaf
     Given it hangs and will not listen
-  @serial
+  @timed
   Scenario: alone
     Given it notes when
-  @serial
+  @timed
   Scenario: alone too
     Given it notes when
   @slow
@@ -115,8 +118,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    # The cell is tested elsewhere; here its place is taken by the bare command.
-    monkeypatch.setattr(cells, "command", lambda argv, mode="auto": argv)
+    # The cell is tested elsewhere; here its place is taken by the bare program.
+    monkeypatch.setattr(cell, "run", lambda world, tenant, agent: tenant())
     return tmp_path
 
 
@@ -133,7 +136,7 @@ def test_scenarios_are_listed_as_behave_would_run_them(project: Path) -> None:
     everything = enumerate_scenarios(project, [], [])
     names = ["works", "dies", "lies", "hangs", "is deaf", "alone", "alone too"]
     assert [scenario.name for scenario in everything] == names
-    assert everything[0] == Scenario("Toy", "works", "features/toy.feature:4", ("toy",))
+    assert everything[0] == Selected("Toy", "works", "features/toy.feature:4", ("toy",))
     slow = enumerate_scenarios(project, [], ["@slow"])
     assert [(scenario.name, scenario.limit) for scenario in slow] == [("row 1", 3600.0), ("row 2", 3600.0)]
     assert [scenario.name for scenario in enumerate_scenarios(project, ["features/toy.feature:9"], [])] == ["lies"]
@@ -192,47 +195,33 @@ def test_every_process_leaves_a_verdict(project: Path, capsys: pytest.CaptureFix
     assert "after the verdict passed: HOOK-ERROR in after_scenario: OSError" in verdicts["lies"].reason
     assert "warning: it works in an odd way" in capsys.readouterr().out.splitlines()
     assert "it works" in (made.run / "scenarios" / "toy-4" / "console.txt").read_text()
-    assert set(json.loads((project / "reports" / "durations.json").read_text())) == {
+    assert set(json.loads((project / "reports" / "costs.json").read_text())) == {
         "Toy: works",
         "Toy: dies",
         "Toy: lies",
     }
 
 
-def test_serial_scenarios_run_alone(project: Path) -> None:
-    _, verdicts = launch(project, "alone", "alone too", jobs=4)
-    assert [verdict.verdict for verdict in verdicts.values()] == ["passed", "passed"]
+def test_what_a_scenario_cost_is_kept_for_the_next_run(project: Path) -> None:
+    (project / "reports").mkdir()
+    write_costs(project / "reports", {"Toy: hangs": Cost(60.0, 1.0), "Toy: works": Cost(500.0, 500.0)})
+    launch(project, "works", "lies")
+    costs = read_costs(project / "reports")
+    assert set(costs) == {"Toy: works", "Toy: lies", "Toy: hangs"}
+    assert costs["Toy: hangs"] == Cost(60.0, 1.0)
+    assert all(0 < costs[key].seconds < 60 and 0 < costs[key].cpu_seconds < 60 for key in ("Toy: works", "Toy: lies"))
+
+
+def test_those_that_measure_times_wait_until_nothing_else_boots(project: Path) -> None:
+    _, verdicts = launch(project, "works", "alone", "alone too", jobs=1)
+    assert {verdict.verdict for verdict in verdicts.values()} == {"passed"}
     first, second = (tuple(map(float, line.split())) for line in (project / "notes").read_text().splitlines())
     assert first[1] <= second[0]
 
 
-@pytest.mark.parametrize(
-    ("jobs", "begun"),
-    [
-        (1, [(0, "works"), (0, "dies"), (0, "lies")]),
-        (2, [(0, "works"), (1, "lies")]),
-        (3, [(0, "works"), (1, "dies"), (2, "lies")]),
-    ],
-)
-def test_one_slot_of_several_begins_with_the_shorter_half(
-    project: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, begun: list[tuple[int, str]]
-) -> None:
-    (project / "reports").mkdir()
-    runs.write_json(project / "reports" / "durations.json", {"Toy: dies": 8.0, "Toy: lies": 7.0, "Toy: works": 9.0})
-    start, seen = Launcher._start, list[tuple[int, str]]()
-
-    def noting(self: Launcher, scenario: Scenario, tags: list[str], slot: int) -> launcher.Running:
-        seen.append((slot, scenario.name))
-        return start(self, scenario, tags, slot)
-
-    monkeypatch.setattr(Launcher, "_start", noting)
-    launch(project, "works", "dies", "lies", jobs=jobs)
-    assert (seen[: len(begun)], len(seen)) == (begun, 3)
-
-
 @pytest.mark.parametrize("name", ["hangs", "is deaf"])
 def test_a_scenario_that_does_not_end_is_ended(project: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(launcher, "LIMIT", 2.0)
+    monkeypatch.setattr(selection, "LIMIT", 2.0)
     monkeypatch.setattr(launcher, "GRACE", 0.5)
     began = time.monotonic()
     _, verdicts = launch(project, name)
@@ -243,8 +232,9 @@ def test_a_scenario_that_does_not_end_is_ended(project: Path, monkeypatch: pytes
 
 STUB = """
 import sys
-from support.run import cells, launcher
-cells.command = lambda argv, mode="auto": argv
+from agents import cell
+from support.run import launcher, selection
+cell.run = lambda world, tenant, agent: tenant()
 sys.exit(launcher.main({arguments!r}))
 """
 
@@ -268,8 +258,7 @@ def hanging(project: Path) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"behave" in words and os.readlink(entry / "cwd") == str(project):
+                if b"-m behave" in (entry / "cmdline").read_bytes() and os.readlink(entry / "cwd") == str(project):
                     found.append(int(entry.name))
             except OSError:
                 continue
@@ -375,7 +364,7 @@ def test_a_scenario_that_cannot_be_started_or_written_down_costs_no_other(
 ) -> None:
     start, write = Launcher._start, publish.write_verdict
 
-    def refuse(self: Launcher, scenario: Scenario, tags: list[str], slot: int) -> launcher.Running:
+    def refuse(self: Launcher, scenario: Selected, tags: list[str], slot: int) -> launcher.Running:
         if scenario.name == "dies":
             raise BlockingIOError(11, "Resource temporarily unavailable")
         return start(self, scenario, tags, slot)

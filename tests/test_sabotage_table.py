@@ -2,7 +2,7 @@
 
 from agents.sabotage import injector, proxy
 from support.judge import defects
-from support.run.launcher import enumerate_scenarios
+from support.run.selection import enumerate_scenarios
 from support.settings import ROOT
 from support.targets.local.sabotage import SHAPES
 from tests.sabotage import scenarios, table

@@ -24,7 +24,7 @@ from support.judge.samples import Objectives
 from support.requests.ledger import Chunk, LedgerEntry, pack
 from support.requests.load_log import create
 from support.requests.plan import LoadPlan
-from support.run.launcher import enumerate_scenarios
+from support.run.selection import enumerate_scenarios
 from support.scenarios import Failure, Load, Scenario, chaos, library, read_scenarios
 from support.scenarios.__main__ import ELSEWHERE
 from support.scenarios.model import ready, scenario_of

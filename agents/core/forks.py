@@ -11,7 +11,9 @@ import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from setproctitle import setproctitle
+from setproctitle import getproctitle, setproctitle
+
+getproctitle()  # finds the memory for titles, which it no longer does once the environment was changed
 
 
 def fork(program: Callable[[], int]) -> int:

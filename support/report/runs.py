@@ -54,6 +54,11 @@ def scenario_folder(run: Path, location: str) -> Path:
     return run / "scenarios" / slug(location)
 
 
+def serves(folder: Path) -> bool:
+    """Whether the deployment of the scenario with this folder is up: its metrics are read as soon as it is."""
+    return (folder / "metrics").is_dir()
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file so that a reader sees either the old or the whole new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -85,6 +85,7 @@ class Cell:
     Attributes:
         pid: of its outermost process, the leader of a process group if ``prepare`` made it one.
         status: its exit status once :meth:`poll` has seen its end, negative when a signal ended it.
+        cpu_seconds: what its processes have had of the processors, once :meth:`poll` has seen its end.
     """
 
     def __init__(self, module: str, arguments: list[str], mode: str, prepare: Callable[[], None]) -> None:
@@ -107,6 +108,7 @@ class Cell:
 
         self.pid = fork(outermost)
         self.status: int | None = None
+        self.cpu_seconds = 0.0
         os.close(tell)
         os.read(prepared, 1)  # nothing comes; it ends with what the new process has of it
         os.close(prepared)
@@ -114,9 +116,10 @@ class Cell:
     def poll(self) -> int | None:
         """Its exit status, None while it runs."""
         if self.status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 self.status = os.waitstatus_to_exitcode(status)
+                self.cpu_seconds = usage.ru_utime + usage.ru_stime
         return self.status
 
 

@@ -9,16 +9,11 @@ Exit status: 0 when all is green (:func:`support.judge.judge.complaints`), 1 whe
 """
 
 import argparse
-import configparser
 import contextlib
 import functools
-import json
 import os
-import re
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,45 +31,24 @@ from support.observe.logs import tail
 from support.report import console, publish, runs
 from support.report.reading import read_verdict
 from support.run import bootstrap, capabilities, cells
+from support.run.schedule import Cost, Schedule, read_costs, write_costs
+from support.run.selection import Selected, enumerate_scenarios, with_defaults
 from support.settings import Settings
 
 ALLURE = ["-f", "allure_behave.formatter:AllureFormatter", "-o"]
-LIMIT, SLOW_LIMIT = 300.0, 3600.0
-"""Seconds that a scenario may take; the second one with the tag ``@slow`` or ``@soak``."""
+LOOK_SECONDS = 0.1
+"""How often those that boot are looked at, to see whether the next one may begin."""
 GRACE = 15.0
 """Seconds from SIGINT to SIGTERM, and from SIGTERM to SIGKILL: time for behave's cleanups."""
 
 _WAITED = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM}
 
 
-@dataclass(frozen=True)
-class Scenario:
-    """One scenario that was selected; ``tags`` are those of its feature as well, ``seconds`` the longest time that its
-    name and sentences speak of.
-    """
-
-    feature: str
-    name: str
-    location: str
-    tags: tuple[str, ...]
-    seconds: float = 0.0
-
-    @property
-    def key(self) -> str:
-        """What it is called in the file of durations; lines move, names seldom."""
-        return f"{self.feature}: {self.name}"
-
-    @property
-    def limit(self) -> float:
-        """Seconds after which it is ended by force."""
-        return LIMIT if {"slow", "soak"}.isdisjoint(self.tags) else SLOW_LIMIT
-
-
 @dataclass
 class Running:
     """A scenario's process, the leader of a process group."""
 
-    scenario: Scenario
+    scenario: Selected
     process: cells.Cell
     slot: int
     began: float
@@ -102,20 +76,15 @@ class Launcher:
         self.interrupted = ""
         self.complaints: list[str] = []
 
-    def acceptance(self, scenarios: Sequence[Scenario], tags: Sequence[str], jobs: int) -> list[Verdict]:
-        """Run every scenario in a process of its own, ``jobs`` at a time; ``@serial`` ones alone, at the end."""
-        durations = _read_durations(self.reports)
-        side_by_side = [scenario for scenario in scenarios if "serial" not in scenario.tags]
-        alone = [scenario for scenario in scenarios if "serial" in scenario.tags]
-        # A scenario that never ran may be long: unknown ones start first, of these the one that speaks of most seconds.
-        side_by_side.sort(key=lambda each: (-durations.get(each.key, float("inf")), -each.seconds))
+    def acceptance(self, scenarios: Sequence[Selected], tags: Sequence[str], jobs: int) -> list[Verdict]:
+        """Run every scenario in a process of its own, ``jobs`` at a time and no more than the processors can take."""
+        costs = read_costs(self.reports)
+        schedule = Schedule(scenarios, costs, jobs, len(os.sched_getaffinity(0)))
         verdicts: list[Verdict] = []
         with _signals_blocked():
-            self._run_all(side_by_side, tags, jobs, verdicts)
-            self._run_all(alone, tags, 1, verdicts)
-        durations |= {f"{verdict.feature}: {verdict.name}": round(verdict.seconds, 1) for verdict in verdicts}
+            self._run_all(schedule, tags, jobs, verdicts, costs)
         with contextlib.suppress(OSError):  # only the order of the next run suffers
-            runs.write_json(self.reports / "durations.json", durations)
+            write_costs(self.reports, costs)
         return verdicts
 
     def behave(self, arguments: Sequence[str]) -> int:
@@ -131,34 +100,41 @@ class Launcher:
                 if terminal is not None:
                     os.tcsetpgrp(terminal, os.getpgrp())
 
-    def _run_all(self, scenarios: Sequence[Scenario], tags: Sequence[str], jobs: int, verdicts: list[Verdict]) -> None:
-        # Short scenarios are nearly all boot. Several boots at a time wait for each other's processors, which scenarios
-        # that wait for time leave idle: one slot of several begins with the shorter half.
-        half = (len(scenarios) + 1) // 2
-        longer, shorter = list(scenarios[:half]), list(scenarios[half:])
+    def _run_all(
+        self,
+        schedule: Schedule,
+        tags: Sequence[str],
+        jobs: int,
+        verdicts: list[Verdict],
+        costs: dict[str, Cost],
+    ) -> None:
         running: list[Running] = []
-        while running or ((longer or shorter) and not self.interrupted):
-            while (longer or shorter) and len(running) < jobs and not self.interrupted:
+        while running or (schedule.waiting and not self.interrupted):
+            under_way = [(busy.scenario, runs.serves(self._folder(busy.scenario))) for busy in running]
+            for scenario in [] if self.interrupted else schedule.due(under_way):
                 slot = min(set(range(jobs)) - {busy.slot for busy in running})
-                first, then = (shorter, longer) if slot and slot == jobs - 1 else (longer, shorter)
-                scenario = (first or then).pop(0)
                 try:
                     running.append(self._start(scenario, tags, slot))
                 except OSError as error:  # those that run are not to suffer for it
                     verdicts.append(self._inconclusive(scenario, 0.0, f"it could not be started: {error}"))
                     print(console.line(verdicts[-1]), flush=True)
             if running:
-                self._wait(running)
+                self._wait(running, LOOK_SECONDS if schedule.waiting else None)
             for ended in [busy for busy in running if busy.process.poll() is not None]:
                 running.remove(ended)
                 verdict = self._verdict(ended)
                 verdicts.append(verdict)
+                seconds = time.monotonic() - ended.began
+                costs[ended.scenario.key] = Cost(round(seconds, 2), round(ended.process.cpu_seconds, 2))
                 print(console.line(verdict), flush=True)
-                for warning in _warnings(runs.scenario_folder(self.run, ended.scenario.location)):
+                for warning in _warnings(self._folder(ended.scenario)):
                     print(warning, flush=True)
 
-    def _start(self, scenario: Scenario, tags: Sequence[str], slot: int) -> Running:
-        folder = runs.scenario_folder(self.run, scenario.location)
+    def _folder(self, scenario: Selected) -> Path:
+        return runs.scenario_folder(self.run, scenario.location)
+
+    def _start(self, scenario: Selected, tags: Sequence[str], slot: int) -> Running:
+        folder = self._folder(scenario)
         folder.mkdir()
         selection = [f"--tags={tag}" for tag in tags]
         formats = [*ALLURE, str(self.run / "allure-results"), "-f", "plain", "--color=off"]
@@ -183,9 +159,13 @@ class Launcher:
 
         return cells.Cell("behave", list(options), self.settings.cells, prepare)
 
-    def _wait(self, running: Sequence[Running]) -> None:
-        """Sleep until a process ended, a signal came or a deadline passed, and do what is due then."""
+    def _wait(self, running: Sequence[Running], longest: float | None) -> None:
+        """Sleep until a process ended, a signal came, a deadline passed or ``longest`` seconds are over, and do what is
+        due then.
+        """
         due = min(busy.deadline for busy in running)
+        if longest is not None:
+            due = min(due, time.monotonic() + longest)
         received = signal.sigtimedwait(_WAITED, max(0.0, due - time.monotonic()))
         now = time.monotonic()
         if received and received.si_signo != signal.SIGCHLD:
@@ -214,7 +194,7 @@ class Launcher:
         """
         scenario, status = ended.scenario, ended.process.status
         seconds = time.monotonic() - ended.began
-        folder = runs.scenario_folder(self.run, scenario.location)
+        folder = self._folder(scenario)
         left: Verdict | None = None
         with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
             left = read_verdict(folder / "verdict.json")
@@ -228,7 +208,7 @@ class Launcher:
             return left
         return self._inconclusive(scenario, seconds, trouble, left.findings if left else [])
 
-    def _inconclusive(self, scenario: Scenario, seconds: float, trouble: str, found: Sequence[Finding] = ()) -> Verdict:
+    def _inconclusive(self, scenario: Selected, seconds: float, trouble: str, found: Sequence[Finding] = ()) -> Verdict:
         findings = [Finding("step-error", scenario.name, trouble, blame="suite"), *found]
         verdict = Verdict(
             scenario.feature,
@@ -245,60 +225,6 @@ class Launcher:
         except OSError as error:
             self.complaints.append(f"the verdict on {scenario.location} could not be written: {error}")
         return verdict
-
-
-def with_defaults(root: Path, tags: Sequence[str]) -> list[str]:
-    """``tags`` and what behave.ini leaves out by default, as far as they do not name it themselves.
-
-    behave forgets its ``default_tags`` once it is given tags: ``@deployment`` would run its ``@soak`` as well.
-    """
-    if not tags:
-        return []
-    ini = configparser.ConfigParser()
-    ini.read(root / "behave.ini", encoding="utf-8")
-    left_out = re.findall(r"not @([\w.-]+)", ini.get("behave", "default_tags", fallback=""))
-    named = {word for expression in tags for word in re.findall(r"[\w.-]+", expression)}
-    return [*tags, *(f"not @{tag}" for tag in left_out if tag not in named)]
-
-
-def enumerate_scenarios(root: Path, features: Sequence[str], tags: Sequence[str]) -> list[Scenario]:
-    """The scenarios that ``behave`` would run with these features and tag expressions, in its order.
-
-    Raises:
-        RuntimeError: behave cannot parse them, or steps are undefined; the message is what behave said.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        listing = Path(scratch, "scenarios.json")
-        options = ["--dry-run", "--no-snippets", "--color=off", "-f", "json", "-o", str(listing)]
-        selection = [f"--tags={tag}" for tag in tags]
-        command = [sys.executable, "-m", "behave", *options, *selection, *features]
-        done = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        text = listing.read_text(encoding="utf-8").strip() if listing.exists() else ""
-    features_found = json.loads(text) if text else []
-    elements = [(feature, element) for feature in features_found for element in feature.get("elements", [])]
-    steps = [step for _, element in elements for step in element["steps"]]
-    if undefined := [f"{step['location']} {step['name']}" for step in steps if "match" not in step]:
-        raise RuntimeError("\n  ".join(["behave knows no step for these sentences:", *undefined]))
-    if done.returncode:
-        raise RuntimeError(f"behave cannot list the scenarios:\n{done.stdout}{done.stderr}".rstrip())
-    return [
-        Scenario(
-            feature["name"],
-            element["name"],
-            element["location"],
-            (*feature["tags"], *element["tags"]),
-            max(
-                (
-                    float(n)
-                    for text in (element["name"], *(step["name"] for step in element["steps"]))
-                    for n in re.findall(r"(\d+) seconds", text)
-                ),
-                default=0.0,
-            ),
-        )
-        for feature, element in elements
-        if element["type"] == "scenario"
-    ]
 
 
 def finish(launcher: Launcher, seconds: float, further: Sequence[str] = ()) -> int:
@@ -401,14 +327,6 @@ def _userdata(arguments: Sequence[str]) -> dict[str, str]:
             name, separator, value = given.partition("=")
             found[name.strip()] = value.strip() if separator else "true"
     return found
-
-
-def _read_durations(reports: Path) -> dict[str, float]:
-    try:
-        content: dict[str, float] = json.loads((reports / "durations.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content
 
 
 def _write_about(launcher: Launcher) -> None:

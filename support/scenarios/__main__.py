@@ -55,7 +55,7 @@ def _tags(scenario: Scenario) -> tuple[str, ...]:
     return (*sorted({NEEDS[each.type] for each in failures if each.type in NEEDS}), *([CUT_OFF] if ends else []))
 
 
-# @serial: their checks speak of times that a boot next door would spoil.
+# @timed: their checks speak of times that a boot next door would spoil.
 def _examples(selection: str, scenarios: list[Scenario]) -> Iterator[str]:
     def kind(scenario: Scenario) -> tuple[str, tuple[str, ...]]:
         return scenario.backend, _tags(scenario)
@@ -67,7 +67,7 @@ def _examples(selection: str, scenarios: list[Scenario]) -> Iterator[str]:
         table = [f"      | {name:<{width}} | {cell:<6} |" for name, cell in cells]
         when = "by default" if selection == "@deployment" else "all"
         yield "\n".join(
-            [f"    {' '.join([selection, '@serial', *tags])}", f"    Examples: {engine}, {when}", *table, ""]
+            [f"    {' '.join([selection, '@timed', *tags])}", f"    Examples: {engine}, {when}", *table, ""]
         )
 
 

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from support.data import read_list
-from support.run.launcher import Scenario, enumerate_scenarios
+from support.run.selection import Selected, enumerate_scenarios
 from support.settings import ROOT
 
 TABLE = Path(__file__).with_name("table.yaml")
@@ -35,6 +35,6 @@ def table() -> list[Sabotage]:
     return read_list(TABLE, Sabotage)
 
 
-def scenarios() -> list[Scenario]:
+def scenarios() -> list[Selected]:
     """Every scenario of the default selection."""
     return enumerate_scenarios(ROOT, [], [])

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from support.run.launcher import Scenario
+from support.run.selection import Selected
 from tests.sabotage import Sabotage, scenarios, table
 from tests.scenarios import run
 
@@ -26,7 +26,7 @@ def main() -> int:
         if row.matches(each.name)
     ]
 
-    def one(pair: tuple[Scenario, Sabotage]) -> tuple[Scenario, Sabotage, str, str]:
+    def one(pair: tuple[Selected, Sabotage]) -> tuple[Selected, Sabotage, str, str]:
         scenario, row = pair
         with tempfile.TemporaryDirectory(prefix="sabotage-") as folder:
             verdicts = run(Path(folder) / "run", scenario.location, sabotage=row.sabotage)

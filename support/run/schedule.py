@@ -1,0 +1,121 @@
+"""Which scenario begins when: by what it needs of the processors, not by their number alone.
+
+A boot takes more than one processor for a second or two; what comes then is mostly waiting. So few boot at a time,
+while many wait, and those that measure times (``@timed``) begin together once nothing else boots: no boot of another
+spoils what they measure.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.report import runs
+from support.run.selection import Selected
+
+BOOT = 1.2
+"""Processors that a boot takes: some 2.5 s of CPU for four processes of Dynamo and etcd, in two seconds."""
+BOOT_CPU_SECONDS, BOOT_SECONDS = 2.5, 2.0
+CAPACITY = 1.3
+"""Share of the processors that is given away: what is not known exactly may add up to a bit more than there is."""
+TIMED_CAPACITY = 0.6
+"""The same for those that measure times: what they measure is not to wait for a processor."""
+UNKNOWN, LEAST = 0.5, 0.05
+"""Processors that a scenario takes after its boot: one that has never run, and one that only waits."""
+COSTS = "costs.json"
+TIMED = "timed"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a scenario took when it ran last; ``cpu_seconds`` is of all its processes."""
+
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def need(self) -> float:
+        """Processors that it takes after its boot."""
+        rest = (self.cpu_seconds - BOOT_CPU_SECONDS) / max(1.0, self.seconds - BOOT_SECONDS)
+        return max(LEAST, rest)
+
+
+class Schedule:
+    """The scenarios of a run that have not begun.
+
+    Args:
+        scenarios: all of the run.
+        costs: key of a scenario -> what it took; one that is not there may take long and begins early.
+        jobs: at most so many run at a time.
+        processors: how many this run may use.
+    """
+
+    def __init__(self, scenarios: Sequence[Selected], costs: Mapping[str, Cost], jobs: int, processors: int) -> None:
+        self._costs, self._jobs, self._processors = costs, jobs, processors
+        lengthy = sorted(scenarios, key=self._length, reverse=True)
+        self._timed = [each for each in lengthy if TIMED in each.tags]
+        others = [each for each in lengthy if TIMED not in each.tags]
+        half = (len(others) + 1) // 2
+        self._longer, self._shorter = others[:half], others[half:]
+
+    @property
+    def waiting(self) -> int:
+        """How many have not begun."""
+        return len(self._timed) + len(self._longer) + len(self._shorter)
+
+    def due(self, running: Iterable[tuple[Selected, bool]]) -> list[Selected]:
+        """Those that are to begin now; they count as begun.
+
+        Args:
+            running: those that run, and whether the deployment of each serves.
+        """
+        under_way, chosen = list(running), list[Selected]()
+        while len(under_way) < self._jobs and (following := self._next(under_way, bool(chosen))):
+            chosen.append(following)
+            under_way.append((following, False))
+        return chosen
+
+    def _next(self, under_way: Sequence[tuple[Selected, bool]], together: bool) -> Selected | None:
+        if any(TIMED in each.tags for each, _ in under_way) and not together:
+            return None
+        if self._longer or self._shorter:
+            taken = sum(self._need(each) if serves else BOOT for each, serves in under_way)
+            if under_way and taken + BOOT > CAPACITY * self._processors:
+                return None
+            # Those that mostly wait leave half of the places to those that are nearly all boot.
+            waiters = sum(serves for _, serves in under_way)
+            first, then = self._longer, self._shorter
+            if waiters >= self._jobs / 2:
+                first, then = then, first
+            return (first or then).pop(0)
+        if self._timed and not (under_way and not self._quiet(under_way)):
+            return self._timed.pop(0)
+        return None
+
+    def _quiet(self, under_way: Sequence[tuple[Selected, bool]]) -> bool:
+        """Whether one more that measures times finds nothing that boots but its like, and processors enough."""
+        boots = any(not serves for each, serves in under_way if TIMED not in each.tags)
+        taken = sum(self._need(each) for each, _ in under_way) + self._need(self._timed[0])
+        return not boots and taken <= TIMED_CAPACITY * self._processors
+
+    def _need(self, scenario: Selected) -> float:
+        known = self._costs.get(scenario.key)
+        return known.need if known else UNKNOWN
+
+    def _length(self, scenario: Selected) -> tuple[float, float]:
+        known = self._costs.get(scenario.key)
+        return (known.seconds if known else float("inf"), scenario.seconds)
+
+
+def read_costs(reports: Path) -> dict[str, Cost]:
+    """Key of a scenario -> what it took last; empty where nothing was written down, or nothing that can be read."""
+    try:
+        content = json.loads((reports / COSTS).read_text(encoding="utf-8"))
+        return {key: Cost(*map(float, cost)) for key, cost in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def write_costs(reports: Path, costs: Mapping[str, Cost]) -> None:
+    """Keep what scenarios took, for the next run."""
+    runs.write_json(reports / COSTS, {key: [cost.seconds, cost.cpu_seconds] for key, cost in costs.items()})
