@@ -150,8 +150,8 @@ class Trials:
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
                     line = (entry / "cmdline").read_bytes()
-                    for name, module in (("agent", b"agents.node"), ("service", b"agents.service")):
-                        if module in line.split(b"\0"):
+                    for name, module in (("agent", b"-m agents.node "), ("service", b"-m agents.service ")):
+                        if module in line:
                             found[name] = int(entry.name)
         return found
 
@@ -383,7 +383,7 @@ def kill_runner(seed: int) -> tuple[str, str, list[str]]:
     command = cells.command([sys.executable, "-c", TENANT, str(seed)], "on")
     before = {entry.name for entry in Path("/sys/class/net").iterdir()}
     rules = set(_rules())
-    # unshare complains on stderr when its child is killed, and the runner when agent and service are
+    # the runner complains on stderr when agent and service are killed
     quiet = subprocess.DEVNULL
     cell = subprocess.Popen(command, cwd=ROOT, env=cells.environment(), stdout=subprocess.PIPE, stderr=quiet, text=True)
     try:
@@ -396,7 +396,7 @@ def kill_runner(seed: int) -> tuple[str, str, list[str]]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 lines[each] = " ".join(each.cmdline())
         [tenant] = [each for each in lines if TENANT[:20] in lines[each] and "agents.cell" not in lines[each]]
-        programs = {"node agent": "agents.node", "fault service": "agents.service"}
+        programs = {"node agent": "-m agents.node ", "fault service": "-m agents.service "}
         others = {name: [each for each in lines if module in lines[each]] for name, module in programs.items()}
         together = draw.choice(((), ("node agent",), ("fault service",), ("node agent", "fault service")))
         victim = draw.choice(("outermost process", "first process", "runner"))

@@ -22,6 +22,7 @@ PROGRAMS = {
     "ruff",
     "mypy",
     "types-psutil",
+    "pytest-xdist",
     "schemathesis",
     "types-pyyaml",
 }

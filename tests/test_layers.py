@@ -23,8 +23,9 @@ LAYERS = (
     ("support.engines", "support"),
 )
 """Rooms, the highest first: one imports itself and what is below it. ``support`` stands for the modules that lie in no
-room: what everything rests on. Rooms of one layer do not know each other, but for the API, which starts cells."""
-SIDEWAYS = {("support.api", "support.run")}
+room: what everything rests on. Rooms of one layer do not know each other, but for the API, which starts cells, and
+the start of a run, whose forks are programs of the agents."""
+SIDEWAYS = {("support.api", "support.run"), ("support.run", "agents")}
 AGENTS = {
     "cell": {"core"},
     "core": set(),
