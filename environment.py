@@ -23,9 +23,9 @@ def before_all(context):
 
 
 def before_scenario(context, scenario):
-    """Skip what this machine or release cannot do; make the scenario's world."""
+    """Skip what this target or release cannot do; make the scenario's world."""
     context.world = None
-    reason = context.run.reason_to_skip(scenario.effective_tags)
+    reason = context.run.reason_to_skip(allure.location_of(scenario), scenario.effective_tags)
     if reason:
         scenario.skip(reason)
     else:

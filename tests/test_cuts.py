@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from agents.node import netlink
-from support.run import capabilities, cells
-from support.settings import ROOT
+from support.run import cells
+from support.settings import ROOT, Settings
+from support.targets.local import machine
 
-CAN = capabilities.probe(["namespaces", "nftables", "netem"])
+CAN = machine.probe(Settings(), ["namespaces", "nftables", "netem"])
 MISSING = [CAN[name].detail for name in ("namespaces", "nftables") if not CAN[name].available]
 NETEM = CAN["netem"].available
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs namespaces and nftables: {MISSING}")

@@ -26,10 +26,10 @@ from agents.xid import kmsg, xids
 from support.contract.fault_service import FaultService
 from support.faults.gpu import SEQUENCES
 from support.observe.waiting import until
-from support.run.capabilities import _mounts
 from support.settings import ROOT
 from support.targets.local import process
 from support.targets.local.kernel_log import KernelLog
+from support.targets.local.machine import _mounts
 
 CORPUS = json.loads((ROOT / "tests" / "data" / "kernel_log.json").read_text())
 MONITORS = sorted(CORPUS["patterns"])

@@ -12,6 +12,7 @@ from agents import cell
 from agents.core.forks import fork, run_module
 from support import sabotage
 from support.settings import ROOT
+from support.targets.local import namespaces
 
 BYTECODE = "PYTHONDONTWRITEBYTECODE"
 PRELOADED = (
@@ -30,17 +31,6 @@ PRELOADED = (
 """What the programs in a cell import that are forks of a process of ours."""
 
 
-@functools.cache
-def available() -> str | None:
-    """None when this user may make cells here, else the reason why not, in words for a skip or a doctor's table."""
-    probe = [sys.executable, "-m", "agents.core.namespaces"]
-    try:
-        result = subprocess.run(probe, cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
-    except subprocess.TimeoutExpired:
-        return "namespaces were not made within 10 seconds"
-    return None if result.returncode == 0 else (result.stderr.strip() or "no namespaces").splitlines()[-1]
-
-
 def world(mode: str) -> str:
     """``namespaces`` or ``loopback``: what a cell is made of.
 
@@ -54,7 +44,7 @@ def world(mode: str) -> str:
     """
     if mode not in ("auto", "on", "off"):
         raise ValueError(f"cells is {mode!r}; expected auto, on or off")
-    reason = available() if mode != "off" else "switched off"
+    reason = namespaces.missing() if mode != "off" else "switched off"
     if mode == "on" and reason:
         raise PermissionError(f"cells=on, but namespaces cannot be had: {reason}; use cells=auto to run on loopback")
     return "loopback" if reason else "namespaces"

@@ -36,7 +36,7 @@ class Stage:
         self.release = releases.get(settings.dynamo)
         self.events = EventLog(folder / "events.jsonl")
         self.ledger = Ledger()
-        self.target = target or targets.make(settings, self.release, folder, self.events)
+        self.target = target or targets.kind(settings).make(self.release, folder, self.events)
         self.recorder: EtcdRecorder | None = None
         self.first: dict[str, Life] = {}
         """Name of a node of Dynamo -> the life that it had when the deployment was ready."""
