@@ -35,7 +35,7 @@ LAGGED = Finding("client-lag", "request 1", "lagged 0.7 s", blame="suite")
 LEFT = Finding("leftovers", "machine", "left behind: namespace n", blame="suite")
 
 
-def records(tmp_path: Path, *changes: dict[str, Any]) -> list[defects.Record]:
+def records(tmp_path: Path, *changes: dict[str, Any]) -> list[defects.KnownDefect]:
     file = tmp_path / "records.yaml"
     file.write_text(yaml.safe_dump([RECORD | change for change in changes]))
     return defects.load(file)
@@ -113,7 +113,7 @@ def test_a_wrong_record_is_refused_with_its_line(tmp_path: Path, change: dict[st
 
 def test_records_that_clash_or_lack_fields_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"records.yaml, line 10: a second Record 'short-answer'; give each its own id"
+        ValueError, match=r"records.yaml, line 10: a second KnownDefect 'short-answer'; give each its own id"
     ):
         records(tmp_path, {}, {})
     file = tmp_path / "one.yaml"

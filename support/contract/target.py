@@ -60,16 +60,16 @@ class Witness(Protocol):
     def state(self, life: Life) -> str:
         """``gone`` (that very run is over), ``stopped`` (it may not run) or ``alive``."""
 
-    def arriving(self, source: Node, target: Node) -> bool:
+    def arriving(self, source: Node, destination: Node) -> bool:
         """Whether a packet from one node arrives at another."""
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """How many of ``packets`` packets ``to`` the victim, and as many ``from`` it, are lost."""
 
-    def connects(self, source: Node, target: Node) -> str:
+    def connects(self, source: Node, destination: Node) -> str:
         """What a new TCP connection to the port of a node meets: ``open``, ``refused`` or ``silent``."""
 
-    def line(self, source: Node, target: Node, timeout: float) -> Line:
+    def line(self, source: Node, destination: Node, timeout: float) -> Line:
         """A connection that is there already; OSError: there is none within ``timeout`` seconds."""
 
     def kernel_log(self, node: Node) -> AbstractContextManager[KernelLog]:
