@@ -17,7 +17,6 @@ register_type(**TYPES)
 def before_all(context):
     """Move into a cell, unless this process is in one, and begin the run."""
     enter_cell(sys.argv[1:])
-    allure.install()
     context.on_cleanup_error = allure.on_cleanup_error
     context.run = Run.begin(context.config.userdata)
 

@@ -9,7 +9,7 @@ import pytest
 from support.settings import ROOT
 
 LAYERS = (
-    ("environment", "steps"),
+    ("environment", "allure_formatter", "steps"),
     ("support.api", "support.run"),
     ("support.words",),
     ("support.world",),
@@ -53,7 +53,9 @@ def _modules(*folders: str) -> dict[str, Path]:
     return found
 
 
-MODULES = _modules("support", "agents", "steps") | {"environment": ROOT / "environment.py"}
+MODULES = _modules("support", "agents", "steps") | {
+    name: ROOT / f"{name}.py" for name in ("environment", "allure_formatter")
+}
 
 
 def _imports(file: Path) -> Iterator[str]:
