@@ -9,12 +9,14 @@ import contextlib
 import http.client
 import json
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from support.errors import SuiteError
 
+Order = tuple[str, str, str | None, Mapping[str, str]]
+"""Method, path, body and headers."""
 CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
 
 
@@ -63,11 +65,25 @@ def ask(
     path = parts._replace(scheme="", netloc="").geturl() or "/"
     content = None if body is None else json.dumps(body)
     typed = {} if body is None else {"Content-Type": "application/json"}
-    connection = CONNECTIONS[parts.scheme](parts.netloc, timeout=timeout)
     try:
-        with contextlib.closing(connection):
-            connection.request(method, path, content, typed | dict(headers or {}))
-            answer = connection.getresponse()
-            return Response(answer.status, answer.read())
+        return _carry(parts.scheme, parts.netloc, timeout, (method, path, content, typed | dict(headers or {})))
     except (OSError, http.client.HTTPException) as error:
         raise NoAnswer(str(error) or type(error).__name__) from error
+
+
+def _over_tcp(scheme: str, netloc: str, timeout: float, order: Order) -> Response:
+    with contextlib.closing(CONNECTIONS[scheme](netloc, timeout=timeout)) as connection:
+        connection.request(*order)
+        answer = connection.getresponse()
+        return Response(answer.status, answer.read())
+
+
+Carry = Callable[[str, str, float, Order], Response]
+"""Brings an order to ``ADDRESS:PORT`` under a scheme, and an answer back within a time; OSError: it cannot."""
+_carry: Carry = _over_tcp
+
+
+def carry_by(carry: Carry) -> None:
+    """Have this process ask over another network from now on, such as that of a target in memory."""
+    global _carry
+    _carry = carry

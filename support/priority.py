@@ -4,6 +4,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from support import clock
+
 PRIORITY = 1
 """Real-time priority (SCHED_RR, sched(7)), the lowest that there is: it goes before all that is not as urgent."""
 
@@ -12,8 +14,10 @@ def take_right_of_way() -> bool:
     """Have the calling thread scheduled before all that is not as urgent; what it starts is not.
 
     Returns:
-        False where it is not permitted, as to an unprivileged user.
+        False where it is not permitted, as to an unprivileged user, and where time waits for everybody.
     """
+    if not clock.of_the_machine():
+        return False
     try:
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
     except PermissionError:

@@ -142,7 +142,8 @@ LOCAL_NAMES = {"pid", "pids", "start_time", "getpid", "getppid", "pidfd_open", "
 LOCAL_WORDS = ("/proc", "/run/netns", "/dev/kmsg", "FT_")
 MACHINE_ROOMS = ("support.targets", "support.run")
 OWN = {
-    "support.requests.load": "processes of its own, its clients",
+    "support.requests.load": "names the processes of its clients",
+    "support.requests.load_clients": "processes of its own, where they run",
     "support.observe.footprint": "the suite's own processes",
     "support.world.runner": "names these for their footprint",
     "support.contract.target": "hands these out",
@@ -186,6 +187,43 @@ def test_one_client_makes_all_control_calls() -> None:
         "support.asking": {"http.client"},
         "support.requests.user_client": {"httpx2"},
     }
+
+
+WAITERS = {
+    "time": {"sleep", "monotonic"},
+    "threading": {"Thread", "Event", "Condition", "Timer"},
+    "asyncio": {"new_event_loop", "run"},
+    "concurrent.futures": {"ThreadPoolExecutor"},
+}
+OWN_TIME = {
+    "support.clock": "the clock itself",
+    "support.engines.ruler": "runs in a process of Dynamo",
+    "support.requests.load_clients": "threads for a disk and a pipe, for which no scenario waits",
+    "support.slowness": "measures the machine, where the clock is the machine's",
+}
+"""Modules that the machine's own time is for, and why."""
+
+
+def _waits_by_itself(file: Path) -> set[str]:
+    """What a module calls, or imports by its name, that waits or tells the time."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            name = ast.unparse(node.func)
+            module, _, what = name.rpartition(".")
+            found |= {name} if what in WAITERS.get(module, ()) else set()
+        elif isinstance(node, ast.ImportFrom):
+            found |= {each.name for each in node.names if each.name in WAITERS.get(str(node.module), ())}
+    return found
+
+
+def test_whoever_waits_does_so_by_the_clock() -> None:
+    """Else a target in memory waits for ever, or for as long as a real one: only targets and starts of runs may."""
+    modules = {name: file for name, file in MODULES.items() if name.startswith(("support", "steps"))}
+    others = {name: file for name, file in modules.items() if not name.startswith(MACHINE_ROOMS)}
+    found = {name: waits for name, file in others.items() if (waits := _waits_by_itself(file))}
+    assert {name: waits for name, waits in found.items() if name not in OWN_TIME} == {}
+    assert [name for name in OWN_TIME if name not in found] == [], "these need no exception any more"
 
 
 def test_no_module_is_longer_than_can_be_read_at_once() -> None:

@@ -2,12 +2,12 @@ import os
 import random
 import re
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from support import clock
 from support.clock import now
 from support.observe import logs
 from support.observe.logs import find_panics, find_tracebacks, poll_for_pattern, tail
@@ -164,7 +164,7 @@ def test_a_half_written_line_is_not_taken_for_a_whole_one(log: Path, monkeypatch
         if len(looks) == 1:
             append(log, "2\n")
 
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(clock, "sleep", sleep)
     match = poll_for_pattern(log, r"count=(\d+)", 5)
     assert match is not None
     assert match[1] == "12"

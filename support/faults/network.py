@@ -1,8 +1,8 @@
 """Faults of the network, asked of the fault service and proven by packets between the victims."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from support.clock import now
@@ -251,10 +251,9 @@ class NetworkFaults:
 
 def _of_all(look: Callable[[Pair], str | None], pairs: Sequence[Pair]) -> str | None:
     """What ``look`` has to object to at the first pair where it does, all pairs looked at side by side; else None."""
-    with ThreadPoolExecutor(len(pairs)) as pool:
-        for (peer, victim), seen in zip(pairs, pool.map(look, pairs), strict=True):
-            if seen is not None:
-                return f"{peer.name} and {victim.name}: {seen}" if len(pairs) > 1 else seen
+    for (peer, victim), seen in zip(pairs, at_once(*(partial(look, pair) for pair in pairs)), strict=True):
+        if seen is not None:
+            return f"{peer.name} and {victim.name}: {seen}" if len(pairs) > 1 else seen
     return None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from support import clock
 from support.clock import now
 from support.contract.deployment import Node
 from support.events import EventLog
@@ -37,7 +38,7 @@ class EtcdRecorder:
 
     def __init__(self, members: list[Node], events: EventLog, names: Callable[[], Mapping[str, str]]) -> None:
         self._events, self._names = events, names
-        self._lock, self._over = threading.Lock(), threading.Event()
+        self._lock, self._over = threading.Lock(), clock.event()
         self.records: list[dict[str, Any]] = []
         self.problems: list[str] = []
         self._last: dict[str, Status | None] = {}
@@ -53,7 +54,7 @@ class EtcdRecorder:
     def add(self, node: Node) -> None:
         """Watch one more member."""
         self._members.append(node)
-        thread = threading.Thread(target=self._watch, args=(node,), daemon=True)
+        thread = clock.thread(self._watch, (node,))
         self._threads.append(thread)
         thread.start()
 

@@ -1,13 +1,13 @@
 """Memory and file descriptors of the suite's own processes while a load goes on."""
 
 import json
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from support import clock
 from support.clock import now
 
 PERIOD_SECONDS = 1.0
@@ -25,9 +25,9 @@ class FootprintRecorder:
 
     def __init__(self, pids: Callable[[], Mapping[str, int]], file: Path, ended: Callable[[], bool]) -> None:
         self._processes = {name: psutil.Process(pid) for name, pid in pids().items()}
-        self._file, self._ended, self._over = file, ended, threading.Event()
+        self._file, self._ended, self._over = file, ended, clock.event()
         self.samples: list[dict[str, Any]] = []
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread = clock.thread(self._watch)
         self._thread.start()
 
     def _watch(self) -> None:

@@ -5,11 +5,11 @@ ANSI colours are taken out everywhere; bytes that are not UTF-8 become U+FFFD. M
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from support import clock
 from support.clock import now
 
 _ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
@@ -79,7 +79,7 @@ def poll_for_pattern(
                 return match
             if overdue:
                 return None
-            time.sleep(max(0.0, min(interval, deadline - now())))
+            clock.sleep(max(0.0, min(interval, deadline - now())))
 
 
 def tail(path: str | os.PathLike[str], lines: int) -> str:

@@ -1,11 +1,9 @@
 """Waiting for a condition, never for a time."""
 
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from support import slowness
+from support import clock, slowness
 from support.clock import now
 from support.errors import Inconclusive, TooLate
 
@@ -46,7 +44,7 @@ def until(
         # A look that begins after the deadline proves nothing, be it content or not.
         if now() + period > deadline:
             raise TooLate(f"not within {timeout:g} seconds: {what}; last seen: {seen}", timeout, since, now())
-        time.sleep(period)
+        clock.sleep(period)
 
 
 def throughout(look: Callable[[], None], seconds: float, period: float = PERIOD_SECONDS) -> None:
@@ -54,7 +52,7 @@ def throughout(look: Callable[[], None], seconds: float, period: float = PERIOD_
     deadline = now() + seconds
     while now() < deadline:
         look()
-        time.sleep(period)
+        clock.sleep(period)
     look()
 
 
@@ -75,6 +73,25 @@ def prove(probe: Callable[[], str | None], timeout: float, what: str, otherwise:
 
 
 def at_once(*looks: Callable[[], Any]) -> list[Any]:
-    """What several looks find that are taken at the same time, in their order."""
-    with ThreadPoolExecutor(len(looks)) as pool:
-        return list(pool.map(lambda look: look(), looks))
+    """What several looks find that are taken at the same time, in their order.
+
+    Raises:
+        Exception: what the first of them raises that does, once all are over.
+    """
+    found: list[Any] = [None] * len(looks)
+    failed: dict[int, Exception] = {}
+
+    def take(number: int, look: Callable[[], Any]) -> None:
+        try:
+            found[number] = look()
+        except Exception as error:  # noqa: BLE001 - it is raised again below
+            failed[number] = error
+
+    threads = [clock.thread(take, each) for each in enumerate(looks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[min(failed)]
+    return found

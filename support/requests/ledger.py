@@ -2,13 +2,13 @@
 
 import base64
 import json
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from support import clock
 from support.clock import now
 from support.requests.pace import held_between, pause
 
@@ -181,7 +181,7 @@ class Ledger:
     """
 
     def __init__(self, first_number: int = 1) -> None:
-        self._changed = threading.Condition()
+        self._changed = clock.condition()
         self._first_number = first_number
         self._entries: list[LedgerEntry] = []
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import httptools
 
+from support import clock
 from support.clock import now
 from support.priority import take_right_of_way
 from support.requests.ledger import Chunk, Ledger, LedgerEntry
@@ -47,7 +48,7 @@ class Reader:
     """An event loop in a daemon thread, with a heart that measures how late it runs while requests are under way."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = clock.loop()
         # One buffer for all: the parser copies out of it before the loop reads again.
         self.buffer = memoryview(bytearray(64 * 1024))
         self._work: deque[Callable[[], None]] = deque()
@@ -55,7 +56,7 @@ class Reader:
         self._active: set[Exchange] = set()
         self._beat_due = 0.0
         self._heart: asyncio.TimerHandle | None = None
-        self._thread = threading.Thread(target=self._run, name="streaming-reader", daemon=True)
+        self._thread = clock.thread(self._run, name="streaming-reader")
         self._thread.start()
 
     def _run(self) -> None:
@@ -73,7 +74,7 @@ class Reader:
         async def run() -> _Result:
             return function(*arguments)
 
-        return asyncio.run_coroutine_threadsafe(run(), self.loop).result()
+        return clock.result(asyncio.run_coroutine_threadsafe(run(), self.loop))
 
     def when_idle(self, work: Callable[[], None]) -> None:
         """Have ``work`` done after what cannot wait: reading and sending, whose times are taken. Own thread only."""
@@ -138,7 +139,7 @@ class Exchange(asyncio.BufferedProtocol):
 
     def __init__(self, reader: Reader, entry: LedgerEntry, ledger: Ledger, wire: Wire, timeout: float) -> None:
         self.entry = entry
-        self.finished = threading.Event()
+        self.finished = clock.event()
         self.text: list[str] = []
         self.token_count = 0
         self._reader = reader

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from support import slowness
+from support import clock, slowness
 from support.clock import now
 from support.errors import Inconclusive
 from support.judge.expectations import expect_complete
@@ -45,7 +45,7 @@ class Clients:
         self.asking = False
         self._client: threading.Thread | None = None
         self._closing = False
-        self._enough = threading.Event()
+        self._enough = clock.event()
 
     @property
     def request(self) -> Pending:
@@ -117,7 +117,7 @@ class Clients:
                     return
                 self.send(**request).join()
 
-        self._client = threading.Thread(target=client, daemon=True)
+        self._client = clock.thread(client)
         self._client.start()
 
     def keep_asking(self, **request: Any) -> None:
@@ -136,7 +136,7 @@ class Clients:
                     break
             self.asking = False
 
-        self._client = threading.Thread(target=client, daemon=True)
+        self._client = clock.thread(client)
         self._client.start()
 
     def enough(self) -> None:

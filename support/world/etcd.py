@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from support.clock import now
 from support.contract.deployment import Node
@@ -12,7 +12,7 @@ from support.judge.history import History
 from support.judge.rules.etcd import etcd_agreement
 from support.observe import etcd
 from support.observe.etcd_recorder import PERIOD_SECONDS
-from support.observe.waiting import prove, until
+from support.observe.waiting import at_once, prove, until
 from support.requests.outcomes import shorten
 from support.world.faults import Faults
 from support.world.stage import Stage
@@ -99,8 +99,8 @@ class EtcdCluster:
     def break_processes(self, kind: str, role: str, lease_seconds: float = LEASE_SECONDS) -> list[ProvenFault]:
         """Break the processes of the members in a role, see :class:`support.faults.processes.ProcessFaults`."""
         nodes = self.pick(role)
-        with ThreadPoolExecutor(len(nodes)) as pool:
-            faults = list(pool.map(lambda node: self._faults.process_faults.inject(kind, node, lease_seconds), nodes))
+        inject = self._faults.process_faults.inject
+        faults = at_once(*(partial(inject, kind, node, lease_seconds) for node in nodes))
         self._broken += [self._faults.keep(fault) for fault in faults]
         return faults
 
@@ -122,8 +122,7 @@ class EtcdCluster:
         """
         if not self._broken:
             raise Inconclusive("no etcd member is broken, so none can return")
-        with ThreadPoolExecutor(len(self._broken)) as pool:
-            list(pool.map(self._faults.process_faults.recover, self._broken))
+        at_once(*(partial(self._faults.process_faults.recover, fault) for fault in self._broken))
         self._broken.clear()
 
     def cut(

@@ -5,9 +5,9 @@ must not. The gate is the ruler's own (``support/engines/ruler.py``); simulated 
 instead (:func:`support.slowness.lengthened`).
 """
 
-import threading
 from collections.abc import Collection
 
+from support import clock
 from support.contract.deployment import Deployment, Node
 from support.errors import Refused
 from support.events import EventLog
@@ -87,7 +87,7 @@ class Gates:
             except Refused as error:
                 self._events.add("gate", node.name, str(error))
 
-        threads = [threading.Thread(target=tell, args=(node,), daemon=True) for node in workers]
+        threads = [clock.thread(tell, (node,)) for node in workers]
         for thread in threads:
             thread.start()
         for thread in threads if wait else ():

@@ -1,7 +1,6 @@
 """Who lives and who has left: processes that are started again, stay, leave, or join."""
 
-import time
-
+from support import clock
 from support.clock import now
 from support.contract.deployment import Node
 from support.judge.expectations import expect_complete
@@ -46,7 +45,7 @@ class Lifetimes:
             state = self._stage.deployment.life(node).state
             if state != "fenced":
                 raise AssertionError(f"{node.name} is {state}; it was to be kept from starting")
-            time.sleep(PERIOD_SECONDS)
+            clock.sleep(PERIOD_SECONDS)
 
     def start_workers(self, count: int) -> None:
         """Start new workers and come back at once."""

@@ -1,11 +1,11 @@
 """Plays a scenario in a world: load, failures when their triggers say so, phases on one clock, then what came of it."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from support import clock
 from support.clock import now
 from support.contract.deployment import Node
 from support.errors import Inconclusive
@@ -97,11 +97,11 @@ def play(stage: Stage, clients: Clients, faults: Faults, scenario: Scenario) -> 
 class _Play:
     def __init__(self, stage: Stage, clients: Clients, faults: Faults, scenario: Scenario) -> None:
         self._stage, self._clients, self._faults, self._scenario = stage, clients, faults, scenario
-        self._changed = threading.Condition()
+        self._changed = clock.condition()
         self._phase = "STANDARD"
         self._struck_at: float | None = None
         self._over: set[int] = set()
-        self._choosing = threading.Lock()
+        self._choosing = clock.lock()
         self._taken: list[Node] = []
         self._problems: list[BaseException] = []
         self._main: LoadRun
@@ -112,7 +112,7 @@ class _Play:
         footprint = FootprintRecorder(self._suite_pids, self._stage.folder / FOOTPRINT, lambda: self._main.ended)
         try:
             mark_phase(self._stage.folder, "STANDARD", self._main.began_at)
-            threads = [threading.Thread(target=self._fail, args=(index, each)) for index, each in enumerate(failures)]
+            threads = [clock.thread(self._fail, (index, each), daemon=False) for index, each in enumerate(failures)]
             for thread in threads:
                 thread.start()
             for thread in threads:

@@ -1,8 +1,8 @@
 """What becomes of a worker that is told to shut down: it finishes what it has, or hands it over, and it leaves."""
 
-import time
 from collections.abc import Sequence
 
+from support import clock
 from support.clock import now
 from support.contract.deployment import Deployment, Life
 from support.contract.target import Witness
@@ -127,7 +127,7 @@ class Shutdowns:
                 continue
             victim = _victim(fault)
             while self._witness.state(victim) == "alive" and now() - since < LEAVE_SECONDS:
-                time.sleep(PERIOD_SECONDS)
+                clock.sleep(PERIOD_SECONDS)
             if self._witness.state(victim) == "alive":
                 text = f"nothing has been under way for {now() - since:.1f} s"
                 events.add("state", fault.node.name, f"leaving: still there although {text}")
