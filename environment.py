@@ -15,8 +15,8 @@ register_type(**TYPES)
 
 
 def before_all(context):
-    """Move into a cell, unless this process is in one, and begin the run."""
-    enter_cell(sys.argv[1:])
+    """Move into a cell, where the target has cells and this process is in none, and begin the run."""
+    enter_cell(sys.argv[1:], context.config.userdata)
     context.on_cleanup_error = allure.on_cleanup_error
     context.run = Run.begin(context.config.userdata)
 

@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from support import targets
 from support.contract.deployment import Deployment, Node
 from support.faults.proven import ProvenFault
 from support.judge.judge import judge_scenario
@@ -46,12 +47,16 @@ def start_deployment(folder: Path | None = None, **shape: Any) -> Deployment:
     """
     if _worlds:
         raise RuntimeError("this program has a deployment already; end it with judge() before the next one")
-    cells.join()
+    settings = Settings.load()
+    kind = targets.kind(settings)
+    if kind.in_cells:
+        cells.join()
+    kind.begin()
     if folder is None:
         parent = ROOT / "reports" / "python"
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=parent))
-    world = World(Settings.load(), folder)
+    world = World(settings, folder)
     deployment = world.deploy(**shape)
     _worlds.append(world)
     atexit.register(lambda: world in _worlds and judge())

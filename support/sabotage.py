@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 
 AGENT = "agents.node"
-KINDS = ("ruler", "migration-limit", "proxy", "injector", "shape")
+KINDS = ("ruler", "migration-limit", "proxy", "injector", "shape", "answers")
 
 
 def asked() -> tuple[str, str]:
@@ -20,7 +20,7 @@ def asked() -> tuple[str, str]:
     kind, _, value = os.environ.get("FT_SABOTAGE", "").partition("=")
     if kind not in ("", *KINDS):
         raise ValueError(
-            f"FT_SABOTAGE is {kind!r}; expected ruler=, proxy=, injector= or shape=KIND or migration-limit=N"
+            f"FT_SABOTAGE is {kind!r}; expected ruler=, proxy=, injector=, shape= or answers=KIND or migration-limit=N"
         )
     return kind, value
 

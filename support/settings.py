@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "settings.toml"
 
-TARGETS = ("local", "kubernetes", "attached")
-TARGETS_AVAILABLE = ("local",)
+TARGETS = ("local", "fake", "kubernetes", "attached")
+TARGETS_AVAILABLE = ("local", "fake")
 REQUEST_PLANES = ("tcp", "nats")
 CELLS = ("auto", "on", "off")
 
@@ -40,7 +40,7 @@ class Settings:
 
     Attributes:
         dynamo: release of Dynamo under test, one of ``support.releases.known()``.
-        target: where Dynamo runs; only ``local`` in this version.
+        target: where Dynamo runs: ``local``, or ``fake``, a simulated one in memory; others are to come.
         request_plane: how frontend and workers talk where the scenario does not say: ``tcp`` or ``nats``.
         jobs: how many scenarios run side by side.
         log_dir: folder that keeps all logs of the run; None keeps them with the run under ``reports/runs``.
@@ -163,7 +163,9 @@ def _one_of(allowed: tuple[str, ...]) -> Callable[[str, str, str], str]:
 def _target(name: str, value: str, source: str) -> str:
     target = _one_of(TARGETS)(name, value, source)
     if target not in TARGETS_AVAILABLE:
-        raise ValueError(f"target {target!r} ({source}) is not available in this version; use {TARGETS_AVAILABLE[0]!r}")
+        raise ValueError(
+            f"target {target!r} ({source}) is not available in this version; use {' or '.join(TARGETS_AVAILABLE)}"
+        )
     return target
 
 

@@ -50,7 +50,7 @@ def test_an_empty_variable_is_no_setting() -> None:
         ({"dinamo": "1.6.1"}, ["'dinamo'", "dynamo", "log_dir", "-D"]),
         ({"target": "kubernetes"}, ["'kubernetes'", "not available in this version", "local"]),
         ({"target": "attached"}, ["'attached'", "not available in this version", "local"]),
-        ({"target": "moon"}, ["'moon'", "local, kubernetes, attached"]),
+        ({"target": "moon"}, ["'moon'", "local, fake, kubernetes, attached"]),
         ({"request_plane": "udp"}, ["'udp'", "tcp, nats"]),
         ({"cells": "maybe"}, ["'maybe'", "auto, on, off"]),
         ({"jobs": "-1"}, ["jobs", "'-1'", "from 1"]),

@@ -157,10 +157,12 @@ class TargetKind(Protocol):
 
     Attributes:
         description: where that is, in words.
+        in_cells: whether its scenarios run in cells of this machine (:mod:`support.run.cells`).
         needs: name -> what may be needed of it.
     """
 
     description: str
+    in_cells: bool
     needs: Mapping[str, Need]
 
     def capabilities(self, names: Iterable[str]) -> dict[str, Capability]:
@@ -169,6 +171,9 @@ class TargetKind(Protocol):
         Raises:
             ValueError: a name that is none of these.
         """
+
+    def begin(self) -> None:
+        """Make this process ready for it, once, before it waits for anything."""
 
     def make(self, release: Release, folder: Path, events: EventLog) -> Target:
         """The target itself, for the scenario in ``folder``; ``events`` gets a note per step of a boot."""

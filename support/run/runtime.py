@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from support import releases, slowness
+from support import releases, slowness, targets
 from support.clock import now
 from support.contract.shape import SIMULATED
 from support.judge import defects
@@ -15,9 +15,10 @@ from support.judge.invariants import evidence, left_out
 from support.judge.judge import decide, judge_scenario, opt_outs
 from support.judge.verdict import Verdict
 from support.releases import Release
+from support.report import runs
 from support.report.runs import scenario_folder, write_json
 from support.run import capabilities, cells
-from support.settings import Settings
+from support.settings import ROOT, Settings
 from support.world.world import World
 
 RELEASE_FACTS = {"release.counts_cancellations": "no count of cancelled requests"}
@@ -34,9 +35,15 @@ def refuse_other_folder(root: Path) -> None:
         raise SystemExit(f"behave was started in {Path.cwd()}; start it in the suite's root: cd {root}")
 
 
-def enter_cell(arguments: list[str]) -> None:
-    """Unless this behave runs in a cell, replace it by the launcher, which runs it again in one of its own."""
-    if not cells.entered():
+def enter_cell(arguments: list[str], userdata: Mapping[str, str]) -> None:
+    """Unless this behave runs in a cell, or its target needs none, replace it by the launcher, which runs it again in
+    one of its own.
+    """
+    try:
+        in_cells = targets.kind(Settings.load(userdata)).in_cells
+    except ValueError:
+        in_cells = True  # the launcher says what is wrong
+    if in_cells and not cells.entered():
         os.execv(sys.executable, [sys.executable, "-m", "support.run.launcher", "behave", "--", *arguments])
 
 
@@ -71,7 +78,7 @@ class Run:
 
     @classmethod
     def begin(cls, userdata: Mapping[str, str]) -> "Run":
-        """The run that the launcher has prepared; prints the settings in force.
+        """The run that the launcher has prepared, or a new one.
 
         Raises:
             SystemExit: a setting is wrong.
@@ -80,7 +87,11 @@ class Run:
             settings = Settings.load(userdata)
         except ValueError as error:
             raise SystemExit(f"settings: {error}") from None
-        return cls(settings, Path(os.environ["FT_RUN_DIR"]))
+        targets.kind(settings).begin()
+        folder = os.environ.get("FT_RUN_DIR")
+        return cls(
+            settings, Path(folder) if folder else runs.create(ROOT / "reports" / settings.target, settings.log_dir)
+        )
 
     def reason_to_skip(self, location: str, tags: Iterable[str]) -> str:
         """Why a scenario with these tags cannot run on the target or the release; empty when it can.
@@ -120,7 +131,8 @@ class Run:
                 verdict.findings = judge_scenario(history, failure, ended.failed_step)
                 verdict.evidence = evidence(history)
                 release = self.release.version
-                records = [each for each in self._records if each.rule not in verdict.not_judged]
+                known = self._records if history.facts.known_defects else []
+                records = [each for each in known if each.rule not in verdict.not_judged]
                 verdict.verdict, verdict.reason, verdict.known_defects = decide(
                     verdict.findings, records, release, ended.name, ended.feature
                 )

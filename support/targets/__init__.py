@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from support.contract.target import TargetKind
 from support.settings import Settings
+from support.targets.fake.kind import FakeKind
 from support.targets.local.kind import LocalKind
 
-KINDS: dict[str, Callable[[Settings], TargetKind]] = {"local": LocalKind}
+KINDS: dict[str, Callable[[Settings], TargetKind]] = {"local": LocalKind, "fake": FakeKind}
 """All of :data:`support.settings.TARGETS_AVAILABLE`."""
 
 

@@ -15,6 +15,7 @@ class LocalKind:
     """Dynamo on this machine; implements :class:`support.contract.target.TargetKind`."""
 
     description = "this machine"
+    in_cells = True
     needs: Mapping[str, Need] = machine.NEEDS
 
     def __init__(self, settings: Settings) -> None:
@@ -23,6 +24,9 @@ class LocalKind:
     def capabilities(self, names: Iterable[str]) -> dict[str, Capability]:
         """See :class:`support.contract.target.TargetKind`; in a cell, what can be done in that cell."""
         return machine.probe(self._settings, names)
+
+    def begin(self) -> None:
+        """See :class:`support.contract.target.TargetKind`; the cell has done it."""
 
     def make(self, release: Release, folder: Path, events: EventLog) -> Target:
         """See :class:`support.contract.target.TargetKind`; one that breaks its own deployments where ``FT_SABOTAGE``
@@ -37,4 +41,6 @@ class LocalKind:
         from support.targets.local.target import LocalTarget
 
         kind, _ = sabotage.asked()
+        if kind == "answers":
+            raise ValueError("FT_SABOTAGE is answers=, which the target fake alone knows")
         return (SabotagedTarget if kind else LocalTarget)(self._settings, release, folder, events)

@@ -1,0 +1,87 @@
+"""Who sees what has become of hosts in memory: looks at them, never at the faults that were ordered."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from support.contract.deployment import Life, Node
+from support.targets.fake.faults import Gpu
+from support.targets.fake.hosts import Host
+from support.targets.fake.network import WIRE_SECONDS, Network
+
+
+class FakeWitness:
+    """Implements :class:`support.contract.target.Witness`."""
+
+    def __init__(self, hosts: dict[str, Host], network: Network, gpus: dict[str, Gpu]) -> None:
+        self._hosts, self._network, self._gpus = hosts, network, gpus
+
+    def state(self, life: Life) -> str:
+        """See :class:`support.contract.target.Witness`."""
+        return self._hosts[life.node].state_of(life.identity)
+
+    def arriving(self, source: Node, target: Node) -> bool:
+        """See :class:`support.contract.target.Witness`."""
+        return not self._network.blocked(source.name, target.name)
+
+    def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
+        """See :class:`support.contract.target.Witness`."""
+        return {"to": self._lost(peer, victim, packets), "from": self._lost(victim, peer, packets)}
+
+    def _lost(self, sender: Node, receiver: Node, packets: int) -> int:
+        if not self.arriving(sender, receiver):
+            return packets
+        return round(packets * self._network.strength(sender.name, receiver.name, "loss") / 100)
+
+    def connects(self, source: Node, target: Node) -> str:
+        """See :class:`support.contract.target.Witness`."""
+        met = {self._network.blocked(source.name, target.name), self._network.blocked(target.name, source.name)}
+        if "drop" in met:
+            return "silent"
+        program = self._hosts[target.name].program
+        return "refused" if met != {""} or program is None or not program.listening else "open"
+
+    def line(self, source: Node, target: Node, timeout: float) -> "Line":
+        """See :class:`support.contract.target.Witness`."""
+        return Line(self._network, source.name, target.name)
+
+    @contextmanager
+    def kernel_log(self, node: Node) -> Iterator["Log"]:
+        """See :class:`support.contract.target.Witness`."""
+        yield Log(self._gpus)
+
+    def telemetry(self, node: Node) -> dict[str, Any]:
+        """See :class:`support.contract.target.Witness`."""
+        return self._gpus[node.name].telemetry() if node.name in self._gpus else Gpu("").telemetry()
+
+
+class Line:
+    """Implements :class:`support.contract.target.Line`."""
+
+    def __init__(self, network: Network, source: str, target: str) -> None:
+        self._network, self._source, self._target = network, source, target
+
+    def __enter__(self) -> "Line":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is held."""
+
+    def seconds(self, size: int, timeout: float) -> float | None:
+        """See :class:`support.contract.target.Line`."""
+        rate = self._network.strength(self._source, self._target, "bandwidth")
+        took = WIRE_SECONDS + (size * 8 / (rate * 1000) if rate else 0.0)
+        self._network.clock.sleep(min(took, timeout))
+        return took if took <= timeout else None
+
+
+class Log:
+    """Implements :class:`support.contract.target.KernelLog`."""
+
+    def __init__(self, gpus: dict[str, Gpu]) -> None:
+        self._gpus = gpus
+        self._before = {gpu.pci: len(gpu.errors) for gpu in gpus.values()}
+
+    def xids(self, pci: str) -> list[int]:
+        """See :class:`support.contract.target.KernelLog`."""
+        return [n for gpu in self._gpus.values() if gpu.pci == pci for n in gpu.errors[self._before.get(pci, 0) :]]

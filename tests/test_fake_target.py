@@ -1,0 +1,219 @@
+"""The whole suite on the target in memory: every sentence, every fault and the judge, with no Dynamo and no wait."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from support import releases, targets
+from support.events import EventLog
+from support.judge.verdict import Verdict
+from support.report.reading import read_verdict
+from support.settings import ROOT, Settings
+from support.targets.fake.clock import VirtualClock
+from support.targets.fake.kind import FOUND, FakeKind
+from support.targets.fake.worker import LIES
+
+FEATURES = sorted(file.stem for file in (ROOT / "features").glob("*.feature"))
+LONG = ("soak", "deployment", "etcd_ha")
+"""Features that take longest; each is played in a process of its own, all others in one."""
+LIMIT_SECONDS = 600
+"""For a machine with every core busy many times over; alone the longest of them takes 20 s."""
+WITNESSES = {
+    "cancellation": "An answer that is complete is not cancelled (streamed chat)",
+    "deployment": "Nothing breaks and every answer is whole",
+    "etcd_ha": "Two of five etcd members crash",
+    "gpu_faults": "An error that is not fatal moves nothing (XID 13)",
+    "library": "a decode worker is told to shut down",
+    "migration": "Every token comes once and in order when the worker crashes in mid-answer",
+    "network_faults": "A cut that lies in nobody's way is not noticed",
+    "overload": "Overlong prompts are refused cleanly and others are not harmed (vllm)",
+    "rolling_restart": "The workers are restarted one after the other under load (ruler)",
+    "soak": "Random faults strike for three minutes",
+}
+"""Feature -> one of its scenarios that has to turn red when its workers lie."""
+
+
+class Play:
+    """One behave on the target in memory; begins at once."""
+
+    def __init__(self, folder: Path, *selection: str, lie: str = "") -> None:
+        (folder / "scenarios").mkdir(parents=True)
+        self.folder = folder
+        env = os.environ | {"FT_RUN_DIR": str(folder), "FT_SABOTAGE": f"answers={lie}" if lie else ""}
+        argv = [sys.executable, "-m", "behave", "-D", "target=fake", "-f", "plain", *selection]
+        with (folder / "console.txt").open("w") as console:
+            self._process = subprocess.Popen(argv, cwd=ROOT, env=env, stdout=console, stderr=subprocess.STDOUT)
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """``migration-12`` -> verdict, once it is over."""
+        try:
+            self._process.wait(LIMIT_SECONDS)
+        finally:
+            self._process.kill()
+        return {file.parent.name: read_verdict(file) for file in self.folder.glob("scenarios/*/verdict.json")}
+
+
+def feature(verdict: Verdict) -> str:
+    """``migration`` of a scenario in features/migration.feature."""
+    return Path(verdict.location.rpartition(":")[0]).stem
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> list[Verdict]:
+    """The verdicts on all scenarios of the default selection, on a Dynamo that keeps its promises."""
+    folder = tmp_path_factory.mktemp("fake")
+    groups = [[name] for name in LONG] + [[name for name in FEATURES if name not in LONG]]
+    plays = [Play(folder / group[0], *(f"features/{name}.feature" for name in group)) for group in groups]
+    return [verdict for play in plays for verdict in play.verdicts().values()]
+
+
+def test_every_scenario_passes_or_is_skipped_for_what_memory_does_not_simulate(truth: list[Verdict]) -> None:
+    lacking = tuple(f"needs {need.words}: not simulated" for need, simulated in FOUND.values() if not simulated)
+    wrong = {each.location: (each.verdict, each.reason) for each in truth if each.verdict != "passed"}
+    assert {at: said for at, said in wrong.items() if said[0] != "skipped" or said[1] not in lacking} == {}
+
+
+def test_every_feature_is_played(truth: list[Verdict]) -> None:
+    passed = Counter(feature(each) for each in truth if each.verdict == "passed")
+    assert sorted(passed) == FEATURES
+    assert sum(passed.values()) >= 200, "scenarios have become skipped, or are not played any more"
+
+
+def test_a_lost_token_turns_a_scenario_of_every_feature_red(tmp_path: Path, truth: list[Verdict]) -> None:
+    assert sorted(WITNESSES) == FEATURES
+    good = {(feature(each), each.name) for each in truth if each.verdict == "passed"}
+    assert set(WITNESSES.items()) <= good, "what is red without a lie shows nothing"
+    plays = []
+    for group in (["soak"], [name for name in FEATURES if name != "soak"]):
+        names = [f"--name=^{_escaped(WITNESSES[name])}$" for name in group]
+        plays.append(Play(tmp_path / group[0], *names, *(f"features/{name}.feature" for name in group), lie=LIES[0]))
+    red = {feature(each): each.verdict for play in plays for each in play.verdicts().values() if _played(each)}
+    assert red == dict.fromkeys(FEATURES, "failed")
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_each_lie_is_told_apart_from_the_truth(lie: str, tmp_path: Path) -> None:
+    name = f"--name=^{_escaped(WITNESSES['migration'])}$"
+    [verdict] = Play(tmp_path / "run", name, "features/migration.feature", lie=lie).verdicts().values()
+    assert verdict.verdict == "failed"
+    assert {finding.blame for finding in verdict.findings} == {"dynamo"}
+
+
+def _played(verdict: Verdict) -> bool:
+    return verdict.verdict != "skipped"
+
+
+def _escaped(name: str) -> str:
+    return name.replace("(", r"\(").replace(")", r"\)")
+
+
+def test_what_is_needed_is_simulated_or_not() -> None:
+    kind = FakeKind(Settings(target="fake"))
+    found = kind.capabilities(kind.needs)
+    assert {name for name, each in found.items() if not each.available} == {"netem", "cgroups", "gpu", "cluster"}
+    with pytest.raises(ValueError, match="no capability 'warp'; allowed: namespaces, "):
+        kind.capabilities(["warp"])
+
+
+# -- the clock
+
+
+def test_time_passes_only_when_all_wait() -> None:
+    clock, seen = VirtualClock(), list[tuple[str, float]]()
+    began = clock.now()
+
+    def work(name: str, *pauses: float) -> None:
+        for pause in pauses:
+            clock.sleep(pause)
+            seen.append((name, round(clock.now() - began, 3)))
+
+    threads = [clock.thread(work, args, None, True) for args in (("a", 3600.0, 3600.0), ("b", 1800.0, 5399.0))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [("b", 1800.0), ("a", 3600.0), ("b", 7199.0), ("a", 7200.0)]
+
+
+def test_who_waits_for_another_goes_on_at_that_very_time() -> None:
+    clock = VirtualClock()
+    event, condition, lock = clock.event(), clock.condition(), clock.lock()
+    began, count = clock.now(), [0]
+
+    def work() -> None:
+        with lock:
+            clock.sleep(5)
+        event.set()
+        for _ in range(3):
+            clock.sleep(1)
+            with condition:
+                count[0] += 1
+                condition.notify_all()
+
+    thread = clock.thread(work, (), None, True)
+    thread.start()
+    clock.sleep(1)
+    with lock:
+        assert clock.now() - began == pytest.approx(5)
+    assert event.wait(100)
+    with condition:
+        assert condition.wait_for(lambda: count[0] == 2, 100)
+    assert clock.now() - began == pytest.approx(7)
+    with condition:
+        assert not condition.wait_for(lambda: count[0] == 4, 10)
+    assert clock.now() - began == pytest.approx(17)
+    thread.join()
+
+
+def test_threads_that_would_wait_for_ever_are_told_so() -> None:
+    clock = VirtualClock()
+    with pytest.raises(RuntimeError, match="all threads wait for each other"):
+        clock.event().wait()
+    never = clock.event()
+
+    def work() -> None:
+        never.wait()
+
+    clock.thread(work, (), None, True).start()
+    with pytest.raises(RuntimeError, match="all threads wait for each other"):
+        never.wait()
+
+
+def test_a_coroutine_lives_on_the_clock_too() -> None:
+    clock = VirtualClock()
+    loop, over = clock.loop(), threading.Event()
+    began = clock.now()
+
+    async def work() -> None:
+        await asyncio.sleep(30)
+        over.set()
+
+    loop.run_until_complete(work())
+    assert over.is_set()
+    assert clock.now() - began == pytest.approx(30)
+
+
+def test_releases_differ_in_memory_as_they_do_elsewhere(tmp_path: Path) -> None:
+    """What a release cannot do skips the scenario, whatever the target."""
+    assert "trtllm" not in releases.get("1.2.1").engines
+    name = "--name=The worker crashes in the middle of a stream .trtllm, completions, tcp."
+    play = Play(tmp_path / "run", "-D", "dynamo=1.2.1", name, "features/migration.feature")
+    reasons = {each.reason for each in play.verdicts().values()}
+    assert reasons <= {"Dynamo 1.2.1 has no simulated trtllm", ""}
+    assert "Dynamo 1.2.1 has no simulated trtllm" in reasons
+
+
+@pytest.mark.parametrize(("kind", "target"), [("ruler=drops-token", "fake"), ("answers=drops-token", "local")])
+def test_a_sabotage_that_a_target_does_not_know_is_refused(
+    kind: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FT_SABOTAGE", kind)
+    settings = Settings(target=target)
+    with pytest.raises(ValueError, match=f"FT_SABOTAGE is {kind.partition('=')[0]}="):
+        targets.kind(settings).make(releases.get(settings.dynamo), tmp_path, EventLog())
