@@ -34,7 +34,7 @@ class Simulated:
 
 def simulate(scenarios: list[Selected], costs: dict[str, Cost], processors: int) -> tuple[float, float]:
     """Seconds that all of them take, and the share of the processors that is used."""
-    schedule = Schedule(scenarios, costs, 2 * processors, processors)
+    schedule = Schedule(scenarios, costs, 4 * processors, processors)
     under_way: list[Simulated] = []
     seconds = used = 0.0
     while schedule.waiting or under_way:
