@@ -20,8 +20,10 @@ CAPACITY = 1.3
 """Share of the processors that is given away: what is not known exactly may add up to a bit more than there is."""
 TIMED_CAPACITY = 0.6
 """The same for those that measure times: what they measure is not to wait for a processor."""
-UNKNOWN, LEAST = 0.5, 0.05
-"""Processors that a scenario takes after its boot: one that has never run, and one that only waits."""
+UNKNOWN, UNKNOWN_TIMED, LEAST = 0.2, 0.5, 0.05
+"""Processors that a scenario takes after its boot: one that has never run, the same of those that measure times, whose
+load is steady, and one that only waits.
+"""
 COSTS = "costs.json"
 TIMED = "timed"
 
@@ -100,7 +102,7 @@ class Schedule:
 
     def _need(self, scenario: Selected) -> float:
         known = self._costs.get(scenario.key)
-        return known.need if known else UNKNOWN
+        return known.need if known else UNKNOWN_TIMED if TIMED in scenario.tags else UNKNOWN
 
     def _length(self, scenario: Selected) -> tuple[float, float]:
         known = self._costs.get(scenario.key)
