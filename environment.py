@@ -17,15 +17,14 @@ register_type(**TYPES)
 def before_all(context):
     """Move into a cell, unless this process is in one, and begin the run."""
     enter_cell(sys.argv[1:])
-    allure.install()
     context.on_cleanup_error = allure.on_cleanup_error
     context.run = Run.begin(context.config.userdata)
 
 
 def before_scenario(context, scenario):
-    """Skip what this machine or release cannot do; make the scenario's world."""
+    """Skip what this target or release cannot do; make the scenario's world."""
     context.world = None
-    reason = context.run.reason_to_skip(scenario.effective_tags)
+    reason = context.run.reason_to_skip(allure.location_of(scenario), scenario.effective_tags)
     if reason:
         scenario.skip(reason)
     else:

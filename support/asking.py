@@ -13,17 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from support.errors import Problem
+from support.errors import SuiteError
 
 CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
 
 
-class NoAnswer(Problem):
+class NoAnswer(SuiteError):
     """No connection, no answer in time, or one that is no HTTP."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What was answered, whatever its status says."""
 
     status: int
@@ -45,7 +45,7 @@ class Answer:
 
 def ask(
     url: str, timeout: float, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None
-) -> Answer:
+) -> Response:
     """Ask once.
 
     Args:
@@ -68,6 +68,6 @@ def ask(
         with contextlib.closing(connection):
             connection.request(method, path, content, typed | dict(headers or {}))
             answer = connection.getresponse()
-            return Answer(answer.status, answer.read())
+            return Response(answer.status, answer.read())
     except (OSError, http.client.HTTPException) as error:
         raise NoAnswer(str(error) or type(error).__name__) from error

@@ -4,25 +4,25 @@ Every message names what was wanted, what was found instead and, where somebody 
 """
 
 
-class Problem(Exception):
+class SuiteError(Exception):
     """The suite cannot go on with what it was told to do. Not an AssertionError on purpose: behave then reports an
     error, not a failure."""
 
 
-class Inconclusive(Problem):
+class Inconclusive(SuiteError):
     """The history proves nothing about Dynamo: the fault was not proven, nothing was in flight, the client lagged, or
     the surroundings failed."""
 
 
-class Unsupported(Problem):
+class Unsupported(SuiteError):
     """The chosen Dynamo release cannot do what a scenario wants; the scenario is skipped with this reason."""
 
 
-class DeploymentFailed(Problem):
+class DeploymentFailed(SuiteError):
     """The deployment did not come up; the message has the last lines of the log of the process to blame."""
 
 
-class Refused(Problem):
+class Refused(SuiteError):
     """A program that was asked over HTTP refused or is gone.
 
     Attributes:

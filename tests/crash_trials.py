@@ -38,6 +38,7 @@ from pyroute2.nftables.main import NFTables
 
 from support.run import cells
 from support.settings import ROOT
+from support.targets.local import namespaces
 from support.targets.local.agent import Agent
 from tests.fake_gpu import POWER_MW
 from tests.gpu_machine import Machine
@@ -484,7 +485,7 @@ def main() -> int:
     if options.inside is not None:
         print(json.dumps(Trials(options.inside).run(options.trials)))
         return 0
-    if reason := cells.available():
+    if reason := namespaces.missing():
         print(f"crash trials need network namespaces: {reason}", file=sys.stderr)
         return 2
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)

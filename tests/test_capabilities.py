@@ -1,129 +1,150 @@
-import json
-import os
-import stat
-import subprocess
-import sys
-import threading
+"""A run asks its target: an invented one says what scenarios are skipped for, what is no gap, what the doctor shows."""
+
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support.run import capabilities, cells, doctor
-from support.run.capabilities import probe
-from support.settings import ROOT, Settings
+from support import targets
+from support.contract.target import Capability, Need
+from support.judge.judge import complaints
+from support.judge.verdict import Verdict
+from support.run import capabilities, doctor, launcher, selection
+from support.run.runtime import Ended, Run
+from support.settings import ROOT, TARGETS_AVAILABLE, Settings
+
+WHERE = "features/x.feature:3"
+
+
+class Moon:
+    """A kind of target of its own: it has dust and no air, and knows of nothing that this machine has."""
+
+    description = "rather far away"
+    needs: Mapping[str, Need] = {
+        "air": Need("air to breathe", "air", "propellers", "needs.air"),
+        "dust": Need("dust", "dust", "footprints", "needs.dust"),
+        "gpu": Need("a GPU on the moon", "GPU", "real engines", "gpu", optional=False),
+    }
+
+    def __init__(self, settings: Settings) -> None:
+        self.asked: list[str] = []
+
+    def capabilities(self, names: Iterable[str]) -> dict[str, Capability]:
+        """It has dust."""
+        self.asked += names
+        return {name: Capability(name, name == "dust", f"looked for {name}") for name in names}
+
+    def make(self, *_: Any) -> Any:
+        """Nothing can be deployed there."""
+        raise AssertionError("nobody deploys anything")
 
 
 @pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is the whole PATH."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    return tmp_path
+def moon(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings that name it."""
+    monkeypatch.setitem(targets.KINDS, "moon", Moon)
+    return Settings(target="moon")
 
 
-def _command(file: Path, script: str) -> None:
-    file.write_text(f"#!/bin/sh\n{script}\n")
-    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+def test_every_target_that_can_be_chosen_is_one() -> None:
+    assert tuple(targets.KINDS) == TARGETS_AVAILABLE
 
 
-def test_every_name_is_answered_for() -> None:
-    found = probe()
-    assert tuple(found) == capabilities.NAMES
-    assert all(found[name].name == name and found[name].detail for name in found)
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        (["needs.dust", "smoke"], ""),
+        (["needs.dust", "needs.air"], "needs air to breathe: looked for air"),
+        (["gpu"], "needs a GPU on the moon: looked for gpu"),
+        (["needs.nftables"], "needs nftables: the target moon knows of none"),
+    ],
+)
+def test_scenarios_are_skipped_for_what_the_target_lacks(
+    moon: Settings, tmp_path: Path, tags: list[str], reason: str
+) -> None:
+    run = Run(moon, tmp_path)
+    assert run.reason_to_skip(WHERE, tags) == reason
+    ended = Ended("F", "s", WHERE, tags, reason or "-", "", None, False)
+    assert run.judge(None, ended).reason == (reason or "-")
 
 
-def test_a_run_asks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def kmsg() -> capabilities.Capability:
-        asked.append("kmsg")
-        return capabilities.Capability("kmsg", False, "none here")
-
-    monkeypatch.setitem(capabilities._LOOKS, "kmsg", kmsg)
-    answers = [capabilities.of_run("kmsg", tmp_path) for _ in range(3)]
-    assert answers == [capabilities.Capability("kmsg", False, "none here")] * 3
-    assert asked == ["kmsg"]
-
-
-def test_looking_changes_nothing() -> None:
-    def world() -> tuple[list[str], list[str], str]:
-        return (
-            sorted(os.listdir("/sys/class/net")),
-            sorted(os.listdir("/sys/fs/cgroup")),
-            os.readlink("/proc/self/ns/net"),
-        )
-
-    before = world()
-    probe()
-    assert world() == before
+@pytest.mark.parametrize(
+    ("reason", "allowed"),
+    [
+        ("needs air to breathe: looked for air", True),
+        ("needs air to breathe: as another process saw it", True),
+        ("needs dust: looked for dust", False),
+        ("needs a GPU on the moon: looked for gpu", False),
+        ("needs nftables: the target moon knows of none", False),
+        ("needs air to breathe and more", False),
+        ("", False),
+    ],
+)
+def test_a_skip_is_no_gap_where_the_target_may_lack_what_it_lacks(moon: Settings, reason: str, allowed: bool) -> None:
+    verdicts = [Verdict("F", "s", WHERE, [], word, 1.0, reason) for word in ("passed", "skipped")]
+    assert (complaints(verdicts, capabilities.allowed_skips(moon)) == []) is allowed
 
 
-def test_root_of_a_user_namespace_is_not_root() -> None:
-    ask = "from support.run.capabilities import probe; print(probe(['root'])['root'])"
-    mapped = ["unshare", "--user", "--map-root-user", "--", sys.executable, "-c", ask]
-    done = subprocess.run(mapped, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode:
-        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
-    assert done.stdout.strip() == str(capabilities.Capability("root", False, "root in a user namespace only"))
+def test_a_run_asks_once(moon: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = Moon(moon)
+    monkeypatch.setitem(targets.KINDS, "moon", lambda _: kind)
+    assert len({capabilities.lacking(WHERE, ["needs.air"], moon, tmp_path) for _ in range(3)}) == 1
+    assert kind.asked == ["air"]
 
 
-def test_namespaces_are_what_cells_say() -> None:
-    assert probe(["namespaces"])["namespaces"].available == (cells.available() is None)
+def test_a_tag_that_no_target_knows_is_refused(moon: Settings, tmp_path: Path) -> None:
+    said = f"{WHERE}: no target knows the tag @needs.coffee; known are @needs.namespaces, @needs.nftables, "
+    with pytest.raises(ValueError, match=re.escape(said)) as refused:
+        Run(moon, tmp_path).reason_to_skip(WHERE, ["smoke", "needs.coffee"])
+    assert {"@gpu", "@k8s", "@needs.air", "@needs.dust"} <= set(str(refused.value).partition("are ")[2].split(", "))
 
 
-def test_without_unshare_the_trials_say_why_not(commands: Path) -> None:
-    found = probe(["nftables", "netem"])
-    assert [each.available for each in found.values()] == [False, False]
-    assert "unshare" in found["nftables"].detail
+def test_the_launcher_starts_nothing_with_a_tag_that_no_target_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "steps" / "s.py").write_text('from behave import step\n\n@step("it works")\ndef works(_): pass\n')
+    (tmp_path / "behave.ini").touch()
+    (tmp_path / "x.feature").write_text("Feature: F\n  @needs.coffee\n  Scenario: s\n    Given it works\n")
+    monkeypatch.chdir(tmp_path)
+    assert launcher.main(["acceptance", "--features", "x.feature"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.partition(";")[0]) == ("", "error: x.feature:3: no target knows the tag @needs.coffee")
+    assert not (tmp_path / "reports").exists()
 
 
-def test_a_refusal_is_quoted(commands: Path) -> None:
-    _command(commands / "unshare", "echo 'unshare: Operation not permitted' >&2; exit 1")
-    assert probe(["nftables"])["nftables"].detail == "cannot be tried: unshare: Operation not permitted"
+def test_every_tag_in_the_features_names_what_a_target_knows() -> None:
+    found = selection.enumerate_scenarios(ROOT, [], ["not @no.such.tag"])
+    tags = {need.tag for each in found for need in capabilities.needed(each.location, each.tags, Settings())}
+    assert tags == {"needs.namespaces", "needs.nftables", "needs.tbf", "needs.kmsg"}
 
 
-def test_a_gpu_is_what_nvidia_smi_lists(commands: Path) -> None:
-    _command(
-        commands / "nvidia-smi", "echo 'GPU 0: NVIDIA H100 (UUID: GPU-1)'; echo 'GPU 1: NVIDIA H100 (UUID: GPU-2)'"
-    )
-    assert probe(["gpu"])["gpu"] == ("gpu", True, "GPU 0: NVIDIA H100, GPU 1: NVIDIA H100")
-
-
-def test_a_cluster_needs_the_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBECONFIG", raising=False)
-    assert not probe(["cluster"])["cluster"].available
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    assert probe(["cluster"])["cluster"] == ("cluster", False, f"no file {tmp_path / 'config'}")
-    (tmp_path / "config").touch()
-    assert probe(["cluster"])["cluster"].available
-
-
-def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="no capability 'gpus'; allowed: namespaces, root"):
-        probe(["gpus"])
-
-
-def test_the_doctors_table_has_a_line_for_each_thing_and_says_what_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = {name: capabilities.Capability(name, False, "none") for name in capabilities.NAMES}
-    monkeypatch.setattr(doctor, "probe", lambda names: {name: nothing[name] for name in names})
-    rows = {row.what: row for row in doctor.rows(Settings())}
-    assert rows["etcd"].found.startswith("3.")
-    assert rows["NATS"].skipped == rows["Node.js"].skipped == ""
-    assert [what for what, row in rows.items() if row.skipped] == [
-        "namespaces",
-        "nftables",
-        "tbf",
-        "netem",
-        "kernel log",
-        "cgroups",
-        "GPU",
-        "KUBECONFIG",
-    ]
+def test_the_doctors_table_is_that_of_the_target(moon: Settings) -> None:
+    rows = {row.what: row for row in doctor.rows(moon)}
+    assert rows["target"].found == "moon: rather far away"
+    assert rows["air"] == ("air", "no: looked for air", "propellers", "@needs.air")
+    assert rows["dust"] == ("dust", "yes: looked for dust", "footprints", "")
     assert rows["GPU"].skipped == "@gpu"
+    assert rows["etcd"].found.startswith("3.")
+    assert not {"nftables", "namespaces", "KUBECONFIG"} & set(rows)
+
+
+def test_the_doctor_says_what_this_machine_can() -> None:
+    rows = {row.what: row for row in doctor.rows(Settings())}
+    assert rows["target"].found == "local: this machine"
+    assert [*rows][-9:] == [
+        *("root", "namespaces", "nftables", "tbf", "netem", "kernel log", "cgroups", "GPU", "KUBECONFIG"),
+    ]
+    assert rows["KUBECONFIG"][1:] == ("no: KUBECONFIG is not set", "the target kubernetes", "@k8s")
+    assert rows["NATS"].skipped == rows["Node.js"].skipped == ""
 
 
 def test_a_program_that_does_not_work_skips_what_needs_it(tmp_path: Path) -> None:
     broken = tmp_path / "etcd"
-    _command(broken, "exit 3")
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
     rows = {row.what: row for row in doctor.rows(Settings(etcd_binary=broken))}
     assert rows["etcd"].skipped == "everything"
     assert str(broken) in rows["etcd"].found
@@ -136,12 +157,3 @@ def test_the_columns_line_up() -> None:
         "a       found it  b           -",
         "longer  no        much        all",
     ]
-
-
-def test_a_kernel_that_does_not_answer_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(capabilities, "TRIAL_SECONDS", 1)
-    monkeypatch.setitem(capabilities._TRIALS, "nftables", lambda: str(threading.Event().wait(30)))
-    capabilities._main(["nftables"])
-    assert json.loads(capsys.readouterr().out) == {"nftables": [False, "TimeoutError: no answer within 1 seconds"]}

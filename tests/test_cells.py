@@ -13,6 +13,7 @@ import pytest
 from support.observe.waiting import until
 from support.run import cells
 from support.settings import ROOT
+from support.targets.local import namespaces
 
 # Makes a node with a process, tells which pids the machine knows them by, and stays.
 TENANT = """
@@ -34,7 +35,7 @@ modes = pytest.mark.parametrize("mode", ["on", "off"])
 
 @pytest.fixture(autouse=True)
 def _namespaces_or_skip(mode: str) -> None:
-    if mode == "on" and (reason := cells.available()):
+    if mode == "on" and (reason := namespaces.missing()):
         pytest.skip(f"needs network namespaces: {reason}")
 
 

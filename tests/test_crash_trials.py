@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from support.run import cells
 from support.settings import ROOT
+from support.targets.local import namespaces
 
 
-@pytest.mark.skipif(bool(cells.available()), reason=f"crash trials need network namespaces: {cells.available()}")
+@pytest.mark.skipif(bool(namespaces.missing()), reason=f"crash trials need network namespaces: {namespaces.missing()}")
 def test_a_few_kills_leave_nothing_behind() -> None:
     argv = [sys.executable, "-m", "tests.crash_trials", "--trials=10", "--seed=1"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300)

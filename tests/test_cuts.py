@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from agents.node import netlink
-from support.run import capabilities, cells
-from support.settings import ROOT
+from support.run import cells
+from support.settings import ROOT, Settings
+from support.targets.local import machine
 
-CAN = capabilities.probe(["namespaces", "nftables", "netem"])
+CAN = machine.probe(Settings(), ["namespaces", "nftables", "netem"])
 MISSING = [CAN[name].detail for name in ("namespaces", "nftables") if not CAN[name].available]
 NETEM = CAN["netem"].available
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs namespaces and nftables: {MISSING}")
@@ -27,7 +28,7 @@ from agents.node.cuts import CutDriver
 from agents.core.book import FaultBook
 from agents.core.faults import Problem
 from agents.node.network import Network
-from support.targets.local.network import Line, arriving, connects, on_node
+from support.targets.local.network import LocalLine, arriving, connects, on_node
 from support.observe.waiting import until
 
 scratch = Path(os.environ["FT_SCRATCH"]) / "apart"  # else the cell's own agent would adopt what is made here
@@ -114,7 +115,8 @@ def cable(book, **change):
     return book.inject(order | {"parameters": {"rate_kbit": 800}} | change)
 
 def transfers(size):
-    with Line("frontend-0", "worker-0", two.address, 5) as to, Line("worker-0", "frontend-0", one.address, 5) as back:
+    there = LocalLine("frontend-0", "worker-0", two.address, 5)
+    with there as to, LocalLine("worker-0", "frontend-0", one.address, 5) as back:
         return {"to": to.seconds(size, 10), "from": back.seconds(size, 10)}
 
 def queues():

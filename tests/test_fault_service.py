@@ -23,6 +23,7 @@ from support.clock import now
 from support.observe.waiting import until
 from support.run import cells
 from support.settings import ROOT
+from support.targets.local import namespaces
 from support.targets.local.agent import Agent
 from tests.gpu_machine import Machine
 from tests.plain_http import Client
@@ -554,8 +555,8 @@ def test_callers_without_the_token_reach_no_agent_and_fill_no_log(start: Any, tm
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to fill a disk of its own")
 def test_a_full_disk_refuses_new_faults_and_loses_none(cell: dict[str, str], tmp_path: Path) -> None:
     """The audit log lies on a small disk of the service alone; its mount ends with the service."""
-    if cells.available():
-        pytest.skip(f"no disk of its own: {cells.available()}")
+    if namespaces.missing():
+        pytest.skip(f"no disk of its own: {namespaces.missing()}")
     state = tmp_path / "state"
     state.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as probe:

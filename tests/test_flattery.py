@@ -16,7 +16,7 @@ from support.judge.checker import ValidationContext
 from support.judge.checkers import run_check
 from support.judge.figures import figures, windows
 from support.judge.recovery import StandardFailed, band, recovery
-from support.judge.samples import Objectives, Run, Sample
+from support.judge.samples import LoadHistory, Objectives, Sample
 from support.requests.ledger import Chunk, LedgerEntry
 from support.requests.load_log import LoadLog
 from support.requests.pace import inter_token, pause
@@ -178,7 +178,7 @@ STANDARD = [
 ]
 
 
-def a_run(samples: Sequence[Sample]) -> Run:
+def a_run(samples: Sequence[Sample]) -> LoadHistory:
     """STANDARD from 0 to 10, RECOVERY from 20 to 30 with these requests, whose load was stopped then."""
     later = [
         replace(each, intended_at=each.intended_at + 20, token_times=[at + 20 for at in each.token_times])
@@ -187,10 +187,10 @@ def a_run(samples: Sequence[Sample]) -> Run:
     later = [replace(each, ended_at=each.ended_at + 20 if each.ended_at is not None else None) for each in later]
     plan = LoadPlan(base_url="http://h:1", model="m", duration_seconds=30.0)
     log = LoadLog(Path(), plan, 0.0, END + 20, [], [])
-    return Run(Path(), [log], [("STANDARD", 0.0), ("RECOVERY", 20.0)], [], [*STANDARD, *later])
+    return LoadHistory(Path(), [log], [("STANDARD", 0.0), ("RECOVERY", 20.0)], [], [*STANDARD, *later])
 
 
-def results_of(run: Run) -> dict[str, Any]:
+def results_of(run: LoadHistory) -> dict[str, Any]:
     """What the checkers look at."""
     phases = {
         name: figures([each for each in run.samples if each.phase == name], *span, OBJECTIVES)

@@ -11,7 +11,7 @@ from support.judge.history import History
 from support.judge.invariants import check
 from support.observe import journal
 from support.requests.ledger import Chunk, LedgerEntry, read_ledger
-from support.world.gate import LAST_TOKENS, Gate
+from support.world.gate import LAST_TOKENS, Gates
 from tests.scenarios import run
 
 CRASH = "Every token comes once and in order when the worker crashes in mid-answer"
@@ -69,7 +69,7 @@ def test_an_answer_is_held_before_its_first_token_until_a_late_fault_has_struck(
 
 def test_a_gate_that_is_not_there_is_not_waited_for_and_said(tmp_path: Path) -> None:
     events = EventLog(tmp_path / "events.jsonl")
-    gate = Gate(Workers("http://127.0.0.1:1"), events)  # type: ignore[arg-type]
+    gate = Gates(Workers("http://127.0.0.1:1"), events)  # type: ignore[arg-type]
     gate.hold_end({200, 10})
     states = [gate.closed]
     gate.open()
@@ -81,7 +81,7 @@ def test_a_gate_that_is_not_there_is_not_waited_for_and_said(tmp_path: Path) -> 
 
 
 def test_a_deployment_without_gates_holds_nothing(tmp_path: Path) -> None:
-    gate = Gate(Workers(None), EventLog(tmp_path / "events.jsonl"))  # type: ignore[arg-type]
+    gate = Gates(Workers(None), EventLog(tmp_path / "events.jsonl"))  # type: ignore[arg-type]
     gate.hold_start(200)
     assert not gate.closed
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from agents.gpu import pods
-from agents.gpu.agent import GpuAgent, Settings
+from agents.gpu.agent import AgentSettings, GpuAgent
 from tests.fake_gpu import FakeNvml
 from tests.gpu_machine import Machine
 
@@ -153,7 +153,7 @@ def test_a_process_is_known_by_its_cgroup(cgroup: str, found: bool) -> None:
 def test_the_gpus_of_a_pod_are_those_that_its_processes_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_GPU", str(tmp_path))
     monkeypatch.setenv("FAKE_GPU_COUNT", "2")
-    agent = GpuAgent(Settings("node-a", tmp_path, "token"), FakeNvml())
+    agent = GpuAgent(AgentSettings("node-a", tmp_path, "token"), FakeNvml())
     own = Path("/proc/self/cgroup").read_text().strip()
     mine, other = pods.Pod("n/mine", own, "", "Running", True), pods.Pod("n/other", UID, "", "Running", True)
     monkeypatch.setattr(agent, "_pods", {"n/mine": mine, "n/other": other})

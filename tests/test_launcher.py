@@ -27,8 +27,6 @@ from pathlib import Path
 from support.judge.verdict import Verdict
 from support.report import allure, runs
 
-allure.install()
-
 def after_scenario(context, scenario):
     failed = any(step.status.has_failed() for step in scenario.all_steps)
     location = allure.location_of(scenario)

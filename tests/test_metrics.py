@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from support.observe.metrics import Metrics, ScrapeError, scrape
+from support.observe.metrics import Exposition, ScrapeError, scrape
 
 # As the frontend of Dynamo 1.6.1 serves them.
 TEXT = """\
@@ -27,7 +27,7 @@ dynamo_frontend_time_to_first_token_seconds_count{model="a\\"b\\\\n} 9"} 2
 
 
 def test_value_sums_the_matching_series() -> None:
-    metrics = Metrics(TEXT)
+    metrics = Exposition(TEXT)
     name = "dynamo_frontend_requests_total"
     assert metrics.value(name) == 8
     assert metrics.value(name, endpoint="completions") == 5
@@ -36,17 +36,17 @@ def test_value_sums_the_matching_series() -> None:
 
 
 def test_an_absent_series_is_not_a_zero() -> None:
-    metrics = Metrics(TEXT)
+    metrics = Exposition(TEXT)
     assert metrics.value("dynamo_frontend_disconnected_clients") == 0
     assert metrics.value("dynamo_frontend_model_migration_total") is None
     assert metrics.value("dynamo_frontend_requests_total", endpoint="embeddings") is None
     assert metrics.value("dynamo_frontend_requests_total", no_such_label="x") is None
     assert metrics.value("dynamo_frontend_requests") is None
-    assert Metrics("").value("x") is None
+    assert Exposition("").value("x") is None
 
 
 def test_series_of_a_histogram() -> None:
-    metrics = Metrics(TEXT)
+    metrics = Exposition(TEXT)
     buckets = metrics.series("dynamo_frontend_time_to_first_token_seconds_bucket")
     assert [(sample.labels["le"], sample.value) for sample in buckets] == [("0.1", 1), ("+Inf", 2)]
     assert buckets[0].labels["model"] == 'a"b\\n} 9'
@@ -55,7 +55,7 @@ def test_series_of_a_histogram() -> None:
 
 def test_a_line_that_is_not_in_the_format() -> None:
     with pytest.raises(ValueError, match="nine"):
-        Metrics("x_total nine\n").value("x_total")
+        Exposition("x_total nine\n").value("x_total")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The patch of allure-behave, on a real run of behave with every way in which a scenario can end."""
+"""The formatter for Allure, on a real run of behave with every way in which a scenario can end."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from allure_commons.utils import md5
 
 from support.judge.verdict import Finding, Verdict
 from support.report import allure
@@ -17,9 +18,6 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT = """
 from support.judge.verdict import Verdict
 from support.report import allure
-
-allure.install()
-allure.install()
 
 def before_all(context):
     context.on_cleanup_error = allure.on_cleanup_error
@@ -101,12 +99,46 @@ Feature: Ends
       Given it works
 """
 
+DATA_FEATURE = """
+@blocker @allure.issue:http://issues/1
+Feature: Data
+  Background: ground
+    Given it works
+
+  @verdict.passed
+  Scenario Outline: with <what>
+    In words.
+    When it works
+      \"\"\"
+      a text
+      \"\"\"
+    Then it works
+      | a | b |
+      | 1 | 2 |
+
+    Examples: all
+      | what | more |
+      | data | x    |
+
+  Scenario: fails half-way
+    When it fails
+    Then it works
+
+  Scenario: nobody knows
+    Then nobody knows it
+"""
+
 BROKEN_FEATURE = """
 @feature_breaks
 Feature: Never begins
   Scenario: never starts
     Given it works
 """
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("toy")
 
 
 def run(folder: Path, dynamo: str) -> dict[str, dict[str, Any]]:
@@ -116,22 +148,23 @@ def run(folder: Path, dynamo: str) -> dict[str, dict[str, Any]]:
         "steps/s.py": STEPS,
         "features/ends.feature": FEATURE,
         "features/broken.feature": BROKEN_FEATURE,
+        "features/data.feature": DATA_FEATURE,
         "behave.ini": "[behave]\npaths = features\nshow_skipped = false\ncapture_hooks = false\n",
     }.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     results = folder / f"results-{dynamo}"
-    command = [sys.executable, "-m", "behave", "-f", "allure_behave.formatter:AllureFormatter", "-o", str(results)]
+    command = [sys.executable, "-m", "behave", "-f", "steps.allure_formatter:AllureFormatter", "-o", str(results)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([*command, f"-Ddynamo={dynamo}"], cwd=folder, env=environment, capture_output=True)
     found = [json.loads(file.read_text()) for file in results.glob("*-result.json")]
-    assert len(found) == 12
+    assert len(found) == 15
     return {result["name"]: result for result in found}
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    return run(tmp_path_factory.mktemp("toy"), "1.6.1")
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    return run(folder, "1.6.1")
 
 
 @pytest.mark.parametrize(
@@ -165,6 +198,70 @@ def test_steps_of_a_skipped_scenario_do_not_leak_into_the_next_one(results: dict
     assert [step["name"] for step in results["after the skip"]["steps"]] == ["Given it works"]
 
 
+def test_a_scenario_is_known_by_ids_that_stay(results: dict[str, dict[str, Any]]) -> None:
+    """Others would cut off the histories in reports of earlier runs."""
+    assert (results["passed"]["testCaseId"], results["passed"]["historyId"]) == (
+        "8e2bdbd296f8c59fc7ae968026acc789",
+        "75e39127cdcc2e571c8d57d726f86b5a",
+    )
+    [outlined] = [result for name, result in results.items() if name.startswith("with data")]
+    assert outlined["fullName"] == "Data: with data"
+    row = md5("Data", outlined["name"], "what=data", "more=x")
+    assert (outlined["testCaseId"], outlined["historyId"]) == (md5("Data: with data"), md5(row, "dynamo=1.6.1"))
+
+
+def test_a_scenario_is_described_as_it_is_written(folder: Path, results: dict[str, dict[str, Any]]) -> None:
+    [result] = [result for name, result in results.items() if name.startswith("with data")]
+    assert (result["description"], result["titlePath"]) == ("In words.", ["features", "Data"])
+    assert result["parameters"] == [
+        {"name": name, "value": value} for name, value in (("what", "data"), ("more", "x"), ("dynamo", "1.6.1"))
+    ]
+    assert result["links"] == [{"type": "issue", "url": "http://issues/1", "name": "http://issues/1"}]
+    assert result["start"] <= result["steps"][0]["start"] <= result["steps"][2]["stop"] <= result["stop"]
+    labels = [(label["name"], label["value"]) for label in result["labels"]]
+    assert {("severity", "blocker"), ("tag", "verdict.passed"), ("feature", "Data"), ("framework", "behave")} < {
+        *labels
+    }
+    ground, when, then = result["steps"]
+    assert [step["name"] for step in (ground, when, then)] == ["Given it works", "When it works", "Then it works"]
+    assert {step["status"] for step in (ground, when, then)} == {"passed"}
+    attached = [(each["name"], each["type"], each["source"]) for each in when["attachments"] + then["attachments"]]
+    assert [entry[:2] for entry in attached] == [(".text", "text/plain"), (".table", "text/csv")]
+    texts = [(folder / "results-1.6.1" / source).read_text() for _, _, source in attached]
+    assert texts == ["a text", "a,b\n1,2\n"]
+
+
+def test_a_step_that_fails_says_why_and_those_after_it_are_skipped(results: dict[str, dict[str, Any]]) -> None:
+    result = results["fails half-way"]
+    assert [step["status"] for step in result["steps"]] == ["passed", "failed", "skipped"]
+    said = result["steps"][1]["statusDetails"]
+    assert said["message"].strip() == "AssertionError: it did not work"
+    assert "in fails" in said["trace"]
+    assert (result["status"], result["statusDetails"]) == ("failed", said)
+    unknown = results["nobody knows"]
+    assert [step["status"] for step in unknown["steps"]] == ["passed", "broken"]
+    assert (unknown["status"], unknown["statusDetails"]["message"]) == (
+        "broken",
+        "no step is defined for this sentence",
+    )
+
+
+def test_a_scenario_that_was_not_selected_has_no_result(folder: Path, results: dict[str, dict[str, Any]]) -> None:
+    options = [
+        "-f",
+        "steps.allure_formatter:AllureFormatter",
+        "-o",
+        "chosen",
+        "--tags=@verdict.failed",
+        "--show-skipped",
+    ]
+    command = [sys.executable, "-m", "behave", *options, "-Ddynamo=1.6.1"]
+    subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
+    assert [json.loads(each.read_text())["name"] for each in (folder / "chosen").iterdir()] == [
+        "failed by an invariant"
+    ]
+
+
 def test_only_a_known_defect_is_marked_as_known(results: dict[str, dict[str, Any]]) -> None:
     known = [name for name, result in results.items() if (result.get("statusDetails") or {}).get("known")]
     assert known == ["known defect"]
@@ -175,12 +272,6 @@ def test_another_release_has_a_history_of_its_own(results: dict[str, dict[str, A
     assert other["passed"]["historyId"] != results["passed"]["historyId"]
     assert other["passed"]["testCaseId"] == results["passed"]["testCaseId"]
     assert {"name": "dynamo", "value": "1.4.2"} in other["passed"]["parameters"]
-
-
-def test_another_version_of_allure_behave_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allure, "version", lambda package: "3.0.0")
-    with pytest.raises(RuntimeError, match=r"allure-behave 3\.0\.0 is installed"):
-        allure.install()
 
 
 def test_a_synthetic_result_says_what_the_verdict_says() -> None:

@@ -18,7 +18,7 @@ from support.judge.checkers import run_check
 from support.judge.history import WAITS
 from support.judge.recovery import recovery
 from support.judge.samples import Objectives, percentile
-from support.report.reading import read_run
+from support.report.reading import read_load_history
 from support.report.results import process_overflow_recovery_test
 from support.requests.ledger import Chunk, LedgerEntry, pack
 from support.requests.load_log import create, mark_phase
@@ -161,7 +161,7 @@ def test_percentiles_are_exact() -> None:
 def test_recovery_to_the_first_success_and_to_stable(tmp_path: Path) -> None:
     back = [*steady(20, 22, status=503), *steady(22, 24, ttft=0.3), *steady(24, 40)]
     three_phases(tmp_path, [*steady(0, 10), *steady(10, 20, status=529), *back])
-    found = recovery(read_run(tmp_path))
+    found = recovery(read_load_history(tmp_path))
     assert found["to_first_success_seconds"] == pytest.approx(2.5)
     assert found["to_stable_seconds"] == 4
     assert found["relapses"] == 0
@@ -170,14 +170,14 @@ def test_recovery_to_the_first_success_and_to_stable(tmp_path: Path) -> None:
 
 def test_a_relapse_is_told(tmp_path: Path) -> None:
     three_phases(tmp_path, [*steady(0, 10), *steady(10, 25), *steady(25, 27, ttft=0.4), *steady(27, 40)])
-    found = recovery(read_run(tmp_path))
+    found = recovery(read_load_history(tmp_path))
     assert (found["to_stable_seconds"], found["relapses"]) == (0, 2)
 
 
 def test_two_good_windows_are_not_stable(tmp_path: Path) -> None:
     back = [*steady(20, 22), *steady(22, 24, status=503), *steady(24, 26), *steady(26, 29, status=503)]
     three_phases(tmp_path, [*steady(0, 20), *back])
-    assert recovery(read_run(tmp_path))["to_stable_seconds"] == math.inf
+    assert recovery(read_load_history(tmp_path))["to_stable_seconds"] == math.inf
 
 
 def test_whoever_leaves_all_clients_without_an_answer_is_not_stable(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_whoever_leaves_all_clients_without_an_answer_is_not_stable(tmp_path: Pa
     three_phases(tmp_path, [*steady(0, 10), *steady(20, 23), *waiting])
     end = json.loads((tmp_path / "end.json").read_text())
     (tmp_path / "end.json").write_text(json.dumps(end | {"stopped_at": ZERO + 28}))
-    found = recovery(read_run(tmp_path))
+    found = recovery(read_load_history(tmp_path))
     assert [each["lost"] for each in found["after"]] == [0, 0, 0, 4, 4, 4, 4, 4]
     assert (found["to_stable_seconds"], found["relapses"]) == (0, 5)
 
@@ -201,7 +201,7 @@ def test_a_band_is_as_wide_as_standard_was_apart(tmp_path: Path) -> None:
         ]
 
     three_phases(tmp_path, [*load(0, 10), *load(20, 24), *load(24, 26, ttft=0.08), *load(26, 30)])
-    found = recovery(read_run(tmp_path))
+    found = recovery(read_load_history(tmp_path))
     assert (found["band"]["p50_ms"], found["band"]["p99_ms"]) == (pytest.approx(45), pytest.approx(120))
     assert (found["to_stable_seconds"], found["relapses"]) == (0, 2)
 
@@ -209,14 +209,14 @@ def test_a_band_is_as_wide_as_standard_was_apart(tmp_path: Path) -> None:
 def test_one_lost_request_of_many_puts_a_window_out_of_the_band(tmp_path: Path) -> None:
     many = [Case(20 + n / 20) for n in range(160)]
     three_phases(tmp_path, [*steady(0, 10), *many, Case(25.5, status=503)])
-    found = recovery(read_run(tmp_path))
+    found = recovery(read_load_history(tmp_path))
     assert (found["to_stable_seconds"], found["relapses"]) == (0, 1)
 
 
 def test_what_the_failure_hit_is_no_part_of_the_standard(tmp_path: Path) -> None:
     hit = [Case(9.6, ttft=3, latency=4), Case(9.7, status=500, latency=3)]
     three_phases(tmp_path, [*steady(0, 9.5), *hit, *steady(20, 30)])
-    found = recovery(read_run(tmp_path))
+    found = recovery(read_load_history(tmp_path))
     assert (found["no_band"], found["band"]["slowest_ms"]) == ("", pytest.approx(100))
 
 
@@ -230,7 +230,7 @@ def test_what_the_failure_hit_is_no_part_of_the_standard(tmp_path: Path) -> None
 )
 def test_a_standard_that_shows_no_band(tmp_path: Path, cases: list[Case], why: str) -> None:
     three_phases(tmp_path, [*cases, *steady(20, 30)])
-    found = recovery(read_run(tmp_path))
+    found = recovery(read_load_history(tmp_path))
     assert found["no_band"].startswith(why)
     assert found["to_stable_seconds"] == math.inf
 

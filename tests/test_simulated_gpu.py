@@ -19,7 +19,7 @@ from support.errors import Refused
 from support.observe.waiting import until
 from support.run import cells
 from support.settings import ROOT
-from support.targets.local import process
+from support.targets.local import namespaces, process
 from support.targets.local.agent import Agent
 
 SLEEPER = ["sleep", "600"]
@@ -173,7 +173,7 @@ print(json.dumps([fault, faults.get(fault["id"]), faults.recover(fault["id"])]))
 """
 
 
-@pytest.mark.skipif(bool(cells.available() or kmsg.missing()), reason=f"{cells.available()}; {kmsg.missing()}")
+@pytest.mark.skipif(bool(namespaces.missing() or kmsg.missing()), reason=f"{namespaces.missing()}; {kmsg.missing()}")
 def test_an_nvlink_error_has_the_counters_of_its_losses_in_its_evidence() -> None:
     argv = cells.command([sys.executable, "-c", NVLINK], "on")
     done = subprocess.run(argv, cwd=ROOT, env=cells.environment(), capture_output=True, text=True, timeout=120)

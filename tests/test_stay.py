@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from agents.xid import kmsg
-from support.run import cells, stay
+from support.run import stay
 from support.settings import ROOT
+from support.targets.local import namespaces
 
 
 def test_clean_leaves_the_record_of_what_is_up(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-@pytest.mark.skipif(bool(cells.available() or kmsg.missing()), reason=f"{cells.available()}; {kmsg.missing()}")
+@pytest.mark.skipif(bool(namespaces.missing() or kmsg.missing()), reason=f"{namespaces.missing()}; {kmsg.missing()}")
 @pytest.mark.skipif(stay._running() is not None, reason="`make up` is in use here")
 def test_smoke_of_a_deployment_that_stays() -> None:
     frontend, service = free_port(), free_port()

@@ -26,10 +26,10 @@ from agents.xid import kmsg, xids
 from support.contract.fault_service import FaultService
 from support.faults.gpu import SEQUENCES
 from support.observe.waiting import until
-from support.run.capabilities import _mounts
 from support.settings import ROOT
 from support.targets.local import process
-from support.targets.local.kernel_log import KernelLog
+from support.targets.local.kernel_log import LocalKernelLog
+from support.targets.local.machine import _mounts
 
 CORPUS = json.loads((ROOT / "tests" / "data" / "kernel_log.json").read_text())
 MONITORS = sorted(CORPUS["patterns"])
@@ -103,7 +103,7 @@ def test_pci_addresses_are_of_one_run() -> None:
 
 @pytest.mark.skipif(bool(kmsg.missing()), reason=kmsg.missing() or "-")
 def test_a_line_is_read_back_and_seen_by_others() -> None:
-    log, pci = KernelLog(), kmsg.reserve_pci("7e57ed", 0)
+    log, pci = LocalKernelLog(), kmsg.reserve_pci("7e57ed", 0)
     line = xids.lines(31, pci, 7, "python3", "abc123")[0]
     assert kmsg.write(line)["text"] == line
     until(lambda: None if log.xids(pci) == [31] else str(log.xids(pci)), 2, "the observer sees it")
@@ -141,7 +141,7 @@ def test_what_the_kernel_escapes_is_told_and_taken_back(name: bytes) -> None:
 @pytest.mark.skipif(bool(kmsg.missing()), reason=kmsg.missing() or "-")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_line_with_any_name_arrives(name: bytes) -> None:
-    log, pci = KernelLog(), kmsg.reserve_pci("7e57ed", 1)
+    log, pci = LocalKernelLog(), kmsg.reserve_pci("7e57ed", 1)
     [line] = xids.lines(31, pci, 7, kmsg.escape(name), secrets.token_hex(3))
     assert kmsg.write(line)["text"] == line
     assert log.xids(pci) == [31]

@@ -18,7 +18,7 @@ import pynvml
 
 from agents.core.journal import JournalInUse
 from agents.core.tokens import read_token
-from agents.gpu.agent import GpuAgent, Settings, recover, serve
+from agents.gpu.agent import AgentSettings, GpuAgent, recover, serve
 from agents.gpu.pods import Api
 from agents.gpu.real_gpu import LOAD
 from agents.watchdog.guard import private
@@ -81,7 +81,7 @@ def main(
         _make_private(state)
         api = None if options.recover else Api.of_this_cluster()
         namespaces, guarded_by = tuple(options.allow_namespace), () if options.supervised else tuple(program)
-        settings = Settings(options.name, state, given, namespaces, options.allow_clock_control, guarded_by)
+        settings = AgentSettings(options.name, state, given, namespaces, options.allow_clock_control, guarded_by)
         agent = GpuAgent(settings, nvml, load, api)
         agent.book.journal.hold()
     except OSError as error:

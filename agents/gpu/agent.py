@@ -41,7 +41,7 @@ GUARD = "gpu-agent.guard.json"
 
 
 @dataclass(frozen=True)
-class Settings:
+class AgentSettings:
     """What the operator has decided.
 
     Attributes:
@@ -71,7 +71,7 @@ class GpuAgent:
     """
 
     def __init__(
-        self, settings: Settings, nvml: Any = pynvml, load: Sequence[str] = LOAD, api: Api | None = None
+        self, settings: AgentSettings, nvml: Any = pynvml, load: Sequence[str] = LOAD, api: Api | None = None
     ) -> None:
         self.settings, self.cards, self._api = settings, Cards(nvml), api
         self._pods: dict[str, Pod] = {}

@@ -14,7 +14,7 @@ LINE_STAYS = "a line in the kernel log stays; a monitor that acted on it (cordon
 
 
 @dataclass(frozen=True)
-class Asked:
+class GpuRequest:
     """A request that makes sense.
 
     Attributes:
@@ -32,7 +32,7 @@ class Asked:
     sequence: bool
 
 
-def parse(body: dict[str, Any]) -> Asked:
+def parse(body: dict[str, Any]) -> GpuRequest:
     """Read a request; ``parameters``: ``share`` (0 to 1), of an XID error ``sequence`` instead.
 
     Raises:
@@ -63,7 +63,7 @@ def parse(body: dict[str, Any]) -> Asked:
         raise Problem(422, "Bad share", f"share {share!r}; expected a number between 0 and 1")
     if kind == "XID_ERROR" and (reason := kmsg.missing()):
         raise Problem(501, "Not here", f"no line can be written to the kernel log: {reason}")
-    return Asked(kind, index, severity, float(share), number, sequence)
+    return GpuRequest(kind, index, severity, float(share), number, sequence)
 
 
 async def report(fault: Fault, write: Callable[[str], dict[str, Any]]) -> None:

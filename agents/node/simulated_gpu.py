@@ -94,7 +94,7 @@ class SimulatedGpuDriver:
         parameters = {"share": asked.share, "gpu_index": index}
         return Plan("gpu", asked.type, [node], touches, undo, parameters, asked.severity, "emulated", keys)
 
-    def _plan_xid(self, asked: requests.Asked, undo: dict[str, Any], keys: list[str]) -> Plan:
+    def _plan_xid(self, asked: requests.GpuRequest, undo: dict[str, Any], keys: list[str]) -> Plan:
         node, entry = undo["node"], xids.CATALOGUE[asked.xid]
         process = self._table.get(node)
         pci = self.pci(node, undo["index"])

@@ -1,14 +1,16 @@
-"""A target: a place where Dynamo can run, who breaks things there, and who sees it."""
+"""A target: a place where Dynamo can run, what can be done there, who breaks things there, and who sees it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from support.contract.deployment import Deployment, Life, Node
 from support.contract.fault_service import FaultService
 from support.contract.shape import Shape
+from support.events import EventLog
+from support.releases import Release
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,16 @@ class Witness(Protocol):
     def state(self, life: Life) -> str:
         """``gone`` (that very run is over), ``stopped`` (it may not run) or ``alive``."""
 
-    def arriving(self, source: Node, target: Node) -> bool:
+    def arriving(self, source: Node, destination: Node) -> bool:
         """Whether a packet from one node arrives at another."""
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """How many of ``packets`` packets ``to`` the victim, and as many ``from`` it, are lost."""
 
-    def connects(self, source: Node, target: Node) -> str:
+    def connects(self, source: Node, destination: Node) -> str:
         """What a new TCP connection to the port of a node meets: ``open``, ``refused`` or ``silent``."""
 
-    def line(self, source: Node, target: Node, timeout: float) -> Line:
+    def line(self, source: Node, destination: Node, timeout: float) -> Line:
         """A connection that is there already; OSError: there is none within ``timeout`` seconds."""
 
     def kernel_log(self, node: Node) -> AbstractContextManager[KernelLog]:
@@ -121,3 +123,52 @@ class Target(Protocol):
 
     def watch_waits(self, file: Path) -> WaitRecorder:
         """Note from now on who of Dynamo and the suite waits for a processor; ``file`` gets a line of JSON for each."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that may be needed of a target.
+
+    Attributes:
+        words: what a skipped scenario needs, such as ``a GPU``.
+        title: what the doctor calls it, such as ``GPU``.
+        needed_for: what for.
+        tag: of the scenarios that are skipped where it is missing; empty: none is.
+        optional: whether the target may lack it: a scenario that is skipped for that is no gap in the run.
+    """
+
+    words: str
+    title: str
+    needed_for: str
+    tag: str = ""
+    optional: bool = True
+
+
+class Capability(NamedTuple):
+    """What a target says to a need: its ``name``, whether it is ``available``, and in ``detail`` what was found."""
+
+    name: str
+    available: bool
+    detail: str
+
+
+class TargetKind(Protocol):
+    """A kind of target under the settings of a run: what it can do is known before anything is deployed.
+
+    Attributes:
+        description: where that is, in words.
+        needs: name -> what may be needed of it.
+    """
+
+    description: str
+    needs: Mapping[str, Need]
+
+    def capabilities(self, names: Iterable[str]) -> dict[str, Capability]:
+        """Its answers to some of its :attr:`needs`; looks for them and changes nothing.
+
+        Raises:
+            ValueError: a name that is none of these.
+        """
+
+    def make(self, release: Release, folder: Path, events: EventLog) -> Target:
+        """The target itself, for the scenario in ``folder``; ``events`` gets a note per step of a boot."""

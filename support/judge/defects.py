@@ -25,7 +25,7 @@ Text = Annotated[str, Expected("a text in quotes", pattern=r"\S")]
 
 
 @dataclass(frozen=True)
-class Record:
+class KnownDefect:
     """One known defect.
 
     Attributes:
@@ -82,16 +82,16 @@ class Record:
         return finding.blame == "dynamo" and finding.rule == self.rule and bool(self.seen.search(finding.message))
 
 
-def load(path: Path = FILE) -> list[Record]:
+def load(path: Path = FILE) -> list[KnownDefect]:
     """The records of a file.
 
     Raises:
         ValueError: the file is not a list of records, or a record is wrong; the message names the line and the field.
     """
-    return read_list(path, Record, key="id", check=Record.check)
+    return read_list(path, KnownDefect, key="id", check=KnownDefect.check)
 
 
-def unmatched(records: Iterable[Record], scenarios: Iterable[tuple[str, str]]) -> list[str]:
+def unmatched(records: Iterable[KnownDefect], scenarios: Iterable[tuple[str, str]]) -> list[str]:
     """Ids of stale records: their scenario is not among ``scenarios`` (pairs of feature name and scenario name)."""
     names = list(scenarios)
     return [

@@ -20,7 +20,7 @@ STARVED_SHARE = 0.2
 
 
 class MetricsLike(Protocol):
-    """One scrape of a node's Prometheus metrics, as ``support.observe.metrics.Metrics`` has it."""
+    """One scrape of a node's Prometheus metrics, as ``support.observe.metrics.Exposition`` has it."""
 
     def value(self, name: str, **labels: str) -> float | None:
         """Sum over the series of ``name`` that carry ``labels``; None where there is none."""

@@ -97,7 +97,7 @@ EVIDENCE: dict[str, Callable[[History], int]] = {
 """Rule -> how many things in a history it could have objected to; with none it holds and says nothing."""
 
 
-NEEDS: dict[str, tuple[str, ...]] = {
+FACTS: dict[str, tuple[str, ...]] = {
     "token-count": ("exact_tokens",),
     "positions": ("exact_tokens",),
     "usage": ("exact_tokens",),
@@ -119,7 +119,7 @@ LACKS = {
 
 def unjudged(facts: Facts) -> dict[str, str]:
     """Rule -> why it cannot be judged of a deployment of which no more than ``facts`` hold."""
-    lacking = {rule: [LACKS[fact] for fact in needed if not getattr(facts, fact)] for rule, needed in NEEDS.items()}
+    lacking = {rule: [LACKS[fact] for fact in needed if not getattr(facts, fact)] for rule, needed in FACTS.items()}
     return {rule: " and ".join(words) for rule, words in lacking.items() if words}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from support.errors import Inconclusive, TooLate
-from support.judge.defects import Record
+from support.judge.defects import KnownDefect
 from support.judge.history import History
 from support.judge.invariants import RULES, check
 from support.judge.verdict import Finding, Verdict
@@ -45,7 +45,7 @@ def judge_scenario(history: History, step_failure: BaseException | None, step_na
 
 
 def decide(
-    findings: Sequence[Finding], records: Iterable[Record], release: str, scenario: str, feature: str = ""
+    findings: Sequence[Finding], records: Iterable[KnownDefect], release: str, scenario: str, feature: str = ""
 ) -> tuple[str, str, list[str]]:
     """The verdict on a scenario, its reason in one line, and the ids of the known defects that explain it.
 
@@ -89,7 +89,7 @@ def complaints(verdicts: Sequence[Verdict], is_allowed_skip: Callable[[str], boo
         if count := sum(verdict.verdict == name for verdict in verdicts):
             found.append(f"{count} {name}")
     if count := sum(verdict.verdict == "skipped" and not is_allowed_skip(verdict.reason) for verdict in verdicts):
-        found.append(f"{count} skipped for a reason that is not on the allow-list of this machine")
+        found.append(f"{count} skipped for a reason that is not allowed here")
     if all(verdict.verdict == "skipped" for verdict in verdicts):
         found.append("no scenario ran")
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 from support.judge.figures import WINDOW_SECONDS, Window, windows
 from support.judge.history import LEAST_SECONDS, STARVED_SHARE
-from support.judge.samples import NEVER, NO_OBJECTIVES, Objectives, Run, Sample, milliseconds, percentile
+from support.judge.samples import NEVER, NO_OBJECTIVES, LoadHistory, Objectives, Sample, milliseconds, percentile
 
 STABLE_WINDOWS = 3
 LEAST_REQUESTS, LEAST_WINDOWS = 30, 3
@@ -87,7 +87,7 @@ def band(samples: Sequence[Sample], slices: Sequence[Window]) -> Band:
     return Band(len(judged), goodput, middle, slowest, lag, p50_ms=middle + step, p99_ms=middle + STEPS * step)
 
 
-def recovery(run: Run, objectives: Objectives = NO_OBJECTIVES) -> dict[str, Any]:
+def recovery(run: LoadHistory, objectives: Objectives = NO_OBJECTIVES) -> dict[str, Any]:
     """How the run came back from its disturbance.
 
     Returns:
@@ -149,7 +149,7 @@ def _firsts(samples: Iterable[Sample], phases: Iterable[str]) -> dict[str, list[
     return {name: [each.first for each in judged if each.phase == name] for name in phases}
 
 
-def _after(run: Run, samples: Sequence[Sample], since: float, bounds: Band | None) -> list[dict[str, Any]]:
+def _after(run: LoadHistory, samples: Sequence[Sample], since: float, bounds: Band | None) -> list[dict[str, Any]]:
     """Windows of some of the run's samples from ``since`` on."""
     # Not until the last request was due: who leaves all clients without an answer has none that are due.
     dues = [each.intended_at for each in run.samples if each.kind != "withdrawn"]
@@ -158,7 +158,7 @@ def _after(run: Run, samples: Sequence[Sample], since: float, bounds: Band | Non
     return [_plain(each, bounds) for each in slices]
 
 
-def _starved(run: Run, bounds: Band) -> set[int]:
+def _starved(run: LoadHistory, bounds: Band) -> set[int]:
     """Which samples have a whole answer whose first token came late while somebody could have run for a fifth of the
     bound and got no processor (:class:`support.contract.target.Wait`): they show how busy the machine was.
     """
@@ -173,7 +173,7 @@ def _starved(run: Run, bounds: Band) -> set[int]:
     }
 
 
-def _standard_band(run: Run, begin: float, end: float, objectives: Objectives) -> Band:
+def _standard_band(run: LoadHistory, begin: float, end: float, objectives: Objectives) -> Band:
     """The band of STANDARD without the requests that the failure may have hit: they would make it as bad as itself."""
     every = [each for each in run.samples if each.phase == "STANDARD"]
     hit = [each.intended_at for each in every if each.judged and (each.ended_at is None or each.ended_at > end)]

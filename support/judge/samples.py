@@ -118,7 +118,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Run:
+class LoadHistory:
     """All that a folder holds of a run: its loads, phases, faults, and who waited for a processor."""
 
     folder: Path

@@ -14,7 +14,7 @@ from typing import Any
 from support.asking import NoAnswer, ask
 from support.clock import now
 from support.contract.deployment import Node
-from support.errors import Problem
+from support.errors import SuiteError
 from support.observe.metrics import ScrapeError, scrape
 from support.observe.waiting import until
 
@@ -23,7 +23,7 @@ REGISTRATIONS = ("v1/instances/", "v1/mdc/", "v1/event_channels/")
 """Prefixes below which Dynamo registers what it has: endpoints, models, sources of events."""
 
 
-class EtcdError(Problem):
+class EtcdError(SuiteError):
     """A member gave no answer, or a refusal; says which member and why."""
 
 

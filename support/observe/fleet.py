@@ -8,7 +8,7 @@ from support.contract.deployment import Deployment, Node
 from support.errors import Inconclusive
 from support.events import EventLog
 from support.observe.health import instances, models, serves
-from support.observe.metrics import Metrics
+from support.observe.metrics import Exposition
 from support.observe.waiting import prove, throughout, until
 from support.observe.workers import ENDPOINT, in_flight, produced_bytes, try_scrape, worker_id
 from support.releases import Release
@@ -40,7 +40,7 @@ class Fleet:
     def _frontends(self) -> list[Node]:
         return [node for node in self.deployment.nodes if node.role == "frontend"]
 
-    def _scrape(self, when: str) -> dict[str, Metrics]:
+    def _scrape(self, when: str) -> dict[str, Exposition]:
         folder = self.folder / when
         folder.mkdir(parents=True, exist_ok=True)
         found = {}
@@ -289,7 +289,7 @@ class Fleet:
         self.expect_count("frontend_cancellations", count, **kind)
         self.expect_count("frontend_cancellations", count)
 
-    def last_look(self) -> dict[str, Metrics]:
+    def last_look(self) -> dict[str, Exposition]:
         """Node name -> its metrics once the gauges have come to rest; what has not by then is for the judge."""
 
         def busy() -> str | None:

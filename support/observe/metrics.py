@@ -6,14 +6,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from support.asking import NoAnswer, ask
-from support.errors import Problem
+from support.errors import SuiteError
 
 
-class ScrapeError(Problem):
+class ScrapeError(SuiteError):
     """The endpoint gave no metrics; says which and why."""
 
 
-class Metrics:
+class Exposition:
     """One exposition. Only the lines of the series asked for are parsed, since a frontend serves hundreds of others.
 
     Attributes:
@@ -48,7 +48,7 @@ class Metrics:
         return math.fsum(sample.value for sample in matching) if matching else None
 
 
-def scrape(url: str, timeout: float = 2.0) -> Metrics:
+def scrape(url: str, timeout: float = 2.0) -> Exposition:
     """Read an endpoint such as ``http://10.0.0.2:8000/metrics``; ``timeout`` seconds for connecting and for each read.
 
     Raises:
@@ -61,4 +61,4 @@ def scrape(url: str, timeout: float = 2.0) -> Metrics:
         raise ScrapeError(f"no metrics from {url}: {error}") from error
     if answer.status != 200:
         raise ScrapeError(f"{url} answered {answer.status}; expected metrics with status 200")
-    return Metrics(answer.text)
+    return Exposition(answer.text)

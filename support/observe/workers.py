@@ -5,14 +5,14 @@ from collections.abc import Mapping
 
 from support import slowness
 from support.contract.deployment import Node
-from support.observe.metrics import Metrics, ScrapeError, scrape
+from support.observe.metrics import Exposition, ScrapeError, scrape
 
 ENDPOINT = "generate"
 # An answer takes milliseconds; a hung worker gives none, and every look at the fleet waits this long for it.
 SCRAPE_SECONDS = 0.5
 
 
-def try_scrape(node: Node) -> Metrics | None:
+def try_scrape(node: Node) -> Exposition | None:
     """A node's metrics; None when it has none or does not answer (dead, hung, cut off)."""
     if node.metrics_url is None:
         return None

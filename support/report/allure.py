@@ -1,27 +1,35 @@
-"""Allure results of behave runs: what allure-behave 2.16.2 gets wrong is put right here.
+"""Allure results of scenarios: what became of each, in the words of its verdict.
 
-Unpatched, a failed before_scenario shows as skipped, a failed after_scenario or cleanup as passed, a failed
-before_feature and everything under ``Rule:`` vanishes, reasons of skips are lost, a skip inside a step leaks its steps
-into the next scenario, and the same scenario on two Dynamo versions collapses into one with a "retry".
+A scenario is over when the next one begins: only then is known what its last hook and its cleanups came to.
 """
 
+import csv
+import io
 import os
 import socket
 import traceback
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from allure_behave.formatter import AllureFormatter
-from allure_behave.listener import AllureListener
-from allure_behave.utils import scenario_status, scenario_status_details
-from allure_commons.model2 import Label, Parameter, Status, StatusDetails, TestResult
-from allure_commons.utils import md5, now, uuid4
+from allure_commons.logger import AllureFileLogger
+from allure_commons.mapping import labels_set, parse_tag
+from allure_commons.model2 import (
+    ATTACHMENT_PATTERN,
+    Attachment,
+    Label,
+    Link,
+    Parameter,
+    Status,
+    StatusDetails,
+    TestResult,
+    TestStepResult,
+)
+from allure_commons.types import AttachmentType, LabelType, Severity
+from allure_commons.utils import format_exception, format_traceback, md5, now, platform_label, uuid4
 
 from support.judge.verdict import Verdict
 from support.report import wording
-
-SUPPORTED = "2.16.2"
 
 STATUSES = {
     "passed": Status.PASSED,
@@ -31,6 +39,7 @@ STATUSES = {
     "skipped": Status.SKIPPED,
 }
 """Verdict -> Allure status. A known defect is a failure that Allure shows as accepted (``known``)."""
+_STEP_STATUSES = {"passed": Status.PASSED, "skipped": Status.SKIPPED, "untested": Status.SKIPPED}
 
 _verdict: Verdict | None = None
 _parameters: dict[str, str] = {}
@@ -58,25 +67,8 @@ def on_cleanup_error(context: Any, cleanup: Callable[..., Any], error: Exception
     traceback.print_exception(error)
 
 
-def install() -> None:
-    """Patch allure-behave in this process; a second call changes nothing.
-
-    Raises:
-        RuntimeError: another version of allure-behave is installed.
-    """
-    found = version("allure-behave")
-    if found != SUPPORTED:
-        raise RuntimeError(
-            f"allure-behave {found} is installed, but its patch is for {SUPPORTED}; install that version"
-        )
-    AllureListener.start_scenario = _start_scenario
-    AllureListener.stop_scenario = _stop_scenario
-    AllureFormatter.feature = _feature
-    AllureFormatter.eof = _eof
-
-
 def labels(location: str, feature: str, category: str) -> list[Label]:
-    """What every result carries besides behave's own labels: where it is from, where it ran, and whose trouble it is.
+    """What every result carries: where it is from, where it ran, and whose trouble it is.
 
     Args:
         location: ``features/x.feature:12``.
@@ -131,31 +123,110 @@ def location_of(scenario: Any) -> str:
     return f"{scenario.filename}:{scenario.line}"
 
 
-def _start_scenario(listener: AllureListener, scenario: Any) -> None:
-    global _verdict, _cleanup_error
-    _verdict, _cleanup_error = None, ""
-    _parameters.clear()
-    listener.steps.clear()
-    _stock_start(listener, scenario)
-    # In the stock code the session's own logger may still hold a parameter list of None.
-    result = listener.logger.get_test(listener.current_scenario_uuid)
-    result.parameters = list(result.parameters or [])
-    scenario.was_reported = True
+class Results:
+    """The results of one behave process; its methods are those of a formatter, called as behave comes along.
+
+    Args:
+        folder: gets the files.
+        config: behave's, by which scenarios are selected.
+    """
+
+    def __init__(self, folder: Path, config: Any) -> None:
+        self._logger, self._config = AllureFileLogger(folder), config
+        self._begun: set[str] = set()
+        self._feature: Any = None
+        self._scenario: Any = None
+        self._steps: list[Any] = []
+        self._result = TestResult()
+
+    def feature(self, feature: Any) -> None:
+        """A feature begins."""
+        self._feature = feature
+
+    def scenario(self, scenario: Any) -> None:
+        """A scenario begins; the one before it is over."""
+        global _verdict, _cleanup_error
+        self._end()
+        _verdict, _cleanup_error = None, ""
+        _parameters.clear()
+        self._begun.add(location_of(scenario))
+        self._scenario, self._steps, self._result = scenario, [], _described(scenario)
+
+    def step(self, step: Any) -> None:
+        """A step of the scenario, which may run or not."""
+        self._steps.append(step)
+
+    def match(self, _match: object) -> None:
+        """The next one of these steps begins."""
+        step = self._steps.pop(0)
+        result = TestStepResult(name=f"{step.keyword} {step.name}", start=now())
+        self._result.steps.append(result)
+        if step.text:
+            self._attach(result, ".text", step.text, AttachmentType.TEXT)
+        if step.table:
+            self._attach(result, ".table", _as_csv(step.table), AttachmentType.CSV)
+
+    def result(self, step: Any) -> None:
+        """The step that began last is over."""
+        result = self._result.steps[-1]
+        result.stop, result.status, result.statusDetails = now(), _status(step), _details(step)
+
+    def eof(self) -> None:
+        """The feature is over; a before_feature that failed has kept its scenarios from beginning."""
+        self._end()
+        feature = self._feature
+        for scenario in feature.walk_scenarios() if feature.hook_failed else ():
+            if location_of(scenario) not in self._begun and scenario.should_run(self._config):
+                self.scenario(scenario)
+                scenario.hook_failed, scenario.error_message = True, feature.error_message
+                self._end()
+
+    def _end(self) -> None:
+        """Write the scenario's result, if there was one that was selected."""
+        scenario, self._scenario = self._scenario, None
+        if scenario is None or (_verdict is None and scenario.status == "skipped" and not scenario.skip_reason):
+            return
+        for step in list(self._steps):
+            self.match(None)
+            self.result(step)
+        _conclude(self._result, scenario)
+        self._logger.report_result(self._result)
+
+    def _attach(self, step: TestStepResult, name: str, body: str, kind: AttachmentType) -> None:
+        file = ATTACHMENT_PATTERN.format(prefix=uuid4(), ext=kind.extension)
+        step.attachments.append(Attachment(name=name, source=file, type=kind.mime_type))
+        self._logger.report_attached_data(body, file)
 
 
-def _stop_scenario(listener: AllureListener, scenario: Any) -> None:
-    if _verdict is None and scenario.status == "skipped" and not scenario.skip_reason:
-        listener.logger.drop_test(listener.current_scenario_uuid)
-    else:
-        listener.flush_steps()
-        _finish(listener.logger.get_test(listener.current_scenario_uuid), scenario)
-        listener.logger.close_test(listener.current_scenario_uuid)
-        listener.group_context.append_test(listener.current_scenario_uuid)
-    listener.group_context.exit()
-    listener.current_step_uuid = listener.current_scenario_uuid = None
+def _described(scenario: Any) -> TestResult:
+    """Who a scenario is, before anything became of it. Its ids name it in the histories of earlier reports."""
+    row = dict(zip(scenario._row.headings, scenario._row.cells, strict=True)) if scenario._row else {}
+    feature, name = scenario.feature.name, scenario.name or scenario.keyword
+    full_name = f"{feature}: {name.rsplit(' -- ')[0]}"
+    tags = [parse_tag(tag) for tag in scenario.feature.tags + scenario.tags]
+    usual = [Label(LabelType.SEVERITY, Severity.NORMAL)]
+    return TestResult(
+        uuid=uuid4(),
+        name=name,
+        fullName=full_name,
+        titlePath=[*Path(scenario.filename).parts[:-1], feature],
+        historyId=md5(feature, scenario.name, *(f"{key}={value}" for key, value in row.items())),
+        testCaseId=md5(full_name),
+        description="\n".join(scenario.description),
+        parameters=[Parameter(key, value) for key, value in row.items()],
+        links=[each for each in tags if isinstance(each, Link)],
+        labels=[
+            *labels_set(usual + [each for each in tags if isinstance(each, Label)]),
+            Label(LabelType.FEATURE, feature),
+            Label(LabelType.FRAMEWORK, "behave"),
+            Label(LabelType.LANGUAGE, platform_label()),
+        ],
+        start=now(),
+    )
 
 
-def _finish(result: TestResult, scenario: Any) -> None:
+def _conclude(result: TestResult, scenario: Any) -> None:
+    """Say what became of the scenario: what its verdict says, unless something failed after it."""
     trouble = _cleanup_error if scenario.status.name == "cleanup_error" else ""
     if scenario.hook_failed:
         trouble = scenario.error_message
@@ -166,10 +237,12 @@ def _finish(result: TestResult, scenario: Any) -> None:
     shown = {parameter.name for parameter in result.parameters}
     result.parameters += [Parameter(name, value) for name, value in _parameters.items() if name not in shown]
     result.historyId = md5(result.historyId, *(f"{name}={value}" for name, value in sorted(_parameters.items())))
-    stock = scenario_status_details(scenario)
+    broken = next((step for step in scenario.all_steps if _status(step) != Status.PASSED), None)
+    stock = _details(broken) if broken else None
     if verdict:
         result.status = STATUSES[verdict.verdict]
-        result.statusDetails = details(verdict, "\n\n".join(filter(None, [stock and stock.trace, trouble])))
+        traces = [stock.trace if stock else "", trouble]
+        result.statusDetails = details(verdict, "\n\n".join(filter(None, traces)))
     elif trouble:
         result.status, result.statusDetails = Status.BROKEN, StatusDetails(message=trouble)
     elif scenario.status == "untested":
@@ -177,25 +250,23 @@ def _finish(result: TestResult, scenario: Any) -> None:
     elif scenario.status == "skipped":
         result.status, result.statusDetails = Status.SKIPPED, StatusDetails(message=scenario.skip_reason)
     else:
-        result.status, result.statusDetails = scenario_status(scenario) or Status.BROKEN, stock
+        result.status, result.statusDetails = _status(broken) if broken else Status.PASSED, stock
 
 
-def _feature(formatter: AllureFormatter, feature: Any) -> None:
-    formatter.current_feature = feature
-    for scenario in feature.walk_scenarios():
-        formatter._wrap_scenario([scenario])
+def _status(step: Any) -> str:
+    if step.exception:
+        return Status.FAILED if isinstance(step.exception, AssertionError) else Status.BROKEN
+    return _STEP_STATUSES.get(step.status.name, Status.BROKEN)
 
 
-def _eof(formatter: AllureFormatter) -> None:
-    """Report the scenarios that a failed before_feature kept from starting."""
-    feature, listener = formatter.current_feature, formatter.listener
-    if feature.hook_failed:
-        for scenario in feature.walk_scenarios():
-            if not hasattr(scenario, "was_reported") and scenario.should_run(listener.behave_config):
-                listener.start_scenario(scenario)
-                scenario.hook_failed, scenario.error_message = True, feature.error_message
-                listener.stop_scenario(scenario)
-    listener.stop_feature()
+def _details(step: Any) -> StatusDetails | None:
+    if step.exception:
+        trace = format_traceback(step.exc_traceback)
+        return StatusDetails(message=format_exception(type(step.exception), step.exception), trace=trace)
+    return StatusDetails(message="no step is defined for this sentence") if step.status == "undefined" else None
 
 
-_stock_start = AllureListener.start_scenario
+def _as_csv(table: Any) -> str:
+    with io.StringIO() as buffer:
+        csv.writer(buffer).writerows([table.headings, *(row.cells for row in table.rows)])
+        return buffer.getvalue()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from support.judge.figures import Window, windows
 from support.judge.recovery import recovery
-from support.judge.samples import Run
+from support.judge.samples import LoadHistory
 from support.report.svg import box, text
 
 PHASE_COLOURS = {"STANDARD": "#eef6ee", "OVERFLOW": "#fdf1e4", "RECOVERY": "#eef2fb"}
@@ -22,7 +22,7 @@ PANEL, GAP, HEAD = 84, 16, 18
 HEIGHT = HEAD + len(PANELS) * (PANEL + GAP)
 
 
-def phases(run: Run, x: Callable[[float], float], top: float) -> Iterator[str]:
+def phases(run: LoadHistory, x: Callable[[float], float], top: float) -> Iterator[str]:
     """A band for each phase, ``HEIGHT`` pixels high; a name where there is room for it."""
     for phase, (since, until) in run.spans().items():
         width = x(until) - x(since)
@@ -31,7 +31,7 @@ def phases(run: Run, x: Callable[[float], float], top: float) -> Iterator[str]:
             yield text(x(since) + 4, top + 13, phase)
 
 
-def panels(run: Run, x: Callable[[float], float], top: float, left: float, right: float) -> Iterator[str]:
+def panels(run: LoadHistory, x: Callable[[float], float], top: float, left: float, right: float) -> Iterator[str]:
     """The curves. ``x`` gives the pixels of a time; the panels reach from ``left`` to ``right``."""
     slices = windows(run.samples, run.begin, run.end)
     band = recovery(run)["band"]

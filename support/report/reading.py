@@ -8,14 +8,14 @@ from pathlib import Path
 from support.contract.target import Wait
 from support.events import read_events
 from support.judge.history import WAITS
-from support.judge.samples import Run, Sample
+from support.judge.samples import LoadHistory, Sample
 from support.judge.verdict import Finding, Verdict
 from support.requests.ledger import LedgerEntry
 from support.requests.load_log import LoadLog, Record, find_loads, read_load, read_phases
 from support.requests.outcomes import outcome
 
 
-def read_run(log_dir: str | Path) -> Run:
+def read_load_history(log_dir: str | Path) -> LoadHistory:
     """The loads below ``log_dir`` with the phases and events that lie there.
 
     Raises:
@@ -27,7 +27,7 @@ def read_run(log_dir: str | Path) -> Run:
         raise ValueError(f"log_dir {folder} holds no load; expected what client() or run_load() has written there")
     phases = read_phases(folder)
     samples = [_sample(load, record, phases) for load in loads for record in load.records]
-    return Run(folder, loads, phases, read_events(folder / "events.jsonl"), samples, read_waits(folder / WAITS))
+    return LoadHistory(folder, loads, phases, read_events(folder / "events.jsonl"), samples, read_waits(folder / WAITS))
 
 
 def _sample(load: LoadLog, record: Record, phases: Sequence[tuple[str, float]]) -> Sample:

@@ -13,8 +13,8 @@ from typing import Any
 from support.judge.figures import figures
 from support.judge.recovery import Band, recovery
 from support.judge.rules.suite import LAG_BOUND
-from support.judge.samples import NEVER, NO_OBJECTIVES, Objectives, Run, Sample, milliseconds, percentile
-from support.report.reading import read_run
+from support.judge.samples import NEVER, NO_OBJECTIVES, LoadHistory, Objectives, Sample, milliseconds, percentile
+from support.report.reading import read_load_history
 from support.report.timeline import draw
 from support.requests.load_log import PHASE_NAMES
 
@@ -34,7 +34,7 @@ def process_overflow_recovery_test(log_dir: str | Path, objectives: Objectives =
     Raises:
         ValueError: there is no load in ``log_dir``.
     """
-    run = read_run(log_dir)
+    run = read_load_history(log_dir)
     spans = run.spans()
     phases = {
         name: figures([each for each in run.samples if each.phase == name], *spans[name], objectives)
@@ -55,7 +55,7 @@ def process_overflow_recovery_test(log_dir: str | Path, objectives: Objectives =
     return found
 
 
-def missing(run: Run) -> list[str]:
+def missing(run: LoadHistory) -> list[str]:
     """What was to be there and is not, in words: clients that died, requests without an end, an end after OVERFLOW."""
     several = len(run.loads) > 1
     found = [f"{load.folder.name}: {each}" if several else each for load in run.loads for each in load.problems]
@@ -67,7 +67,7 @@ def missing(run: Run) -> list[str]:
     return found
 
 
-def notes(run: Run) -> list[str]:
+def notes(run: LoadHistory) -> list[str]:
     """Phases that the run does not have, or in which no request was due; a run in which nothing breaks has one."""
     spans = run.spans()
     empty = [name for name in spans if not any(each.phase == name for each in run.samples)]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from support.events import Event, read_events
-from support.judge.samples import Run
+from support.judge.samples import LoadHistory
 from support.report import load_panels, wording
-from support.report.reading import read_run, read_verdict
+from support.report.reading import read_load_history, read_verdict
 from support.report.svg import box, frame, text, ticks
 from support.requests.ledger import LedgerEntry, read_ledger
 from support.requests.load_log import find_loads
@@ -81,7 +81,7 @@ def draw(folder: Path, name: str = "timeline.svg") -> Path | None:
     Of a load the picture shows throughput, latency and errors, of single requests their tokens. Files that are missing
     (a scenario that died early) leave their part of the picture empty.
     """
-    run = read_run(folder) if find_loads(folder) else None
+    run = read_load_history(folder) if find_loads(folder) else None
     if run and not run.samples:
         run = None
     entries = [] if run else [each for each in read_ledger(folder / "ledger.jsonl") if each.sent_at is not None]
@@ -115,7 +115,7 @@ def draw(folder: Path, name: str = "timeline.svg") -> Path | None:
     return picture
 
 
-def _load(scale: _Scale, run: Run, shades: Sequence[str]) -> Iterator[str]:
+def _load(scale: _Scale, run: LoadHistory, shades: Sequence[str]) -> Iterator[str]:
     yield from load_panels.phases(run, scale.x, scale.top)
     yield from shades
     yield from load_panels.panels(run, scale.x, scale.top, LEFT, RIGHT)

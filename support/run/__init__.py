@@ -1,1 +1,1 @@
-"""The start of a run: environments, cells, the launcher, and what this machine can."""
+"""The start of a run: environments, cells, the launcher, and what the target can."""

@@ -1,212 +1,76 @@
-"""What this machine lets the suite do, each found by trying it in a namespace that is thrown away, or by looking.
+"""What scenarios need of the target of their run: read from tags, asked of the target, excused where it may lack it."""
 
-Nothing here changes the machine. ``python -m support.run.capabilities NAME ...`` is the part that runs in such a
-namespace.
-"""
-
-import importlib
+import functools
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
 
+from support import targets
+from support.contract.target import Capability, Need, TargetKind
+from support.judge import skips
 from support.report.runs import write_json
-from support.run import cells
-from support.settings import ROOT, gather
+from support.settings import Settings
 
-# Each answers within a second; on a machine with every core busy the imports alone have taken more than 5.
-TRIAL_SECONDS = 15
-
-
-class Capability(NamedTuple):
-    """Attributes: ``name``, one of :data:`NAMES`; ``available``; ``detail``: what was found, in words for a table."""
-
-    name: str
-    available: bool
-    detail: str
+PREFIX = "needs."
+"""What tags begin with that name a need; a target may know others as well, such as ``gpu``."""
 
 
-def probe(names: Iterable[str] | None = None) -> dict[str, Capability]:
-    """What this machine can do.
-
-    Args:
-        names: those to look for, all of :data:`NAMES` by default. nftables, tbf and netem together cost half a second,
-            the others some milliseconds.
+def needed(location: str, tags: Iterable[str], settings: Settings) -> list[Need]:
+    """What a scenario needs, as the target of the settings has it, else as another one does.
 
     Raises:
-        ValueError: a name that is not in :data:`NAMES`.
+        ValueError: a tag names what no kind of target knows; the message names ``location``, the tag, the known ones.
     """
-    wanted = list(NAMES if names is None else names)
-    if unknown := [name for name in wanted if name not in NAMES]:
-        raise ValueError(f"there is no capability {unknown[0]!r}; allowed: {', '.join(NAMES)}")
-    inside = _try_in_a_namespace([name for name in wanted if name in _TRIALS])
-    return {name: inside[name] if name in inside else _LOOKS[name]() for name in wanted}
+    others = [make(settings) for make in targets.KINDS.values()]
+    known = {need.tag: need for kind in (*others, targets.kind(settings)) for need in kind.needs.values() if need.tag}
+    wanted = [tag for tag in tags if tag in known or tag.startswith(PREFIX)]
+    if unknown := [tag for tag in wanted if tag not in known]:
+        allowed = ", ".join(f"@{tag}" for tag in known)
+        raise ValueError(f"{location}: no target knows the tag @{unknown[0]}; known are {allowed}")
+    return [known[tag] for tag in wanted]
 
 
-def of_run(name: str, run: Path) -> Capability:
-    """What this machine can do, asked once in a run: the first of its processes writes the answer down for the others.
+def lacking(location: str, tags: Iterable[str], settings: Settings, run: Path) -> str:
+    """Why a scenario cannot run on the target; empty when it can.
 
     Args:
-        name: one of :data:`NAMES`.
-        run: the run's folder.
+        location: ``features/x.feature:12``.
+        run: folder of the run, which asks its target once: the first process writes the answer down for the others.
+
+    Raises:
+        ValueError: a tag names what no kind of target knows.
     """
+    kind = targets.kind(settings)
+    names = {need: name for name, need in kind.needs.items()}
+    for need in needed(location, tags, settings):
+        if need not in names:
+            return _reason(need, f"the target {settings.target} knows of none")
+        found = _of_run(kind, names[need], run)
+        if not found.available:
+            return _reason(need, found.detail)
+    return ""
+
+
+def allowed_skips(settings: Settings) -> Callable[[str], bool]:
+    """Whether a reason to skip is in order: what the target lacks and may lack, or what the release cannot do."""
+    kind, entries = targets.kind(settings), skips.load()
+
+    @functools.cache
+    def excused() -> tuple[str, ...]:
+        # Asked for only when something was skipped: trying nftables and netem takes half a second.
+        lacked = [name for name, found in kind.capabilities(kind.needs).items() if not found.available]
+        return tuple(_reason(kind.needs[name]) for name in lacked if kind.needs[name].optional)
+
+    return lambda reason: skips.allowed(reason, settings.dynamo, entries) or reason.startswith(excused())
+
+
+def _of_run(kind: TargetKind, name: str, run: Path) -> Capability:
     file = run / "capabilities" / f"{name}.json"
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
-        write_json(file, probe([name])[name])
+        write_json(file, kind.capabilities([name])[name])
     return Capability(*json.loads(file.read_text(encoding="utf-8")))
 
 
-def _namespaces() -> Capability:
-    # In a cell it is the cell that counts: its nodes are namespaces, or they are not, whatever the machine could do.
-    switched_off = "FT_CELL" in os.environ and os.environ["FT_CELL"] != "namespaces"
-    reason = "the nodes of this run are on loopback (cells=off)" if switched_off else cells.available()
-    kind = "as root" if os.geteuid() == 0 else "user namespaces"
-    return Capability("namespaces", reason is None, reason or f"PID, mount and network ({kind})")
-
-
-def _root() -> Capability:
-    if os.geteuid() != 0:
-        return Capability("root", False, f"user id {os.geteuid()}")
-    if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
-        return Capability("root", False, "root in a user namespace only")
-    return Capability("root", True, "root")
-
-
-def _kmsg() -> Capability:
-    switch = Path("/proc/sys/kernel/printk_devkmsg")
-    if switch.exists() and switch.read_text().strip() == "off":  # writes would then succeed and vanish
-        return Capability("kmsg", False, "/dev/kmsg drops what user space writes (printk.devkmsg=off)")
-    try:
-        os.close(os.open("/dev/kmsg", os.O_WRONLY))
-    except OSError as error:
-        return Capability("kmsg", False, f"/dev/kmsg: {error.strerror}")
-    return Capability("kmsg", True, "/dev/kmsg is writable")
-
-
-def _cgroups() -> Capability:
-    mounts = _mounts(Path("/proc/mounts").read_bytes())
-    usable = []
-    for _, folder, kind, *_ in mounts:
-        memory = kind == "cgroup" and Path(folder, "memory.limit_in_bytes").exists()
-        unified = kind == "cgroup2" and "memory" in _words(Path(folder, "cgroup.controllers"))
-        if (memory or unified) and os.access(folder, os.W_OK):
-            usable.append(f"{'v2' if unified else 'v1'} at {folder}")
-    return Capability("cgroups", bool(usable), ", ".join(usable) or "no writable hierarchy with the memory controller")
-
-
-def _mounts(listing: bytes) -> list[list[str]]:
-    """Fields of each mount in /proc/mounts, where white space and backslashes in names are ``\\NNN``, octal."""
-
-    def plain(field: bytes) -> str:
-        return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field))
-
-    return [[plain(field) for field in line.split(b" ")] for line in listing.split(b"\n") if line]
-
-
-def _gpu() -> Capability:
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
-        gpus = [line.split(" (UUID")[0] for line in listed.splitlines() if line.startswith("GPU ")]
-    except (OSError, subprocess.SubprocessError):
-        gpus = []
-    gpus = gpus or [str(each) for each in sorted(Path("/dev").glob("nvidia[0-9]*"))]
-    return Capability("gpu", bool(gpus), ", ".join(gpus) or "none")
-
-
-def _cluster() -> Capability:
-    given = gather().get("kubeconfig")
-    if given is None:
-        return Capability("cluster", False, "KUBECONFIG is not set")
-    missing = [each for each in given.value.split(os.pathsep) if each and not Path(each).is_file()]
-    return Capability("cluster", not missing, f"no file {missing[0]}" if missing else given.value)
-
-
-def _words(file: Path) -> list[str]:
-    return file.read_text().split() if file.exists() else []
-
-
-def _pyroute2(module: str) -> Any:
-    return importlib.import_module(module)  # untyped, and too slow (0.3 s) to be imported where nobody asks
-
-
-def _nftables() -> str:
-    tables = _pyroute2("pyroute2.nftables.main").NFTables(nfgen_family=1)
-    tables.table("add", name="probe")
-    tables.sets("add", table="probe", name="leases", key_type="ipv4_addr", timeout=3000)
-    if "probe" not in [each.get_attr("NFTA_TABLE_NAME") for each in tables.get_tables()]:
-        raise OSError(0, "a table that was added is not there")
-    return "sets with timeouts"
-
-
-def _netem() -> str:
-    with _pyroute2("pyroute2").IPRoute() as route:
-        [loopback] = route.link_lookup(ifname="lo")
-        route.tc("add", "netem", index=loopback, handle=0x10000, delay=1000)
-    return "delay on a link"
-
-
-def _tbf() -> str:
-    with _pyroute2("pyroute2").IPRoute() as route:
-        [loopback] = route.link_lookup(ifname="lo")
-        route.tc("add", "tbf", index=loopback, handle=0x10000, rate="1mbit", latency="50ms", burst=3028)
-        route.tc("del", index=loopback, root=True)  # the next one that is tried has its place
-    return "limit on a link"
-
-
-_LOOKS: dict[str, Callable[[], Capability]] = {
-    "namespaces": _namespaces,
-    "root": _root,
-    "kmsg": _kmsg,
-    "cgroups": _cgroups,
-    "gpu": _gpu,
-    "cluster": _cluster,
-}
-_TRIALS: dict[str, Callable[[], str]] = {"nftables": _nftables, "tbf": _tbf, "netem": _netem}
-
-NAMES = ("namespaces", "root", "nftables", "tbf", "netem", "kmsg", "cgroups", "gpu", "cluster")
-
-
-def _try_in_a_namespace(names: list[str]) -> dict[str, Capability]:
-    if not names:
-        return {}
-    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    argv = ["unshare", "--net", *user, "--", sys.executable, "-m", "support.run.capabilities", *names]
-    try:
-        tried = subprocess.run(argv, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
-        return {name: Capability(name, False, f"cannot be tried: {error}") for name in names}
-    if tried.returncode != 0:
-        reason = (tried.stderr.strip() or "no network namespace").splitlines()[-1]
-        return {name: Capability(name, False, f"cannot be tried: {reason}") for name in names}
-    return {name: Capability(name, *result) for name, result in json.loads(tried.stdout).items()}
-
-
-def _no_answer(_number: int, _frame: object) -> None:
-    raise TimeoutError(f"no answer within {TRIAL_SECONDS} seconds")
-
-
-def _main(names: list[str]) -> None:
-    results: dict[str, tuple[bool, str]] = {}
-    _pyroute2("pyroute2.nftables.main")  # before the clock runs, for a busy machine takes seconds to load it
-    signal.signal(signal.SIGALRM, _no_answer)  # pyroute2 waits for ever where nftables is refused
-    for name in names:
-        signal.alarm(TRIAL_SECONDS)
-        try:
-            results[name] = (True, _TRIALS[name]())
-        except Exception as error:  # noqa: BLE001 - any refusal is an answer
-            code = getattr(error, "code", None)  # what netlink answered
-            words = f"the kernel says: {os.strerror(code)}" if code else f"{type(error).__name__}: {error}"
-            results[name] = (False, words)
-        finally:
-            signal.alarm(0)
-    print(json.dumps(results))
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1:])
+def _reason(need: Need, detail: str = "") -> str:
+    return f"needs {need.words}: {detail}"

@@ -12,15 +12,15 @@ from agents import cell
 from agents.core.forks import fork, run_module
 from support import sabotage
 from support.settings import ROOT
+from support.targets.local import namespaces
 
 BYTECODE = "PYTHONDONTWRITEBYTECODE"
 PRELOADED = (
     "behave.__main__",
     "behave.formatter.plain",
     "behave.formatter.pretty",
-    "allure_behave.formatter",
+    "steps.allure_formatter",
     "support.run.runtime",
-    "support.report.allure",
     "support.requests.user_client",
     "openai.resources.chat",
     "agents.node.__main__",
@@ -28,17 +28,6 @@ PRELOADED = (
     "uvicorn.protocols.http.h11_impl",
 )
 """What the programs in a cell import that are forks of a process of ours."""
-
-
-@functools.cache
-def available() -> str | None:
-    """None when this user may make cells here, else the reason why not, in words for a skip or a doctor's table."""
-    probe = [sys.executable, "-m", "agents.core.namespaces"]
-    try:
-        result = subprocess.run(probe, cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
-    except subprocess.TimeoutExpired:
-        return "namespaces were not made within 10 seconds"
-    return None if result.returncode == 0 else (result.stderr.strip() or "no namespaces").splitlines()[-1]
 
 
 def world(mode: str) -> str:
@@ -54,7 +43,7 @@ def world(mode: str) -> str:
     """
     if mode not in ("auto", "on", "off"):
         raise ValueError(f"cells is {mode!r}; expected auto, on or off")
-    reason = available() if mode != "off" else "switched off"
+    reason = namespaces.missing() if mode != "off" else "switched off"
     if mode == "on" and reason:
         raise PermissionError(f"cells=on, but namespaces cannot be had: {reason}; use cells=auto to run on loopback")
     return "loopback" if reason else "namespaces"

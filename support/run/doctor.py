@@ -1,4 +1,4 @@
-"""``make doctor``: what this machine can do, what that is needed for, and what is therefore skipped."""
+"""``make doctor``: what the target of the settings can do, what that is needed for, and what is therefore skipped."""
 
 import platform
 import sys
@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from support import binaries
-from support.run.capabilities import probe
-from support.run.runtime import NEEDS
+from support import binaries, targets
 from support.settings import ROOT, Settings
 
 
@@ -22,22 +20,8 @@ class Row(NamedTuple):
     skipped: str
 
 
-# capability -> what it is called and what it is needed for
-_CAPABILITIES = {
-    "root": ("root", "the kernel log and cgroups"),
-    "namespaces": ("namespaces", "a cell per scenario, nodes with addresses; else loopback"),
-    "nftables": ("nftables", "cuts and losses between nodes"),
-    "tbf": ("tbf", "narrow cables between nodes"),
-    "netem": ("netem", "delays between nodes"),
-    "kmsg": ("kernel log", "GPU faults as the driver reports them"),
-    "cgroups": ("cgroups", "memory and CPU limits of a node"),
-    "gpu": ("GPU", "real engines"),
-    "cluster": ("KUBECONFIG", "the target kubernetes"),
-}
-
-
 def rows(settings: Settings) -> list[Row]:
-    """The table for this machine and these settings."""
+    """The table for these settings."""
     table = [Row("Python", f"{platform.python_version()}, {sys.executable}", "the suite", "")]
     for what, locate, needed_for, without in (
         ("etcd", binaries.etcd, "every deployment", "everything"),
@@ -50,11 +34,12 @@ def rows(settings: Settings) -> list[Row]:
     except FileNotFoundError:
         dynamo = "not installed yet, make acceptance does it"
     table.append(Row(f"Dynamo {settings.dynamo}", dynamo, "the system under test", ""))
-    for name, capability in probe(_CAPABILITIES).items():
-        what, needed_for = _CAPABILITIES[name]
-        found = f"{'yes' if capability.available else 'no'}: {capability.detail}"
-        tags = [f"@{tag}" for tag, (needed, _) in NEEDS.items() if needed == name]
-        table.append(Row(what, found, needed_for, "" if capability.available else " ".join(tags)))
+    kind = targets.kind(settings)
+    table.append(Row("target", f"{settings.target}: {kind.description}", "where Dynamo runs", ""))
+    for name, capability in kind.capabilities(kind.needs).items():
+        need, found = kind.needs[name], f"{'yes' if capability.available else 'no'}: {capability.detail}"
+        skipped = f"@{need.tag}" if need.tag and not capability.available else ""
+        table.append(Row(need.title, found, need.needed_for, skipped))
     return table
 
 

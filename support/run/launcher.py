@@ -10,12 +10,11 @@ Exit status: 0 when all is green (:func:`support.judge.judge.complaints`), 1 whe
 
 import argparse
 import contextlib
-import functools
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
@@ -25,7 +24,7 @@ from typing import Any
 from agents.core.forks import use_files
 from agents.core.kernel import die_with_parent
 from support import binaries
-from support.judge import judge, skips
+from support.judge import judge
 from support.judge.verdict import Finding, Verdict
 from support.observe.logs import tail
 from support.report import console, publish, runs
@@ -35,7 +34,7 @@ from support.run.schedule import Cost, Schedule, read_costs, write_costs
 from support.run.selection import Selected, enumerate_scenarios, with_defaults
 from support.settings import Settings
 
-ALLURE = ["-f", "allure_behave.formatter:AllureFormatter", "-o"]
+ALLURE = ["-f", "steps.allure_formatter:AllureFormatter", "-o"]
 LOOK_SECONDS = 0.1
 """How often those that boot are looked at, to see whether the next one may begin."""
 GRACE = 15.0
@@ -237,7 +236,7 @@ def finish(launcher: Launcher, seconds: float, further: Sequence[str] = ()) -> i
     """
     settings = launcher.settings
     verdicts = publish.collect(launcher.run)
-    complaints = [*judge.complaints(verdicts, _allowed_skips(settings)), *further, *launcher.complaints]
+    complaints = [*judge.complaints(verdicts, capabilities.allowed_skips(settings)), *further, *launcher.complaints]
     if launcher.interrupted:
         complaints.append(launcher.interrupted)
     title = f"Dynamo {settings.dynamo} on target {settings.target}"
@@ -271,6 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.mode == "acceptance":
             tags = with_defaults(root, options.tags)
             scenarios = enumerate_scenarios(root, options.features, tags)
+            for each in scenarios:
+                capabilities.needed(each.location, each.tags, settings)  # refuses a tag that nobody knows
         bootstrap.ensure(("dynamo",), settings.dynamo)
         launcher = Launcher(root, settings, defines, runs.create(root / "reports", settings.log_dir))
         _write_about(launcher)
@@ -345,20 +346,6 @@ def _write_about(launcher: Launcher) -> None:
         "versions": versions,
     }
     runs.write_json(launcher.run / "run.json", about)
-
-
-def _allowed_skips(settings: Settings) -> Callable[[str], bool]:
-    allowed = skips.load()
-
-    @functools.cache
-    def machine() -> frozenset[str]:
-        # Asked for only when something was skipped: trying nftables and netem takes half a second.
-        missing = {name for name, found in capabilities.probe().items() if not found.available}
-        if settings.cells == "off":
-            missing.add("namespaces")
-        return frozenset(f"no-{name}" for name in missing)
-
-    return lambda reason: skips.allowed(reason, machine(), settings.dynamo, allowed)
 
 
 def _warnings(folder: Path) -> list[str]:

@@ -20,18 +20,6 @@ from support.run import capabilities, cells
 from support.settings import Settings
 from support.world.world import World
 
-NEEDS = {
-    "gpu": ("gpu", "a GPU"),
-    "k8s": ("cluster", "a Kubernetes cluster"),
-    "needs.namespaces": ("namespaces", "network namespaces"),
-    "needs.nftables": ("nftables", "nftables"),
-    "needs.tbf": ("tbf", "tbf"),
-    "needs.netem": ("netem", "netem"),
-    "needs.kmsg": ("kmsg", "the kernel log"),
-    "needs.cgroups": ("cgroups", "cgroups"),
-}
-"""Tag -> capability of the machine (:mod:`support.run.capabilities`) and its name in words."""
-
 RELEASE_FACTS = {"release.counts_cancellations": "no count of cancelled requests"}
 """Tag -> what a release without that fact lacks, in words. What a shape needs is found out when it is deployed."""
 
@@ -94,14 +82,16 @@ class Run:
             raise SystemExit(f"settings: {error}") from None
         return cls(settings, Path(os.environ["FT_RUN_DIR"]))
 
-    def reason_to_skip(self, tags: Iterable[str]) -> str:
-        """Why a scenario with these tags cannot run on this machine or release; empty when it can."""
+    def reason_to_skip(self, location: str, tags: Iterable[str]) -> str:
+        """Why a scenario with these tags cannot run on the target or the release; empty when it can.
+
+        Raises:
+            ValueError: a tag names what no kind of target knows.
+        """
+        tags = list(tags)
+        if reason := capabilities.lacking(location, tags, self.settings, self.folder):
+            return reason
         for tag in tags:
-            if tag in NEEDS:
-                capability, words = NEEDS[tag]
-                found = capabilities.of_run(capability, self.folder)
-                if not found.available:
-                    return f"needs {words}: {found.detail}"
             if tag in RELEASE_FACTS and not getattr(self.release, tag.removeprefix("release.")):
                 return f"Dynamo {self.release.version} has {RELEASE_FACTS[tag]}"
             if tag in SIMULATED and tag not in self.release.engines:

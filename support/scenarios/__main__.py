@@ -35,7 +35,7 @@ ELSEWHERE = {
 }
 """Ready scenario -> the scenario of another feature that plays it by default."""
 CUT_OFF = "@not_judged.one-outcome.the_connections_end_with_the_frontend"
-NEEDS = {"xid": "@needs.kmsg", "network_partition": "@needs.nftables"}
+TAGS = {"xid": "@needs.kmsg", "network_partition": "@needs.nftables"}
 """Failure type -> what the machine has to have for it."""
 
 
@@ -52,7 +52,10 @@ def _tags(scenario: Scenario) -> tuple[str, ...]:
     """What the machine has to have, and whether the answers under way end with the process that brings them."""
     failures = scenario.failures
     ends = any(each.target == "frontend" and each.type != "hang" for each in failures)
-    return (*sorted({NEEDS[each.type] for each in failures if each.type in NEEDS}), *([CUT_OFF] if ends else []))
+    return (
+        *sorted({TAGS[each.type] for each in failures if each.type in TAGS}),
+        *([CUT_OFF] if ends else []),
+    )
 
 
 # @timed: their checks speak of times that a boot next door would spoil.

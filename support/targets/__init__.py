@@ -1,23 +1,15 @@
-"""Where Dynamo runs: this machine."""
+"""Where Dynamo runs, by the names that the setting ``target`` may have."""
 
-from pathlib import Path
+from collections.abc import Callable
 
-from support import sabotage
-from support.contract.target import Target
-from support.events import EventLog
-from support.releases import Release
+from support.contract.target import TargetKind
 from support.settings import Settings
-from support.targets.local.sabotage import SabotagedTarget
-from support.targets.local.target import LocalTarget
+from support.targets.local.kind import LocalKind
+
+KINDS: dict[str, Callable[[Settings], TargetKind]] = {"local": LocalKind}
+"""All of :data:`support.settings.TARGETS_AVAILABLE`."""
 
 
-def make(settings: Settings, release: Release, folder: Path, events: EventLog) -> Target:
-    """The target of the settings, for the scenario in ``folder``; one that breaks its own deployments where
-    ``FT_SABOTAGE`` is set.
-
-    Raises:
-        ValueError: ``FT_SABOTAGE`` makes no sense.
-        RuntimeError: this process runs in no cell.
-    """
-    kind, _ = sabotage.asked()
-    return (SabotagedTarget if kind else LocalTarget)(settings, release, folder, events)
+def kind(settings: Settings) -> TargetKind:
+    """The kind of target that the settings name."""
+    return KINDS[settings.target](settings)

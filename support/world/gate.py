@@ -25,7 +25,7 @@ class _WorkerGate(JsonApi):
     WHO = "gate of the ruler"
 
 
-class Gate:
+class Gates:
     """The gates of all workers of a deployment; one whose engine has none holds nothing.
 
     Args:

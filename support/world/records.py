@@ -9,7 +9,7 @@ from support.contract.target import Wait
 from support.judge.history import WAITS, History
 from support.observe import journal
 from support.observe.logs import find_panics
-from support.observe.metrics import Metrics
+from support.observe.metrics import Exposition
 from support.report.runs import write_json
 from support.requests.second_opinion import opinions
 from support.world.clients import Clients
@@ -48,7 +48,7 @@ class Records:
         if self._stage.has_fleet:
             with end.recording("shutdowns"):
                 self._lifetimes.shutdowns.see_gone(self._faults.made, self._stage.events)
-        after: dict[str, Metrics] = {}
+        after: dict[str, Exposition] = {}
         records: list[dict[str, Any]] = []
         left: list[str] = []
         if self._stage.deployed:

@@ -16,7 +16,7 @@ from support.observe.logs import tail
 from support.observe.workers import worker_id
 from support.requests.ledger import Ledger
 from support.settings import Settings
-from support.world.gate import Gate
+from support.world.gate import Gates
 
 ANSWER_SECONDS = 10.0
 
@@ -36,13 +36,13 @@ class Stage:
         self.release = releases.get(settings.dynamo)
         self.events = EventLog(folder / "events.jsonl")
         self.ledger = Ledger()
-        self.target = target or targets.make(settings, self.release, folder, self.events)
+        self.target = target or targets.kind(settings).make(self.release, folder, self.events)
         self.recorder: EtcdRecorder | None = None
         self.first: dict[str, Life] = {}
         """Name of a node of Dynamo -> the life that it had when the deployment was ready."""
         self._deployment: Deployment | None = None
         self._fleet: Fleet | None = None
-        self._gate: Gate | None = None
+        self._gate: Gates | None = None
         self._lease_asked: float | None = None
 
     @property
@@ -80,7 +80,7 @@ class Stage:
         return self._fleet
 
     @property
-    def gate(self) -> Gate:
+    def gate(self) -> Gates:
         """What holds answers of the ruler engine in their middle; there is one as soon as there is a deployment."""
         if self._gate is None:
             raise RuntimeError("there is no deployment yet whose answers could be held")
@@ -137,7 +137,7 @@ class Stage:
         self.target.service.health()
         self.first = {node.name: deployment.life(node) for node in deployment.dynamo}
         self._fleet = Fleet(deployment, self.release, self.events, self.folder / "metrics")
-        self._gate = Gate(deployment, self.events)
+        self._gate = Gates(deployment, self.events)
         slowness.begin()
         return deployment
 

@@ -7,7 +7,7 @@ from typing import Any
 DEVICE = "/dev/kmsg"
 
 
-class KernelLog:
+class LocalKernelLog:
     """Lines from now on."""
 
     def __init__(self) -> None:

@@ -67,12 +67,12 @@ def connects(name: str, address: str, port: int) -> str:
     return on_node(name, look)
 
 
-def arriving(source: str, target: str, address: str, packets: int = 1) -> int:
+def arriving(source: str, destination: str, address: str, packets: int = 1) -> int:
     """How many of ``packets`` UDP packets from one node arrive at ``address`` on another.
 
     Each is looked for before the next one is sent, so that none is lost for want of room at the receiver.
     """
-    receiver = on_node(target, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    receiver = on_node(destination, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     sender = on_node(source, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     with receiver, sender:
         receiver.bind((address, 0))
@@ -102,7 +102,7 @@ def lost_between(peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
     return {"to": packets - to, "from": packets - back}
 
 
-class Line:
+class LocalLine:
     """A TCP connection from one node to ``address`` on another, to measure with; it is there before it is measured, for
     an attempt to connect that is lost is tried again after a second only.
 
@@ -110,9 +110,9 @@ class Line:
         OSError: no connection within ``timeout`` seconds.
     """
 
-    def __init__(self, source: str, target: str, address: str, timeout: float) -> None:
+    def __init__(self, source: str, destination: str, address: str, timeout: float) -> None:
         self._sender = on_node(source, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-        with on_node(target, lambda: socket.create_server((address, 0))) as listener:
+        with on_node(destination, lambda: socket.create_server((address, 0))) as listener:
             try:
                 self._sender.settimeout(timeout)
                 self._sender.connect(listener.getsockname())
@@ -123,7 +123,7 @@ class Line:
         self._sender.setblocking(False)
         self._receiver.setblocking(False)
 
-    def __enter__(self) -> "Line":
+    def __enter__(self) -> "LocalLine":
         return self
 
     def __exit__(self, *_: object) -> None:

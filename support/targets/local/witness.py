@@ -7,7 +7,7 @@ from typing import Any
 from support.contract.deployment import Life, Node
 from support.targets.local import network, process
 from support.targets.local.agent import Agent
-from support.targets.local.kernel_log import KernelLog
+from support.targets.local.kernel_log import LocalKernelLog
 
 
 class LocalWitness:
@@ -24,26 +24,26 @@ class LocalWitness:
         """As the kernel shows that very process."""
         return process.state_of(life)
 
-    def arriving(self, source: Node, target: Node) -> bool:
+    def arriving(self, source: Node, destination: Node) -> bool:
         """A UDP packet, sent from the node's network namespace."""
-        return network.arriving(source.name, target.name, target.address) == 1
+        return network.arriving(source.name, destination.name, destination.address) == 1
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """UDP packets, both ways at once."""
         return network.lost_between(peer, victim, packets)
 
-    def connects(self, source: Node, target: Node) -> str:
+    def connects(self, source: Node, destination: Node) -> str:
         """From the node's network namespace."""
-        return network.connects(source.name, target.address, target.port)
+        return network.connects(source.name, destination.address, destination.port)
 
-    def line(self, source: Node, target: Node, timeout: float) -> network.Line:
+    def line(self, source: Node, destination: Node, timeout: float) -> network.LocalLine:
         """Between the two network namespaces."""
-        return network.Line(source.name, target.name, target.address, timeout)
+        return network.LocalLine(source.name, destination.name, destination.address, timeout)
 
     @contextmanager
-    def kernel_log(self, node: Node) -> Iterator[KernelLog]:
+    def kernel_log(self, node: Node) -> Iterator[LocalKernelLog]:
         """All nodes are on one machine, whose log this is."""
-        log = KernelLog()
+        log = LocalKernelLog()
         try:
             yield log
         finally:
