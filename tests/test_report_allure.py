@@ -249,13 +249,6 @@ def test_a_step_that_fails_says_why_and_those_after_it_are_skipped(results: dict
 def test_a_scenario_that_was_not_selected_has_no_result(folder: Path, results: dict[str, dict[str, Any]]) -> None:
     options = ["-f", "steps.allure_formatter:AllureFormatter", "-o", "chosen"]
     options += ["--tags=@verdict.failed", "--show-skipped"]
-        "-f",
-        "steps.allure_formatter:AllureFormatter",
-        "-o",
-        "chosen",
-        "--tags=@verdict.failed",
-        "--show-skipped",
-    ]
     command = [sys.executable, "-m", "behave", *options, "-Ddynamo=1.6.1"]
     subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
     assert [json.loads(each.read_text())["name"] for each in (folder / "chosen").iterdir()] == [
