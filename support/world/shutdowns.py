@@ -8,7 +8,7 @@ from support.contract.deployment import Deployment, Life
 from support.contract.target import Witness
 from support.errors import Inconclusive, TooLate
 from support.events import EventLog
-from support.faults.proven import ProvenFault
+from support.faults.fault import ProvenFault
 from support.observe.fleet import ARRIVAL_SECONDS, Fleet
 from support.observe.waiting import PERIOD_SECONDS, prove, until
 
