@@ -98,6 +98,7 @@ class Fault:
         family: of the fault service's API; ``types``: those that are ordered there.
         needs: capabilities of the machine without which it cannot be had, as tags ``@needs.NAME`` of a scenario.
         workers_only: whether none but a worker can be hit.
+        ends_process: whether the victim's process ends; its undo would start it again.
         drawn: whether random faults may be of this kind; it then has to be undone as soon as it is over.
         urgent: whether, from order to proof, we go before everything else on the machine.
         holds_answers: whether answers of the ruler engine that the victim serves are held before their end meanwhile.
@@ -117,6 +118,7 @@ class Fault:
     types: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
     workers_only: ClassVar[bool] = False
+    ends_process: ClassVar[bool] = False
     drawn: ClassVar[bool] = False
     urgent: ClassVar[bool] = False
     holds_answers: ClassVar[bool] = False

@@ -17,15 +17,13 @@ class ProcessFault(Fault):
     """Something is done to the process of a node.
 
     Attributes:
-        shows: what the witness sees of the victim's life.
-        shown_seconds: how long that may take; signals act at once, a loaded machine adds scheduling delays.
+        shown_seconds: how long it may take to show; signals act at once, a loaded machine adds scheduling delays.
     """
 
     family = "process"
     urgent = True
     holds_answers = True
     side_by_side = True
-    shows: ClassVar[str] = "gone"
     shown_seconds: ClassVar[float] = 5.0
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> Any:
@@ -42,15 +40,19 @@ class ProcessFault(Fault):
 
         def unproven() -> str | None:
             seen = ground.witness.state(life)
-            return None if seen == self.shows else f"its process is {seen}"
+            return None if seen == self._shown else f"its process is {seen}"
 
         return self._proof(prove(unproven, self.shown_seconds, *self._proving(ordered)), ordered, life)
+
+    @property
+    def _shown(self) -> str:
+        return "gone" if self.ends_process else "stopped"
 
     def _proving(self, ordered: Ordered) -> tuple[str, str]:
         return f"{ordered.nodes[0].name} shows the fault {self.kind}", "the fault was not proven"
 
     def _proof(self, at: float, ordered: Ordered, life: Life) -> Proof:
-        return Proof(at, f"{life.words} of {ordered.nodes[0].name} is {self.shows}", life)
+        return Proof(at, f"{life.words} of {ordered.nodes[0].name} is {self._shown}", life)
 
     def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
         """It runs."""
@@ -71,6 +73,7 @@ class Crash(ProcessFault):
     failure = "process_kill"
     word, word_of_many = "crashes", "crash"
     types = ("crash",)
+    ends_process = True
     drawn = True
 
 
@@ -82,6 +85,7 @@ class Terminate(ProcessFault):
     failure = "terminate"
     word, word_of_many = "is told to shut down", "are told to shut down"
     types = ("terminate",)
+    ends_process = True
     # Acts as soon as the worker's loop runs, and some releases' frontends show nothing of it before what is under way
     # has ended.
     shown_seconds = 15.0
@@ -115,7 +119,6 @@ class Hang(ProcessFault):
     word, word_of_many = "hangs", "hang"
     types = ("hang",)
     drawn = True
-    shows = "stopped"
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class Restart(ProcessFault):
     failure = "pod_kill"
     word, word_of_many = "is restarted", "are restarted"
     types = ("restart",)
+    ends_process = True
 
 
 def _has_left(ground: Ground, node: Node, number: str | None) -> bool:

@@ -41,6 +41,11 @@ def named(name: str) -> type[Fault]:
     return found[name]
 
 
+def ordered_as(family: str, type_: str) -> type[Fault] | None:
+    """The kind of a fault that the service calls so; None: we have none for it."""
+    return next((kind for kind in KINDS.values() if kind.family == family and type_ in kind.types), None)
+
+
 def words(family: str, many: bool = False) -> Mapping[str, type[Fault]]:
     """What sentences say of a victim, or of several, of a fault of this family -> the kind."""
     kinds = [kind for kind in KINDS.values() if kind.family == family and kind.word]

@@ -50,8 +50,9 @@ def feature() -> str:
 def _tags(scenario: Scenario) -> tuple[str, ...]:
     """What the machine has to have, and whether the answers under way end with the process that brings them."""
     failures = scenario.failures
-    ends = any(each.target == "frontend" and each.type != "hang" for each in failures)
-    needs = {f"@needs.{need}" for each in failures if each.type in KINDS for need in KINDS[each.type].needs}
+    kinds = [(KINDS[each.type], each.target) for each in failures if each.type in KINDS]
+    ends = any(target == "frontend" and kind.ends_process for kind, target in kinds)
+    needs = {f"@needs.{need}" for kind, _ in kinds for need in kind.needs}
     return (*sorted(needs), *([CUT_OFF] if ends else []))
 
 

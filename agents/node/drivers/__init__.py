@@ -1,0 +1,14 @@
+"""What breaks in a cell. All modules of this package are looked through: a new driver is one class, no entry here."""
+
+import importlib
+import pkgutil
+
+from agents.core.faults import KINDS
+from agents.node.ground import NodeDriver
+
+
+def all_drivers() -> list[type[NodeDriver]]:
+    """Every kind of driver that there is."""
+    for each in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{each.name}")
+    return sorted(NodeDriver.__subclasses__(), key=lambda driver: KINDS.index(driver.kind))
