@@ -4,14 +4,14 @@ import functools
 
 from agents.core.faults import Type
 from agents.gpu.real_gpu import RealGpuDriver
-from agents.node.drivers import all_drivers
+from agents.node.drivers import DRIVERS
 from agents.node.ground import NodeDriver
 
 
 @functools.cache
 def types(kind: str) -> dict[str, Type]:
     """Name -> type, of one kind of fault."""
-    drivers: list[type[NodeDriver] | type[RealGpuDriver]] = [*all_drivers(), RealGpuDriver]
+    drivers: list[type[NodeDriver] | type[RealGpuDriver]] = [*DRIVERS, RealGpuDriver]
     return {each.name: each for driver in drivers if driver.kind == kind for each in driver.types}
 
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from agents.core.faults import DIRECTIONS, KINDS
-from agents.node.drivers import all_drivers
+from agents.node.drivers import DRIVERS
 from agents.registry import types
 from agents.service import models
 from agents.service.fleet import PARTITIONS
@@ -242,7 +242,7 @@ def test_the_kinds_of_the_suite_and_the_types_of_the_agents_agree() -> None:
 
 
 def test_no_type_is_named_by_two_drivers() -> None:
-    names = [(driver.kind, each.name) for driver in all_drivers() for each in driver.types]
+    names = [(driver.kind, each.name) for driver in DRIVERS for each in driver.types]
     assert sorted(set(names)) == sorted(names)
 
 

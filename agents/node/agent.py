@@ -37,7 +37,7 @@ from agents.core.http import fault_routes, guard
 from agents.core.journal import read_journal
 from agents.core.kernel import take_right_of_way
 from agents.core.leases import JOURNAL
-from agents.node.drivers import all_drivers
+from agents.node.drivers import DRIVERS
 from agents.node.drivers.simulated_gpu import SimulatedGpuDriver
 from agents.node.ground import Ground
 from agents.node.marks import marked
@@ -61,7 +61,7 @@ class NodeAgent:
 
     def drivers(self) -> Sequence[Driver]:
         """All that there are, see :mod:`agents.node.drivers`."""
-        return [self.ground.driver(kind) for kind in all_drivers()]
+        return [self.ground.driver(kind) for kind in DRIVERS]
 
     def adopt(self) -> None:
         """Take up what an agent before this one has left."""

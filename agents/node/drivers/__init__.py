@@ -6,9 +6,8 @@ import pkgutil
 from agents.core.faults import KINDS
 from agents.node.ground import NodeDriver
 
+for _each in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_each.name}")
 
-def all_drivers() -> list[type[NodeDriver]]:
-    """Every kind of driver that there is."""
-    for each in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{each.name}")
-    return sorted(NodeDriver.__subclasses__(), key=lambda driver: KINDS.index(driver.kind))
+DRIVERS = sorted(NodeDriver.__subclasses__(), key=lambda driver: KINDS.index(driver.kind))
+"""Every kind of driver that there is."""
