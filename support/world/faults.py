@@ -66,17 +66,25 @@ class Faults:
             Inconclusive: the victim is not to be found, does not show the fault, or nobody could notice it.
             Refused: the fault service refused.
         """
-        gate, held = self._stage.gate, fault.holds_answers and isinstance(fault.victim, Serving)
-        if held and not gate.closed:
-            gate.hold_end({pending.entry.max_tokens for pending in list(self._clients.watched)})
-        nodes = self._finder.find(fault.victim)
-        if held:
-            gate.move_to_end([node for node in self._stage.deployment.workers if node not in nodes])
-        proven = self._hit_all(fault, nodes)
-        if held:
-            gate.move_to_end()
+        if fault.holds_answers and isinstance(fault.victim, Serving):
+            proven = self._hit_serving(fault)
+        else:
+            proven = self._hit_all(fault, self._finder.find(fault.victim))
         if fault.victim.felt:
             self._see_felt()
+        return proven
+
+    def _hit_serving(self, fault: Fault) -> list[ProvenFault]:
+        """Answers are held before their end meanwhile; those of the victim that are held before their first token stay
+        so until the fault is proven.
+        """
+        gate = self._stage.gate
+        if not gate.closed:
+            gate.hold_end({pending.entry.max_tokens for pending in list(self._clients.watched)})
+        nodes = self._finder.find(fault.victim)
+        gate.move_to_end([node for node in self._stage.deployment.workers if node not in nodes])
+        proven = self._hit_all(fault, nodes)
+        gate.move_to_end()
         return proven
 
     def _hit_all(self, fault: Fault, nodes: Sequence[Node]) -> list[ProvenFault]:
