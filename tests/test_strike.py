@@ -2,7 +2,6 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
@@ -26,6 +25,7 @@ from support.faults.processes import Crash, Hang
 from support.faults.victims import All, Exactly, Others, Serving, Victim
 from support.scenarios import Failure
 from support.scenarios.model import TYPES
+from support.settings import ROOT
 from support.words import FAILURE_OPTIONS
 from support.world.faults import Faults
 
@@ -249,7 +249,7 @@ def test_no_type_is_named_by_two_drivers() -> None:
 def test_no_other_module_lists_kinds() -> None:
     """A new kind has to need no second place: the types of failures are named in ``support/faults`` alone."""
     known = {*registry.KINDS, *(kind.name for kind in registry.KINDS.values())}
-    rooms = [each for each in Path("support").rglob("*.py") if each.parent.name != "faults"]
+    rooms = [each for each in (ROOT / "support").rglob("*.py") if each.parent.name != "faults"]
     listed = {
         str(each): found
         for each in rooms
