@@ -31,8 +31,9 @@ AGENTS = {
     "core": set(),
     "gpu": {"core", "watchdog", "xid"},
     "node": {"core", "gpu", "xid"},
+    "registry": {"core", "gpu", "node"},
     "sabotage": {"core", "node"},
-    "service": {"core", "xid"},
+    "service": {"core", "registry", "xid"},
     "watchdog": {"core"},
     "xid": set(),
 }
