@@ -4,8 +4,8 @@ import functools
 
 from agents.core.faults import Type
 from agents.gpu.real_gpu import RealGpuDriver
+from agents.node.access import NodeDriver
 from agents.node.drivers import DRIVERS
-from agents.node.ground import NodeDriver
 
 
 @functools.cache

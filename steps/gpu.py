@@ -2,7 +2,7 @@
 
 from behave import then, when
 
-from support.faults.gpu import Xid
+from support.faults.gpu import XidError
 from support.faults.victims import Serving
 from support.run.runtime import Context
 
@@ -11,21 +11,21 @@ from support.run.runtime import Context
 def when_xid(context: Context, xid):
     """A line in the kernel log, and what such an error brings to the worker."""
     context.world.answers.see_under_way()
-    context.world.faults.strike(Xid(Serving(), xid))
+    context.world.faults.strike(XidError(Serving(), xid))
 
 
 @when("the GPU of the worker serving the request reports XID {xid:Count} for {time:Time}")
 def when_xid_for(context: Context, xid, time):
     """Undone after that time; nobody has to ask."""
     context.world.answers.see_under_way()
-    context.world.faults.strike(Xid(Serving(), xid, lease_seconds=time))
+    context.world.faults.strike(XidError(Serving(), xid, lease_seconds=time))
 
 
 @when("the GPU of the worker serving the request reports XID {xid:Count} with all that follows it")
 def when_xid_sequence(context: Context, xid):
     """The lines that follow such an error in real logs come too."""
     context.world.answers.see_under_way()
-    context.world.faults.strike(Xid(Serving(), xid, sequence=True))
+    context.world.faults.strike(XidError(Serving(), xid, sequence=True))
 
 
 @when("the GPU of the worker serving the request {strain:Strain} by {share:Count} percent")

@@ -26,7 +26,7 @@ from pyroute2.nftables.main import NFTables
 from agents.node import netlink
 from agents.node.drivers import cuts
 from agents.node.drivers.cuts import CutDriver
-from agents.node.ground import Ground
+from agents.node.access import CellAccess
 from agents.core.book import FaultBook
 from agents.core.faults import Problem
 from agents.node.network import Network
@@ -71,7 +71,7 @@ def look(connection):
     }
 
 async def main():
-    driver = CutDriver(Ground(network, None, ""))
+    driver = CutDriver(CellAccess(network, None, ""))
     book = FaultBook(scratch / "journal.jsonl", [driver])
     on_node("worker-0", lambda: NFTables(nfgen_family=2).table("add", name="stranger"))
     seen = {}

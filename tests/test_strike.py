@@ -19,7 +19,7 @@ from support.errors import Inconclusive, Refused
 from support.events import EventLog
 from support.faults import network, registry
 from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault
-from support.faults.gpu import Throttle, Xid
+from support.faults.gpu import Throttle, XidError
 from support.faults.network import Bandwidth, Cut, Loss
 from support.faults.processes import Crash, Hang
 from support.faults.victims import All, Exactly, Others, Serving, Victim
@@ -192,7 +192,7 @@ def test_orders_of_one_cut_and_of_several() -> None:
 
 
 def test_every_kind_says_all_that_there_is_to_say() -> None:
-    assert {Crash, Hang, Cut, Loss, Bandwidth, Xid, Throttle} <= set(registry.KINDS.values())
+    assert {Crash, Hang, Cut, Loss, Bandwidth, XidError, Throttle} <= set(registry.KINDS.values())
     names = [kind.name for kind in registry.KINDS.values()]
     assert sorted(set(names)) == sorted(names)
     for kind in registry.KINDS.values():

@@ -37,9 +37,9 @@ from agents.core.http import fault_routes, guard
 from agents.core.journal import read_journal
 from agents.core.kernel import take_right_of_way
 from agents.core.leases import JOURNAL
+from agents.node.access import CellAccess
 from agents.node.drivers import DRIVERS
 from agents.node.drivers.simulated_gpu import SimulatedGpuDriver
-from agents.node.ground import Ground
 from agents.node.marks import marked
 from agents.node.network import Network
 from agents.node.process import Spec
@@ -55,19 +55,19 @@ class NodeAgent:
         self.scratch = scratch
         self.network = Network(namespaces, scratch / "nodes.json")
         self.table = ProcessTable(self.network, scratch)
-        self.ground = Ground(self.network, self.table, token)
-        self.gpus = self.ground.driver(SimulatedGpuDriver)
+        self.cell = CellAccess(self.network, self.table, token)
+        self.gpus = self.cell.driver(SimulatedGpuDriver)
         self.book = FaultBook(scratch / JOURNAL, self.drivers(), DEPLOYMENT)
 
     def drivers(self) -> Sequence[Driver]:
         """All that there are, see :mod:`agents.node.drivers`."""
-        return [self.ground.driver(kind) for kind in DRIVERS]
+        return [self.cell.driver(kind) for kind in DRIVERS]
 
     def adopt(self) -> None:
         """Take up what an agent before this one has left."""
         self.network.adopt()
         for fault in read_journal(self.book.journal.path).values():
-            for driver in self.ground.drivers.values() if fault.state == "active" else ():
+            for driver in self.cell.drivers.values() if fault.state == "active" else ():
                 if (fault.kind, fault.type) in [(driver.kind, each.name) for each in driver.types]:
                     driver.adopt(fault)
         self.table.adopt()
@@ -99,7 +99,7 @@ class NodeAgent:
     async def remove_deployment(self) -> dict[str, Any]:
         """End every process and remove every node; the answer comes when the kernel agrees."""
         self.book.close()
-        for driver in self.ground.drivers.values():
+        for driver in self.cell.drivers.values():
             driver.close()
         pids = await self.table.remove_all()
         self.network.remove_all()

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import core_schema
 
 from agents import registry
 from agents.core.faults import DEFAULT_SECONDS, DIRECTIONS, LONGEST_SECONDS, SEVERITIES
@@ -18,7 +17,7 @@ class _OneOf:
         self._words = list(words)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        return core_schema.literal_schema(self._words)
+        return {"type": "literal", "expected": self._words}
 
 
 def _upper(value: Any) -> Any:

@@ -59,7 +59,7 @@ class GpuFault(Fault):
 
 
 @dataclass(frozen=True)
-class Xid(GpuFault):
+class XidError(GpuFault):
     """An XID error in the kernel log, and what the worker suffers of it.
 
     Attributes:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from support.contract.fault_service import FaultService
 from support.faults.fault import Fault
-from support.faults.gpu import Xid
+from support.faults.gpu import XidError
 from support.faults.network import Cut
 from support.faults.processes import Hang
 from support.faults.victims import Exactly
@@ -50,7 +50,7 @@ def inside() -> int:
         world = World(Settings.load(), Path(folder))
         world.deploy(engine="ruler", workers=2)
         victim = Exactly(world.deployment.workers[0])
-        ways: dict[str, Fault] = {"hang of a process": Hang(victim), "line in the kernel log": Xid(victim, XID)}
+        ways: dict[str, Fault] = {"hang of a process": Hang(victim), "line in the kernel log": XidError(victim, XID)}
         if os.environ["FT_CELL"] == "namespaces":
             ways["cut"] = Cut(victim)
         found = {name: [_proof_ms(world, fault) for _ in range(RUNS)] for name, fault in ways.items()}

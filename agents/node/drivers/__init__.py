@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 
 from agents.core.faults import KINDS
-from agents.node.ground import NodeDriver
+from agents.node.access import NodeDriver
 
 for _each in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_each.name}")

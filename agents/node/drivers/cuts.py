@@ -17,7 +17,7 @@ from typing import Any
 
 from agents.core.faults import DIRECTIONS, Fault, Plan, Problem, Type
 from agents.node import netlink
-from agents.node.ground import Ground, NodeDriver
+from agents.node.access import CellAccess, NodeDriver
 from agents.node.netlink import CHAINS, QUEUES, SET, Bench
 
 STRENGTHS = {
@@ -50,9 +50,9 @@ class CutDriver(NodeDriver):
         *(Type(name, f"{queue} on the node's cable", (STRENGTHS[name][0],)) for name, queue in QUEUES.items()),
     )
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground)
-        self._network = ground.network
+    def __init__(self, cell: CellAccess) -> None:
+        super().__init__(cell)
+        self._network = cell.network
         self._benches: dict[str, Bench] = {}
         self._tried: dict[str, str] = {}
 

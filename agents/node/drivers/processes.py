@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agents.core.faults import Fault, Plan, Problem, Type
-from agents.node.ground import Ground, NodeDriver
+from agents.node.access import CellAccess, NodeDriver
 from agents.node.process import Process
 from agents.node.processes import SIGNAL_SECONDS
 
@@ -29,9 +29,9 @@ class ProcessDriver(NodeDriver):
         Type("slow_disk", nowhere=SLOW_DISK),
     )
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground)
-        self.table = ground.table
+    def __init__(self, cell: CellAccess) -> None:
+        super().__init__(cell)
+        self.table = cell.table
 
     def plan(self, body: dict[str, Any]) -> Plan:
         """See :class:`agents.core.faults.Driver`."""

@@ -27,9 +27,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agents.core.faults import Fault, Plan, Problem
 from agents.gpu import requests
+from agents.node.access import CellAccess, NodeDriver
 from agents.node.drivers.cuts import CutDriver
 from agents.node.drivers.processes import conflict, standing, stopping
-from agents.node.ground import Ground, NodeDriver
 from agents.xid import kmsg, xids
 
 SLOWING = ("THROTTLE", "OVERHEAT", "COMPUTE_OVERLOAD")
@@ -62,9 +62,9 @@ class SimulatedGpuDriver(NodeDriver):
     kind = "gpu"
     types = requests.TYPES
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground)
-        self._table, self._network, self._cuts = ground.table, ground.network, ground.driver(CutDriver)
+    def __init__(self, cell: CellAccess) -> None:
+        super().__init__(cell)
+        self._table, self._network, self._cuts = cell.table, cell.network, cell.driver(CutDriver)
         self._live: dict[str, Fault] = {}
         self._brakes: dict[str, asyncio.Task[None]] = {}
         self._pci: dict[tuple[str, int], str] = {}
@@ -301,7 +301,7 @@ class SimulatedGpuDriver(NodeDriver):
         """``dddd:bb:dd`` of a simulated GPU, reserved for this run."""
         if (node, index) not in self._pci:
             place = sorted(self._network.nodes).index(node) * 8 + index
-            self._pci[node, index] = kmsg.reserve_pci(self.ground.token, place)
+            self._pci[node, index] = kmsg.reserve_pci(self.cell.token, place)
         return self._pci[node, index]
 
     def telemetry(self, node: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from agents.node.processes import ProcessTable
 D = TypeVar("D", bound="NodeDriver")
 
 
-class Ground:
+class CellAccess:
     """The cell that drivers break.
 
     Args:
@@ -40,8 +40,8 @@ class NodeDriver(Driver):
     kind: ClassVar[str]
     types: ClassVar[tuple[Type, ...]]
 
-    def __init__(self, ground: Ground) -> None:
-        self.ground = ground
+    def __init__(self, cell: CellAccess) -> None:
+        self.cell = cell
 
     def adopt(self, fault: Fault) -> None:
         """Know of a fault that another agent has made; before processes are started, for it may keep one from that."""
