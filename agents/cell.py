@@ -121,18 +121,14 @@ def _wait_for(tenant: int, programs: list[Program]) -> int:
                 program.start_again()
 
 
-def _end_all(world: str) -> None:
+def _end_all() -> None:
     """End every process of the cell and wait for it: what one has used of the processors is known of those alone that
     were waited for (getrusage(2)), and a scenario is planned by that.
     """
-    with contextlib.suppress(ProcessLookupError):
-        if world == "namespaces":
-            os.kill(-1, signal.SIGKILL)  # all that this process can see, itself excepted
-        else:
+    with contextlib.suppress(ChildProcessError):
+        while True:  # one may just have made another
             for child in children_of(os.getpid()):
                 signal_process(*child, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        while True:
             os.wait()
 
 
@@ -201,7 +197,7 @@ def _live(world: str, tenant: Callable[[], int], agent: str, service_fd: int | N
     _guard(programs[0], Leases(scratch / JOURNAL))
     status = _wait_for(pid, programs)
     signal.setitimer(signal.ITIMER_REAL, 0)  # at its end Python takes its handler away, and the signal would kill us
-    _end_all(world)
+    _end_all()
     if world == "loopback":
         import shutil
 

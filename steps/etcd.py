@@ -2,21 +2,21 @@
 
 from behave import then, when
 
+from support.faults.network import Bandwidth, Cut
+from support.faults.victims import Others
 from support.run.runtime import Context
 
 
 @when("{members:Members} {kind:Fate} for {time:Time}")
 def when_members_break_for(context: Context, members, kind, time):
     """It ends by itself at its deadline."""
-    context.world.etcd.break_processes(kind, members, time)
-    context.world.faults.see_felt()
+    context.world.faults.strike(kind(members, lease_seconds=time))
 
 
 @when("{members:Members} {kind:Fate}")
 def when_members_break(context: Context, members, kind):
     """Until they return; a majority has the leader among it, a minority has not."""
-    context.world.etcd.break_processes(kind, members)
-    context.world.faults.see_felt()
+    context.world.faults.strike(kind(members))
 
 
 @when("each etcd member {kind:Fate} and returns, one after the other")
@@ -40,22 +40,21 @@ def when_replaced(context: Context):
 @when("packets between {members:Members} and {others:Others} are {manner:Cut} for {time:Time}")
 def when_members_cut_off(context: Context, members, others, manner, time):
     """Both directions; the kernel heals the cut."""
-    context.world.etcd.cut(members, others, manner, lease_seconds=time)
-    context.world.faults.see_felt()
+    context.world.faults.strike(Cut(members, others=others, mode=manner, lease_seconds=time))
 
 
 @when("packets {flow:Flow} {members:Members} are lost for {time:Time}")
 def when_members_cut_one_way(context: Context, flow, members, time):
     """One direction between them and all other members."""
-    context.world.etcd.cut(members, "peers", direction=flow, lease_seconds=time)
-    context.world.faults.see_felt()
+    cut = Cut(members, others=Others("peers"), direction=flow, lease_seconds=time)
+    context.world.faults.strike(cut)
 
 
 @when("the cable of {members:Members} carries no more than {rate:Count} kilobits per second for {time:Time}")
 def when_members_narrow(context: Context, members, rate, time):
     """All that they send and receive, each way."""
-    context.world.etcd.narrow(members, rate, lease_seconds=time)
-    context.world.faults.see_felt()
+    narrow = Bandwidth(members, rate, others=Others("peers"), lease_seconds=time)
+    context.world.faults.strike(narrow)
 
 
 @then("within {timeout:Time} etcd has a new leader")

@@ -2,6 +2,9 @@
 
 from behave import then, when
 
+from support.faults.network import Cut
+from support.faults.processes import Crash
+from support.faults.victims import All, Exactly, FirstRunning, IdleFrontend, Others, Serving
 from support.run.runtime import Context
 
 
@@ -9,41 +12,41 @@ from support.run.runtime import Context
 def when_worker_breaks(context: Context, kind):
     """The worker is seen to produce the answer when it is hit."""
     context.world.answers.see_under_way()
-    context.world.faults.break_serving_worker(kind)
+    context.world.faults.strike(kind(Serving()))
 
 
 @when("the worker serving the request {kind:Fate} after {tokens:Count} tokens")
 def when_worker_breaks_after(context: Context, kind, tokens):
     """Hit once the client has that many tokens."""
     context.world.answers.await_tokens(context.world.clients.request, tokens)
-    context.world.faults.break_serving_worker(kind)
+    context.world.faults.strike(kind(Serving()))
 
 
 @when("the worker serving the next request {kind:Fate} after {count:Count} {noun:Noun}")
 def when_worker_breaks_after_requests(context: Context, kind, count, noun):
     """Hit while it serves a request, once that many have ended."""
     context.world.answers.await_answers(count)
-    context.world.faults.break_serving_worker(kind)
+    context.world.faults.strike(kind(Serving()))
 
 
 @when("the worker serving the request {kind:Fate} before the first token")
 def when_worker_breaks_early(context: Context, kind):
     """Hit while the client has nothing yet."""
     context.world.answers.see_waiting()
-    context.world.faults.break_serving_worker(kind)
+    context.world.faults.strike(kind(Serving()))
 
 
 @when("the {role:Role} worker serving the request {kind:Fate} in mid-answer")
 def when_role_breaks(context: Context, role, kind):
     """The same in a disaggregated deployment."""
     context.world.answers.see_under_way()
-    context.world.faults.break_serving_worker(kind, role)
+    context.world.faults.strike(kind(Serving(role)))
 
 
 @when("the worker serving most of the requests {kind:Fate}")
 def when_busiest_breaks(context: Context, kind):
     """All requests are under way."""
-    context.world.faults.break_serving_worker(kind)
+    context.world.faults.strike(kind(Serving()))
 
 
 @when("{server:Server} returns")
@@ -55,36 +58,34 @@ def when_server_returns(context: Context, server):
 @when("{server:Server} {kind:Fate}")
 def when_server_breaks(context: Context, server, kind):
     """Of several the first that runs."""
-    context.world.faults.break_server(kind, server)
-    context.world.faults.see_felt()
+    context.world.faults.strike(kind(FirstRunning(server)))
 
 
 @when("packets between {server:Server} and Dynamo are {manner:Cut} for {time:Time}")
 def when_server_cut_off(context: Context, server, manner, time):
     """From all frontends and workers; the kernel heals the cut."""
-    context.world.faults.cut_from_dynamo(server, manner, time)
-    context.world.faults.see_felt()
+    cut = Cut(All(server), others=Others("dynamo"), mode=manner, lease_seconds=time)
+    context.world.faults.strike(cut)
 
 
 @when("the idle frontend {kind:Fate}")
 def when_idle_frontend_breaks(context: Context, kind):
     """Of several the last, which has no request under way."""
-    context.world.faults.break_idle_frontend(kind)
-    context.world.faults.see_felt()
+    context.world.faults.strike(kind(IdleFrontend()))
 
 
 @when("all workers {kind:Fates}")
 def when_all_break(context: Context, kind):
     """One after the other, each proven."""
     for worker in context.world.deployment.workers:
-        context.world.faults.break_process(kind, worker)
+        context.world.faults.strike(kind(Exactly(worker)))
 
 
 @when("a worker crashes")
 @when("a worker crashes while nothing is under way")
 def when_any_worker_crashes(context: Context):
     """The first; its registration stays behind until its lease runs out."""
-    context.world.faults.break_process("crash", context.world.deployment.workers[0])
+    context.world.faults.strike(Crash(Exactly(context.world.deployment.workers[0])))
 
 
 @then("the frontend still lists the dead worker")

@@ -2,6 +2,8 @@
 
 from behave import then, when
 
+from support.faults.gpu import XidError
+from support.faults.victims import Serving
 from support.run.runtime import Context
 
 
@@ -9,34 +11,34 @@ from support.run.runtime import Context
 def when_xid(context: Context, xid):
     """A line in the kernel log, and what such an error brings to the worker."""
     context.world.answers.see_under_way()
-    context.world.faults.break_gpu(xid)
+    context.world.faults.strike(XidError(Serving(), xid))
 
 
 @when("the GPU of the worker serving the request reports XID {xid:Count} for {time:Time}")
 def when_xid_for(context: Context, xid, time):
     """Undone after that time; nobody has to ask."""
     context.world.answers.see_under_way()
-    context.world.faults.break_gpu(xid, lease_seconds=time)
+    context.world.faults.strike(XidError(Serving(), xid, lease_seconds=time))
 
 
 @when("the GPU of the worker serving the request reports XID {xid:Count} with all that follows it")
 def when_xid_sequence(context: Context, xid):
     """The lines that follow such an error in real logs come too."""
     context.world.answers.see_under_way()
-    context.world.faults.break_gpu(xid, sequence=True)
+    context.world.faults.strike(XidError(Serving(), xid, sequence=True))
 
 
 @when("the GPU of the worker serving the request {strain:Strain} by {share:Count} percent")
 def when_strained(context: Context, strain, share):
     """Seen in its telemetry and, where it makes the worker slower, in the client's tokens per second."""
     context.world.answers.see_under_way()
-    context.world.faults.strain_gpu(strain, share / 100)
+    context.world.faults.strike(strain(Serving(), share / 100))
 
 
 @when("the GPU is repaired")
 def when_repaired(context: Context):
     """The fault is undone, the worker runs and its GPU shows nothing of it."""
-    context.world.faults.repair_gpu()
+    context.world.faults.recover(context.world.faults.last_of("gpu"))
 
 
 @then("the worker stays out")

@@ -53,38 +53,38 @@ def given_busy(context: Context, share):
 @when("{trigger:Trigger} the busiest worker {kind:Fate} for {duration:Time}")
 def when_worker_for(context: Context, trigger, kind, duration):
     """Undone after that time."""
-    context.world.workload.play_failure(Failure.of_fate(kind, "worker", **trigger, duration_seconds=duration))
+    context.world.workload.play_failure(Failure(kind.failure, "worker", **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} the busiest worker {kind:Fate}")
 def when_worker(context: Context, trigger, kind):
     """Proven on its victim, which has most requests in flight."""
-    context.world.workload.play_failure(Failure.of_fate(kind, "worker", **trigger))
+    context.world.workload.play_failure(Failure(kind.failure, "worker", **trigger))
 
 
 @when("{trigger:Trigger} the busiest {role:Role} worker {kind:Fate}")
 def when_role(context: Context, trigger, role, kind):
     """The same in a disaggregated deployment."""
-    context.world.workload.play_failure(Failure.of_fate(kind, f"{role}_worker", **trigger))
+    context.world.workload.play_failure(Failure(kind.failure, f"{role}_worker", **trigger))
 
 
 @when("{trigger:Trigger} the frontend {kind:Fate} for {duration:Time}")
 def when_frontend_for(context: Context, trigger, kind, duration):
     """Undone after that time."""
-    context.world.workload.play_failure(Failure.of_fate(kind, "frontend", **trigger, duration_seconds=duration))
+    context.world.workload.play_failure(Failure(kind.failure, "frontend", **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} the frontend {kind:Fate}")
 def when_frontend(context: Context, trigger, kind):
     """There is one; its clients find a closed port until it is back."""
-    context.world.workload.play_failure(Failure.of_fate(kind, "frontend", **trigger))
+    context.world.workload.play_failure(Failure(kind.failure, "frontend", **trigger))
 
 
 @when("{trigger:Trigger} etcd {kind:Fate} for {duration:Time}")
 @when("{trigger:Trigger} an etcd member {kind:Fate} for {duration:Time}")
 def when_etcd(context: Context, trigger, kind, duration):
     """The only member, or the first of several."""
-    context.world.workload.play_failure(Failure.of_fate(kind, "etcd", **trigger, duration_seconds=duration))
+    context.world.workload.play_failure(Failure(kind.failure, "etcd", **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} the GPU of the busiest worker reports XID {xid:Count} for {duration:Time}")

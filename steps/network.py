@@ -2,25 +2,27 @@
 
 from behave import when
 
+from support.faults.network import Bandwidth, Cut, Loss
+from support.faults.victims import Serving
 from support.run.runtime import Context
 
 
 @when("packets between the worker serving the request and {side:Side} are {manner:Cut}")
 def when_cut_off(context: Context, side, manner):
     """Both directions, open connections and new ones; until it is healed."""
-    context.world.faults.cut(side, manner)
+    context.world.faults.strike(Cut(Serving(), side, manner))
 
 
 @when("packets between the worker serving the request and {side:Side} are {manner:Cut} for {time:Time}")
 def when_cut_off_for(context: Context, side, manner, time):
     """The kernel heals the cut; nobody has to."""
-    context.world.faults.cut(side, manner, lease_seconds=time)
+    context.world.faults.strike(Cut(Serving(), side, manner, lease_seconds=time))
 
 
 @when("packets {flow:Flow} the worker serving the request are {manner:Cut} for {time:Time}")
 def when_one_way(context: Context, flow, manner, time):
     """One direction between frontend and worker."""
-    context.world.faults.cut("FRONTEND_WORKER", manner, direction=flow, lease_seconds=time)
+    context.world.faults.strike(Cut(Serving(), mode=manner, direction=flow, lease_seconds=time))
 
 
 @when(
@@ -28,7 +30,7 @@ def when_one_way(context: Context, flow, manner, time):
 )
 def when_lossy(context: Context, percent, side, time):
     """At random, both directions."""
-    context.world.faults.lose_packets(side, percent, lease_seconds=time)
+    context.world.faults.strike(Loss(Serving(), side, percent, lease_seconds=time))
 
 
 @when(
@@ -36,7 +38,7 @@ def when_lossy(context: Context, percent, side, time):
 )
 def when_narrow(context: Context, rate, time):
     """All that it sends and receives, each way."""
-    context.world.faults.narrow_cable(rate, lease_seconds=time)
+    context.world.faults.strike(Bandwidth(Serving(), rate, lease_seconds=time))
 
 
 @when("the network is healed")

@@ -22,7 +22,9 @@ from typing import Any
 
 from support import targets
 from support.contract.deployment import Deployment, Node
-from support.faults.proven import ProvenFault
+from support.faults.fault import Fault, ProvenFault
+from support.faults.registry import named
+from support.faults.victims import Exactly
 from support.judge.judge import judge_scenario
 from support.judge.verdict import Finding
 from support.requests.client import Pending
@@ -91,12 +93,23 @@ def kill_worker(worker: Node, how: str = "crash") -> ProvenFault:
 
     Args:
         worker: one of ``deployment.workers``.
-        how: ``crash`` (SIGKILL), ``terminate`` (SIGTERM), ``hang`` (SIGSTOP) or ``restart``.
+        how: ``crash`` (SIGKILL), ``terminate`` (SIGTERM), ``hang`` (SIGSTOP), ``restart``, or another name of a kind
+            (:mod:`support.faults.registry`).
 
     Raises:
         Inconclusive: the fault could not be proven.
     """
-    return world().faults.break_process(how, worker)
+    return strike(named(how)(Exactly(worker)))[0]
+
+
+def strike(fault: Fault) -> list[ProvenFault]:
+    """Order a fault of any kind and return once it is proven; see :meth:`support.world.faults.Faults.strike`.
+
+    ::
+
+        strike(Loss(Exactly(deployment.workers[0]), percent=40, lease_seconds=3))
+    """
+    return world().faults.strike(fault)
 
 
 def judge() -> list[Finding]:

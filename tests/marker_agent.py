@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.core.book import FaultBook
-from agents.core.faults import Fault, Plan
+from agents.core.faults import Fault, Plan, Type
 from agents.core.journal import JournalInUse
 from agents.core.leases import JOURNAL
 from agents.watchdog.guard import Guard
@@ -19,6 +19,8 @@ from agents.watchdog.watchdog import ensure
 
 class MarkerDriver:
     """The file ``marker`` in the state folder."""
+
+    kind, types = "marker", (Type("file"),)
 
     def __init__(self, state_dir: Path) -> None:
         self._marker = state_dir / "marker"
@@ -43,14 +45,14 @@ class MarkerDriver:
 
 
 async def work(state_dir: Path, seconds: float | None) -> None:
-    book = FaultBook(state_dir / JOURNAL, {"marker": MarkerDriver(state_dir)})
+    book = FaultBook(state_dir / JOURNAL, [MarkerDriver(state_dir)])
     book.replay()
     if seconds is None:
         await book.recover_all()
         return
     Guard.of_this_process().write(state_dir / "marker.guard.json")
     ensure(state_dir, ["tests.marker_agent"])
-    await book.inject({"kind": "marker", "duration_seconds": seconds})
+    await book.inject({"kind": "marker", "type": "file", "duration_seconds": seconds})
     await asyncio.Event().wait()
 
 

@@ -23,8 +23,10 @@ import asyncio, json, os, socket, sys, threading
 from pathlib import Path
 from pyroute2 import IPRoute, netns
 from pyroute2.nftables.main import NFTables
-from agents.node import cuts, netlink
-from agents.node.cuts import CutDriver
+from agents.node import netlink
+from agents.node.drivers import cuts
+from agents.node.drivers.cuts import CutDriver
+from agents.node.access import CellAccess
 from agents.core.book import FaultBook
 from agents.core.faults import Problem
 from agents.node.network import Network
@@ -69,8 +71,8 @@ def look(connection):
     }
 
 async def main():
-    driver = CutDriver(network, network.roles)
-    book = FaultBook(scratch / "journal.jsonl", {"network": driver})
+    driver = CutDriver(CellAccess(network, None, ""))
+    book = FaultBook(scratch / "journal.jsonl", [driver])
     on_node("worker-0", lambda: NFTables(nfgen_family=2).table("add", name="stranger"))
     seen = {}
     for kind, direction in json.loads(sys.argv[1]):
@@ -104,10 +106,10 @@ async def main():
     seen["refused"] = {}
     for name, change in refusals.items():
         try:
-            driver.plan(order | change)
+            book.plan(order | change)
         except Problem as problem:
             seen["refused"][name] = [problem.status, problem.detail]
-    await more(FaultBook(scratch / "more.jsonl", {"network": driver}), driver, seen)
+    await more(FaultBook(scratch / "more.jsonl", [driver]), driver, seen)
     print(json.dumps(seen))
 
 def cable(book, **change):

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 from support.settings import ROOT
 
-OURS = {"support", "agents", "steps", "tests", "environment", "allure_formatter"}
+OURS = {"support", "agents", "steps", "tests", "environment"}
 ELSEWHERE = {"dynamo"}  # in Dynamo's own environments
 # used as programs, or by the type checker
 PROGRAMS = {
@@ -28,7 +28,6 @@ PROGRAMS = {
 }
 FILES = [
     ROOT / "environment.py",
-    ROOT / "allure_formatter.py",
     *(file for folder in ("support", "agents", "steps", "tests") for file in (ROOT / folder).rglob("*.py")),
 ]
 

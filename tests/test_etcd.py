@@ -29,6 +29,8 @@ from support.targets.local.deployment import LocalDeployment, Site
 from support.world.clients import Clients
 from support.world.etcd import EtcdCluster
 from support.world.faults import Faults
+from support.world.members import EtcdMembers
+from support.world.victims import Victims
 
 
 def free_port() -> int:
@@ -208,17 +210,17 @@ def test_members_are_picked_by_role(
     monkeypatch: pytest.MonkeyPatch, members: int, role: str, picked: list[int]
 ) -> None:
     nodes, cluster = cluster_of(monkeypatch, members)
-    assert cluster.pick(role) == [nodes[number] for number in picked]
+    assert cluster._members.pick(role) == [nodes[number] for number in picked]
 
 
 def test_the_busiest_member_keeps_a_lease_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes, cluster = cluster_of(monkeypatch, 3)
     streams = {"etcd-0": 0, "etcd-1": 0, "etcd-2": 3}
     monkeypatch.setattr(etcd, "keep_alives", lambda node: streams[node.name])
-    assert cluster.pick("busiest") == [nodes[2]]
+    assert cluster._members.pick("busiest") == [nodes[2]]
     streams["etcd-2"] = 0
     with pytest.raises(Inconclusive, match="no etcd member has leases kept alive through it"):
-        cluster.pick("busiest")
+        cluster._members.pick("busiest")
 
 
 def test_what_was_never_broken_cannot_return_nor_be_led_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +236,7 @@ def test_a_new_leader_has_to_lead_in_time(monkeypatch: pytest.MonkeyPatch, led_a
     nodes, cluster = cluster_of(monkeypatch, 3)
     since = now() - 8
     cluster._stage.etcd_recorder._led = [(since + led_after, "etcd-2")]
-    cluster.pick("leader")
+    cluster._members.pick("leader")
     monkeypatch.setattr(etcd, "leader", lambda _: nodes[2])
     late = pytest.raises(AssertionError, match=r"5 seconds: .*etcd-2 leads 6\.0 s after")
     with contextlib.nullcontext() if found else late:
@@ -287,7 +289,7 @@ def test_a_frontend_that_does_not_answer_lists_nothing(tmp_path: Path) -> None:
 def test_a_role_that_nobody_has_makes_the_scenario_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
     _, cluster = cluster_of(monkeypatch, 2)
     with pytest.raises(Inconclusive, match="a cluster with 2 members has no minority"):
-        cluster.pick("minority")
+        cluster._members.pick("minority")
 
 
 def cluster_of(monkeypatch: pytest.MonkeyPatch, members: int) -> tuple[list[Node], EtcdCluster]:
@@ -298,7 +300,8 @@ def cluster_of(monkeypatch: pytest.MonkeyPatch, members: int) -> tuple[list[Node
     stage: Any = SimpleNamespace(
         nodes=lambda role: nodes, events=EventLog(), etcd_recorder=recorder, tail=lambda node, lines: "campaigning"
     )
-    return nodes, EtcdCluster(stage, Faults(stage, Clients(stage)))
+    of_it = EtcdMembers(stage)
+    return nodes, EtcdCluster(stage, of_it, Faults(stage, Clients(stage), Victims(stage, of_it)))
 
 
 def test_the_timeline_shows_leaders_and_leases(tmp_path: Path) -> None:

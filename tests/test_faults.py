@@ -12,7 +12,7 @@ import pytest
 
 from agents.core import book as books
 from agents.core.book import FaultBook
-from agents.core.faults import Fault, Plan, Problem
+from agents.core.faults import Fault, Plan, Problem, Type
 from agents.core.journal import BALLAST_BYTES, COMPACT_BYTES, read_journal
 from agents.core.leases import JOURNAL, Leases
 from agents.node import processes
@@ -20,11 +20,13 @@ from agents.node.network import Network
 from agents.node.process import Spec
 from agents.node.processes import ProcessTable
 
-ORDER = {"kind": "gpu", "duration_seconds": 60}
+ORDER = {"kind": "gpu", "type": "switch", "duration_seconds": 60}
 
 
 class Driver:
     """A switch; each of ``trouble`` fails as often as it is named there."""
+
+    kind, types = "gpu", (Type("switch"),)
 
     def __init__(self, *trouble: str) -> None:
         self.trouble, self.on = list(trouble), False
@@ -58,7 +60,7 @@ class Driver:
 
 def play(folder: Path, driver: Driver, work: Callable[[FaultBook], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
-        book = FaultBook(folder / JOURNAL, {"gpu": driver})
+        book = FaultBook(folder / JOURNAL, [driver])
         await work(book)
         book.close()
 

@@ -339,7 +339,7 @@ def test_an_xid_error_is_reported_with_the_address_of_the_gpu_and_latches(machin
 def test_without_a_gpu_every_type_is_refused_in_words(machine: Machine) -> None:
     machine.start(program="agents.gpu")
     capabilities = machine.ask("GET", "/v1/capabilities")[1]
-    for kind in TYPES:
+    for kind in [each.name for each in TYPES]:
         status, refusal = machine.inject(kind)
         assert (status, "no NVIDIA driver: libnvidia-ml.so.1 not found" in refusal["detail"]) == (501, True), kind
         assert capabilities[f"gpu.{kind}"] == {"available": False, "detail": refusal["detail"]}

@@ -9,7 +9,7 @@ import pytest
 from support.settings import ROOT
 
 LAYERS = (
-    ("environment", "allure_formatter", "steps"),
+    ("environment", "steps"),
     ("support.api", "support.run"),
     ("support.words",),
     ("support.world",),
@@ -31,8 +31,9 @@ AGENTS = {
     "core": set(),
     "gpu": {"core", "watchdog", "xid"},
     "node": {"core", "gpu", "xid"},
+    "registry": {"core", "gpu", "node"},
     "sabotage": {"core", "node"},
-    "service": {"core", "xid"},
+    "service": {"core", "registry", "xid"},
     "watchdog": {"core"},
     "xid": set(),
 }
@@ -53,9 +54,7 @@ def _modules(*folders: str) -> dict[str, Path]:
     return found
 
 
-MODULES = _modules("support", "agents", "steps") | {
-    name: ROOT / f"{name}.py" for name in ("environment", "allure_formatter")
-}
+MODULES = _modules("support", "agents", "steps") | {"environment": ROOT / "environment.py"}
 
 
 def _imports(file: Path) -> Iterator[str]:

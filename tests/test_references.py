@@ -11,7 +11,7 @@ FOLDERS = ("support", "agents", "steps", "tests")
 ROLE = re.compile(r":(?:mod|class|func|data|meth|attr):`~?((?:support|agents|steps|tests)\.[\w.]+)`")
 PATH = re.compile(r"(?<![\w/.-])(?:support|agents|steps|tests|features|docs)/[\w./-]*\w")
 MODULE = re.compile(r"(?<![\w/.-])(?:support|agents|tests)\.[a-z_]\w*(?:\.\w+)*")
-OUTSIDE = (ROOT / "environment.py", ROOT / "allure_formatter.py")
+OUTSIDE = (ROOT / "environment.py",)
 SOURCES = [*OUTSIDE, *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))]
 TEXTS = [ROOT / "README.md", ROOT / "Makefile", ROOT / ".ci" / "run", *(ROOT / "docs").glob("*.md")]
 

@@ -154,7 +154,7 @@ def run(folder: Path, dynamo: str) -> dict[str, dict[str, Any]]:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     results = folder / f"results-{dynamo}"
-    command = [sys.executable, "-m", "behave", "-f", "allure_formatter:AllureFormatter", "-o", str(results)]
+    command = [sys.executable, "-m", "behave", "-f", "steps.allure_formatter:AllureFormatter", "-o", str(results)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([*command, f"-Ddynamo={dynamo}"], cwd=folder, env=environment, capture_output=True)
     found = [json.loads(file.read_text()) for file in results.glob("*-result.json")]
@@ -247,7 +247,8 @@ def test_a_step_that_fails_says_why_and_those_after_it_are_skipped(results: dict
 
 
 def test_a_scenario_that_was_not_selected_has_no_result(folder: Path, results: dict[str, dict[str, Any]]) -> None:
-    options = ["-f", "allure_formatter:AllureFormatter", "-o", "chosen", "--tags=@verdict.failed", "--show-skipped"]
+    options = ["-f", "steps.allure_formatter:AllureFormatter", "-o", "chosen"]
+    options += ["--tags=@verdict.failed", "--show-skipped"]
     command = [sys.executable, "-m", "behave", *options, "-Ddynamo=1.6.1"]
     subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
     assert [json.loads(each.read_text())["name"] for each in (folder / "chosen").iterdir()] == [

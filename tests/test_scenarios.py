@@ -17,6 +17,9 @@ from support.contract.deployment import Node
 from support.contract.shape import Shape
 from support.contract.target import Wait
 from support.errors import Inconclusive
+from support.faults.fault import Fault
+from support.faults.processes import Crash
+from support.faults.victims import Exactly
 from support.judge.checker import CHECKERS, BaseChecker, ValidationContext
 from support.judge.checkers import MigrationChecker, run_check
 from support.judge.recovery import Band
@@ -31,6 +34,7 @@ from support.scenarios.model import ready, scenario_of
 from support.scenarios.record import keep, read_context
 from support.settings import ROOT, Settings
 from support.world import runner
+from support.world.victims import Victims
 
 LOAD = Load(clients=4, requests_per_client=10, max_tokens=20)
 CRASH = Failure("process_kill", trigger_after_requests=10)
@@ -302,7 +306,10 @@ def test_a_checker_of_somebody_elses() -> None:
             {"checks": {"success_rate": {"least": 3}}},
             "check 'success_rate': unknown key 'least' .* allowed are at_least",
         ),
-        ({"failure": Failure("explosion", trigger_after_requests=1)}, "type is 'explosion'; expected one of pod_kill"),
+        (
+            {"failure": Failure("explosion", trigger_after_requests=1)},
+            "type is 'explosion'; expected one of process_kill",
+        ),
         (
             {"failure": Failure("hang", target="moon", trigger_after_requests=1)},
             "target is 'moon'; expected one of worker",
@@ -332,12 +339,12 @@ def test_a_checker_of_somebody_elses() -> None:
             {"failure": replace(CRASH, trigger_after_requests=cast(Any, "3"))},
             "trigger_after_requests is '3'; expected a whole number, 0 or more",
         ),
-        ({"failure": replace(CRASH, mode="foo")}, "mode is 'foo'; expected one of drop, reject, reset"),
-        ({"failure": replace(CRASH, direction="up")}, "direction is 'up'; expected one of both, to, from"),
-        ({"failure": replace(CRASH, xid=99999)}, "unknown xid 99999; expected one of 13, 31"),
-        ({"failure": replace(CRASH, share=7)}, "share is 7; expected more than 0 and up to 1"),
-        ({"failure": replace(CRASH, percent=0)}, "percent is 0; expected a whole number, 1 to 100"),
-        ({"failure": replace(CRASH, rate_kbit=0)}, "rate_kbit is 0; expected a whole number, 1 or more"),
+        ({"failure": replace(cast(Any, CRASH), mode="foo")}, "mode is 'foo'; expected one of drop, reject, reset"),
+        ({"failure": replace(cast(Any, CRASH), direction="up")}, "direction is 'up'; expected one of both, to, from"),
+        ({"failure": replace(cast(Any, CRASH), xid=99999)}, "xid is 99999; expected one of 13, 31"),
+        ({"failure": replace(cast(Any, CRASH), share=7)}, "share is 7; expected more than 0 and up to 1"),
+        ({"failure": replace(cast(Any, CRASH), percent=0)}, "percent is 0; expected a whole number, 1 to 100"),
+        ({"failure": replace(cast(Any, CRASH), rate_kbit=0)}, "rate_kbit is 0; expected a whole number, 1 or more"),
         ({"failure": replace(CRASH, target="nats")}, "can never strike: .* has no NATS"),
         (
             {"failure": Failure("network_partition", partition="WORKER_NATS", trigger_after_requests=1)},
@@ -442,7 +449,7 @@ def test_scenarios_are_read_from_yaml(tmp_path: Path) -> None:
             "{from: 9, to: 3}",
             "s.yaml, line 3: scenario 'a worker is lost': max_tokens is .* no larger than to",
         ),
-        ("hang,", "hank,", "s.yaml, line 7: type is 'hank'; expected one of pod_kill"),
+        ("hang,", "hank,", "s.yaml, line 7: type is 'hank'; expected one of process_kill"),
         (
             "trigger_in_phase: OVERFLOW",
             "target: worker",
@@ -614,8 +621,9 @@ class Stage:
         self.settings, self.folder, self.deployed = Settings(), folder, True
 
 
-def part(stage: Stage, faults: Any = None) -> runner._Play:
+def part(stage: Stage, strike: Any = None) -> runner._Play:
     nothing: Any = None
+    faults: Any = SimpleNamespace(find=Victims(cast(Any, stage), nothing).find, strike=strike)
     return runner._Play(cast(Any, stage), nothing, faults, SOUND)
 
 
@@ -623,18 +631,27 @@ def test_failures_at_once_have_different_victims(tmp_path: Path) -> None:
     play = part(Stage(tmp_path))
     with play._victim(CRASH) as first, play._victim(CRASH) as second, play._victim(CRASH) as third:
         assert [node.name for node in (first, second, third)] == ["w-2", "w-1", "w-0"]
-        with pytest.raises(Inconclusive, match="no worker to hit, but 3 that other failures hit"), play._victim(CRASH):
+        with (
+            pytest.raises(Inconclusive, match="worker or decode to hit, but 3 that other"),
+            play._victim(CRASH),
+        ):
             pass
     with play._victim(CRASH) as again:
         assert again == first
 
 
 def test_a_failure_lasts_for_as_long_as_it_says(tmp_path: Path) -> None:
-    stage, leases = Stage(tmp_path), list[float]()
-    play = part(stage, SimpleNamespace(break_process=lambda kind, node, lease_seconds: leases.append(lease_seconds)))
+    stage, struck = Stage(tmp_path), list[Fault]()
+
+    def strike(fault: Fault) -> list[None]:
+        struck.append(fault)
+        return [None]
+
+    play = part(stage, strike)
     for duration in (None, 2.0, 600.0):
         play._inject(replace(CRASH, duration_seconds=duration), stage.nodes[0])
-    assert leases == [3600.0, 62.0, 660.0]
+    victim = Exactly(stage.nodes[0])
+    assert struck == [Crash(victim, lease_seconds=lease) for lease in (3600.0, 62.0, 660.0)]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from support.clock import now
 from support.contract.deployment import Change, Life, Node
 from support.errors import Inconclusive
 from support.events import EventLog
-from support.faults.proven import ProvenFault
+from support.faults.fault import Fault, ProvenFault
+from support.faults.processes import Crash, Terminate
+from support.faults.victims import Exactly
 from support.targets.local.process import identity, state_of
 from support.world import shutdowns
 from support.world.shutdowns import Shutdowns
@@ -47,11 +49,11 @@ class Seen:
             raise AssertionError("went on with the request")
 
 
-def told(process: subprocess.Popen[bytes], seconds_ago: float = 0.0, kind: str = "terminate") -> ProvenFault:
+def told(process: subprocess.Popen[bytes], seconds_ago: float = 0.0, kind: type[Fault] = Terminate) -> ProvenFault:
     ticks = (psutil.Process(process.pid).create_time() - psutil.boot_time()) * os.sysconf("SC_CLK_TCK")
     life = Life("w-0", identity(process.pid, round(ticks)), f"pid {process.pid}", "running")
     at = now() - seconds_ago
-    return ProvenFault("f", "process", kind, NODE, at, at, at, at, life)
+    return ProvenFault("f", kind(Exactly(NODE)), NODE, at, at, at, at, life)
 
 
 def run(seconds: float = 60.0) -> subprocess.Popen[bytes]:
@@ -130,7 +132,7 @@ def test_one_fate_is_not_taken_for_the_other(claim: str, change: dict[str, Any],
 
 
 def test_a_worker_that_has_left_long_ago_has_left_in_time(left: ProvenFault) -> None:
-    answered_late = ProvenFault(left.id, left.family, left.kind, NODE, now() - 30, now(), now(), now(), left.life)
+    answered_late = ProvenFault(left.id, left.fault, NODE, now() - 30, now(), now(), now(), left.life)
     seen(answered_late).expect_left(answered_late, 10)
 
 
@@ -147,7 +149,7 @@ def test_a_worker_that_stays_has_not_left(tmp_path: Path, monkeypatch: pytest.Mo
         fault, events = told(process), EventLog()
         with pytest.raises(AssertionError, match=r"not within 0\.1 seconds: w-0 has left; .*its process is alive"):
             seen(fault).expect_left(fault, 0.1)
-        seen(fault).see_gone([fault, told(process, kind="crash")], events)
+        seen(fault).see_gone([fault, told(process, kind=Crash)], events)
         assert [event.text.partition(" although")[0] for event in events.all()] == ["leaving: still there"]
         process.kill()
     seen(fault).see_gone([fault], events)
@@ -155,7 +157,7 @@ def test_a_worker_that_stays_has_not_left(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_nothing_is_said_of_those_who_were_told_nothing(left: ProvenFault) -> None:
-    crashed = ProvenFault(left.id, left.family, "crash", NODE, 1, 1, 1, 1, left.life)
+    crashed = ProvenFault(left.id, Crash(Exactly(NODE)), NODE, 1, 1, 1, 1, left.life)
     with pytest.raises(RuntimeError, match="the last fault is crash of w-0; nobody was told to shut down"):
         seen(left).expect_finished(crashed, 1.0, 10)
     with pytest.raises(Inconclusive, match="no worker was told to shut down"):

@@ -127,10 +127,10 @@ def test_journal_has_one_writer(tmp_path: Path) -> None:
 
 
 async def _two_writers(tmp_path: Path) -> None:
-    book = FaultBook(tmp_path / JOURNAL, {"marker": MarkerDriver(tmp_path)})
-    await book.inject({"kind": "marker", "duration_seconds": 60})
+    book = FaultBook(tmp_path / JOURNAL, [MarkerDriver(tmp_path)])
+    await book.inject({"kind": "marker", "type": "file", "duration_seconds": 60})
     with pytest.raises(JournalInUse, match=JOURNAL):
-        FaultBook(tmp_path / JOURNAL, {"marker": MarkerDriver(tmp_path)}).replay()
+        FaultBook(tmp_path / JOURNAL, [MarkerDriver(tmp_path)]).replay()
     await book.recover_all()
 
 
@@ -141,8 +141,8 @@ def test_leases_follow_the_journal_line_by_line(tmp_path: Path) -> None:
 async def _follow(tmp_path: Path) -> None:
     leases = Leases(tmp_path / JOURNAL)
     assert leases.owed() == []
-    book = FaultBook(tmp_path / JOURNAL, {"marker": MarkerDriver(tmp_path)})
-    fault = await book.inject({"kind": "marker", "duration_seconds": 60})
+    book = FaultBook(tmp_path / JOURNAL, [MarkerDriver(tmp_path)])
+    fault = await book.inject({"kind": "marker", "type": "file", "duration_seconds": 60})
     assert leases.owed() == [fault.id]
     assert leases.overdue() == []
     fault.deadline = time.monotonic() - 60
@@ -152,7 +152,7 @@ async def _follow(tmp_path: Path) -> None:
         stream.write('{"id": "half a li')
     assert leases.overdue() == [fault.id]
     book.journal.hold().close()  # as the kernel does at the end of its process
-    heir = FaultBook(tmp_path / JOURNAL, {"marker": MarkerDriver(tmp_path)})
+    heir = FaultBook(tmp_path / JOURNAL, [MarkerDriver(tmp_path)])
     heir.replay()
     await heir.recover_all()
     assert leases.owed() == []
@@ -209,12 +209,12 @@ def test_a_journal_of_a_newer_version_is_taken_up(tmp_path: Path) -> None:
 
 
 async def _newer(tmp_path: Path) -> None:
-    book = FaultBook(tmp_path / JOURNAL, {"marker": MarkerDriver(tmp_path)})
-    fault = await book.inject({"kind": "marker", "duration_seconds": 60})
+    book = FaultBook(tmp_path / JOURNAL, [MarkerDriver(tmp_path)])
+    fault = await book.inject({"kind": "marker", "type": "file", "duration_seconds": 60})
     book.journal.hold().close()
     lines = [json.loads(line) | {"of_a_newer_version": 1} for line in (tmp_path / JOURNAL).read_text().splitlines()]
     (tmp_path / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    heir = FaultBook(tmp_path / JOURNAL, {"marker": MarkerDriver(tmp_path)})
+    heir = FaultBook(tmp_path / JOURNAL, [MarkerDriver(tmp_path)])
     await heir.end_journal()
     assert (heir.get(fault.id).state, (tmp_path / "marker").exists()) == ("recovered", False)
 

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from behave.model import Table
 
+from support.faults.gpu import Overheat
+from support.faults.processes import Hang, Terminate
 from support.scenarios import Failure
 from support.words import REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, bounds, failures, options
 
@@ -12,7 +14,9 @@ from support.words import REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, bounds, failure
 @pytest.mark.parametrize(
     ("word", "text", "value"),
     [
-        ("Fate", "is told to shut down", "terminate"),
+        ("Fate", "is told to shut down", Terminate),
+        ("Fates", "hang", Hang),
+        ("Strain", "overheats", Overheat),
         ("Way", "resets", "reset"),
         ("Mode", "unary", False),
         ("Count", "20", 20),

@@ -34,7 +34,7 @@ class Service:
         self.undone: list[str] = []
 
     def faults(self, active: bool = False) -> list[dict[str, Any]]:
-        return [{"id": f"f-{number}", "type": "drop"} for number in range(3)]
+        return [{"id": f"f-{number}", "kind": "network", "type": "drop"} for number in range(3)]
 
     def recover(self, fault_id: str) -> None:
         if fault_id == "f-0":

@@ -178,7 +178,7 @@ def test_an_error_of_a_process_with_any_name_is_reported(odd: tuple[int, bytes],
     card = Card(0, "GPU-0", kmsg.reserve_pci("7e57ed", 2), None)
     cards: Any = SimpleNamespace(missing=str, all=lambda: [card], by_uuid=lambda _: card, reading=lambda _: {})
     cards.processes = lambda _: {pid: 1}
-    book = FaultBook(tmp_path / JOURNAL, {"gpu": RealGpuDriver(cards, lambda _: [0])})
+    book = FaultBook(tmp_path / JOURNAL, [RealGpuDriver(cards, lambda _: [0])])
 
     async def inject() -> Fault:
         try:

@@ -11,13 +11,13 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from agents.core.faults import DEFAULT_SECONDS, KINDS, LIVE, LONGEST_SECONDS, Driver, Fault, Plan, Problem
+from agents.core.faults import DEFAULT_SECONDS, KINDS, LIVE, LONGEST_SECONDS, Driver, Fault, Plan, Problem, Type
 from agents.core.journal import Journal
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 60.0
@@ -32,11 +32,11 @@ class FaultBook:
 
     Args:
         journal: file, see :class:`agents.core.journal.Journal`.
-        drivers: kind -> driver.
+        drivers: of different types of faults each.
         deployment: name of the deployment that the agent belongs to.
     """
 
-    def __init__(self, journal: Path, drivers: Mapping[str, Driver], deployment: str = "local") -> None:
+    def __init__(self, journal: Path, drivers: Sequence[Driver], deployment: str = "local") -> None:
         self.journal, self.drivers, self.deployment = Journal(journal), drivers, deployment
         self.faults: dict[str, Fault] = {}
         self._leases: dict[str, asyncio.TimerHandle] = {}
@@ -143,7 +143,7 @@ class FaultBook:
         self._compact()
 
     async def _resume(self, fault: Fault) -> None:
-        resume = getattr(self._driver(fault.kind), "resume", None)
+        resume = getattr(self._driver(fault.kind, fault.type), "resume", None)
         if resume is None:
             return
         try:
@@ -209,16 +209,34 @@ class FaultBook:
             raise Problem(404, "Unknown fault", f"no fault {fault_id!r}; GET /api/v1/faults lists them")
         return self.faults[fault_id]
 
-    def _driver(self, kind: str) -> Driver:
-        if kind in self.drivers:
-            return self.drivers[kind]
-        if kind in KINDS:
-            raise Problem(501, "Not here", self.not_here(kind))
-        raise Problem(422, "Unknown kind of fault", f"kind {kind!r}; allowed: {', '.join(self.drivers)}")
+    def _driver(self, kind: str, type_: Any) -> Driver:
+        drivers = [each for each in self.drivers if each.kind == kind]
+        if not drivers:
+            if kind in KINDS:
+                raise Problem(501, "Not here", self.not_here(kind))
+            raise Problem(422, "Unknown kind of fault", f"kind {kind!r}; allowed: {', '.join(self.kinds)}")
+        for driver in drivers:
+            if type_ in [each.name for each in driver.types]:
+                return driver
+        allowed = ", ".join(each.name for driver in drivers for each in driver.types)
+        raise Problem(422, "Unknown fault type", f"type {type_!r}; allowed: {allowed}")
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of faults that it makes."""
+        return list(dict.fromkeys(each.kind for each in self.drivers))
 
     def not_here(self, kind: str) -> str:
         """Why a kind of fault cannot be had of this agent."""
-        return f"the agent of {self.deployment!r} makes faults of kind {', '.join(self.drivers)} only, none of {kind}"
+        return f"the agent of {self.deployment!r} makes faults of kind {', '.join(self.kinds)} only, none of {kind}"
+
+    async def view(self, fault_id: str) -> dict[str, Any]:
+        """One fault, whole; while it is active with what its driver sees right now."""
+        fault = self.get(fault_id)
+        look = getattr(self._driver(fault.kind, fault.type), "look", None)
+        if look and fault.state == "active":
+            await look(fault)
+        return fault.view()
 
     @staticmethod
     def duration(body: Mapping[str, Any]) -> float:
@@ -234,10 +252,12 @@ class FaultBook:
         """What a request would do, all checks included; changes nothing.
 
         Raises:
-            Problem: 409 when a live fault is in the way, and what the driver raises.
+            Problem: 409 when a live fault is in the way; 422 or 501 when there is no such type; what its driver raises.
         """
         self.duration(body)
-        plan = self._driver(str(body.get("kind"))).plan(body)
+        driver = self._driver(str(body.get("kind")), body.get("type"))
+        _check_options(next(each for each in driver.types if each.name == body["type"]), body)
+        plan = driver.plan(body)
         for other in self.owed():
             if shared := set(plan.conflicts) & set(other.conflicts):
                 what = ", ".join(sorted(shared))
@@ -264,7 +284,7 @@ class FaultBook:
         )
         self.faults[fault.id] = fault
         self._locks[fault.id] = asyncio.Lock()
-        driver = self._driver(fault.kind)
+        driver = self._driver(fault.kind, fault.type)
         async with self._locks[fault.id]:
             try:
                 fault.evidence["before"] = await driver.snapshot(fault)
@@ -299,7 +319,7 @@ class FaultBook:
         async with self._locks.setdefault(fault_id, asyncio.Lock()):
             if not fault.owed:
                 return fault
-            driver = self._driver(fault.kind)
+            driver = self._driver(fault.kind, fault.type)
             self._move(fault, "recovering", why=why)
             try:
                 await driver.undo(fault)
@@ -354,3 +374,14 @@ class FaultBook:
             self._move(fault, "failed" if left else "recovered", why=why, differences=left)
         for fault_id in list(self.faults):
             self._drop(fault_id)
+
+
+def _check_options(asked: Type, body: Mapping[str, Any]) -> None:
+    if asked.nowhere:
+        raise Problem(501, "Not here", asked.nowhere)
+    given = body.get("parameters") or {}
+    if not isinstance(given, dict):
+        raise Problem(422, "Bad parameters", f"parameters is {given!r}; expected an object")
+    if unknown := sorted(set(given) - set(asked.options)):
+        allowed = ", ".join(asked.options) or "none"
+        raise Problem(422, "Unknown parameter", f"parameter {unknown[0]!r} of {asked.name}; allowed: {allowed}")

@@ -1,5 +1,6 @@
 """Faults: what one is, what it would do, and what a :class:`Driver` has to offer that makes and undoes them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
@@ -9,6 +10,8 @@ LIVE = ("pending", "active", "recovering")
 DEFAULT_SECONDS, LONGEST_SECONDS = 300.0, 3600.0
 FIRST_KEPT, LAST_KEPT = 8, 24
 """Entries of a fault's history that are kept of a longer one: an undo that cannot succeed is tried for ever."""
+DIRECTIONS = ("both", "to", "from")
+"""Of packets, seen from a target."""
 SEVERITIES = {"LOW": 0.25, "MEDIUM": 0.5, "HIGH": 0.75}
 """Severity -> share of speed, memory or load that is taken."""
 
@@ -19,6 +22,22 @@ class Problem(Exception):
     def __init__(self, status: int, title: str, detail: str) -> None:
         super().__init__(detail)
         self.status, self.title, self.detail = status, title, detail
+
+
+@dataclass(frozen=True)
+class Type:
+    """One type of fault, as the driver says it that makes it.
+
+    Attributes:
+        how: what is done, in words; ``{}`` stands for whom it is done to.
+        options: names of the ``parameters`` that it takes.
+        nowhere: why it cannot be had anywhere although it may be asked for; empty: it can.
+    """
+
+    name: str
+    how: str = ""
+    options: tuple[str, ...] = ()
+    nowhere: str = ""
 
 
 @dataclass
@@ -101,12 +120,22 @@ class Fault(Plan):
 
 
 class Driver(Protocol):
-    """How one kind of fault is made and undone. An agent may die at any moment: all methods but ``plan`` work from
-    the fault alone. One more method, ``async resume(fault)``, is called after a restart of the agent where it exists.
+    """How some types of fault are made and undone. An agent may die at any moment: all methods but ``plan`` work from
+    the fault alone. Two more methods are called where they exist: ``async resume(fault)`` after a restart of the agent,
+    and ``async look(fault)``, which puts what is seen right now into the evidence of an active fault.
     """
 
+    @property
+    def kind(self) -> str:
+        """Of fault, one of :data:`KINDS`."""
+
+    @property
+    def types(self) -> Sequence[Type]:
+        """Those that it makes."""
+
     def plan(self, body: dict[str, Any]) -> Plan:
-        """Check a request and say what it would do; changes nothing.
+        """Check a request and say what it would do; changes nothing. The type is one of its own, and there are no
+        parameters that this does not take.
 
         Raises:
             Problem: 404, 409, 422 or 501.

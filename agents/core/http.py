@@ -81,9 +81,9 @@ def fault_routes(
         return web.json_response([fault.summary() for fault in await book.recover_all()])
 
     async def get_capabilities(_: web.Request) -> web.Response:
-        missing = [kind for kind in KINDS if kind not in book.drivers]
+        missing = [kind for kind in KINDS if kind not in book.kinds]
         found: dict[str, Any] = {f"{kind}.*": {"available": False, "detail": book.not_here(kind)} for kind in missing}
-        for driver in book.drivers.values():
+        for driver in book.drivers:
             found |= driver.capabilities()
         return web.json_response(found)
 

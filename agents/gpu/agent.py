@@ -77,7 +77,7 @@ class GpuAgent:
         self._pods: dict[str, Pod] = {}
         self._trouble = ""
         self.driver = RealGpuDriver(self.cards, self.places, settings.clock_control, tuple(load))
-        self.book = FaultBook(settings.state / JOURNAL, {"gpu": self.driver}, settings.name)
+        self.book = FaultBook(settings.state / JOURNAL, [self.driver], settings.name)
 
     async def take_up(self) -> None:
         """Take up what an agent before this one has left; after a reboot its deadlines mean nothing: all ends."""
@@ -149,13 +149,6 @@ class GpuAgent:
         found = {"deployment": self.settings.name, "agent_pid": os.getpid(), "nodes": nodes}
         return found | ({"trouble": self._trouble} if self._trouble else {})
 
-    async def fault(self, fault_id: str) -> dict[str, Any]:
-        """One fault, while it is active with the present readings."""
-        fault = self.book.get(fault_id)
-        if fault.state == "active":
-            await self.driver.look(fault)
-        return fault.view()
-
     async def inject(self, body: dict[str, Any]) -> dict[str, Any]:
         """Break something; see :class:`agents.core.book.FaultBook`."""
         if self.settings.program:
@@ -181,7 +174,7 @@ def application(agent: GpuAgent) -> web.Application:
         return web.json_response({"status": "ok"})
 
     app = web.Application(middlewares=[guard(agent.settings.token)])
-    app.add_routes(fault_routes(agent.book, agent.inject, agent.recover, agent.fault, agent.look))
+    app.add_routes(fault_routes(agent.book, agent.inject, agent.recover, agent.book.view, agent.look))
     app.add_routes([web.get("/v1/topology", get_topology), web.get("/v1/gpus", get_gpus), web.get(HEALTH, get_health)])
     return app
 

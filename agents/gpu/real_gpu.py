@@ -57,6 +57,9 @@ class RealGpuDriver:
         load: the command of :mod:`agents.gpu.load`.
     """
 
+    kind = "gpu"
+    types = requests.TYPES
+
     def __init__(
         self,
         cards: Cards,
@@ -288,7 +291,7 @@ class RealGpuDriver:
     def capabilities(self) -> dict[str, dict[str, Any]]:
         """See :class:`agents.core.faults.Driver`."""
         reason, number = self._cards.missing(), len(self._cards.all())
-        why = dict.fromkeys(requests.TYPES, reason)
+        why = dict.fromkeys([each.name for each in self.types], reason)
         why["XID_ERROR"] = reason or kmsg.missing()
         for kind in SETTINGS:
             why[kind] = reason or ("" if self._clock_control else NOT_ALLOWED)

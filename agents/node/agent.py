@@ -25,7 +25,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,13 @@ from agents.core.http import fault_routes, guard
 from agents.core.journal import read_journal
 from agents.core.kernel import take_right_of_way
 from agents.core.leases import JOURNAL
-from agents.node.cuts import CutDriver
+from agents.node.access import CellAccess
+from agents.node.drivers import DRIVERS
+from agents.node.drivers.simulated_gpu import SimulatedGpuDriver
 from agents.node.marks import marked
 from agents.node.network import Network
 from agents.node.process import Spec
-from agents.node.process_faults import ProcessDriver
 from agents.node.processes import ProcessTable
-from agents.node.simulated_gpu import SimulatedGpuDriver
 
 DEPLOYMENT = "local"
 
@@ -55,20 +55,21 @@ class NodeAgent:
         self.scratch = scratch
         self.network = Network(namespaces, scratch / "nodes.json")
         self.table = ProcessTable(self.network, scratch)
-        self.cuts = CutDriver(self.network, self.network.roles)
-        self.gpus = SimulatedGpuDriver(self.table, self.network, self.cuts, token)
+        self.cell = CellAccess(self.network, self.table, token)
+        self.gpus = self.cell.driver(SimulatedGpuDriver)
         self.book = FaultBook(scratch / JOURNAL, self.drivers(), DEPLOYMENT)
 
-    def drivers(self) -> Mapping[str, Driver]:
-        """Kind of fault -> driver."""
-        return {"process": ProcessDriver(self.table), "network": self.cuts, "gpu": self.gpus}
+    def drivers(self) -> Sequence[Driver]:
+        """All that there are, see :mod:`agents.node.drivers`."""
+        return [self.cell.driver(kind) for kind in DRIVERS]
 
     def adopt(self) -> None:
         """Take up what an agent before this one has left."""
         self.network.adopt()
         for fault in read_journal(self.book.journal.path).values():
-            if (fault.kind, fault.state) == ("gpu", "active"):
-                self.gpus.adopt(fault)
+            for driver in self.cell.drivers.values() if fault.state == "active" else ():
+                if (fault.kind, fault.type) in [(driver.kind, each.name) for each in driver.types]:
+                    driver.adopt(fault)
         self.table.adopt()
         self.book.replay()
 
@@ -87,15 +88,6 @@ class NodeAgent:
         """Simulated GPUs by node."""
         return {name: self.gpus.telemetry(name) for name in self.network.nodes if self.gpus.telemetry(name)}
 
-    async def fault(self, fault_id: str) -> dict[str, Any]:
-        """One fault; while it is active with the kernel's present count of what a cut has hit, or with telemetry."""
-        fault = self.book.get(fault_id)
-        if fault.kind == "network" and fault.state == "active":
-            await self.cuts.look(fault)
-        if fault.kind == "gpu" and fault.state == "active":
-            await self.gpus.look(fault)
-        return fault.view()
-
     async def inject(self, body: dict[str, Any]) -> dict[str, Any]:
         """Break something; see :class:`agents.core.book.FaultBook`."""
         return (await self.book.inject(body)).view()
@@ -106,9 +98,9 @@ class NodeAgent:
 
     async def remove_deployment(self) -> dict[str, Any]:
         """End every process and remove every node; the answer comes when the kernel agrees."""
-        self.gpus.close()
         self.book.close()
-        self.cuts.close()
+        for driver in self.cell.drivers.values():
+            driver.close()
         pids = await self.table.remove_all()
         self.network.remove_all()
         world = self.world()
@@ -151,7 +143,7 @@ def application(agent: NodeAgent) -> web.Application:
         return web.json_response(await agent.remove_deployment())
 
     app = web.Application(middlewares=[guard(os.environ["FT_AGENT_TOKEN"])])
-    app.add_routes(fault_routes(agent.book, agent.inject, agent.recover, agent.fault))
+    app.add_routes(fault_routes(agent.book, agent.inject, agent.recover, agent.book.view))
     app.add_routes(
         [
             web.post("/v1/nodes", post_node),

@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from agents.core.faults import Driver, Fault, Plan
@@ -88,11 +88,11 @@ class LyingAgent(NodeAgent):
 
     kind = ""
 
-    def drivers(self) -> Mapping[str, Driver]:
+    def drivers(self) -> Sequence[Driver]:
         """The real ones behind :class:`LyingDriver`."""
         if self.kind == "swallows-line":
             self.gpus.write = _swallow
-        return {name: LyingDriver(driver, self.kind, self) for name, driver in super().drivers().items()}
+        return [LyingDriver(driver, self.kind, self) for driver in super().drivers()]
 
 
 def main() -> None:

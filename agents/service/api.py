@@ -21,13 +21,15 @@ from agents.core.faults import DEFAULT_SECONDS, STATES, Problem
 from agents.core.kernel import take_right_of_way
 from agents.service import models
 from agents.service.audit import Asked, named
-from agents.service.fleet import CAPABILITY_SECONDS, AgentAddress
+from agents.service.fleet import CAPABILITY_SECONDS, CUSTOM, AgentAddress
 from agents.service.policy import PAGE, Policy
 from agents.service.problems import RESPONSES, problem
 from agents.service.service import Service
 from agents.xid import xids
 
 LARGEST_BODY = 65536
+XID_ERROR = "XID_ERROR"
+"""The type whose number may be in the path."""
 MISSING_HEADER = "X-Agents-Missing"
 """Names the agents that a list is without."""
 
@@ -118,7 +120,7 @@ def _add_guards(app: FastAPI, service: Service) -> None:
         first = error.errors()[0]
         place = ".".join(str(each) for each in first["loc"][1:]) or "body"
         allowed = None
-        if first["type"] == "enum":
+        if first["type"] == "literal_error":
             allowed = [each.strip("' ") for each in first["ctx"]["expected"].replace(" or ", ", ").split(",")]
         return problem(422, "Not allowed", f"{place}: {first['msg']}", allowed)
 
@@ -134,7 +136,7 @@ def _add_injections(app: FastAPI, service: Service) -> None:
         return JSONResponse(content, 200 if dry_run else 201)
 
     async def gpu(request: Request, body: models.GpuInjection | models.XidInjection, xid: int | None, dry: bool) -> Any:
-        kind = body.fault_type.value if isinstance(body, models.GpuInjection) else "XID_ERROR"
+        kind = body.fault_type if isinstance(body, models.GpuInjection) else XID_ERROR
         told = {"gpu_index": body.gpu_index, "xid": xid, "severity": body.severity} | body.parameters
         told = {name: value for name, value in told.items() if value is not None}
         target = named(request, dry, [_target(body)], Asked("gpu", kind, told, _seconds(body)))[0]
@@ -146,7 +148,7 @@ def _add_injections(app: FastAPI, service: Service) -> None:
     @app.post("/api/v1/faults/gpu/inject", **made)
     async def inject_gpu(request: Request, body: models.GpuInjection, dry_run: DryRunFlag = False) -> Any:
         """Break a GPU."""
-        if body.xid is not None and body.fault_type is not models.GpuFault.XID_ERROR:
+        if body.xid is not None and body.fault_type != XID_ERROR:
             raise Problem(422, "Not allowed", f"xid: only with fault_type XID_ERROR, not {body.fault_type}")
         return await gpu(request, body, body.xid, dry_run)
 
@@ -163,7 +165,7 @@ def _add_injections(app: FastAPI, service: Service) -> None:
         """Cut or hamper the network between nodes."""
         told = {"partition_type": body.partition_type, "direction": body.direction} | body.parameters
         asked = Asked("network", body.mode, told, _seconds(body))
-        if body.partition_type is models.Partition.CUSTOM:
+        if body.partition_type == CUSTOM:
             sides = [[each] if isinstance(each, str) else each for each in (body.source, body.target)]
             sources, targets = (each or [] for each in sides)
             if not sources or not targets:
@@ -185,9 +187,12 @@ def _add_injections(app: FastAPI, service: Service) -> None:
     @app.post("/api/v1/faults/process/inject", **made)
     async def inject_process(request: Request, body: models.ProcessInjection, dry_run: DryRunFlag = False) -> Any:
         """Break the process of a node."""
-        target = named(request, dry_run, [_target(body)], Asked("process", body.type, {}, _seconds(body)))[0]
+        target = named(request, dry_run, [_target(body)], Asked("process", body.type, body.parameters, _seconds(body)))[
+            0
+        ]
         agent = await service.fleet.find(target, body.deployment)
-        order = {"kind": "process", "type": body.type, "target": target, "duration_seconds": body.duration_seconds}
+        order: dict[str, Any] = {"kind": "process", "type": body.type, "target": target}
+        order |= {"parameters": body.parameters, "duration_seconds": body.duration_seconds}
         return answer(await service.inject(request, agent, order, dry_run), dry_run)
 
 

@@ -21,6 +21,8 @@ PARTITIONS = {
     "ETCD_ETCD": (("etcd",), ("etcd",)),
 }
 """Partition -> roles of the one side and of the other; the rules are made on the other."""
+CUSTOM = "CUSTOM"
+"""Partition between nodes that are named."""
 ANSWER_SECONDS, CAPABILITY_SECONDS, FIND_SECONDS, READ_SECONDS = 90.0, 20.0, 5.0, 3.0
 """How long an agent has to make or undo a fault, to try out what it can, to tell its nodes before a fault (it may just
 be starting again), and to tell its faults. One that is silent for longer counts as missing."""

@@ -1,69 +1,23 @@
 """What may be asked of the service, and what it answers; the source of its OpenAPI page."""
 
-from enum import StrEnum
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from agents.core.faults import DEFAULT_SECONDS, LONGEST_SECONDS
+from agents import registry
+from agents.core.faults import DEFAULT_SECONDS, DIRECTIONS, LONGEST_SECONDS, SEVERITIES
+from agents.service.fleet import CUSTOM, PARTITIONS
 
 
-class GpuFault(StrEnum):
-    """Faults of a GPU."""
+class _OneOf:
+    """Annotation: the value is one of ``words``; which are allowed stands in the API's page and in a refusal."""
 
-    XID_ERROR = "XID_ERROR"
-    THROTTLE = "THROTTLE"
-    MEMORY_PRESSURE = "MEMORY_PRESSURE"
-    OVERHEAT = "OVERHEAT"
-    COMPUTE_OVERLOAD = "COMPUTE_OVERLOAD"
+    def __init__(self, words: Iterable[str]) -> None:
+        self._words = list(words)
 
-
-class Severity(StrEnum):
-    """How much is taken: a share of 0.25, 0.5 or 0.75."""
-
-    LOW = "LOW"
-    MEDIUM = "MEDIUM"
-    HIGH = "HIGH"
-
-
-class Partition(StrEnum):
-    """Between whom the network is cut."""
-
-    FRONTEND_WORKER = "FRONTEND_WORKER"
-    WORKER_NATS = "WORKER_NATS"
-    WORKER_WORKER = "WORKER_WORKER"
-    WORKER_ETCD = "WORKER_ETCD"
-    ETCD_ETCD = "ETCD_ETCD"
-    CUSTOM = "CUSTOM"
-
-
-class Mode(StrEnum):
-    """What becomes of a packet."""
-
-    DROP = "drop"
-    REJECT = "reject"
-    RESET = "reset"
-    LOSS = "loss"
-    BANDWIDTH = "bandwidth"
-    DELAY = "delay"
-
-
-class Direction(StrEnum):
-    """Packets to the target, from it, or both."""
-
-    BOTH = "both"
-    TO = "to"
-    FROM = "from"
-
-
-class ProcessFault(StrEnum):
-    """Faults of a process."""
-
-    CRASH = "crash"
-    TERMINATE = "terminate"
-    HANG = "hang"
-    RESTART = "restart"
-    SLOW_DISK = "slow_disk"
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return {"type": "literal", "expected": self._words}
 
 
 def _upper(value: Any) -> Any:
@@ -74,6 +28,8 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+Upper, Lower = BeforeValidator(_upper), BeforeValidator(_lower)
+Severity = Annotated[str, _OneOf(SEVERITIES), Upper]
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 Duration = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False, strict=True)]
 
@@ -104,11 +60,11 @@ class GpuInjection(Injection):
         },
     )
 
-    fault_type: Annotated[GpuFault, BeforeValidator(_upper)]
-    severity: Annotated[Severity | None, BeforeValidator(_upper)] = None
+    fault_type: Annotated[str, _OneOf(registry.types("gpu")), Upper]
+    severity: Severity | None = None
     gpu_index: GpuIndex = None
     xid: Annotated[int | None, Field(ge=1, le=1000, strict=True)] = None
-    parameters: dict[str, Any] = Field(default_factory=dict, description="share (0 to 1), sequence (XID_ERROR)")
+    parameters: dict[str, Any] = Field(default_factory=dict, description=registry.options("gpu"))
 
 
 class XidInjection(Injection):
@@ -116,7 +72,7 @@ class XidInjection(Injection):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"target_pod": "vllm-worker-0"}]})
 
-    severity: Annotated[Severity | None, BeforeValidator(_upper)] = None
+    severity: Severity | None = None
     gpu_index: GpuIndex = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
@@ -129,14 +85,12 @@ class NetworkInjection(Injection):
         json_schema_extra={"examples": [{"partition_type": "FRONTEND_WORKER", "duration_seconds": 30}]},
     )
 
-    partition_type: Annotated[Partition, BeforeValidator(_upper)]
+    partition_type: Annotated[str, _OneOf([*PARTITIONS, CUSTOM]), Upper]
     source: Name | list[Name] | None = Field(None, description="CUSTOM: node or nodes")
     target: Name | list[Name] | None = Field(None, description="CUSTOM: node or nodes; the rules are made there")
-    mode: Annotated[Mode, BeforeValidator(_lower)] = Mode.DROP
-    direction: Annotated[Direction, BeforeValidator(_lower)] = Direction.BOTH
-    parameters: dict[str, Any] = Field(
-        default_factory=dict, description="percent (loss), rate_kbit (bandwidth), delay_ms (delay)"
-    )
+    mode: Annotated[str, _OneOf(registry.types("network")), Lower] = "drop"
+    direction: Annotated[str, _OneOf(DIRECTIONS), Lower] = "both"
+    parameters: dict[str, Any] = Field(default_factory=dict, description=registry.options("network"))
 
 
 class ProcessInjection(Injection):
@@ -146,7 +100,8 @@ class ProcessInjection(Injection):
         extra="forbid", json_schema_extra={"examples": [{"target_pod": "vllm-worker-0", "type": "hang"}]}
     )
 
-    type: Annotated[ProcessFault, BeforeValidator(_lower)]
+    type: Annotated[str, _OneOf(registry.types("process")), Lower]
+    parameters: dict[str, Any] = Field(default_factory=dict, description=registry.options("process"))
 
 
 class ProblemPage(BaseModel):

@@ -8,7 +8,7 @@ from fastapi import Request
 
 from agents.core.faults import LIVE, Problem
 from agents.service.audit import Asked, AuditLog
-from agents.service.fleet import ANSWER_SECONDS, READ_SECONDS, AgentAddress, Fleet
+from agents.service.fleet import ANSWER_SECONDS, CUSTOM, READ_SECONDS, AgentAddress, Fleet
 from agents.service.metrics import Metrics
 from agents.service.policy import Policy
 
@@ -33,7 +33,7 @@ class Service:
         for name in [*targets, *sources]:
             self.policy.check_target(name)
         # Of a partition by roles the first side is whole, as of a cut between all workers and the one frontend.
-        hit = {(agent.name, name) for name in [*targets, *(sources if body.get("label") == "CUSTOM" else [])]}
+        hit = {(agent.name, name) for name in [*targets, *(sources if body.get("label") == CUSTOM else [])]}
         call = request.state.call
         async with self._counting:  # else two that come at once would both find room below the limit
             await self._check_limits(agent, hit)

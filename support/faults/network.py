@@ -1,18 +1,20 @@
-"""Faults of the network, asked of the fault service and proven by packets between the victims."""
+"""Faults of the network, proven by packets between the victims."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from support.clock import now
-from support.contract.deployment import Deployment, Node
-from support.contract.target import Line, Target, Witness
+from support.contract.deployment import Node
+from support.contract.target import Line, Witness
 from support.errors import Inconclusive
-from support.events import EventLog
-from support.faults.proven import LEASE_SECONDS, ProvenFault, on_clock
+from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault, strength
+from support.faults.victims import Victim
 from support.judge.chance import RISK, bounds, draws_to_see
 from support.observe.waiting import at_once, prove
+from support.schema import Expected, OneOf, PositiveInt
 
 # A cut acts at once; a loaded machine adds scheduling delays.
 PROOF_SECONDS = 2.0
@@ -29,74 +31,125 @@ SIDES = {
     "WORKER_ETCD": ("etcd",),
 }
 """Partition -> roles of those whom the victim, a worker, is cut off from."""
+SIDE_WORDS = {
+    "the frontend": "FRONTEND_WORKER",
+    "NATS": "WORKER_NATS",
+    "etcd": "WORKER_ETCD",
+    "its peers": "WORKER_WORKER",
+}
+MODE_WORDS = {"dropped": "drop", "rejected": "reject", "reset": "reset"}
+MODES, DIRECTIONS = tuple(MODE_WORDS.values()), ("both", "to", "from")
 Pair = tuple[Node, Node]
-"""One node on the other side, and the victim."""
+"""One node on the other side, and a victim."""
+Partition = Annotated[str, OneOf(SIDES)]
 
 
-class NetworkFaults:
-    """Breaks the network between nodes; every injection and proof goes to ``events``."""
+@dataclass(frozen=True)
+class NetworkFault(Fault):
+    """Something is done to packets between nodes.
 
-    def __init__(self, target: Target, deployment: Deployment, events: EventLog) -> None:
-        self._service, self._witness = target.service, target.witness
-        self._deployment, self._events = deployment, events
+    Attributes:
+        others: whom the victims are parted from; None: as the strength of the kind says.
+    """
 
-    # -- cuts
+    family = "network"
+    workers_only = True
+    proof_seconds = PROOF_SECONDS
+    tells_undone = False
+    others: Victim | None = field(default=None, kw_only=True)
 
-    def cut(
-        self,
-        partition: str,
-        victim: Node,
-        mode: str = "drop",
-        direction: str = "both",
-        lease_seconds: float = LEASE_SECONDS,
-    ) -> ProvenFault:
-        """Cut a worker off and return once packets between it and the other side fare as they should.
+    def _others(self, ground: Ground, nodes: Sequence[Node], partition: str = "FRONTEND_WORKER") -> list[Node]:
+        """Those whom ``others`` stands for or, where it names nobody, who is on the other side of a partition."""
+        all_nodes, names = ground.deployment.nodes, sorted(node.name for node in nodes)
+        found = [node for node in all_nodes if node.role in SIDES[partition] and node.name not in names]
+        if self.others is not None:
+            found = ground.find(self.others, nodes)
+        if not found:
+            raise Inconclusive(f"there is nobody to part {', '.join(names)} from")
+        return found
 
-        Args:
-            partition: key of :data:`SIDES`.
-            victim: the worker.
-            mode: ``drop``, ``reject`` or ``reset``.
-            direction: ``both``, ``to`` the worker or ``from`` it.
-            lease_seconds: the kernel heals the cut by then.
+    def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
+        """Packets arrive both ways, all of as many as had been sent to see the fault."""
+
+        def broken(pair: Pair) -> str | None:
+            lost = ground.witness.lost_between(*pair, proven.details.get("probes", 1))
+            return f"packets lost: {lost}" if any(lost.values()) else None
+
+        return self._healing(broken, proven)
+
+    def _healing(self, broken: Callable[[Pair], str | None], proven: ProvenFault) -> Healing:
+        pairs: Sequence[Pair] = proven.details["pairs"]
+        names = " and ".join(dict.fromkeys(node.name for pair in pairs for node in pair))
+        what = f"packets between {names} arrive"
+        return Healing(lambda: _of_all(broken, pairs), what, f"{what} again, both ways")
+
+
+@dataclass(frozen=True)
+class Cut(NetworkFault):
+    """Packets are dropped, rejected (ICMP) or reset (TCP); of open connections and of new ones.
+
+    Attributes:
+        partition: key of :data:`SIDES`, where ``others`` names nobody and the victim is a worker.
+        direction: ``both``, ``to`` the victims or ``from`` them.
+    """
+
+    name = "cut"
+    failure = "network_partition"
+    types = MODES
+    needs = ("nftables",)
+    drawn = True
+    partition: Partition = field(default="FRONTEND_WORKER", metadata=strength("between it and", "Side"))
+    mode: Annotated[str, OneOf(MODES)] = field(default="drop", metadata=strength("packets are", "Cut"))
+    direction: Annotated[str, OneOf(DIRECTIONS)] = field(default="both", metadata=strength())
+
+    @property
+    def kind(self) -> str:
+        """What becomes of a packet."""
+        return self.mode
+
+    def groups(self, nodes: Sequence[Node]) -> list[list[Node]]:
+        """One cut parts all of them from others."""
+        return super().groups(nodes) if self.others is None else [list(nodes)]
+
+    def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> list[Pair]:
+        """Who is parted from whom."""
+        others = self._others(ground, nodes, self.partition)
+        return [(other, node) for node in nodes for other in others]
+
+    def order(self, nodes: Sequence[Node], before: list[Pair]) -> dict[str, Any]:
+        """See :class:`support.faults.fault.Fault`."""
+        sides: dict[str, Any] = {"partition_type": self.partition, "target_pod": nodes[0].name}
+        if self.others is not None:
+            sources = list(dict.fromkeys(other.name for other, _ in before))
+            sides = {"partition_type": "CUSTOM", "source": sources, "target": [node.name for node in nodes]}
+        return sides | {"mode": self.mode, "direction": self.direction}
+
+    def describe(self, ordered: Ordered) -> str:
+        """See :class:`support.faults.fault.Fault`."""
+        return self._words(ordered.before)
+
+    def _words(self, pairs: Sequence[Pair]) -> str:
+        sides = [", ".join(dict.fromkeys(pair[side].name for pair in pairs)) for side in (0, 1)]
+        return f"{self.mode} between {sides[0]} and {sides[1]}, {self.direction}"
+
+    def prove(self, ground: Ground, ordered: Ordered) -> Proof:
+        """Packets and new connections fare as they should, each way, between all of them; and rules have hit packets.
 
         Raises:
             Inconclusive: a packet gets through that should not, or one does not that should.
-            Refused: the fault service refused.
         """
-        order = {"partition_type": partition, "target_pod": victim.name}
-        peers = [node for node in self._deployment.nodes if node.role in SIDES[partition] and node.name != victim.name]
-        return self._cut(order, [(peer, victim) for peer in peers], mode, direction, lease_seconds)
-
-    def between(
-        self,
-        sources: Sequence[Node],
-        targets: Sequence[Node],
-        mode: str = "drop",
-        direction: str = "both",
-        lease_seconds: float = LEASE_SECONDS,
-    ) -> ProvenFault:
-        """Cut every one of ``sources`` off from every one of ``targets``; else as :meth:`cut`."""
-        order = {"source": [node.name for node in sources], "target": [node.name for node in targets]}
-        pairs = [(source, target) for target in targets for source in sources]
-        return self._cut({"partition_type": "CUSTOM"} | order, pairs, mode, direction, lease_seconds)
-
-    def _cut(
-        self, order: dict[str, Any], pairs: Sequence[Pair], mode: str, direction: str, lease_seconds: float
-    ) -> ProvenFault:
-        sides = [", ".join(dict.fromkeys(pair[side].name for pair in pairs)) for side in (0, 1)]
-        what = f"{mode} between {sides[0]} and {sides[1]}, {direction}"
-        times, fault = self._inject(what, pairs[0][1], lease_seconds, **order, mode=mode, direction=direction)
-        lost = {"to": direction in ("both", "to"), "from": direction in ("both", "from")}
-        manner = "silent" if mode == "drop" else "refused"
+        witness, pairs, what = ground.witness, ordered.before, self._words(ordered.before)
+        lost = {"to": self.direction in ("both", "to"), "from": self.direction in ("both", "from")}
+        manner = "silent" if self.mode == "drop" else "refused"
 
         def unproven(pair: Pair) -> str | None:
             peer, victim = pair
             # All at once, for each that meets silence waits for as long as a packet may take.
             to, back, *ways = at_once(
-                lambda: self._witness.arriving(peer, victim),
-                lambda: self._witness.arriving(victim, peer),
-                lambda: self._witness.connects(victim, peer),
-                lambda: self._witness.connects(peer, victim),
+                lambda: witness.arriving(peer, victim),
+                lambda: witness.arriving(victim, peer),
+                lambda: witness.connects(victim, peer),
+                lambda: witness.connects(peer, victim),
             )
             seen, met = {"to": not to, "from": not back}, set(ways)
             if seen != lost:
@@ -104,149 +157,139 @@ class NetworkFaults:
             # Of a one-way cut the other side only sees that no answer comes.
             return None if manner in met and "open" not in met else f"new connections are {' and '.join(met)}"
 
-        proven_at = prove(lambda: _of_all(unproven, pairs), PROOF_SECONDS, what, "the fault was not proven")
-        hit = sum(chain["packets"] for chain in self._counters(fault["id"]))
+        at = prove(lambda: _of_all(unproven, pairs), PROOF_SECONDS, what, "the fault was not proven")
+        hit = sum(chain["packets"] for chain in _counters(ground, ordered))
         if not hit:
             raise Inconclusive("the fault was not proven: its rules have hit no packet")
         ways = " and ".join(side for side, gone in lost.items() if gone)
         words = f"{what}: packets {ways} the victim are lost, new connections {manner}, rules have hit {hit} packets"
-        return self._proven(fault, pairs, times, proven_at, words)
+        return Proof(at, words, details={"pairs": pairs})
 
-    # -- loss
 
-    def lose(self, partition: str, victim: Node, percent: int, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
-        """Lose a share of the packets between a worker and the other side, both ways.
+@dataclass(frozen=True)
+class Loss(NetworkFault):
+    """A share of the packets between a worker and the other side is lost, both ways.
 
-        Proven by probes in each direction, and by what the rules have drawn: both counts are binomial and have to lie
-        within the bounds of :mod:`support.judge.chance` for that share.
+    Proven by probes in each direction, and by what the rules have drawn: both counts are binomial and have to lie
+    within the bounds of :mod:`support.judge.chance` for that share.
+    """
+
+    name = "loss"
+    failure = "network_loss"
+    types = ("loss",)
+    needs = ("nftables",)
+    partition: Partition = field(default="FRONTEND_WORKER", metadata=strength("between it and", "Side"))
+    percent: Annotated[int, Expected("a whole number, 1 to 100", ge=1, le=100)] = field(
+        default=20, metadata=strength("percent", "Count")
+    )
+
+    def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> list[Pair]:
+        """Between whom probes go."""
+        return [(self._others(ground, nodes, self.partition)[0], nodes[0])]
+
+    def order(self, nodes: Sequence[Node], before: list[Pair]) -> dict[str, Any]:
+        """See :class:`support.faults.fault.Fault`."""
+        sides = {"partition_type": self.partition, "target_pod": nodes[0].name}
+        return sides | {"parameters": {"percent": self.percent}, "mode": self.name}
+
+    def describe(self, ordered: Ordered) -> str:
+        """See :class:`support.faults.fault.Fault`."""
+        [(peer, victim)] = ordered.before
+        return f"{self.percent} % of the packets between {peer.name} and {victim.name} are lost"
+
+    def prove(self, ground: Ground, ordered: Ordered) -> Proof:
+        """As many are lost as chance allows.
 
         Raises:
-            Inconclusive: more or fewer packets are lost than chance allows.
-            Refused: the fault service refused.
+            Inconclusive: more, or fewer.
         """
-        peer, share = self._peer(partition, victim), percent / 100
-        what = f"{percent} % of the packets between {peer.name} and {victim.name} are lost"
-        order = {"partition_type": partition, "target_pod": victim.name, "parameters": {"percent": percent}}
-        times, fault = self._inject(what, victim, lease_seconds, **order, mode="loss")
-        counts = see_losses(self._witness, peer, victim, share)
+        [(peer, victim)] = ordered.before
+        share = self.percent / 100
+        counts = see_losses(ground.witness, peer, victim, share)
         probes = counts["probes to it"][0]
-        for number, chain in enumerate(self._counters(fault["id"])):
+        for number, chain in enumerate(_counters(ground, ordered)):
             counts[f"packets of rule {number + 1}"] = (chain["drawn"], chain["packets"])
-        words = f"{what}: {check_losses(counts, share)}"
-        return self._proven(fault, [(peer, victim)], times, now(), words, probes=probes)
+        words = f"{self.describe(ordered)}: {check_losses(counts, share)}"
+        return Proof(now(), words, details={"probes": probes, "pairs": ordered.before})
 
-    # -- bandwidth
 
-    def narrow(
-        self, victim: Node, rate_kbit: int, peer: Node | None = None, lease_seconds: float = LEASE_SECONDS
-    ) -> ProvenFault:
-        """Have a node's cable carry no more than ``rate_kbit`` kilobits per second, each way.
+@dataclass(frozen=True)
+class Bandwidth(NetworkFault):
+    """A node's cable carries no more than ``rate_kbit`` kilobits per second, each way.
 
-        Proven by a transfer in each direction that takes as long as its bytes take at that rate, but for the burst
-        that the fault names, and that was faster before.
+    Proven by a transfer in each direction that takes as long as its bytes take at that rate, but for the burst that the
+    fault names, and that was faster before. It is with the first of ``others``, or with the frontend, and the victim
+    then has to be a worker.
+    """
 
-        Args:
-            peer: with whom the transfer is; the frontend if None, and the victim then has to be a worker.
+    name = "bandwidth"
+    failure = "network_bandwidth"
+    types = ("bandwidth",)
+    needs = ("tbf",)
+    rate_kbit: PositiveInt = field(default=1000, metadata=strength("rate kbit", "Count"))
+
+    def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> Any:
+        """How long a transfer takes, and over what it went."""
+        pair = self._others(ground, nodes)[0], nodes[0]
+        lines = until_proven.enter_context(_lines(ground.witness, *pair))
+        return pair, lines, _transfers(lines, self._size)
+
+    @property
+    def _size(self) -> int:
+        return int(self.rate_kbit * BYTES_PER_KBIT * TRANSFER_SECONDS)
+
+    def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
+        """See :class:`support.faults.fault.Fault`."""
+        (peer, victim), _, _ = before
+        sides = {"partition_type": "FRONTEND_WORKER", "target_pod": victim.name}
+        if self.others:
+            sides = {"partition_type": "CUSTOM", "source": peer.name, "target": victim.name}
+        return sides | {"parameters": {"rate_kbit": self.rate_kbit}, "mode": self.name}
+
+    def describe(self, ordered: Ordered) -> str:
+        """See :class:`support.faults.fault.Fault`."""
+        return f"the cable of {ordered.nodes[0].name} carries {self.rate_kbit} kilobits per second"
+
+    def prove(self, ground: Ground, ordered: Ordered) -> Proof:
+        """Transfers take their time.
 
         Raises:
-            Inconclusive: it is not slower, or does not end within :data:`LONGEST_TRANSFER_SECONDS`.
-            Refused: the fault service refused.
+            Inconclusive: they did before, or do not end within :data:`LONGEST_TRANSFER_SECONDS`.
         """
-        order: dict[str, Any] = {"partition_type": "FRONTEND_WORKER", "target_pod": victim.name}
-        if peer:
-            order = {"partition_type": "CUSTOM", "source": peer.name, "target": victim.name}
-        peer = peer or self._peer("FRONTEND_WORKER", victim)
-        what = f"the cable of {victim.name} carries {rate_kbit} kilobits per second"
-        size = int(rate_kbit * BYTES_PER_KBIT * TRANSFER_SECONDS)
-        with self._lines(peer, victim) as lines:
-            before = _transfers(lines, size)
-            order |= {"parameters": {"rate_kbit": rate_kbit}, "mode": "bandwidth"}
-            times, fault = self._inject(what, victim, lease_seconds, **order)
-            size += fault["parameters"]["burst_bytes"]
-            during = _transfers(lines, size)
+        pair, lines, before = ordered.before
+        size = self._size + ordered.made["parameters"]["burst_bytes"]
+        during = _transfers(lines, size)
         seen = ", ".join(f"{side} it {took:.2f} s" for side, took in during.items())
-        words = f"{what}: {size} bytes take {seen}; {TRANSFER_SECONDS:g} s at least"
+        words = f"{self.describe(ordered)}: {size} bytes take {seen}; {TRANSFER_SECONDS:g} s at least"
         if max(before.values()) >= TRANSFER_SECONDS:
             raise Inconclusive(f"the fault was not proven: the cable was as slow before ({before})")
         if not all(TRANSFER_SECONDS <= took < LONGEST_TRANSFER_SECONDS for took in during.values()):
             raise Inconclusive(f"the fault was not proven: {words}")
-        return self._proven(fault, [(peer, victim)], times, now(), words, size=size)
+        return Proof(now(), words, details={"size": size, "pairs": [pair]})
 
-    # -- the end
-
-    def recover(self, fault: ProvenFault) -> None:
-        """Undo the fault, and see packets arrive again both ways.
-
-        Raises:
-            Inconclusive: the service says recovered, the packets do not.
-        """
-        self._service.recover(fault.id)
-        self.see_healed(fault, PROOF_SECONDS)
-
-    def see_healed(self, fault: ProvenFault, timeout: float) -> None:
-        """Wait until all packets arrive again both ways, and as fast as before, whoever has ended the fault.
-
-        Raises:
-            Inconclusive: they do not within ``timeout`` seconds.
-        """
-        pairs: Sequence[Pair] = fault.details["pairs"]
+    def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
+        """Transfers are as fast as before."""
 
         def broken(pair: Pair) -> str | None:
-            if fault.kind == "bandwidth":
-                with self._lines(*pair) as lines:
-                    took = _transfers(lines, fault.details["size"])
-                return f"transfers take {took} s" if max(took.values()) >= TRANSFER_SECONDS else None
-            lost = self._witness.lost_between(*pair, fault.details.get("probes", 1))
-            return f"packets lost: {lost}" if any(lost.values()) else None
+            with _lines(ground.witness, *pair) as lines:
+                took = _transfers(lines, proven.details["size"])
+            return f"transfers take {took} s" if max(took.values()) >= TRANSFER_SECONDS else None
 
-        names = " and ".join(dict.fromkeys(node.name for pair in pairs for node in pair))
-        at = prove(
-            lambda: _of_all(broken, pairs), timeout, f"packets between {names} arrive", "the recovery was not proven"
-        )
-        words = f"packets between {names} arrive again, both ways"
-        self._events.add("proof", fault.node.name, words, at=at, fault=fault.id)
+        return self._healing(broken, proven)
 
-    # -- what they have in common
 
-    def _peer(self, partition: str, victim: Node) -> Node:
-        return next(
-            node for node in self._deployment.nodes if node.role in SIDES[partition] and node.name != victim.name
-        )
+@contextmanager
+def _lines(witness: Witness, peer: Node, victim: Node) -> Iterator[dict[str, Line]]:
+    with (
+        witness.line(peer, victim, LONGEST_TRANSFER_SECONDS) as to,
+        witness.line(victim, peer, LONGEST_TRANSFER_SECONDS) as back,
+    ):
+        yield {"to": to, "from": back}
 
-    @contextmanager
-    def _lines(self, peer: Node, victim: Node) -> Iterator[dict[str, Line]]:
-        with (
-            self._witness.line(peer, victim, LONGEST_TRANSFER_SECONDS) as to,
-            self._witness.line(victim, peer, LONGEST_TRANSFER_SECONDS) as back,
-        ):
-            yield {"to": to, "from": back}
 
-    def _inject(
-        self, what: str, victim: Node, lease_seconds: float, **order: Any
-    ) -> tuple[tuple[float, float], dict[str, Any]]:
-        injected_at = now()
-        fault = self._service.inject("network", duration_seconds=lease_seconds, **order)
-        times = injected_at, now()
-        self._events.add("fault", victim.name, what, at=injected_at, **on_clock(fault))
-        return times, fault
-
-    def _counters(self, fault_id: str) -> list[dict[str, int]]:
-        counters = self._service.get(fault_id)["evidence"]["counters"]
-        return [chain for node in counters.values() for chain in node.values()]
-
-    def _proven(
-        self,
-        fault: dict[str, Any],
-        pairs: Sequence[Pair],
-        times: tuple[float, float],
-        at: float,
-        words: str,
-        **details: Any,
-    ) -> ProvenFault:
-        victim = pairs[0][1]
-        self._events.add("proof", victim.name, words, at=at, fault=fault["id"])
-        details |= {"pairs": pairs}
-        return ProvenFault(fault["id"], "network", fault["type"], victim, *times, at, times[0], details=details)
+def _counters(ground: Ground, ordered: Ordered) -> list[dict[str, int]]:
+    counters = ground.service.get(ordered.made["id"])["evidence"]["counters"]
+    return [chain for node in counters.values() for chain in node.values()]
 
 
 def _of_all(look: Callable[[Pair], str | None], pairs: Sequence[Pair]) -> str | None:

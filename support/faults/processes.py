@@ -1,104 +1,140 @@
-"""Faults of processes, asked of the fault service and proven on the victim."""
+"""Faults of processes, proven on the victim."""
 
-from support.clock import now
-from support.contract.deployment import Deployment, Life, Node
-from support.contract.target import Target
-from support.events import EventLog
-from support.faults.proven import LEASE_SECONDS, ProvenFault, on_clock, struck_at
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from support.contract.deployment import Life, Node
+from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault
 from support.observe.health import instances
 from support.observe.waiting import prove
 from support.observe.workers import worker_id
-from support.priority import right_of_way
-
-# SIGKILL and SIGSTOP act at once, SIGTERM as soon as the worker's loop runs; a loaded machine adds scheduling delays.
-PROOF_SECONDS = 5.0
-# Some releases' frontends show nothing of a shutdown before what is under way has ended.
-DRAIN_SECONDS = 15.0
 
 
-class ProcessFaults:
-    """Injects faults of processes; every injection and proof goes to ``events``."""
+@dataclass(frozen=True)
+class ProcessFault(Fault):
+    """Something is done to the process of a node.
 
-    def __init__(self, target: Target, deployment: Deployment, events: EventLog) -> None:
-        self._service, self._witness = target.service, target.witness
-        self._deployment, self._events = deployment, events
+    Attributes:
+        shown_seconds: how long it may take to show; signals act at once, a loaded machine adds scheduling delays.
+    """
 
-    @right_of_way()
-    def inject(self, kind: str, node: Node, lease_seconds: float = LEASE_SECONDS) -> ProvenFault:
-        """Break the node's process and return once the victim shows it.
+    family = "process"
+    urgent = True
+    holds_answers = True
+    side_by_side = True
+    shown_seconds: ClassVar[float] = 5.0
 
-        Args:
-            kind: ``crash`` (SIGKILL), ``terminate`` (SIGTERM), ``hang`` (SIGSTOP) or ``restart`` (SIGKILL and start).
-            node: the victim.
-            lease_seconds: the fault is undone by then at the latest.
+    def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> Any:
+        """The life that is hit."""
+        return ground.deployment.life(nodes[0])
 
-        Raises:
-            Inconclusive: the victim does not show it.
-            Refused: the fault service refused.
-        """
-        before = self._deployment.life(node)
-        number = worker_id(node) if kind == "terminate" else None
-        injected_at = now()
-        fault = self._service.inject("process", target_pod=node.name, type=kind, duration_seconds=lease_seconds)
-        done_at = now()
-        self._events.add("fault", node.name, f"{kind} {node.name}", at=injected_at, **on_clock(fault))
+    def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
+        """See :class:`support.faults.fault.Fault`."""
+        return {"target_pod": nodes[0].name, "type": self.types[0]}
 
-        if kind == "terminate":
-            self._events.add("state", node.name, "leaving: told to shut down", at=injected_at)
+    def prove(self, ground: Ground, ordered: Ordered) -> Proof:
+        """The witness sees it."""
+        life: Life = ordered.before
 
         def unproven() -> str | None:
-            seen = self._witness.state(before)
-            if seen == ("stopped" if kind == "hang" else "gone"):
-                return None
-            if kind == "terminate" and self._has_left(node, number):
-                return None
-            return f"its process is {seen}"
+            seen = ground.witness.state(life)
+            return None if seen == self._shown else f"its process is {seen}"
 
-        timeout = DRAIN_SECONDS if kind == "terminate" else PROOF_SECONDS
-        proven_at = prove(unproven, timeout, f"{node.name} shows the fault {kind}", "the fault was not proven")
-        gone = self._witness.state(before) == "gone"
-        self._events.add("proof", node.name, self._proof(kind, node, before, gone), at=proven_at, fault=fault["id"])
-        struck = struck_at(fault, injected_at)
-        return ProvenFault(fault["id"], "process", kind, node, injected_at, done_at, proven_at, struck, before)
+        return self._proof(prove(unproven, self.shown_seconds, *self._proving(ordered)), ordered, life)
 
-    def _has_left(self, node: Node, number: str | None) -> bool:
-        """Whether the worker ``number`` is gone from a list that was given, or the frontend ``node`` serves no more."""
-        if node.role == "frontend":
-            return instances(f"http://{node.endpoint}") is None
-        listed = instances(self._deployment.frontend_url)
-        return number is not None and listed is not None and number not in {f"{each.number:x}" for each in listed}
+    @property
+    def _shown(self) -> str:
+        return "gone" if self.ends_process else "stopped"
 
-    @staticmethod
-    def _proof(kind: str, node: Node, before: Life, gone: bool) -> str:
-        if kind == "hang":
-            return f"{before.words} of {node.name} is stopped"
-        if not gone:
-            what = "serves no more" if node.role == "frontend" else "has left the frontend's list"
-            return f"{node.name} {what}, with {before.words} still there"
-        return f"{before.words} of {node.name} is gone"
+    def _proving(self, ordered: Ordered) -> tuple[str, str]:
+        return f"{ordered.nodes[0].name} shows the fault {self.kind}", "the fault was not proven"
 
-    def recover(self, fault: ProvenFault) -> None:
-        """Undo the fault and return once the victim shows that it is gone.
+    def _proof(self, at: float, ordered: Ordered, life: Life) -> Proof:
+        return Proof(at, f"{life.words} of {ordered.nodes[0].name} is {self._shown}", life)
 
-        Raises:
-            Inconclusive: the service says recovered, the victim does not.
-        """
-        self._service.recover(fault.id)
-        self._events.add("fault", fault.node.name, f"{fault.kind} of {fault.node.name} undone", fault=fault.id)
-        self.see_healed(fault, PROOF_SECONDS)
-
-    def see_healed(self, fault: ProvenFault, timeout: float) -> None:
-        """Wait until the victim runs, whoever has ended the fault.
-
-        Raises:
-            Inconclusive: it does not within ``timeout`` seconds.
-        """
+    def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
+        """It runs."""
+        name = proven.node.name
 
         def broken() -> str | None:
-            seen = self._witness.state(self._deployment.life(fault.node))
+            seen = ground.witness.state(ground.deployment.life(proven.node))
             return None if seen == "alive" else f"its process is {seen}"
 
-        at = prove(
-            broken, timeout, f"{fault.node.name} is free of the fault {fault.kind}", "the recovery was not proven"
-        )
-        self._events.add("proof", fault.node.name, f"{fault.node.name} runs again", at=at, fault=fault.id)
+        return Healing(broken, f"{name} is free of the fault {self.kind}", f"{name} runs again")
+
+
+@dataclass(frozen=True)
+class Crash(ProcessFault):
+    """SIGKILL."""
+
+    name = "crash"
+    failure = "process_kill"
+    word, word_of_many = "crashes", "crash"
+    types = ("crash",)
+    ends_process = True
+    drawn = True
+
+
+@dataclass(frozen=True)
+class Terminate(ProcessFault):
+    """SIGTERM; proven when it is gone or serves no more, for it may finish first what it has."""
+
+    name = "terminate"
+    failure = "terminate"
+    word, word_of_many = "is told to shut down", "are told to shut down"
+    types = ("terminate",)
+    ends_process = True
+    # Acts as soon as the worker's loop runs, and some releases' frontends show nothing of it before what is under way
+    # has ended.
+    shown_seconds = 15.0
+
+    def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> Any:
+        """The life that is hit, and the number by which the frontend lists it."""
+        return ground.deployment.life(nodes[0]), worker_id(nodes[0])
+
+    def prove(self, ground: Ground, ordered: Ordered) -> Proof:
+        """It is gone, or nobody is sent to it any more."""
+        node, (life, number) = ordered.nodes[0], ordered.before
+        ground.events.add("state", node.name, "leaving: told to shut down", at=ordered.at)
+
+        def unproven() -> str | None:
+            seen = ground.witness.state(life)
+            return None if seen == "gone" or _has_left(ground, node, number) else f"its process is {seen}"
+
+        at = prove(unproven, self.shown_seconds, *self._proving(ordered))
+        if ground.witness.state(life) == "gone":
+            return self._proof(at, ordered, life)
+        what = "serves no more" if node.role == "frontend" else "has left the frontend's list"
+        return Proof(at, f"{node.name} {what}, with {life.words} still there", life)
+
+
+@dataclass(frozen=True)
+class Hang(ProcessFault):
+    """SIGSTOP."""
+
+    name = "hang"
+    failure = "hang"
+    word, word_of_many = "hangs", "hang"
+    types = ("hang",)
+    drawn = True
+
+
+@dataclass(frozen=True)
+class Restart(ProcessFault):
+    """SIGKILL, and a fresh start at once."""
+
+    name = "restart"
+    failure = "pod_kill"
+    word, word_of_many = "is restarted", "are restarted"
+    types = ("restart",)
+    ends_process = True
+
+
+def _has_left(ground: Ground, node: Node, number: str | None) -> bool:
+    """Whether the worker ``number`` is gone from a list that was given, or the frontend ``node`` serves no more."""
+    if node.role == "frontend":
+        return instances(f"http://{node.endpoint}") is None
+    listed = instances(ground.deployment.frontend_url)
+    return number is not None and listed is not None and number not in {f"{each.number:x}" for each in listed}

@@ -19,7 +19,7 @@ PRELOADED = (
     "behave.__main__",
     "behave.formatter.plain",
     "behave.formatter.pretty",
-    "allure_formatter",
+    "steps.allure_formatter",
     "support.run.runtime",
     "support.requests.user_client",
     "openai.resources.chat",

@@ -34,7 +34,7 @@ from support.run.schedule import Cost, Schedule, read_costs, write_costs
 from support.run.selection import Selected, enumerate_scenarios, with_defaults
 from support.settings import Settings
 
-ALLURE = ["-f", "allure_formatter:AllureFormatter", "-o"]
+ALLURE = ["-f", "steps.allure_formatter:AllureFormatter", "-o"]
 LOOK_SECONDS = 0.1
 """How often those that boot are looked at, to see whether the next one may begin."""
 GRACE = 15.0

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import groupby
 
+from support.faults.registry import KINDS
 from support.scenarios.model import Scenario, library
 
 HEAD = """\
@@ -35,8 +36,6 @@ ELSEWHERE = {
 }
 """Ready scenario -> the scenario of another feature that plays it by default."""
 CUT_OFF = "@not_judged.one-outcome.the_connections_end_with_the_frontend"
-TAGS = {"xid": "@needs.kmsg", "network_partition": "@needs.nftables"}
-"""Failure type -> what the machine has to have for it."""
 
 
 def feature() -> str:
@@ -51,11 +50,10 @@ def feature() -> str:
 def _tags(scenario: Scenario) -> tuple[str, ...]:
     """What the machine has to have, and whether the answers under way end with the process that brings them."""
     failures = scenario.failures
-    ends = any(each.target == "frontend" and each.type != "hang" for each in failures)
-    return (
-        *sorted({TAGS[each.type] for each in failures if each.type in TAGS}),
-        *([CUT_OFF] if ends else []),
-    )
+    kinds = [(KINDS[each.type], each.target) for each in failures if each.type in KINDS]
+    ends = any(target == "frontend" and kind.ends_process for kind, target in kinds)
+    needs = {f"@needs.{need}" for kind, _ in kinds for need in kind.needs}
+    return (*sorted(needs), *([CUT_OFF] if ends else []))
 
 
 # @timed: their checks speak of times that a boot next door would spoil.

@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from support.faults.network import MODES
+from support.faults.registry import KINDS
 from support.scenarios.model import Failure
 
 # A stream that is silent for so long is a delay for its user and no loss.
@@ -34,7 +36,7 @@ def faults(seed: int) -> Iterator[Drawn]:
     Each kind comes once, in an order of its own, before any comes again: a short run has met them all.
     """
     chance = random.Random(seed)
-    kinds = ["process_kill", "hang", "network_partition", "xid"]
+    kinds = [name for name, kind in KINDS.items() if kind.drawn]
     while True:
         for kind in chance.sample(kinds, len(kinds)):
             failure = Failure(
@@ -42,6 +44,6 @@ def faults(seed: int) -> Iterator[Drawn]:
                 trigger_after_seconds=0.0,
                 duration_seconds=round(chance.uniform(SHORTEST_SECONDS, LONGEST_SECONDS), 2),
                 xid=chance.choice(XIDS),
-                mode=chance.choice(["drop", "reject", "reset"]),
+                mode=chance.choice(MODES),
             )
             yield Drawn(failure, chance.randrange(1000), round(chance.uniform(1.0, LONGEST_PAUSE_SECONDS), 2))

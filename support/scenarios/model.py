@@ -1,18 +1,18 @@
 """What a scenario is. Wrong ones are refused before anything starts, with the place and the allowed words."""
 
 import difflib
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import support.judge.checkers  # noqa: F401 - with it every checker is known by its name
 from support.contract.shape import ENGINES, SIMULATED, Shape
-from support.data import read_list, read_yaml
-from support.faults.gpu import READINGS
-from support.faults.network import SIDES
+from support.data import read_list
+from support.faults.fault import Fault
+from support.faults.registry import KINDS, all_strengths, strengths
+from support.faults.victims import Busiest, First, Victim
 from support.judge.checker import CHECKERS
 from support.judge.samples import Objectives
 from support.requests.load_log import PHASE_NAMES
@@ -24,48 +24,27 @@ from support.schema import (
     NonNegativeInt,
     OneOf,
     PositiveFloat,
-    PositiveInt,
     inside,
     read,
 )
-from support.settings import ROOT
+
+T = TypeVar("T")
 
 LIBRARY = Path(__file__).with_name("library.yaml")
 
-PROCESS_TYPES = {
-    "pod_kill": "restart",
-    "process_kill": "crash",
-    "terminate": "terminate",
-    "hang": "hang",
-}
-"""Failure type -> what the fault service does to the process of the target."""
-GPU_TYPES = {each.lower(): each for each in READINGS}
-TYPES = (
-    *PROCESS_TYPES,
-    "rolling_restart",
-    "xid",
-    *GPU_TYPES,
-    "network_partition",
-    "network_loss",
-    "network_bandwidth",
-    "token_overflow",
-    "overload",
-    "random",
-)
 LOAD_TYPES = ("token_overflow", "overload")
 """Failures that are nothing but a second load."""
-TARGETS = {
-    "worker": ("worker", "decode"),
-    "decode_worker": ("decode",),
-    "prefill_worker": ("prefill",),
-    "frontend": ("frontend",),
-    "etcd": ("etcd",),
-    "nats": ("nats",),
+TYPES = (*KINDS, "rolling_restart", *LOAD_TYPES, "random")
+"""The kinds of faults, and what is more than one fault, or none."""
+TARGETS: dict[str, Victim] = {
+    "worker": Busiest(("worker", "decode")),
+    "decode_worker": Busiest(("decode",)),
+    "prefill_worker": Busiest(("prefill",)),
+    "frontend": First("frontend"),
+    "etcd": First("etcd"),
+    "nats": First("nats"),
 }
-"""Target -> roles of the nodes that it may be; of workers it is the one with most requests in flight."""
-WORKER_TARGETS = ("worker", "decode_worker", "prefill_worker")
-NETWORK_TYPES = ("network_partition", "network_loss", "network_bandwidth")
-MODES, DIRECTIONS = ("drop", "reject", "reset"), ("both", "to", "from")
+WORKER_TARGETS = tuple(name for name, victim in TARGETS.items() if isinstance(victim, Busiest))
 LONGEST_SECONDS = 3600.0
 """Longest lease of the fault service."""
 Duration = Annotated[
@@ -74,9 +53,23 @@ Duration = Annotated[
 TRIGGERS = ("trigger_after_requests", "trigger_after_tokens", "trigger_after_seconds", "trigger_in_phase")
 
 
+def _with_strengths(cls: type[T]) -> type[T]:
+    """Give a class that is to be a dataclass a field for each strength that some kind of fault has."""
+    for name, (kind, each) in all_strengths().items():
+        cls.__annotations__[name] = kind
+        setattr(cls, name, each.default)
+    return cls
+
+
+# For the type checker, which cannot see those fields: a class that may have others, too.
+_Open: Any = object
+
+
 @dataclass(frozen=True)
-class Failure:
-    """One thing that goes wrong in mid-flight.
+@_with_strengths
+class Failure(_Open):  # type: ignore[misc]
+    """One thing that goes wrong in mid-flight. Its further fields are the strengths of the kinds of faults, such as
+    ``xid`` or ``percent`` (:mod:`support.faults`); those of other kinds than its own do not matter.
 
     Attributes:
         type: one of :data:`TYPES`. ``pod_kill`` is SIGKILL and a fresh start at once, ``process_kill`` SIGKILL alone.
@@ -89,14 +82,8 @@ class Failure:
         duration_seconds: undone after so long; None: not undone, but by the end of the scenario or, as nothing is
             left broken for ever, of the longest lease. Of ``random``: no new fault begins after so long.
         load: of ``token_overflow`` and ``overload``: the requests that come on top.
-        xid: number of the GPU error; ``sequence``: with all that follows it in real logs.
-        share: strength of other GPU faults, above 0 and up to 1.
         seed: of ``random``, which draws one fault after the other (:mod:`support.scenarios.chaos`); the same seed, the
             same faults.
-        partition: whom the victim of ``network_partition`` and ``network_loss`` is parted from; ``mode`` and
-            ``direction`` are those of ``network_partition``, all as in docs/fault-service.md.
-        percent: of the packets that ``network_loss`` loses; ``rate_kbit``: kilobits per second that
-            ``network_bandwidth`` leaves.
     """
 
     type: Annotated[str, OneOf(TYPES)]
@@ -107,25 +94,13 @@ class Failure:
     trigger_in_phase: Annotated[str, OneOf(PHASE_NAMES)] | None = None
     duration_seconds: Duration | None = None
     load: Load | None = None
-    xid: int = 79
-    sequence: bool = False
-    share: Annotated[float, Expected("more than 0 and up to 1", gt=0, le=1)] = 0.5
-    partition: Annotated[str, OneOf(SIDES)] = "FRONTEND_WORKER"
-    mode: Annotated[str, OneOf(MODES)] = "drop"
-    direction: Annotated[str, OneOf(DIRECTIONS)] = "both"
-    percent: Annotated[int, Expected("a whole number, 1 to 100", ge=1, le=100)] = 20
-    rate_kbit: PositiveInt = 1000
     seed: int | None = None
 
-    @classmethod
-    def of_fate(cls, fate: str, target: str, **more: Any) -> "Failure":
-        """What the fault service calls ``fate``.
-
-        Args:
-            fate: a value of :data:`PROCESS_TYPES`.
-            more: the trigger, and further fields.
-        """
-        return cls(next(name for name, done in PROCESS_TYPES.items() if done == fate), target, **more)
+    def fault(self, victim: Victim, lease_seconds: float) -> Fault:
+        """The fault that it orders, of a failure whose type is a kind of them."""
+        kind = KINDS[self.type]
+        strength = {each.name: getattr(self, each.name) for each in strengths(kind)}
+        return kind(victim, lease_seconds=lease_seconds, **strength)
 
     def describe(self) -> str:
         """One phrase: ``hang of a worker after 20 requests``."""
@@ -133,9 +108,7 @@ class Failure:
         when = (
             f"in {amount}" if name == "trigger_in_phase" else f"after {amount:g} {name.removeprefix('trigger_after_')}"
         )
-        victim = (
-            "" if self.type in (*LOAD_TYPES, "rolling_restart", "random") else f" of a {self.target.replace('_', ' ')}"
-        )
+        victim = f" of a {self.target.replace('_', ' ')}" if self.type in KINDS else ""
         return f"{self.type.replace('_', ' ')}{victim} {when}"
 
     @property
@@ -156,8 +129,7 @@ class Failure:
         Raises:
             ValueError: says what and why.
         """
-        if self.xid not in known_xids():
-            raise Invalid(f"unknown xid {self.xid!r}; expected one of {', '.join(map(str, known_xids()))}", "xid")
+        kind = KINDS.get(self.type)
         self._check_trigger(scenario)
         if (self.seed is None) == (self.type == "random"):
             raise ValueError(f"failure {self.type!r} with seed {self.seed!r}; random has one, others none")
@@ -168,12 +140,12 @@ class Failure:
         if self.load is not None:
             with inside("load"):
                 self.load.check()
-        if self.type in (*GPU_TYPES, "xid", *NETWORK_TYPES) and self.target not in WORKER_TARGETS:
+        if kind and kind.workers_only and self.target not in WORKER_TARGETS:
             raise ValueError(f"failure {self.type!r} hits workers; target is {self.target!r}")
         shape = scenario.shape
         if self.target in ("prefill_worker", "decode_worker") and not shape.disaggregated:
             raise ValueError(f"failure {self.type!r} can never strike: {shape.describe()} has no {self.target}")
-        parted = self.partition if self.type in NETWORK_TYPES else ""
+        parted = self.partition if kind and "partition" in [each.name for each in strengths(kind)] else ""
         if "nats" in (self.target, parted.removeprefix("WORKER_").lower()) and shape.request_plane != "nats":
             raise ValueError(f"failure {self.type!r} can never strike: {shape.describe()} has no NATS")
 
@@ -291,12 +263,6 @@ LEASE_SECONDS, LONGER_SECONDS = 5.0, 20.0
 SHAPE_KEYS = [each.name for each in fields(Shape) if each.name != "engine"]
 CONTEXT_TOKENS = 32768
 """Longest prompt and answer together of the simulated model (support/targets/local/tokenizer.py)."""
-
-
-@functools.cache
-def known_xids() -> list[int]:
-    """The XID errors that the GPU agents can report."""
-    return list(read_yaml(ROOT / "agents" / "xid" / "xids.yaml")["xids"])
 
 
 def ready(name: str) -> Scenario:

@@ -1,17 +1,20 @@
 """What breaks in a scenario: every fault is proven on its victim, and felt by somebody."""
 
-from typing import Any
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from functools import partial
 
+from support.clock import now
 from support.contract.deployment import Node
 from support.errors import Inconclusive
-from support.faults.gpu import GpuFaults
-from support.faults.network import NetworkFaults
-from support.faults.processes import ProcessFaults
-from support.faults.proven import ProvenFault
-from support.observe.workers import try_scrape
+from support.faults.fault import Fault, Ground, Ordered, ProvenFault, on_clock
+from support.faults.victims import Serving, Victim
+from support.observe.waiting import at_once, prove
+from support.priority import right_of_way
 from support.requests.outcomes import outcome
 from support.world.clients import Clients
 from support.world.stage import Stage
+from support.world.victims import Victims
 
 
 class Faults:
@@ -19,11 +22,13 @@ class Faults:
 
     Attributes:
         made: every fault that was proven, in the order of time.
+        undone: the ids of those that were undone by a call.
     """
 
-    def __init__(self, stage: Stage, clients: Clients) -> None:
-        self._stage, self._clients = stage, clients
+    def __init__(self, stage: Stage, clients: Clients, finder: Victims) -> None:
+        self._stage, self._clients, self._finder = stage, clients, finder
         self.made: list[ProvenFault] = []
+        self.undone: set[str] = set()
 
     @property
     def last(self) -> ProvenFault:
@@ -41,39 +46,74 @@ class Faults:
         """Names of the nodes that a fault has hit."""
         return {fault.node.name for fault in self.made}
 
-    def keep(self, fault: ProvenFault) -> ProvenFault:
-        """Note a fault that was made and proven; returns it."""
-        self.made.append(fault)
-        return fault
+    def find(self, victim: Victim, but: Collection[Node] = ()) -> list[Node]:
+        """The nodes that a victim stands for right now, none of ``but``; see :class:`support.world.victims.Victims`."""
+        return self._finder.find(victim, but=but)
 
     @property
-    def process_faults(self) -> ProcessFaults:
-        """Faults of processes in this deployment, for victims that the caller chooses."""
-        return ProcessFaults(self._stage.target, self._stage.deployment, self._stage.events)
+    def _ground(self) -> Ground:
+        target, find = self._stage.target, self._finder.find
+        parts = target.service, target.witness, self._stage.deployment, self._stage.events
+        return Ground(*parts, rate=self._clients.rate, find=find)
 
-    @property
-    def network_faults(self) -> NetworkFaults:
-        """Faults of the network in this deployment, for victims that the caller chooses."""
-        return NetworkFaults(self._stage.target, self._stage.deployment, self._stage.events)
+    def strike(self, fault: Fault) -> list[ProvenFault]:
+        """Order a fault, see it bite on its victims, and note it.
 
-    @property
-    def gpu_faults(self) -> GpuFaults:
-        """Faults of GPUs in this deployment, for victims that the caller chooses."""
-        return GpuFaults(self._stage.target, self._stage.deployment, self._stage.events, self._clients.rate)
+        Returns:
+            One for each order to the fault service: of several victims mostly one each.
 
-    def _faults_of(self, family: str) -> ProcessFaults | NetworkFaults | GpuFaults:
-        if family == "process":
-            return self.process_faults
-        return self.network_faults if family == "network" else self.gpu_faults
-
-    def break_process(self, kind: str, node: Node, lease_seconds: float | None = None) -> ProvenFault:
-        """Inject a fault into a node's process and see it proven; see
-        :class:`support.faults.processes.ProcessFaults`.
+        Raises:
+            Inconclusive: the victim is not to be found, does not show the fault, or nobody could notice it.
+            Refused: the fault service refused.
         """
-        lease = {} if lease_seconds is None else {"lease_seconds": lease_seconds}
-        return self.keep(self.process_faults.inject(kind, node, **lease))
+        if fault.holds_answers and isinstance(fault.victim, Serving):
+            proven = self._hit_serving(fault)
+        else:
+            proven = self._hit_all(fault, self._finder.find(fault.victim))
+        if fault.victim.felt:
+            self._see_felt()
+        return proven
 
-    def see_felt(self) -> ProvenFault:
+    def _hit_serving(self, fault: Fault) -> list[ProvenFault]:
+        """Answers are held before their end meanwhile; those of the victim that are held before their first token stay
+        so until the fault is proven.
+        """
+        gate = self._stage.gate
+        if not gate.closed:
+            gate.hold_end({pending.entry.max_tokens for pending in list(self._clients.watched)})
+        nodes = self._finder.find(fault.victim)
+        gate.move_to_end([node for node in self._stage.deployment.workers if node not in nodes])
+        proven = self._hit_all(fault, nodes)
+        gate.move_to_end()
+        return proven
+
+    def _hit_all(self, fault: Fault, nodes: Sequence[Node]) -> list[ProvenFault]:
+        groups = fault.groups(nodes)
+        if fault.side_by_side and len(groups) > 1:
+            proven = at_once(*(partial(self._hit, fault, group) for group in groups))
+            self.made += proven
+            return proven
+        proven = []
+        for group in groups:
+            proven.append(self._hit(fault, group))
+            self.made.append(proven[-1])
+        return proven
+
+    def _hit(self, fault: Fault, nodes: Sequence[Node]) -> ProvenFault:
+        ground, name = self._ground, nodes[0].name
+        with ExitStack() as until_proven:
+            if fault.urgent:
+                until_proven.enter_context(right_of_way())
+            before = fault.look(ground, nodes, until_proven)
+            order, ordered_at = fault.order(nodes, before), now()
+            made = ground.service.inject(fault.family, **order, duration_seconds=fault.lease_seconds)
+            ordered = Ordered(nodes, before, made, ordered_at, now())
+            ground.events.add("fault", name, fault.describe(ordered), at=ordered_at, **on_clock(made))
+            proof = fault.prove(ground, ordered)
+        ground.events.add("proof", name, proof.words, at=proof.at, fault=made["id"])
+        return ProvenFault.of(fault, ordered, proof)
+
+    def _see_felt(self) -> None:
         """Make sure that somebody could notice the last fault: it was done while a watched answer was still coming or a
         client was about to send its next request.
 
@@ -85,101 +125,43 @@ class Faults:
         complete = all(before) and all(outcome(entry).kind == "complete" for entry in entries)
         if entries and complete and not self._clients.asking:
             raise Inconclusive(f"no request was under way any more when {fault.node.name} was hit")
-        return fault
 
-    def break_serving_worker(self, kind: str, role: str = "") -> ProvenFault:
-        """Break the worker that has most of the watched requests in flight, and see it proven; answers of the ruler
-        engine are held before their end meanwhile.
+    def recover(self, *faults: ProvenFault) -> None:
+        """Undo faults, several at once, and return once the victims show that they are gone.
 
         Raises:
-            Inconclusive: no watched request was under way when the fault struck, so nobody could notice it.
+            Inconclusive: the service says recovered, a victim does not.
         """
-        if not self._stage.gate.closed:
-            self._stage.gate.hold_end({pending.entry.max_tokens for pending in list(self._clients.watched)})
-        victim = self._stage.fleet.serving_worker(role)
-        self._stage.gate.move_to_end([node for node in self._stage.deployment.workers if node != victim])
-        self.break_process(kind, victim)
-        self._stage.gate.move_to_end()
-        return self.see_felt()
+        if len(faults) == 1:
+            self._recover(faults[0])
+            return
+        at_once(*(partial(self._recover, fault) for fault in faults))
 
-    def break_idle_frontend(self, kind: str) -> ProvenFault:
-        """Break the last frontend, which clients are not sent to while an earlier one runs, and see it proven.
-
-        Raises:
-            Inconclusive: there is one frontend alone, or it has requests under way.
-        """
-        nodes = self._stage.nodes("frontend")
-        page = try_scrape(nodes[-1])
-        busy = page.value(self._stage.release.metrics["frontend_inflight"]) if page else None
-        if len(nodes) < 2 or page is None or busy:
-            raise Inconclusive(f"of {len(nodes)} frontends none is idle")
-        return self.break_process(kind, nodes[-1])
-
-    def break_server(self, kind: str, role: str) -> ProvenFault:
-        """Break the process of the first node of a role, ``nats`` or ``frontend``, that runs, and see it proven.
-
-        Raises:
-            Inconclusive: none runs.
-        """
-        nodes = self._stage.nodes(role)
-        running = [node for node in nodes if self._stage.deployment.life(node).state == "running"]
-        if not running:
-            raise Inconclusive(f"no {role} runs, so none can break")
-        return self.break_process(kind, running[0])
-
-    def cut(
-        self,
-        partition: str,
-        mode: str = "drop",
-        direction: str = "both",
-        worker: Node | None = None,
-        **lease: float,
-    ) -> ProvenFault:
-        """Cut a worker off, the one that serves most requests if None; see
-        :class:`support.faults.network.NetworkFaults`.
-        """
-        victim = worker or self._stage.fleet.serving_worker()
-        self.keep(self.network_faults.cut(partition, victim, mode, direction, **lease))
-        return self.see_felt()
-
-    def lose_packets(self, partition: str, percent: int, worker: Node | None = None, **lease: float) -> ProvenFault:
-        """Lose packets of a worker, of the one that serves most requests if None, and see that share of them lost."""
-        victim = worker or self._stage.fleet.serving_worker()
-        self.keep(self.network_faults.lose(partition, victim, percent, **lease))
-        return self.see_felt()
-
-    def narrow_cable(self, rate_kbit: int, lease_seconds: float, worker: Node | None = None) -> ProvenFault:
-        """Narrow the cable of a worker, of the one that serves most requests if None, and see it slow."""
-        victim = worker or self._stage.fleet.serving_worker()
-        self.keep(self.network_faults.narrow(victim, rate_kbit, lease_seconds=lease_seconds))
-        return self.see_felt()
-
-    def cut_from_dynamo(self, role: str, mode: str, lease_seconds: float) -> ProvenFault:
-        """Cut all nodes of a role off from frontends and workers."""
-        nodes = self._stage.nodes(role)
-        return self.keep(
-            self.network_faults.between(self._stage.deployment.dynamo, nodes, mode, lease_seconds=lease_seconds)
-        )
-
-    def break_gpu(self, xid: int, worker: Node | None = None, **options: Any) -> ProvenFault:
-        """Report an XID error of a worker's GPU, of the one that serves most requests if None, and see it proven."""
-        self.keep(self.gpu_faults.xid(xid, worker or self._stage.fleet.serving_worker(), **options))
-        return self.see_felt()
-
-    def strain_gpu(self, kind: str, share: float, worker: Node | None = None, **lease: float) -> ProvenFault:
-        """Strain a worker's GPU, that of the one that serves most requests if None, and see it proven."""
-        self.keep(self.gpu_faults.strain(kind, worker or self._stage.fleet.serving_worker(), share, **lease))
-        return self.see_felt()
-
-    def repair_gpu(self) -> None:
-        """Undo the last fault of a GPU and see it gone."""
-        self.recover(next(fault for fault in reversed(self.made) if fault.family == "gpu"))
-
-    def recover(self, fault: ProvenFault) -> None:
-        """Undo a fault and see it gone."""
-        self._faults_of(fault.family).recover(fault)
+    def _recover(self, fault: ProvenFault) -> None:
+        self._stage.target.service.recover(fault.id)
+        self.undone.add(fault.id)
+        if fault.fault.tells_undone:
+            text = f"{fault.kind} of {fault.node.name} undone"
+            self._stage.events.add("fault", fault.node.name, text, fault=fault.id)
+        self._see_healed(fault, fault.fault.proof_seconds)
 
     def see_healed(self, timeout: float) -> None:
-        """Wait until no victim suffers any more, with nobody asked to undo its fault, ``timeout`` seconds from now."""
+        """Wait until no victim suffers any more, with nobody asked to undo its fault, ``timeout`` seconds from now.
+
+        Raises:
+            Inconclusive: one does.
+        """
         for fault in self.made:
-            self._faults_of(fault.family).see_healed(fault, timeout)
+            self._see_healed(fault, timeout)
+
+    def _see_healed(self, fault: ProvenFault, timeout: float) -> None:
+        healing = fault.fault.healing(self._ground, fault)
+        at = prove(healing.broken, timeout, healing.what, "the recovery was not proven")
+        self._stage.events.add("proof", fault.node.name, healing.words, at=at, fault=fault.id)
+
+    def last_of(self, family: str) -> ProvenFault:
+        """The last fault of a family of the fault service; RuntimeError: there is none."""
+        found = [fault for fault in self.made if fault.fault.family == family]
+        if not found:
+            raise RuntimeError(f"no fault of kind {family} was made yet")
+        return found[-1]

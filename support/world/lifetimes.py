@@ -117,7 +117,7 @@ class Lifetimes:
 
     def _left(self) -> list[str]:
         """Names of the nodes of Dynamo whose first process is there no more, without the victims of process faults."""
-        hit = {fault.node.name for fault in self._faults.made if fault.family == "process"}
+        hit = {fault.node.name for fault in self._faults.made if fault.fault.family == "process"}
         nodes = [
             node for node in self._stage.deployment.dynamo if node.name in self._stage.first and node.name not in hit
         ]
@@ -134,7 +134,7 @@ class Lifetimes:
         """
 
         def staying() -> str | None:
-            hit = {fault.node.name for fault in self._faults.made if fault.family == "process"}
+            hit = {fault.node.name for fault in self._faults.made if fault.fault.family == "process"}
             stay = sorted(set(self._stage.first) - set(self._left()) - hit)
             return f"{', '.join(stay)} still there" if stay else None
 

@@ -6,6 +6,7 @@ from typing import Any
 from support import slowness
 from support.contract.deployment import Facts
 from support.contract.target import Wait
+from support.faults.registry import ordered_as
 from support.judge.history import WAITS, History
 from support.observe import journal
 from support.observe.logs import find_panics
@@ -144,7 +145,8 @@ class Records:
         with end.undoing("faults"):
             live = self._stage.target.service.faults(active=True)
         for fault in live:
-            if fault["type"] not in ("crash", "terminate"):  # those would only be started again to be ended
+            kind = ordered_as(fault["kind"], fault["type"])
+            if not (kind and kind.ends_process):  # those would only be started again to be ended
                 with end.undoing(f"fault {fault['id']} ({fault['type']})"):
                     self._stage.target.service.recover(fault["id"])
 

@@ -9,7 +9,9 @@ from support import clock
 from support.clock import now
 from support.contract.deployment import Node
 from support.errors import Inconclusive
-from support.faults.proven import ProvenFault
+from support.faults.fault import ProvenFault
+from support.faults.processes import Terminate
+from support.faults.victims import Exactly
 from support.judge.checker import ValidationContext
 from support.judge.figures import WINDOW_SECONDS
 from support.observe.footprint import FootprintRecorder
@@ -19,16 +21,7 @@ from support.observe.workers import requests_served
 from support.requests.load import LoadRun, Progress
 from support.requests.load_log import mark_phase
 from support.scenarios import chaos
-from support.scenarios.model import (
-    GPU_TYPES,
-    LOAD_TYPES,
-    LONGEST_SECONDS,
-    PROCESS_TYPES,
-    TARGETS,
-    WORKER_TARGETS,
-    Failure,
-    Scenario,
-)
+from support.scenarios.model import LOAD_TYPES, LONGEST_SECONDS, TARGETS, Failure, Scenario
 from support.scenarios.record import FOOTPRINT, keep
 from support.world.clients import Clients
 from support.world.faults import Faults
@@ -251,17 +244,8 @@ class _Play:
     def _inject(self, failure: Failure, victim: Node) -> ProvenFault:
         duration = failure.duration_seconds
         lease = LONGEST_SECONDS if duration is None else min(LONGEST_SECONDS, duration + LEASE_MARGIN_SECONDS)
-        if failure.type in PROCESS_TYPES:
-            return self._faults.break_process(PROCESS_TYPES[failure.type], victim, lease)
-        if failure.type == "xid":
-            return self._faults.break_gpu(failure.xid, victim, sequence=failure.sequence, lease_seconds=lease)
-        if failure.type in GPU_TYPES:
-            return self._faults.strain_gpu(GPU_TYPES[failure.type], failure.share, victim, lease_seconds=lease)
-        if failure.type == "network_loss":
-            return self._faults.lose_packets(failure.partition, failure.percent, victim, lease_seconds=lease)
-        if failure.type == "network_bandwidth":
-            return self._faults.narrow_cable(failure.rate_kbit, lease, victim)
-        return self._faults.cut(failure.partition, failure.mode, failure.direction, victim, lease_seconds=lease)
+        [fault] = self._faults.strike(failure.fault(Exactly(victim), lease))
+        return fault
 
     @contextmanager
     def _victim(self, failure: Failure) -> Iterator[Node]:
@@ -276,21 +260,17 @@ class _Play:
                 self._taken.remove(node)
 
     def _choose(self, failure: Failure) -> Node:
-        nodes = [node for node in self._stage.deployment.nodes if node.role in TARGETS[failure.target]]
-        free = [node for node in nodes if node not in self._taken]
-        if not free:
-            others = f", but {len(nodes)} that other failures hit" if nodes else ""
-            raise Inconclusive(f"{failure.describe()}: the deployment has no {failure.target} to hit{others}")
-        if failure.target not in WORKER_TARGETS:
-            return free[0]
-        return self._stage.fleet.serving_worker(free[0].role, but=self._taken)
+        try:
+            return self._faults.find(TARGETS[failure.target], but=self._taken)[0]
+        except Inconclusive as error:
+            raise Inconclusive(f"{failure.describe()}: {error}") from None
 
     def _restart(self, worker: Node) -> None:
         """Shut a worker down in good order, start it again, and see it listed anew."""
         url = self._stage.deployment.frontend_url
         known = {each.number for each in instances(url) or []}
         before = self._stage.deployment.life(worker)
-        fault = self._faults.break_process("terminate", worker)
+        [fault] = self._faults.strike(Terminate(Exactly(worker)))
 
         def alive() -> str | None:
             seen = self._stage.target.witness.state(before)

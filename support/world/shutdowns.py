@@ -8,7 +8,8 @@ from support.contract.deployment import Deployment, Life
 from support.contract.target import Witness
 from support.errors import Inconclusive, TooLate
 from support.events import EventLog
-from support.faults.proven import ProvenFault
+from support.faults.fault import ProvenFault
+from support.faults.processes import Terminate
 from support.observe.fleet import ARRIVAL_SECONDS, Fleet
 from support.observe.waiting import PERIOD_SECONDS, prove, until
 
@@ -110,7 +111,7 @@ class Shutdowns:
             AssertionError: one has not, or something was moved.
             Inconclusive: none was told to shut down.
         """
-        told = [fault for fault in faults if fault.kind == "terminate"]
+        told = [fault for fault in faults if isinstance(fault.fault, Terminate)]
         if not told:
             raise Inconclusive("no worker was told to shut down")
         for fault in told:
@@ -123,7 +124,7 @@ class Shutdowns:
         """
         since = now()
         for fault in faults:
-            if fault.kind != "terminate":
+            if not isinstance(fault.fault, Terminate):
                 continue
             victim = _victim(fault)
             while self._witness.state(victim) == "alive" and now() - since < LEAVE_SECONDS:
@@ -141,7 +142,7 @@ class Shutdowns:
 
 
 def _told(fault: ProvenFault) -> ProvenFault:
-    if fault.kind != "terminate":
+    if not isinstance(fault.fault, Terminate):
         raise RuntimeError(f"the last fault is {fault.kind} of {fault.node.name}; nobody was told to shut down")
     return fault
 

@@ -17,8 +17,10 @@ from support.world.etcd import EtcdCluster
 from support.world.faults import Faults
 from support.world.injectors import InjectorFaults
 from support.world.lifetimes import Lifetimes
+from support.world.members import EtcdMembers
 from support.world.records import Records
 from support.world.stage import Stage
+from support.world.victims import Victims
 from support.world.workload import Workload
 
 
@@ -34,9 +36,10 @@ class World:
     def __init__(self, settings: Settings, folder: Path, target: Target | None = None) -> None:
         self.stage = Stage(settings, folder, target)
         self.clients = Clients(self.stage)
-        self.faults = Faults(self.stage, self.clients)
+        members = EtcdMembers(self.stage)
+        self.faults = Faults(self.stage, self.clients, Victims(self.stage, members))
         self.answers = Answers(self.stage, self.clients, self.faults)
-        self.etcd = EtcdCluster(self.stage, self.faults)
+        self.etcd = EtcdCluster(self.stage, members, self.faults)
         self.lifetimes = Lifetimes(self.stage, self.clients, self.answers, self.faults, self.etcd)
         self.workload = Workload(self.stage, self.clients, self.faults)
         self.injectors = InjectorFaults(self.stage, self.faults)

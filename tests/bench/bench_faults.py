@@ -11,11 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from support.contract.fault_service import FaultService
-from support.faults.proven import ProvenFault
+from support.faults.fault import Fault
+from support.faults.gpu import XidError
+from support.faults.network import Cut
+from support.faults.processes import Hang
+from support.faults.victims import Exactly
 from support.run import cells
 from support.settings import ROOT, Settings
 from support.world.world import World
@@ -26,10 +29,10 @@ XID = 13
 BOUNDS_MS = {"hang of a process": 200, "cut": 200, "line in the kernel log": 500, "list of 1,000 past faults": 20}
 
 
-def _proof_ms(inject: Callable[[], ProvenFault], recover: Callable[[ProvenFault], None]) -> float:
-    fault = inject()
-    recover(fault)
-    return 1000 * (fault.proven_at - fault.injected_at)
+def _proof_ms(world: World, fault: Fault) -> float:
+    [proven] = world.faults.strike(fault)
+    world.faults.recover(proven)
+    return 1000 * (proven.proven_at - proven.injected_at)
 
 
 def _list_ms(service: FaultService) -> float:
@@ -46,17 +49,14 @@ def inside() -> int:
     with tempfile.TemporaryDirectory(dir=os.environ["FT_SCRATCH"]) as folder:
         world = World(Settings.load(), Path(folder))
         world.deploy(engine="ruler", workers=2)
-        victim = world.deployment.workers[0]
-        ways: dict[str, Callable[[], ProvenFault]] = {
-            "hang of a process": lambda: world.faults.break_process("hang", victim),
-            "line in the kernel log": lambda: world.faults.gpu_faults.xid(XID, victim),
-        }
+        victim = Exactly(world.deployment.workers[0])
+        ways: dict[str, Fault] = {"hang of a process": Hang(victim), "line in the kernel log": XidError(victim, XID)}
         if os.environ["FT_CELL"] == "namespaces":
-            ways["cut"] = lambda: world.faults.network_faults.cut("FRONTEND_WORKER", victim)
-        found = {name: [_proof_ms(way, world.faults.recover) for _ in range(RUNS)] for name, way in ways.items()}
+            ways["cut"] = Cut(victim)
+        found = {name: [_proof_ms(world, fault) for _ in range(RUNS)] for name, fault in ways.items()}
         service = world.stage.target.service
         for _ in range(PAST_FAULTS - len(service.faults())):
-            order = {"target_pod": victim.name, "type": "hang", "duration_seconds": 60}
+            order = {"target_pod": victim.node.name, "type": "hang", "duration_seconds": 60}
             service.recover(service.inject("process", **order)["id"])
         found["list of 1,000 past faults"] = [_list_ms(service) for _ in range(RUNS)]
         world.close(give_up=True)

@@ -9,7 +9,7 @@ as the longest scenario does not take most of it.
 import sys
 from dataclasses import dataclass
 
-from support.run.schedule import BOOT_CPU_SECONDS, BOOT_SECONDS, Cost, Schedule, read_costs
+from support.run.schedule import BOOT, BOOT_SECONDS, Cost, Schedule, read_costs
 from support.run.selection import Selected, enumerate_scenarios
 from support.settings import ROOT
 
@@ -29,12 +29,12 @@ class Simulated:
     @property
     def wanted(self) -> float:
         """Processors that it could use now."""
-        return BOOT_CPU_SECONDS / BOOT_SECONDS if self.boot > 0 else self.cost.need
+        return BOOT if self.boot > 0 else self.cost.need
 
 
 def simulate(scenarios: list[Selected], costs: dict[str, Cost], processors: int) -> tuple[float, float]:
     """Seconds that all of them take, and the share of the processors that is used."""
-    schedule = Schedule(scenarios, costs, 2 * processors, processors)
+    schedule = Schedule(scenarios, costs, 4 * processors, processors)
     under_way: list[Simulated] = []
     seconds = used = 0.0
     while schedule.waiting or under_way:

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from support.data import read_list
+from support.judge.verdict import Verdict
 from support.run.selection import Selected, enumerate_scenarios
 from support.settings import ROOT
 
@@ -25,9 +26,12 @@ class Sabotage:
         """Whether the row is about the scenario called ``name``."""
         return fnmatchcase(name, self.scenario)
 
-    def explains(self, verdict: str, reason: str) -> bool:
-        """Whether a scenario turned red as it had to."""
-        return bool(re.fullmatch(self.verdict, verdict) and re.search(self.seen, reason))
+    def explains(self, seen: Verdict) -> bool:
+        """Whether a scenario turned red as it had to: on a busy machine the reason that was to be seen may be one of
+        several findings and excused, as somebody waited for a processor.
+        """
+        told = [seen.reason, *(f"{each.about} {each.message}" for each in seen.findings)]
+        return bool(re.fullmatch(self.verdict, seen.verdict) and any(re.search(self.seen, text) for text in told))
 
 
 def table() -> list[Sabotage]:

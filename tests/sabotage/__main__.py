@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from support.judge.verdict import Verdict
 from support.run.selection import Selected
 from tests.sabotage import Sabotage, scenarios, table
 from tests.scenarios import run
@@ -26,23 +27,22 @@ def main() -> int:
         if row.matches(each.name)
     ]
 
-    def one(pair: tuple[Selected, Sabotage]) -> tuple[Selected, Sabotage, str, str]:
+    def one(pair: tuple[Selected, Sabotage]) -> tuple[Sabotage, Verdict]:
         scenario, row = pair
         with tempfile.TemporaryDirectory(prefix="sabotage-") as folder:
             verdicts = run(Path(folder) / "run", scenario.location, sabotage=row.sabotage)
-        seen = (verdicts[0].verdict, verdicts[0].reason) if verdicts else ("no verdict", "")
-        return scenario, row, *seen
+        nothing = Verdict(scenario.feature, scenario.name, scenario.location, [], "no verdict", 0.0)
+        return row, verdicts[0] if verdicts else nothing
 
     survived = 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        for scenario, row, verdict, reason in pool.map(one, pairs):
-            caught = row.explains(verdict, reason)
+        for row, seen in pool.map(one, pairs):
+            caught = row.explains(seen)
             survived += not caught
-            print(
-                f"{'caught  ' if caught else 'SURVIVED'}  {row.sabotage:<28} {verdict:<13} {scenario.name}", flush=True
-            )
+            word = "caught  " if caught else "SURVIVED"
+            print(f"{word}  {row.sabotage:<28} {seen.verdict:<13} {seen.name}", flush=True)
             if not caught:
-                print(f"          expected {row.verdict} with {row.seen!r}, got: {reason}")
+                print(f"          expected {row.verdict} with {row.seen!r}, got: {seen.reason}")
     print(f"{len(pairs) - survived} caught, {survived} survived")
     return 1 if survived or not pairs else 0
 

@@ -1,4 +1,4 @@
-"""behave's formatter for Allure: ``-f allure_formatter:AllureFormatter -o FOLDER``; all else is in support/report/."""
+"""behave's formatter for Allure, ``-f steps.allure_formatter:AllureFormatter -o FOLDER``; the rest is in support/."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from support.report.allure import Results
 
 
 class AllureFormatter(Results, Formatter):
-    """What behave takes for a formatter, and hence not in support/, which knows nothing of behave."""
+    """What behave takes for a formatter; it is here, as support/ knows nothing of behave."""
 
     name = "allure"
     description = "A file for each scenario, for an Allure report"

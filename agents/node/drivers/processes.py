@@ -6,39 +6,40 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from agents.core.faults import Fault, Plan, Problem
+from agents.core.faults import Fault, Plan, Problem, Type
+from agents.node.access import CellAccess, NodeDriver
 from agents.node.process import Process
-from agents.node.processes import SIGNAL_SECONDS, ProcessTable
+from agents.node.processes import SIGNAL_SECONDS
 
-FAULT_TYPES = {
-    "crash": "SIGKILL to {}; started again at the end",
-    "terminate": "SIGTERM to {}; SIGKILL if it is still there at the end, then started again",
-    "hang": "SIGSTOP to {}; SIGCONT at the end",
-    "restart": "SIGKILL to {}, then started again at once",
-}
 SLOW_DISK = (
     "the disk of a process cannot be slowed: what the suite's processes write lies in memory (tmpfs), which the "
     "kernel's limits for block devices (blkio.throttle, io.max) do not reach, and such a limit would end with nobody"
 )
 
 
-class ProcessDriver:
-    """Faults of kind ``process``."""
+class ProcessDriver(NodeDriver):
+    """Signals to the process of a node."""
 
-    def __init__(self, table: ProcessTable) -> None:
-        self.table = table
+    kind = "process"
+    types = (
+        Type("crash", "SIGKILL to {}; started again at the end"),
+        Type("terminate", "SIGTERM to {}; SIGKILL if it is still there at the end, then started again"),
+        Type("hang", "SIGSTOP to {}; SIGCONT at the end"),
+        Type("restart", "SIGKILL to {}, then started again at once"),
+        Type("slow_disk", nowhere=SLOW_DISK),
+    )
+
+    def __init__(self, cell: CellAccess) -> None:
+        super().__init__(cell)
+        self.table = cell.table
 
     def plan(self, body: dict[str, Any]) -> Plan:
         """See :class:`agents.core.faults.Driver`."""
-        kind, node = body.get("type"), str(body.get("target", ""))
-        if kind == "slow_disk":
-            raise Problem(501, "Not here", SLOW_DISK)
-        if kind not in FAULT_TYPES:
-            raise Problem(422, "Unknown fault type", f"type {kind!r}; allowed: {', '.join(FAULT_TYPES)}")
+        kind, node = str(body["type"]), str(body.get("target", ""))
         process = self.table.running(node)
         what = f"pid {process.pid} on {node}"
         undo = {"node": node, "identity": [process.pid, process.start_time]}
-        touches = [FAULT_TYPES[kind].format(what)]
+        touches = [each.how.format(what) for each in self.types if each.name == kind]
         keys = [conflict(process), *([stopping(node)] if kind == "hang" else [])]
         return Plan("process", kind, [node], touches, undo, conflicts=keys, momentary=kind == "restart")
 
@@ -84,11 +85,13 @@ class ProcessDriver:
 
     def capabilities(self) -> dict[str, dict[str, Any]]:
         """See :class:`agents.core.faults.Driver`."""
-        can = {
-            f"process.{kind}": {"available": True, "detail": text.format("the process")}
-            for kind, text in FAULT_TYPES.items()
+        return {
+            f"process.{each.name}": {
+                "available": not each.nowhere,
+                "detail": each.nowhere or each.how.format("the process"),
+            }
+            for each in self.types
         }
-        return can | {"process.slow_disk": {"available": False, "detail": SLOW_DISK}}
 
 
 def conflict(process: Process) -> str:

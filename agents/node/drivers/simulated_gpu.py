@@ -27,10 +27,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agents.core.faults import Fault, Plan, Problem
 from agents.gpu import requests
-from agents.node.cuts import CutDriver
-from agents.node.network import Network
-from agents.node.process_faults import conflict, standing, stopping
-from agents.node.processes import ProcessTable
+from agents.node.access import CellAccess, NodeDriver
+from agents.node.drivers.cuts import CutDriver
+from agents.node.drivers.processes import conflict, standing, stopping
 from agents.xid import kmsg, xids
 
 SLOWING = ("THROTTLE", "OVERHEAT", "COMPUTE_OVERLOAD")
@@ -53,25 +52,24 @@ BASE_SECONDS = 15.0
 IDLE_WINDOWS = 3
 
 
-class SimulatedGpuDriver:
-    """The simulated GPUs of a cell.
-
-    Args:
-        table: processes of the nodes.
-        network: their network; ``cuts`` breaks it for XID 74.
-        token: hex digits of this run, for PCI addresses that no other run has.
+class SimulatedGpuDriver(NodeDriver):
+    """The simulated GPUs of a cell; the driver of cuts breaks the network for XID 74.
 
     Attributes:
         write: puts a line into the kernel log, as :func:`agents.xid.kmsg.write` does.
     """
 
-    def __init__(self, table: ProcessTable, network: Network, cuts: CutDriver, token: str) -> None:
-        self._table, self._network, self._cuts, self._token = table, network, cuts, token
+    kind = "gpu"
+    types = requests.TYPES
+
+    def __init__(self, cell: CellAccess) -> None:
+        super().__init__(cell)
+        self._table, self._network, self._cuts = cell.table, cell.network, cell.driver(CutDriver)
         self._live: dict[str, Fault] = {}
         self._brakes: dict[str, asyncio.Task[None]] = {}
         self._pci: dict[tuple[str, int], str] = {}
         self.write = kmsg.write
-        table.before_start.append(self._starve)
+        self._table.before_start.append(self._starve)
 
     # -- what is asked for
 
@@ -219,7 +217,7 @@ class SimulatedGpuDriver:
     def capabilities(self) -> dict[str, dict[str, Any]]:
         """See :class:`agents.core.faults.Driver`."""
         found: dict[str, Any] = {
-            f"gpu.{kind}": {"available": True, "detail": "on simulated GPUs"} for kind in requests.TYPES
+            f"gpu.{each.name}": {"available": True, "detail": "on simulated GPUs"} for each in self.types
         }
         if reason := kmsg.missing():
             found["gpu.XID_ERROR"] = {"available": False, "detail": reason}
@@ -303,7 +301,7 @@ class SimulatedGpuDriver:
         """``dddd:bb:dd`` of a simulated GPU, reserved for this run."""
         if (node, index) not in self._pci:
             place = sorted(self._network.nodes).index(node) * 8 + index
-            self._pci[node, index] = kmsg.reserve_pci(self._token, place)
+            self._pci[node, index] = kmsg.reserve_pci(self.cell.token, place)
         return self._pci[node, index]
 
     def telemetry(self, node: str) -> list[dict[str, Any]]:

@@ -15,13 +15,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agents.core.faults import Fault, Plan, Problem
+from agents.core.faults import DIRECTIONS, Fault, Plan, Problem, Type
 from agents.node import netlink
+from agents.node.access import CellAccess, NodeDriver
 from agents.node.netlink import CHAINS, QUEUES, SET, Bench
-from agents.node.network import Network
 
-TYPES = ("drop", "reject", "reset", "loss", "bandwidth", "delay")
-DIRECTIONS = ("both", "to", "from")
 STRENGTHS = {
     "loss": ("percent", 1, 100),
     "bandwidth": ("rate_kbit", 8, 10_000_000),
@@ -40,16 +38,21 @@ BRIDGE = ""
 """Stands for the namespace of the bridge where the name of a node would stand for the node's."""
 
 
-class CutDriver:
-    """Cuts between nodes.
+class CutDriver(NodeDriver):
+    """Cuts between nodes."""
 
-    Args:
-        network: the nodes.
-        roles: node name -> role, of all nodes there are now.
-    """
+    kind = "network"
+    types = (
+        Type("drop", "nftables, expiring set"),
+        Type("reject", "nftables, expiring set"),
+        Type("reset", "nftables, expiring set, SOCK_DESTROY"),
+        Type("loss", "nftables, numgen random", ("percent",)),
+        *(Type(name, f"{queue} on the node's cable", (STRENGTHS[name][0],)) for name, queue in QUEUES.items()),
+    )
 
-    def __init__(self, network: Network, roles: Callable[[], Mapping[str, str]]) -> None:
-        self._network, self._roles = network, roles
+    def __init__(self, cell: CellAccess) -> None:
+        super().__init__(cell)
+        self._network = cell.network
         self._benches: dict[str, Bench] = {}
         self._tried: dict[str, str] = {}
 
@@ -59,16 +62,14 @@ class CutDriver:
         """See :class:`agents.core.faults.Driver`; ``sources``, ``targets``, ``direction`` and ``parameters`` with
         ``percent`` (loss), ``rate_kbit`` (bandwidth) or ``delay_ms`` (delay).
         """
-        kind, direction = body.get("type"), body.get("direction") or "both"
-        if kind not in TYPES:
-            raise Problem(422, "Unknown fault type", f"type {kind!r}; allowed: {', '.join(TYPES)}")
+        kind, direction = str(body["type"]), body.get("direction") or "both"
         if direction not in DIRECTIONS:
             raise Problem(422, "Unknown direction", f"direction {direction!r}; allowed: {', '.join(DIRECTIONS)}")
         if not self._network.namespaces:
             raise Problem(501, "Not here", NO_NAMESPACES)
         if missing := self._missing(kind):
             raise Problem(501, "Not here", missing)
-        roles, sources, targets = self._roles(), _names(body, "sources"), _names(body, "targets")
+        roles, sources, targets = self._network.roles(), _names(body, "sources"), _names(body, "targets")
         for name in [*sources, *targets]:
             if name not in roles:
                 known = ", ".join(sorted(roles)) or "none"
@@ -88,7 +89,7 @@ class CutDriver:
         )
         addresses = self._network.addresses
         peers = {target: [addresses[source] for source in others] for target, others in cuts.items()}
-        undo = {"type": kind, "nodes": sorted(cuts), "peers": peers, "sides": sides, "links": {}}
+        undo: dict[str, Any] = {"type": kind, "nodes": sorted(cuts), "peers": peers, "sides": sides, "links": {}}
         if kind in QUEUES:
             undo["links"] = {target: self._network.links[target] for target in cuts}
             touches = [
@@ -238,13 +239,10 @@ class CutDriver:
 
     def capabilities(self) -> dict[str, dict[str, Any]]:
         """See :class:`agents.core.faults.Driver`; each type is tried, once."""
-        how = {"loss": "nftables, numgen random", "reset": "nftables, expiring set, SOCK_DESTROY"}
-        how |= {kind: f"{queue} on the node's cable" for kind, queue in QUEUES.items()}
         found = {}
-        for kind in TYPES:
-            missing = self._missing(kind) if self._network.namespaces else NO_NAMESPACES
-            detail = missing or how.get(kind, "nftables, expiring set")
-            found[f"network.{kind}"] = {"available": not missing, "detail": detail}
+        for each in self.types:
+            missing = self._missing(each.name) if self._network.namespaces else NO_NAMESPACES
+            found[f"network.{each.name}"] = {"available": not missing, "detail": missing or each.how}
         return found
 
     def close(self) -> None:
@@ -262,14 +260,9 @@ def _names(body: Mapping[str, Any], key: str) -> list[str]:
 
 
 def _strength(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    wanted = STRENGTHS.get(kind)
-    unknown = sorted(set(given) - ({wanted[0]} if wanted else set()))
-    if unknown:
-        allowed = wanted[0] if wanted else "none"
-        raise Problem(422, "Unknown parameter", f"parameter {unknown[0]!r} of {kind}; allowed: {allowed}")
-    if not wanted:
+    if kind not in STRENGTHS:
         return {}
-    name, least, most = wanted
+    name, least, most = STRENGTHS[kind]
     value = given.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise Problem(422, "Bad parameter", f"{name} is {value!r}; expected a whole number from {least} to {most}")

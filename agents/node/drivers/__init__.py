@@ -1,0 +1,13 @@
+"""What breaks in a cell. All modules of this package are looked through: a new driver is one class, no entry here."""
+
+import importlib
+import pkgutil
+
+from agents.core.faults import KINDS
+from agents.node.access import NodeDriver
+
+for _each in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_each.name}")
+
+DRIVERS = sorted(NodeDriver.__subclasses__(), key=lambda driver: KINDS.index(driver.kind))
+"""Every kind of driver that there is."""

@@ -1,0 +1,218 @@
+"""A fault as a value: what breaks, whose, how badly and for how long.
+
+Each kind is a class of its own, which says all that there is to say of it: its words in sentences, tables, YAML and the
+API of the fault service, what it needs, how it is ordered, how it is seen to bite and to be over. The modules of this
+package hold them, and :mod:`support.faults.registry` lists them; docs/adding-a-fault.md says how to add one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from support.clock import now
+from support.contract.deployment import Deployment, Life, Node
+from support.contract.fault_service import FaultService
+from support.contract.target import Witness
+from support.events import EventLog
+from support.faults.victims import Victim
+
+LEASE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where a fault strikes, and who sees it.
+
+    Attributes:
+        rate: tokens per second that clients have received over the given number of seconds up to now.
+        find: the nodes that a victim stands for, where it is relative to those of a fault.
+    """
+
+    service: FaultService
+    witness: Witness
+    deployment: Deployment
+    events: EventLog
+    rate: Callable[[float], float]
+    find: Callable[[Victim, Sequence[Node]], list[Node]]
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """A fault that the service says is done.
+
+    Attributes:
+        nodes: the victims.
+        before: what :meth:`Fault.look` saw of them.
+        made: the fault as the service has it.
+        at: when it was asked for; ``done_at``: when the service said that it is done.
+    """
+
+    nodes: Sequence[Node]
+    before: Any
+    made: dict[str, Any]
+    at: float
+    done_at: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What has shown that a fault bites.
+
+    Attributes:
+        at: when; ``words``: for the events.
+        life: the run of the victim's program that was hit; None for a fault that hits no process.
+        details: what the recovery has to be compared with.
+    """
+
+    at: float
+    words: str
+    life: Life | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Healing:
+    """What shows that a fault is over.
+
+    Attributes:
+        broken: says what is still wrong; None once nothing is.
+        what: what is waited for; ``words``: for the events, once it is so.
+    """
+
+    broken: Callable[[], str | None]
+    what: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One deliberate damage that is to be done; subclasses are the kinds, and have their strength as further fields.
+
+    Attributes:
+        victim: who is hit.
+        lease_seconds: it is undone by then at the latest.
+        name: what events and Python programs call the kind.
+        failure: its type in tables and YAML, where it may be written with spaces for ``_``; empty: no kind of its own.
+        word: in sentences, ``crashes``; ``word_of_many``: of several victims, ``crash``. Empty: a sentence of its own.
+        family: of the fault service's API; ``types``: those that are ordered there.
+        needs: capabilities of the machine without which it cannot be had, as tags ``@needs.NAME`` of a scenario.
+        workers_only: whether none but a worker can be hit.
+        ends_process: whether the victim's process ends; its undo would start it again.
+        drawn: whether random faults may be of this kind; it then has to be undone as soon as it is over.
+        urgent: whether, from order to proof, we go before everything else on the machine.
+        holds_answers: whether answers of the ruler engine that the victim serves are held before their end meanwhile.
+        side_by_side: whether several victims are hit at once, by a fault each; else one after the other.
+        proof_seconds: how long its end may take to show.
+        tells_undone: whether events say when it is undone by a call; else only when it is seen to be over.
+    """
+
+    victim: Victim
+    lease_seconds: float = field(default=LEASE_SECONDS, kw_only=True)
+
+    name: ClassVar[str] = ""
+    failure: ClassVar[str] = ""
+    word: ClassVar[str] = ""
+    word_of_many: ClassVar[str] = ""
+    family: ClassVar[str] = ""
+    types: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ()
+    workers_only: ClassVar[bool] = False
+    ends_process: ClassVar[bool] = False
+    drawn: ClassVar[bool] = False
+    urgent: ClassVar[bool] = False
+    holds_answers: ClassVar[bool] = False
+    side_by_side: ClassVar[bool] = False
+    proof_seconds: ClassVar[float] = 5.0
+    tells_undone: ClassVar[bool] = True
+
+    @property
+    def kind(self) -> str:
+        """What it is called among all faults: :attr:`name`, or something that says more."""
+        return self.name
+
+    def groups(self, nodes: Sequence[Node]) -> list[list[Node]]:
+        """The victims of each order to the fault service: one each."""
+        return [[node] for node in nodes]
+
+    def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> Any:
+        """See what has to be compared afterwards; what is watched with from now on ends with ``until_proven``.
+
+        Raises:
+            Inconclusive: the fault could not be proven.
+        """
+
+    def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
+        """The body for the fault service, without the lease."""
+        raise NotImplementedError
+
+    def describe(self, ordered: Ordered) -> str:
+        """In words, for the events."""
+        return f"{self.kind} {ordered.nodes[0].name}"
+
+    def prove(self, ground: Ground, ordered: Ordered) -> Proof:
+        """Return once the victims show it.
+
+        Raises:
+            Inconclusive: they do not.
+        """
+        raise NotImplementedError
+
+    def healing(self, ground: Ground, proven: "ProvenFault") -> Healing:
+        """How the victims show that it is over, whoever has ended it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ProvenFault:
+    """A fault that was seen to bite.
+
+    Attributes:
+        id: the fault service's id of it.
+        fault: what was ordered.
+        node: the victim, of several the first.
+        injected_at: when it was asked for; ``done_at``: when the service said that it is done; ``proven_at``: when
+            the victim was seen to suffer it; ``struck_at``: when the injector sent its signal, where it says so,
+            else when it was asked.
+        life: the run of the victim's program that it hit; None for one that hits no process.
+        details: what its recovery has to be compared with.
+    """
+
+    id: str
+    fault: Fault
+    node: Node
+    injected_at: float
+    done_at: float
+    proven_at: float
+    struck_at: float
+    life: Life | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What the fault is called."""
+        return self.fault.kind
+
+    @classmethod
+    def of(cls, fault: Fault, ordered: Ordered, proof: Proof) -> "ProvenFault":
+        """That of a fault, its order and its proof."""
+        struck = float(ordered.made["evidence"].get("sent_at", ordered.at))
+        times = (ordered.at, ordered.done_at, proof.at, struck)
+        return cls(ordered.made["id"], fault, ordered.nodes[0], *times, proof.life, proof.details)
+
+
+def on_clock(made: Mapping[str, Any]) -> dict[str, Any]:
+    """What an event of the injection carries: ``fault``, its id, and ``until``, when it is over at the latest (one that
+    is over as soon as it is done, now).
+    """
+    return {"fault": made["id"], "until": now() if made["state"] == "recovered" else made["deadline"]}
+
+
+def strength(column: str = "", read: str | Callable[[str], Any] = "") -> Mapping[str, Any]:
+    """Metadata of a field of a kind that says how badly it breaks; a failure in YAML has a key of that name.
+
+    Args:
+        column: that of a table of failures; empty: there is none.
+        read: how a cell is read: a word type of :mod:`support.words`, or a function.
+    """
+    return {"column": column, "read": read}

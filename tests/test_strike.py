@@ -1,0 +1,258 @@
+"""One path of a fault: what the kinds say of themselves, and what a strike does, in which order."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
+
+import pytest
+from pydantic import BaseModel
+
+from agents.core.faults import DIRECTIONS, KINDS
+from agents.node.drivers import DRIVERS
+from agents.registry import types
+from agents.service import models
+from agents.service.fleet import PARTITIONS
+from support.clock import now
+from support.contract.deployment import Node
+from support.errors import Inconclusive, Refused
+from support.events import EventLog
+from support.faults import network, registry
+from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault
+from support.faults.gpu import Throttle, XidError
+from support.faults.network import Bandwidth, Cut, Loss
+from support.faults.processes import Crash, Hang
+from support.faults.victims import All, Exactly, Others, Serving, Victim
+from support.scenarios import Failure
+from support.scenarios.model import TYPES
+from support.settings import ROOT
+from support.words import FAILURE_OPTIONS
+from support.world.faults import Faults
+
+NODES = [Node(f"w-{number}", "worker", "127.0.0.1", 1, None) for number in range(3)]
+
+
+@dataclass(frozen=True)
+class Scratch(Fault):
+    """A kind that only says what is asked of it."""
+
+    name, family, types = "scratch", "process", ("scratch",)
+    said: ClassVar[list[str]] = []
+
+    def look(self, ground: Ground, nodes: Any, until_proven: Any) -> Any:
+        self.said.append("look")
+        until_proven.callback(lambda: self.said.append("looked"))
+
+    def order(self, nodes: Any, before: Any) -> dict[str, Any]:
+        self.said.append("order")
+        return {"target_pod": nodes[0].name, "type": self.name}
+
+    def prove(self, ground: Ground, ordered: Ordered) -> Proof:
+        self.said.append("prove")
+        return Proof(now(), f"{ordered.nodes[0].name} is scratched")
+
+    def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
+        return Healing(lambda: None, "it is whole", f"{proven.node.name} is whole")
+
+
+class HeldScratch(Scratch):
+    """One for which answers are held."""
+
+    holds_answers = True
+
+
+class World:
+    """A world whose service and gate say when they are asked."""
+
+    def __init__(self) -> None:
+        Scratch.said.clear()
+        self.orders: list[tuple[str, dict[str, Any]]] = []
+        self.watched: list[Any] = []
+        self.events = EventLog()
+        said = Scratch.said
+        gate = SimpleNamespace(
+            closed=False,
+            hold_end=lambda sizes: said.append(f"hold {sorted(sizes)}"),
+            move_to_end=lambda workers=None: said.append(f"move {[each.name for each in workers or ()]}"),
+        )
+        self.gate = gate
+        service = SimpleNamespace(inject=self._inject, recover=lambda fault: said.append(f"recover {fault}"))
+        deployment = SimpleNamespace(workers=NODES)
+        stage = SimpleNamespace(
+            gate=gate,
+            events=self.events,
+            deployment=deployment,
+            target=SimpleNamespace(service=service, witness=None),
+        )
+        clients = SimpleNamespace(watched=self.watched, asking=False, rate=lambda seconds: 0.0)
+        self.faults = Faults(cast(Any, stage), cast(Any, clients), cast(Any, SimpleNamespace(find=self._find)))
+
+    def _find(self, victim: Victim, of: Any = (), but: Any = ()) -> list[Node]:
+        Scratch.said.append("find")
+        return NODES if isinstance(victim, All) else NODES[:1]
+
+    def _inject(self, family: str, **order: Any) -> dict[str, Any]:
+        self.orders.append((family, order))
+        return {"id": f"f-{len(self.orders)}", "state": "active", "deadline": 9.0, "evidence": {"sent_at": 5.0}}
+
+    def watch(self, ended_at: float | None) -> None:
+        """Have a client watch an answer that is complete since then."""
+        kind = "token" if ended_at is None else "done"
+        entry = SimpleNamespace(ended_at=ended_at, max_tokens=50, kind=kind)
+        self.watched.append(SimpleNamespace(entry=entry))
+
+
+def test_a_strike_looks_orders_proves_and_records() -> None:
+    world = World()
+    [proven] = world.faults.strike(Scratch(Exactly(NODES[0]), lease_seconds=7))
+    assert Scratch.said == ["find", "look", "order", "prove", "looked"]
+    assert world.orders == [("process", {"target_pod": "w-0", "type": "scratch", "duration_seconds": 7})]
+    assert (proven.id, proven.node, proven.struck_at, world.faults.last) == ("f-1", NODES[0], 5.0, proven)
+    told = [(event.kind, event.subject, event.text, event.data) for event in world.events.all()]
+    assert told == [
+        ("fault", "w-0", "scratch w-0", {"fault": "f-1", "until": 9.0}),
+        ("proof", "w-0", "w-0 is scratched", {"fault": "f-1"}),
+    ]
+
+
+def test_what_serves_is_held_before_and_let_go_after() -> None:
+    world = World()
+    world.watch(None)
+    world.faults.strike(HeldScratch(Serving()))
+    others = "move ['w-1', 'w-2']"
+    assert Scratch.said == ["hold [50]", "find", others, "look", "order", "prove", "looked", "move []"]
+    world.gate.closed = True
+    Scratch.said.clear()
+    world.faults.strike(HeldScratch(Serving()))
+    assert "hold [50]" not in Scratch.said
+    assert others in Scratch.said
+
+
+@pytest.mark.parametrize(("victim", "felt"), [(Serving(), True), (Exactly(NODES[0]), False)])
+def test_who_is_said_to_serve_has_to_be_missed(monkeypatch: pytest.MonkeyPatch, victim: Victim, felt: bool) -> None:
+    monkeypatch.setattr("support.world.faults.outcome", lambda entry: SimpleNamespace(kind="complete"))
+    world = World()
+    world.watch(now() - 1)
+    nobody = pytest.raises(Inconclusive, match="no request was under way any more when w-0 was hit")
+    with nobody if felt else nullcontext():
+        world.faults.strike(Scratch(victim))
+    assert len(world.faults.made) == 1  # it was made, whoever has missed it
+
+
+def test_what_is_refused_was_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(family: str, **order: Any) -> Any:
+        raise Refused(409, "no")
+
+    world = World()
+    monkeypatch.setattr(world.faults._stage.target.service, "inject", refuse)
+    with pytest.raises(Refused):
+        world.faults.strike(Scratch(Exactly(NODES[0])))
+    assert Scratch.said[-2:] == ["order", "looked"]
+    assert (world.faults.made, world.events.all()) == ([], [])
+
+
+def test_each_of_several_victims_is_hit_and_undone() -> None:
+    world = World()
+    proven = world.faults.strike(Scratch(All("worker")))
+    assert [fault.node for fault in proven] == NODES
+    assert world.faults.victims == {"w-0", "w-1", "w-2"}
+    world.faults.recover(*proven)
+    assert world.faults.undone == {"f-1", "f-2", "f-3"}
+    texts = [event.text for event in world.events.all()][-2:]
+    assert all(each in ("scratch of w-2 undone", "w-2 is whole") or "is whole" in each for each in texts)
+
+
+def test_orders_of_one_cut_and_of_several() -> None:
+    ground: Any = SimpleNamespace(
+        deployment=SimpleNamespace(nodes=[*NODES, Node("frontend-0", "frontend", "127.0.0.1", 2, None)]),
+        find=lambda victim, of: [node for node in NODES if node not in of],
+    )
+    until: Any = None
+    cut = Cut(Serving(), mode="reset")
+    pairs = cut.look(ground, NODES[:1], until)
+    assert cut.order(NODES[:1], pairs) == {
+        "partition_type": "FRONTEND_WORKER",
+        "target_pod": "w-0",
+        "mode": "reset",
+        "direction": "both",
+    }
+    assert (cut.kind, cut.groups(NODES)) == ("reset", [[node] for node in NODES])
+    members = Cut(All("etcd"), others=Others("peers"), direction="from")
+    pairs = members.look(ground, NODES[:2], until)
+    assert members.groups(NODES[:2]) == [NODES[:2]]
+    assert members.order(NODES[:2], pairs) == {
+        "partition_type": "CUSTOM",
+        "source": ["w-2"],
+        "target": ["w-0", "w-1"],
+        "mode": "drop",
+        "direction": "from",
+    }
+    with pytest.raises(Inconclusive, match="there is nobody to part w-0, w-1, w-2 from"):
+        members.look(ground, NODES, until)
+
+
+def test_every_kind_says_all_that_there_is_to_say() -> None:
+    assert {Crash, Hang, Cut, Loss, Bandwidth, XidError, Throttle} <= set(registry.KINDS.values())
+    names = [kind.name for kind in registry.KINDS.values()]
+    assert sorted(set(names)) == sorted(names)
+    for kind in registry.KINDS.values():
+        assert kind.family in registry.FAMILIES
+        assert kind.types, kind
+        assert kind.failure in TYPES
+        assert not str(kind.__doc__).startswith(f"{kind.__name__}("), f"{kind} has no docstring"
+        for hook in ("order", "prove", "healing"):
+            assert getattr(kind, hook) is not getattr(Fault, hook), (kind, hook)
+        assert registry.named(kind.name) is kind
+    assert "" not in registry.words("process", many=True)
+    with pytest.raises(ValueError, match="unknown fault 'melt'; expected one of: crash, terminate"):
+        registry.named("melt")
+
+
+def test_strengths_are_fields_of_a_failure_and_columns_of_a_table() -> None:
+    own = {each.name for each in fields(cast(Any, Failure))}
+    assert set(registry.all_strengths()) <= own
+    columns = {each.metadata["column"] for _, each in registry.all_strengths().values() if each.metadata["column"]}
+    assert {"xid", "share", "percent", "rate kbit", "between it and", "packets are"} == columns
+    assert columns <= set(FAILURE_OPTIONS)
+    failure = Failure("network_loss", percent=7, trigger_after_seconds=1.0)
+    victim = Exactly(NODES[0])
+    assert failure.fault(victim, 60.0) == Loss(victim, percent=7, lease_seconds=60.0)
+
+
+UNPROVEN = {("network", "delay")}
+"""What agents make and nobody has seen bite: no machine of ours has netem."""
+
+
+def test_the_kinds_of_the_suite_and_the_types_of_the_agents_agree() -> None:
+    ours = {(kind.family, each) for kind in registry.KINDS.values() for each in kind.types}
+    theirs = {(kind, each.name) for kind in KINDS for each in types(kind).values() if not each.nowhere}
+    assert ours | UNPROVEN == theirs
+    assert registry.FAMILIES == KINDS
+    fields_of: dict[str, type[BaseModel]] = {
+        "network": models.NetworkInjection,
+        "process": models.ProcessInjection,
+        "gpu": models.GpuInjection,
+    }
+    said = {"partition": "partition_type"}
+    for kind in registry.KINDS.values():
+        options = {option for each in kind.types for option in types(kind.family)[each].options}
+        taken = options | set(fields_of[kind.family].model_fields)
+        assert {said.get(each.name, each.name) for each in registry.strengths(kind)} <= taken, kind
+    assert (network.DIRECTIONS, set(network.SIDES) - set(PARTITIONS)) == (DIRECTIONS, set())
+
+
+def test_no_type_is_named_by_two_drivers() -> None:
+    names = [(driver.kind, each.name) for driver in DRIVERS for each in driver.types]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_no_other_module_lists_kinds() -> None:
+    """A new kind has to need no second place: the types of failures are named in ``support/faults`` alone."""
+    known = {*registry.KINDS, *(kind.name for kind in registry.KINDS.values())}
+    rooms = [each for each in (ROOT / "support").rglob("*.py") if each.parent.name != "faults"]
+    listed = {
+        str(each): found
+        for each in rooms
+        if len(found := {word for word in known if f'"{word}"' in each.read_text()}) > 1
+    }
+    assert listed == {}
