@@ -21,6 +21,12 @@ ROLES = {
     "WORKER_WORKER": ("worker", "decode", "prefill"),
     "WORKER_ETCD": ("etcd",),
 }
+SIMULATED = {
+    "process": ("crash", "terminate", "hang", "restart"),
+    "network": ("drop", "reject", "reset", "loss", "bandwidth"),
+    "gpu": ("XID_ERROR", "THROTTLE", "OVERHEAT", "COMPUTE_OVERLOAD", "MEMORY_PRESSURE"),
+}
+"""Family -> its types; others are refused."""
 FATAL, FROZEN, LINK = (43, 48, 79, 94, 95), (119, 120), 74
 """XID errors that end the worker, that stop it, and that spoil what goes over NVLink."""
 SEQUENCES = {48: [63, 95, 154], 95: [154], 119: [154]}
@@ -124,6 +130,8 @@ class FaultServer:
             return 404, {"title": "Not found", "detail": f"there is no node {name}"}
         seconds = float(body.get("duration_seconds") or SECONDS)
         kind = str(body.get("type") or body.get("fault_type") or body.get("mode"))
+        if kind not in SIMULATED[family]:
+            return 501, {"title": "Not implemented", "detail": f"{family} {kind} is not simulated in memory"}
         view: dict[str, Any] = {
             "id": f"fault-{next(self._numbers)}",
             "kind": family,
