@@ -18,7 +18,7 @@ from support.settings import ROOT, Settings
 from support.targets.fake.clock import VirtualClock
 from support.targets.fake.faults import FaultServer
 from support.targets.fake.kind import FOUND, FakeKind
-from support.targets.fake.network import Network
+from support.targets.fake.network import FakeNetwork
 from support.targets.fake.worker import LIES
 
 FEATURES = sorted(file.stem for file in (ROOT / "features").glob("*.feature"))
@@ -223,7 +223,7 @@ def test_a_sabotage_that_a_target_does_not_know_is_refused(
 
 def test_a_fault_that_is_not_simulated_is_refused() -> None:
     clock = VirtualClock()
-    network = Network(clock, clock.loop())
+    network = FakeNetwork(clock, clock.loop())
     order = ("POST", "/api/v1/faults/process/inject", '{"type": "slow_disk"}', dict[str, str]())
     answer = FaultServer({}, network).call(order)
     assert (answer.status, answer.json()["detail"]) == (501, "process slow_disk is not simulated in memory")

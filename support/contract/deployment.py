@@ -83,13 +83,11 @@ class Facts:
         exact_tokens: the suite's own tokenizer is the model's: tokens and the length of prompts can be counted.
         only_user: nobody else sends requests: counters and gauges have to agree with what we sent.
         one_clock: all processes and we read the same clock: times of different machines can be put in one order.
-        known_defects: it is the release of Dynamo itself, whose known defects have to show.
     """
 
     exact_tokens: bool = True
     only_user: bool = True
     one_clock: bool = True
-    known_defects: bool = True
 
 
 class Deployment(Protocol):

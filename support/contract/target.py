@@ -158,11 +158,13 @@ class TargetKind(Protocol):
     Attributes:
         description: where that is, in words.
         in_cells: whether its scenarios run in cells of this machine (:mod:`support.run.cells`).
+        real: whether Dynamo itself runs there, whose known defects have to show.
         needs: name -> what may be needed of it.
     """
 
     description: str
     in_cells: bool
+    real: bool
     needs: Mapping[str, Need]
 
     def capabilities(self, names: Iterable[str]) -> dict[str, Capability]:

@@ -131,7 +131,7 @@ class Run:
                 verdict.findings = judge_scenario(history, failure, ended.failed_step)
                 verdict.evidence = evidence(history)
                 release = self.release.version
-                known = self._records if history.facts.known_defects else []
+                known = self._records if targets.kind(self.settings).real else []
                 records = [each for each in known if each.rule not in verdict.not_judged]
                 verdict.verdict, verdict.reason, verdict.known_defects = decide(
                     verdict.findings, records, release, ended.name, ended.feature

@@ -14,8 +14,8 @@ from support.observe.waiting import until
 from support.releases import Release
 from support.targets.fake.etcd import TICK_SECONDS, Cluster, Member
 from support.targets.fake.frontend import Frontend
-from support.targets.fake.hosts import Host, Program
-from support.targets.fake.network import Network
+from support.targets.fake.hosts import FakeProgram, Host
+from support.targets.fake.network import FakeNetwork
 from support.targets.fake.worker import Worker
 
 MODEL = "in/memory"
@@ -26,7 +26,7 @@ WORKER_SECONDS = 1.0
 READY_SECONDS = 60.0
 
 
-class Nats(Program):
+class Nats(FakeProgram):
     """A NATS server; only whether it is there matters."""
 
     is_nats = True
@@ -50,7 +50,7 @@ class FakeDeployment:
         watch: called as soon as the members of its etcd cluster start.
     """
 
-    facts = Facts(known_defects=False)
+    facts = Facts()
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class FakeDeployment:
         release: Release,
         logs: Path,
         events: EventLog,
-        network: Network,
+        network: FakeNetwork,
         hosts: dict[str, Host],
         watch: Callable[[Deployment], None],
     ) -> None:
@@ -90,7 +90,7 @@ class FakeDeployment:
         """See :class:`support.contract.deployment.Deployment`."""
         return self._all("worker", "decode") + self._all("prefill")
 
-    def _add(self, name: str, role: str, port: int, make: Callable[[Host], Program], **ports: Any) -> Host:
+    def _add(self, name: str, role: str, port: int, make: Callable[[Host], FakeProgram], **ports: Any) -> Host:
         address = f"10.0.0.{len(self.nodes) + 1}"
         metrics = None if role == "nats" else f"http://{address}:{port}/metrics"
         gate = f"http://{address}:{GATE_PORT}" if role == "worker" and self.shape.engine == "ruler" else None
@@ -120,10 +120,10 @@ class FakeDeployment:
         asked = self.shape.lease_seconds if self._release.lease_setting else None
         return self.shape, self._cluster, asked or self._release.lease_seconds, self._release.metrics
 
-    def _worker(self, host: Host) -> Program:
+    def _worker(self, host: Host) -> FakeProgram:
         return Worker(host, *self._of_all())
 
-    def _frontend(self, host: Host) -> Program:
+    def _frontend(self, host: Host) -> FakeProgram:
         return Frontend(host, *self._of_all(), release=self._release, model=self.model)
 
     # -- start

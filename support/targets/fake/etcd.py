@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.targets.fake.hosts import Host, Program
-from support.targets.fake.network import Network
+from support.targets.fake.hosts import FakeProgram, Host
+from support.targets.fake.network import FakeNetwork
 
 VERSION = "3.6.0"
 ELECTION_SECONDS, TICK_SECONDS = 1.0, 0.1
@@ -19,7 +19,7 @@ _ids = itertools.count(0x694D0001)
 
 
 @dataclass
-class Lease:
+class FakeLease:
     """A lease of the cluster; ``holder``: whose it is."""
 
     number: int
@@ -29,7 +29,7 @@ class Lease:
     keys: dict[str, Any] = field(default_factory=dict)
 
 
-class Member(Program):
+class Member(FakeProgram):
     """One member; what it says of itself is what it last heard."""
 
     def __init__(self, host: Host, cluster: "Cluster") -> None:
@@ -95,12 +95,12 @@ class _View:
 class Cluster:
     """The members, what they agree on, and the processes of Dynamo that keep leases."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: FakeNetwork) -> None:
         self._network = network
         self.hosts: dict[str, Host] = {}
         self.ids: dict[str, int] = {}
         self.views: dict[str, _View] = {}
-        self.leases: dict[int, Lease] = {}
+        self.leases: dict[int, FakeLease] = {}
         self.attached: dict[str, str] = {}
         """Name of a process -> the member that it keeps its lease alive through."""
         self.leader: str | None = None
@@ -173,24 +173,24 @@ class Cluster:
         """How many processes keep their leases alive through a member."""
         return sum(each == member for each in self.attached.values())
 
-    def grant(self, process: str, seconds: float) -> Lease:
+    def grant(self, process: str, seconds: float) -> FakeLease:
         """A new lease."""
-        lease = Lease(next(_ids), seconds, self._network.clock.now() + seconds, process)
+        lease = FakeLease(next(_ids), seconds, self._network.clock.now() + seconds, process)
         self.leases[lease.number] = lease
         self._revision += 1
         return lease
 
-    def put(self, lease: Lease, key: str, value: Any) -> None:
+    def put(self, lease: FakeLease, key: str, value: Any) -> None:
         """A key that ends with a lease."""
         lease.keys[key] = value
         self._changed()
 
-    def withdraw(self, lease: Lease) -> None:
+    def withdraw(self, lease: FakeLease) -> None:
         """Take out what is registered with a lease, which lives on."""
         lease.keys.clear()
         self._changed()
 
-    def drop(self, lease: Lease) -> None:
+    def drop(self, lease: FakeLease) -> None:
         """The lease is over."""
         if self.leases.pop(lease.number, None) is not None:
             self.attached.pop(lease.holder, None)

@@ -11,7 +11,7 @@ from typing import Any
 
 from support.asking import Order, Response
 from support.targets.fake.hosts import Host
-from support.targets.fake.network import Connection, Network, Rule, respond
+from support.targets.fake.network import Connection, FakeNetwork, Rule, respond
 
 ADDRESS, PORT = "faults", 8080
 SECONDS = 300.0
@@ -83,7 +83,7 @@ class FaultServer:
 
     listening = answering = True
 
-    def __init__(self, hosts: dict[str, Host], network: Network) -> None:
+    def __init__(self, hosts: dict[str, Host], network: FakeNetwork) -> None:
         self._hosts, self._network = hosts, network
         self.gpus: dict[str, Gpu] = {}
         self._faults: dict[str, Fault] = {}

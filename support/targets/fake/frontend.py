@@ -156,7 +156,7 @@ class Frontend(DynamoProcess):
     # -- what it knows
 
     def begin(self) -> None:
-        """See :class:`support.targets.fake.hosts.Program`."""
+        """See :class:`support.targets.fake.hosts.FakeProgram`."""
         super().begin()
         for name in ("frontend_requests", "frontend_inflight", "frontend_queued", "frontend_migrations"):
             self.counts.add(self.names[name], 0, self._model_label)
@@ -168,7 +168,7 @@ class Frontend(DynamoProcess):
             self._known = self.cluster.registered(INSTANCES)
 
     def end(self) -> None:
-        """See :class:`support.targets.fake.hosts.Program`."""
+        """See :class:`support.targets.fake.hosts.FakeProgram`."""
         super().end()
         if self._sync in self.network.watchers:
             self.network.watchers.remove(self._sync)
@@ -178,7 +178,7 @@ class Frontend(DynamoProcess):
             connection.lose(ConnectionResetError(104, "Connection reset by peer"))
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """See :class:`support.targets.fake.hosts.Program`."""
+        """See :class:`support.targets.fake.hosts.FakeProgram`."""
         self._sync()
         if path == "/v1/models":
             served = [{"id": self._model}] if self._of("backend") else []

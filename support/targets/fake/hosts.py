@@ -9,14 +9,14 @@ from typing import Any
 
 from support.asking import Order, Response
 from support.contract.deployment import Change, Life, Node
-from support.targets.fake.network import Connection, Network, respond
+from support.targets.fake.network import Connection, FakeNetwork, respond
 
 _pids = itertools.count(100)
 BACKOFF_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0)
 CLEAN = "exited with status 0"
 
 
-class Program:
+class FakeProgram:
     """One run of a host's program; everything that it does ends with it.
 
     Attributes:
@@ -105,12 +105,12 @@ class Host:
     """
 
     def __init__(
-        self, node: Node, network: Network, logs: Path, make: Callable[["Host"], Program], boot_seconds: float
+        self, node: Node, network: FakeNetwork, logs: Path, make: Callable[["Host"], FakeProgram], boot_seconds: float
     ) -> None:
         self.node, self.network, self.logs = node, network, logs
         self._make, self._boot_seconds = make, boot_seconds
         self.policy = "Never"
-        self.program: Program | None = None
+        self.program: FakeProgram | None = None
         self.pid = 0
         self.restarts = -1
         self.state = "ended"
@@ -164,7 +164,7 @@ class Host:
         self.program.do(self._boot(self.program))
         self.network.loop.wake()
 
-    async def _boot(self, program: Program) -> None:
+    async def _boot(self, program: FakeProgram) -> None:
         await program.rest(self._boot_seconds)
         program.begin()
         self.network.change()

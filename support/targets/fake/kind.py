@@ -27,6 +27,7 @@ class FakeKind:
 
     description = "memory"
     in_cells = False
+    real = False
     needs: Mapping[str, Need] = {name: need for name, (need, _) in FOUND.items()}
 
     def __init__(self, settings: Settings) -> None:

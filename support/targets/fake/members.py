@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from support.contract.shape import Shape
-from support.targets.fake.etcd import Cluster, Lease
-from support.targets.fake.hosts import CLEAN, Host, Program
+from support.targets.fake.etcd import Cluster, FakeLease
+from support.targets.fake.hosts import CLEAN, FakeProgram, Host
 
 INSTANCES = "v1/instances/"
 DRAIN_SECONDS = 15.0
@@ -34,7 +34,7 @@ class Counts:
         return "".join(lines)
 
 
-class DynamoProcess(Program):
+class DynamoProcess(FakeProgram):
     """A frontend or a worker: it registers with a lease, and leaves in good order when it loses that or is told to.
 
     Attributes:
@@ -48,14 +48,14 @@ class DynamoProcess(Program):
         super().__init__(host)
         self.shape, self.cluster, self.names = shape, cluster, names
         self._lease_seconds = lease_seconds
-        self.lease: Lease | None = None
+        self.lease: FakeLease | None = None
         self.counts = Counts()
         self.under_way = 0
         self.idle = asyncio.Event()
         self.idle.set()
 
     def begin(self) -> None:
-        """See :class:`support.targets.fake.hosts.Program`."""
+        """See :class:`support.targets.fake.hosts.FakeProgram`."""
         super().begin()
         self.do(self._keep_lease())
 
@@ -77,7 +77,7 @@ class DynamoProcess(Program):
                 self.host.say("lease expired")
                 self.told()
 
-    def register(self, lease: Lease) -> None:
+    def register(self, lease: FakeLease) -> None:
         """Say in etcd what there is."""
 
     def took(self, amount: int) -> None:
@@ -115,7 +115,7 @@ class DynamoProcess(Program):
         return True
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """See :class:`support.targets.fake.hosts.Program`."""
+        """See :class:`support.targets.fake.hosts.FakeProgram`."""
         if path == "/metrics":
             return self.counts.page(self.labels())
         return super().answer(method, path, body)

@@ -78,7 +78,7 @@ class Rule:
         return (to and self.direction in ("to", "both")) or (back and self.direction in ("from", "both"))
 
 
-class Network:
+class FakeNetwork:
     """All hosts of a deployment.
 
     Args:

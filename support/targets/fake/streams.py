@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from support.targets.fake.hosts import Program
+from support.targets.fake.hosts import FakeProgram
 
 TOKEN_BYTES = 250
 """Of a token on its way from worker to frontend, with all that is around it."""
@@ -42,7 +42,9 @@ class Call:
         heard_at: when the frontend last heard of it.
     """
 
-    def __init__(self, frontend: Program, worker: Program, work: Work, take: Callable[[int, str, bool], None]) -> None:
+    def __init__(
+        self, frontend: FakeProgram, worker: FakeProgram, work: Work, take: Callable[[int, str, bool], None]
+    ) -> None:
         self.frontend, self.worker, self.work, self._take = frontend, worker, work, take
         self.network = frontend.network
         self.cancelled = False

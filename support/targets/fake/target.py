@@ -32,7 +32,7 @@ from support.targets.fake import faults
 from support.targets.fake.clock import VirtualClock, VirtualLoop
 from support.targets.fake.deployment import FakeDeployment
 from support.targets.fake.hosts import Host
-from support.targets.fake.network import Network
+from support.targets.fake.network import FakeNetwork
 from support.targets.fake.witness import FakeWitness
 
 _clock: VirtualClock | None = None
@@ -79,7 +79,7 @@ class FakeTarget:
         assert isinstance(loop, VirtualLoop)
         self._release, self._logs, self._events = release, folder / "logs", events
         self._logs.mkdir(parents=True, exist_ok=True)
-        self._network = Network(_clock, loop)
+        self._network = FakeNetwork(_clock, loop)
         self._hosts: dict[str, Host] = {}
         loop.connect = self._network.connect
         asking.carry_by(self._network.carry)

@@ -7,22 +7,22 @@ from typing import Any
 from support.contract.deployment import Life, Node
 from support.targets.fake.faults import Gpu
 from support.targets.fake.hosts import Host
-from support.targets.fake.network import WIRE_SECONDS, Network
+from support.targets.fake.network import WIRE_SECONDS, FakeNetwork
 
 
 class FakeWitness:
     """Implements :class:`support.contract.target.Witness`."""
 
-    def __init__(self, hosts: dict[str, Host], network: Network, gpus: dict[str, Gpu]) -> None:
+    def __init__(self, hosts: dict[str, Host], network: FakeNetwork, gpus: dict[str, Gpu]) -> None:
         self._hosts, self._network, self._gpus = hosts, network, gpus
 
     def state(self, life: Life) -> str:
         """See :class:`support.contract.target.Witness`."""
         return self._hosts[life.node].state_of(life.identity)
 
-    def arriving(self, source: Node, target: Node) -> bool:
+    def arriving(self, source: Node, destination: Node) -> bool:
         """See :class:`support.contract.target.Witness`."""
-        return not self._network.blocked(source.name, target.name)
+        return not self._network.blocked(source.name, destination.name)
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """See :class:`support.contract.target.Witness`."""
@@ -33,17 +33,20 @@ class FakeWitness:
             return packets
         return round(packets * self._network.strength(sender.name, receiver.name, "loss") / 100)
 
-    def connects(self, source: Node, target: Node) -> str:
+    def connects(self, source: Node, destination: Node) -> str:
         """See :class:`support.contract.target.Witness`."""
-        met = {self._network.blocked(source.name, target.name), self._network.blocked(target.name, source.name)}
+        met = {
+            self._network.blocked(source.name, destination.name),
+            self._network.blocked(destination.name, source.name),
+        }
         if "drop" in met:
             return "silent"
-        program = self._hosts[target.name].program
+        program = self._hosts[destination.name].program
         return "refused" if met != {""} or program is None or not program.listening else "open"
 
-    def line(self, source: Node, target: Node, timeout: float) -> "Line":
+    def line(self, source: Node, destination: Node, timeout: float) -> "FakeLine":
         """See :class:`support.contract.target.Witness`."""
-        return Line(self._network, source.name, target.name)
+        return FakeLine(self._network, source.name, destination.name)
 
     @contextmanager
     def kernel_log(self, node: Node) -> Iterator["Log"]:
@@ -55,13 +58,13 @@ class FakeWitness:
         return self._gpus[node.name].telemetry() if node.name in self._gpus else Gpu("").telemetry()
 
 
-class Line:
+class FakeLine:
     """Implements :class:`support.contract.target.Line`."""
 
-    def __init__(self, network: Network, source: str, target: str) -> None:
+    def __init__(self, network: FakeNetwork, source: str, target: str) -> None:
         self._network, self._source, self._target = network, source, target
 
-    def __enter__(self) -> "Line":
+    def __enter__(self) -> "FakeLine":
         return self
 
     def __exit__(self, *_: object) -> None:

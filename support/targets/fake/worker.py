@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from support import sabotage
-from support.targets.fake.etcd import Lease
+from support.targets.fake.etcd import FakeLease
 from support.targets.fake.hosts import Host
 from support.targets.fake.members import DRAIN_SECONDS, INSTANCES, DynamoProcess
 from support.targets.fake.streams import Call
@@ -44,7 +44,7 @@ class Worker(DynamoProcess):
         """``prefill`` or ``backend``, as frontends list it."""
         return "prefill" if self.host.node.role == "prefill" else "backend"
 
-    def register(self, lease: Lease) -> None:
+    def register(self, lease: FakeLease) -> None:
         """See :class:`support.targets.fake.members.DynamoProcess`."""
         self.instance = lease.number
         key = f"{INSTANCES}dynamo/{self.component}/generate/{lease.number:x}"
@@ -55,7 +55,7 @@ class Worker(DynamoProcess):
         return {"dynamo_endpoint": "generate", "worker_id": f"{self.instance:x}"} if self.lease else {}
 
     def begin(self) -> None:
-        """See :class:`support.targets.fake.hosts.Program`."""
+        """See :class:`support.targets.fake.hosts.FakeProgram`."""
         super().begin()
         for name in ("worker_requests", "worker_inflight", "worker_response_bytes"):
             self.counts.add(self.names[name], 0)
@@ -66,7 +66,7 @@ class Worker(DynamoProcess):
             call.look()
 
     def end(self) -> None:
-        """See :class:`support.targets.fake.hosts.Program`."""
+        """See :class:`support.targets.fake.hosts.FakeProgram`."""
         super().end()
         if self._look in self.network.watchers:
             self.network.watchers.remove(self._look)
@@ -172,7 +172,7 @@ class Worker(DynamoProcess):
         self._journal("released", call, expired=expired)
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """See :class:`support.targets.fake.hosts.Program`."""
+        """See :class:`support.targets.fake.hosts.FakeProgram`."""
         if path != "/gate":
             return super().answer(method, path, body)
         self._holds = {int(tokens): at for tokens, at in body.get("holds", {}).items()}

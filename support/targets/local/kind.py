@@ -16,6 +16,7 @@ class LocalKind:
 
     description = "this machine"
     in_cells = True
+    real = True
     needs: Mapping[str, Need] = machine.NEEDS
 
     def __init__(self, settings: Settings) -> None:
