@@ -15,7 +15,7 @@ from support.judge.verdict import Verdict
 from support.report import publish, runs
 from support.run import launcher, selection
 from support.run.launcher import Launcher
-from support.run.schedule import Cost, read_costs, write_costs
+from support.run.schedule import Cost, costs_file, read_costs, write_costs
 from support.run.selection import Selected, enumerate_scenarios, with_defaults
 from support.settings import Settings
 
@@ -193,7 +193,7 @@ def test_every_process_leaves_a_verdict(project: Path, capsys: pytest.CaptureFix
     assert "after the verdict passed: HOOK-ERROR in after_scenario: OSError" in verdicts["lies"].reason
     assert "warning: it works in an odd way" in capsys.readouterr().out.splitlines()
     assert "it works" in (made.run / "scenarios" / "toy-4" / "console.txt").read_text()
-    assert set(json.loads((project / "reports" / "costs.json").read_text())) == {
+    assert set(json.loads((project / "reports" / "costs-local.json").read_text())) == {
         "Toy: works",
         "Toy: dies",
         "Toy: lies",
@@ -202,9 +202,11 @@ def test_every_process_leaves_a_verdict(project: Path, capsys: pytest.CaptureFix
 
 def test_what_a_scenario_cost_is_kept_for_the_next_run(project: Path) -> None:
     (project / "reports").mkdir()
-    write_costs(project / "reports", {"Toy: hangs": Cost(60.0, 1.0), "Toy: works": Cost(500.0, 500.0)})
+    write_costs(
+        costs_file(project / "reports", "local"), {"Toy: hangs": Cost(60.0, 1.0), "Toy: works": Cost(500.0, 500.0)}
+    )
     launch(project, "works", "lies")
-    costs = read_costs(project / "reports")
+    costs = read_costs(costs_file(project / "reports", "local"))
     assert set(costs) == {"Toy: works", "Toy: lies", "Toy: hangs"}
     assert costs["Toy: hangs"] == Cost(60.0, 1.0)
     assert all(0 < costs[key].seconds < 60 and 0 < costs[key].cpu_seconds < 60 for key in ("Toy: works", "Toy: lies"))

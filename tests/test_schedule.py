@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support.run.schedule import BOOT, CAPACITY, Cost, Schedule, read_costs, write_costs
+from support.run.schedule import BOOT, CAPACITY, Cost, Schedule, costs_file, read_costs, write_costs
 from support.run.selection import Selected
 
 
@@ -78,9 +78,11 @@ def test_something_always_begins() -> None:
 def test_costs_that_cannot_be_read_are_none(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "costs.json").write_text(content)
-    assert read_costs(tmp_path) == {}
+    assert read_costs(tmp_path / "costs.json") == {}
 
 
 def test_costs_are_read_as_they_were_written(tmp_path: Path) -> None:
-    write_costs(tmp_path, COSTS)
-    assert read_costs(tmp_path) == COSTS
+    local, fake = costs_file(tmp_path, "local"), costs_file(tmp_path, "fake")
+    write_costs(local, COSTS)
+    write_costs(fake, {})
+    assert (read_costs(local), read_costs(fake)) == (COSTS, {})

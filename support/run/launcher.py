@@ -30,7 +30,7 @@ from support.observe.logs import tail
 from support.report import console, publish, runs
 from support.report.reading import read_verdict
 from support.run import bootstrap, capabilities, cells
-from support.run.schedule import Cost, Schedule, read_costs, write_costs
+from support.run.schedule import Cost, Schedule, costs_file, read_costs, write_costs
 from support.run.selection import Selected, enumerate_scenarios, with_defaults
 from support.settings import Settings
 
@@ -77,13 +77,14 @@ class Launcher:
 
     def acceptance(self, scenarios: Sequence[Selected], tags: Sequence[str], jobs: int) -> list[Verdict]:
         """Run every scenario in a process of its own, ``jobs`` at a time and no more than the processors can take."""
-        costs = read_costs(self.reports)
+        file = costs_file(self.reports, self.settings.target)
+        costs = read_costs(file)
         schedule = Schedule(scenarios, costs, jobs, len(os.sched_getaffinity(0)))
         verdicts: list[Verdict] = []
         with _signals_blocked():
             self._run_all(schedule, tags, jobs, verdicts, costs)
         with contextlib.suppress(OSError):  # only the order of the next run suffers
-            write_costs(self.reports, costs)
+            write_costs(file, costs)
         return verdicts
 
     def behave(self, arguments: Sequence[str]) -> int:

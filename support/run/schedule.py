@@ -26,7 +26,6 @@ UNKNOWN, UNKNOWN_TIMED, LEAST = 0.2, 0.5, 0.05
 """Processors that a scenario takes after its boot: one that has never run, the same of those that measure times, whose
 load is steady, and one that only waits.
 """
-COSTS = "costs.json"
 TIMED = "timed"
 
 
@@ -111,15 +110,20 @@ class Schedule:
         return (known.seconds if known else float("inf"), scenario.seconds)
 
 
-def read_costs(reports: Path) -> dict[str, Cost]:
+def costs_file(reports: Path, target: str) -> Path:
+    """Where it stands what scenarios took on a target."""
+    return reports / f"costs-{target}.json"
+
+
+def read_costs(file: Path) -> dict[str, Cost]:
     """Key of a scenario -> what it took last; empty where nothing was written down, or nothing that can be read."""
     try:
-        content = json.loads((reports / COSTS).read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
         return {key: Cost(*map(float, cost)) for key, cost in content.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def write_costs(reports: Path, costs: Mapping[str, Cost]) -> None:
+def write_costs(file: Path, costs: Mapping[str, Cost]) -> None:
     """Keep what scenarios took, for the next run."""
-    runs.write_json(reports / COSTS, {key: [cost.seconds, cost.cpu_seconds] for key, cost in costs.items()})
+    runs.write_json(file, {key: [cost.seconds, cost.cpu_seconds] for key, cost in costs.items()})
