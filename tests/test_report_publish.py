@@ -1,6 +1,7 @@
 """What is published of a run: attachments, story, picture, summary, console; with no Node.js."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -461,3 +462,12 @@ def test_a_verdict_or_result_that_was_cut_short_spoils_no_other(run: Path, setti
         "scenario 12": "inconclusive",
         "scenario 20": "passed",
     }
+
+
+def test_several_write_one_file_at_a_time_and_none_is_in_anothers_way(tmp_path: Path) -> None:
+    """As the scenarios of a run do that begin together: in its cell each of them has the same pid."""
+    file = tmp_path / "capability.json"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: runs.write_json(file, {"number": number}), range(400)))
+    assert json.loads(file.read_text())["number"] in range(400)
+    assert list(tmp_path.iterdir()) == [file]

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def serves(folder: Path) -> bool:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file so that a reader sees either the old or the whole new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    # Not by the pid: behave has the same one in every cell.
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     draft.replace(path)
 
