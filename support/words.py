@@ -14,8 +14,8 @@ from support.faults.network import MODE_WORDS, SIDE_WORDS
 from support.faults.victims import Members, Others
 from support.judge.checker import CHECKERS
 from support.requests.load_log import PHASE_NAMES
-from support.scenarios.model import TARGETS, Failure
 from support.scenarios.model import TYPES as FAILURE_TYPES
+from support.scenarios.model import VICTIMS, Failure
 from support.settings import ROOT
 
 WAYS = {"closes": "close", "resets": "reset"}
@@ -170,7 +170,7 @@ def _spaced(names: Iterable[str]) -> dict[str, str]:
 
 FAILURE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "failure": ("type", _one_of("failure", _spaced(FAILURE_TYPES))),
-    "target": ("target", _one_of("target", _spaced(TARGETS))),
+    "target": ("target", _one_of("target", _spaced(VICTIMS))),
     "when": ("", trigger),
     "for": ("duration_seconds", seconds),
     **{

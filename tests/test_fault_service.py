@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from agents.service.fleet import AgentAddress
+from agents.service.agents import AgentAddress
 from agents.service.policy import Policy
 from support.clock import now
 from support.observe.waiting import until

@@ -8,7 +8,6 @@ from tests.test_layers import MODULES
 TWICE = {
     "Capability": "what a target answers for a need, and what the fault service answers for a type of fault",
     "Fault": "what is to break, and what an agent has broken",
-    "Fleet": "Dynamo's processes as they show themselves, and the agents that the fault service has",
 }
 """Names that two programs may have in common, which do not import each other, and what each means by it."""
 

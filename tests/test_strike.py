@@ -12,7 +12,7 @@ from agents.core.faults import DIRECTIONS, KINDS
 from agents.node.drivers import DRIVERS
 from agents.registry import types
 from agents.service import models
-from agents.service.fleet import PARTITIONS
+from agents.service.agents import PARTITIONS
 from support.clock import now
 from support.contract.deployment import Node
 from support.errors import Inconclusive, Refused

@@ -58,12 +58,10 @@ def use_files(stdin: int | None, output: int | None) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
     # Python's own may be somebody else's: pytest puts others in their places.
-    streams = {
-        "stdin": os.fdopen(0, "r", closefd=False),
-        "stdout": os.fdopen(1, "w", closefd=False),
-        "stderr": os.fdopen(2, "w", errors="backslashreplace", closefd=False, buffering=1),
-    }
-    for name, stream in streams.items():
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        before = getattr(sys, f"__{name}__")
+        how = {"encoding": before.encoding, "errors": before.errors, "buffering": 1 if name == "stderr" else -1}
+        stream = os.fdopen(fd, "w" if fd else "r", closefd=False, **how)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 

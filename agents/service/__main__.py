@@ -11,8 +11,8 @@ from pathlib import Path
 import uvicorn
 
 from agents.core.tokens import read_token
+from agents.service.agents import AgentAddress
 from agents.service.api import application
-from agents.service.fleet import AgentAddress
 from agents.service.policy import Policy
 
 

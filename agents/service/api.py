@@ -20,8 +20,8 @@ from starlette.exceptions import HTTPException
 from agents.core.faults import DEFAULT_SECONDS, STATES, Problem
 from agents.core.kernel import take_right_of_way
 from agents.service import models
+from agents.service.agents import CAPABILITY_SECONDS, CUSTOM, AgentAddress
 from agents.service.audit import Asked, named
-from agents.service.fleet import CAPABILITY_SECONDS, CUSTOM, AgentAddress
 from agents.service.policy import PAGE, Policy
 from agents.service.problems import RESPONSES, problem
 from agents.service.service import Service
@@ -60,7 +60,7 @@ def application(agents: list[AgentAddress], policy: Policy) -> FastAPI:
         yield
         with contextlib.suppress(OSError):
             service.audit.note_strangers()
-        await service.fleet.close()
+        await service.agents.close()
 
     app = FastAPIOffline(  # FastAPI's own page fetches its scripts from the network, and stays blank without it
         static_url=PAGE,
@@ -142,7 +142,7 @@ def _add_injections(app: FastAPI, service: Service) -> None:
         target = named(request, dry, [_target(body)], Asked("gpu", kind, told, _seconds(body)))[0]
         order: dict[str, Any] = {"kind": "gpu", "type": kind, "target": target, "gpu_index": body.gpu_index, "xid": xid}
         order |= {"severity": body.severity, "parameters": body.parameters, "duration_seconds": body.duration_seconds}
-        agent = await service.fleet.find(target, body.deployment)
+        agent = await service.agents.find(target, body.deployment)
         return answer(await service.inject(request, agent, order, dry), dry)
 
     @app.post("/api/v1/faults/gpu/inject", **made)
@@ -171,13 +171,13 @@ def _add_injections(app: FastAPI, service: Service) -> None:
             if not sources or not targets:
                 raise Problem(422, "No sides", "CUSTOM wants source and target: a node or a list of nodes each")
             named(request, dry_run, targets, asked)
-            agent = await service.fleet.find(targets[0], body.deployment)
+            agent = await service.agents.find(targets[0], body.deployment)
         else:
             if body.source or body.target:
                 raise Problem(422, "Not allowed", "source and target go with CUSTOM; use target_pod to narrow this one")
             only = _target(body) if body.target_pod or body.node_name else None
             named(request, dry_run, [only or f"all of {body.partition_type}"], asked)
-            agent, sources, targets = await service.fleet.sides(body.partition_type, body.deployment, only)
+            agent, sources, targets = await service.agents.sides(body.partition_type, body.deployment, only)
         order: dict[str, Any] = {"kind": "network", "type": body.mode, "sources": sources, "targets": targets}
         order |= {"direction": body.direction, "parameters": body.parameters, "label": body.partition_type}
         order["duration_seconds"] = body.duration_seconds
@@ -190,7 +190,7 @@ def _add_injections(app: FastAPI, service: Service) -> None:
         target = named(request, dry_run, [_target(body)], Asked("process", body.type, body.parameters, _seconds(body)))[
             0
         ]
-        agent = await service.fleet.find(target, body.deployment)
+        agent = await service.agents.find(target, body.deployment)
         order: dict[str, Any] = {"kind": "process", "type": body.type, "target": target}
         order |= {"parameters": body.parameters, "duration_seconds": body.duration_seconds}
         return answer(await service.inject(request, agent, order, dry_run), dry_run)
@@ -218,7 +218,7 @@ def _add_faults(app: FastAPI, service: Service) -> None:
     async def one_fault(request: Request, fault_id: FaultId) -> Any:
         """A fault with evidence and history."""
         request.state.fault = fault_id
-        return JSONResponse(await service.fleet.ask_owner("GET", fault_id))
+        return JSONResponse(await service.agents.ask_owner("GET", fault_id))
 
     @app.post("/api/v1/faults/{fault_id}/recover", response_model=models.FaultView)
     async def recover(request: Request, fault_id: FaultId) -> Any:
@@ -232,16 +232,16 @@ def _add_views(app: FastAPI, service: Service) -> None:
         """Whether the service answers and, for those who have the token, whether its agents do."""
         if not request.state.known:
             return {"status": "ok", "pid": os.getpid(), "agents": {}}
-        found, missing = await service.fleet.read("/v1/faults?owed=true", prompt=True)
+        found, missing = await service.agents.read("/v1/faults?owed=true", prompt=True)
         agents = dict.fromkeys(found, "ok") | dict.fromkeys(missing, "does not answer")
         return {"status": "degraded" if missing else "ok", "pid": os.getpid(), "agents": agents}
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus; the faults are those of the agents that answer."""
-        found, missing = await service.fleet.read("/v1/faults", prompt=True)
+        found, missing = await service.agents.read("/v1/faults", prompt=True)
         counts = Counter(fault["state"] for each in found.values() for fault in json.loads(each))
-        for name in service.fleet.agents:
+        for name in service.agents.by_name:
             service.metrics.agents.labels(name).set(name not in missing)
         for state in STATES:
             service.metrics.faults.labels(state).set(counts[state])
@@ -250,6 +250,6 @@ def _add_views(app: FastAPI, service: Service) -> None:
     @app.get("/api/v1/capabilities", response_model=dict[str, dict[str, models.Capability]])
     async def capabilities() -> Any:
         """Deployment -> fault -> whether it can be had there, and how or why not."""
-        found, missing = await service.fleet.read("/v1/capabilities", CAPABILITY_SECONDS)
+        found, missing = await service.agents.read("/v1/capabilities", CAPABILITY_SECONDS)
         away = {name: {"*": {"available": False, "detail": each.detail}} for name, each in missing.items()}
         return JSONResponse({name: json.loads(text) for name, text in found.items()} | away)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from agents import registry
 from agents.core.faults import DEFAULT_SECONDS, DIRECTIONS, LONGEST_SECONDS, SEVERITIES
-from agents.service.fleet import CUSTOM, PARTITIONS
+from agents.service.agents import CUSTOM, PARTITIONS
 
 
 class _OneOf:

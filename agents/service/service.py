@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import Request
 
 from agents.core.faults import LIVE, Problem
+from agents.service.agents import ANSWER_SECONDS, CUSTOM, READ_SECONDS, AgentAddress, Agents
 from agents.service.audit import Asked, AuditLog
-from agents.service.fleet import ANSWER_SECONDS, CUSTOM, READ_SECONDS, AgentAddress, Fleet
 from agents.service.metrics import Metrics
 from agents.service.policy import Policy
 
@@ -20,7 +20,7 @@ class Service:
     """Resolves, allows, passes on and records."""
 
     def __init__(self, agents: list[AgentAddress], policy: Policy) -> None:
-        self.fleet, self.policy, self.metrics = Fleet(agents), policy, Metrics()
+        self.agents, self.policy, self.metrics = Agents(agents), policy, Metrics()
         self.audit = AuditLog(policy, self.metrics.lost)
         self._counting = asyncio.Lock()
         self._under_way: dict[str, set[tuple[str, str]]] = {}
@@ -40,11 +40,11 @@ class Service:
             if not dry_run:
                 self._under_way[call] = hit
         if dry_run:
-            return await self.fleet.call(agent, "POST", "/v1/faults?dry_run=true", body)
+            return await self.agents.call(agent, "POST", "/v1/faults?dry_run=true", body)
         labels, outcome = {"kind": body["kind"], "type": body["type"]}, "refused"
         try:
             self.audit.begun(request, refuse=True)
-            fault = await self.fleet.call(agent, "POST", "/v1/faults", body)
+            fault = await self.agents.call(agent, "POST", "/v1/faults", body)
             outcome = "done"
         finally:
             del self._under_way[call]
@@ -56,7 +56,7 @@ class Service:
     async def _check_limits(self, agent: AgentAddress, hit: set[tuple[str, str]]) -> None:
         """409 when one more fault, of the nodes ``hit``, is too much; an agent that is away counts as last seen."""
         before = list(self._under_way.values())
-        found, _ = await self.fleet.read("/v1/faults?owed=true")
+        found, _ = await self.agents.read("/v1/faults?owed=true")
         self._last_owed |= {name: json.loads(text) for name, text in found.items()}
         owed = [fault for faults in self._last_owed.values() for fault in faults]
         pending = sum(fault["state"] == "pending" for fault in owed)  # these are among those under way
@@ -66,7 +66,7 @@ class Service:
             raise Problem(409, "Too many faults", detail)
         if self.policy.max_share == 1:
             return
-        topologies, _ = await self.fleet.topologies()
+        topologies, _ = await self.agents.topologies()
         roles = {(name, node["name"]): node["role"] for name, nodes in topologies.items() for node in nodes}
         taken = {(fault["deployment"], name) for fault in owed for name in fault["targets"]}.union(*before)
         for role in sorted({roles[node] for node in hit if node in roles}):
@@ -81,7 +81,7 @@ class Service:
         Raises:
             Problem: 503, none answers.
         """
-        found, missing = await self.fleet.read(f"/v1/faults{'?active=true' if active else ''}")
+        found, missing = await self.agents.read(f"/v1/faults{'?active=true' if active else ''}")
         if missing and not found:
             raise next(iter(missing.values()))
         if active is False:
@@ -93,7 +93,7 @@ class Service:
         """Undo one fault; :class:`Problem` 502 when that has failed."""
         request.state.fault = fault_id
         self.audit.begun(request, refuse=False)
-        fault = await self.fleet.ask_owner("POST", fault_id, "/recover")
+        fault = await self.agents.ask_owner("POST", fault_id, "/recover")
         request.state.target = fault["targets"]
         if fault["owed"]:
             raise Problem(502, "Not undone", _not_undone([fault]))
@@ -102,17 +102,17 @@ class Service:
     async def recover_all(self, request: Request) -> list[Any]:
         """Undo every fault of all agents; :class:`Problem` 502 or 503 when some are not undone."""
         self.audit.begun(request, refuse=False)
-        _, silent = await self.fleet.read("/v1/faults?owed=true", prompt=True)
+        _, silent = await self.agents.read("/v1/faults?owed=true", prompt=True)
 
         async def ask(agent: AgentAddress) -> Any:
             # One that is silent now may hear it all the same once it goes on.
             seconds = READ_SECONDS if agent.name in silent else ANSWER_SECONDS
             try:
-                return await self.fleet.call(agent, "POST", "/v1/faults/recover", seconds=seconds)
+                return await self.agents.call(agent, "POST", "/v1/faults/recover", seconds=seconds)
             except Problem as refusal:
                 return refusal
 
-        answers = await asyncio.gather(*(ask(agent) for agent in self.fleet.agents.values()))
+        answers = await asyncio.gather(*(ask(agent) for agent in self.agents.by_name.values()))
         trouble = [each for each in answers if isinstance(each, Problem)]
         found = [fault for each in answers if not isinstance(each, Problem) for fault in each]
         request.state.fault = [fault["id"] for fault in found]

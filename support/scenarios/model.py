@@ -36,7 +36,7 @@ LOAD_TYPES = ("token_overflow", "overload")
 """Failures that are nothing but a second load."""
 TYPES = (*KINDS, "rolling_restart", *LOAD_TYPES, "random")
 """The kinds of faults, and what is more than one fault, or none."""
-TARGETS: dict[str, Victim] = {
+VICTIMS: dict[str, Victim] = {
     "worker": Busiest(("worker", "decode")),
     "decode_worker": Busiest(("decode",)),
     "prefill_worker": Busiest(("prefill",)),
@@ -44,7 +44,7 @@ TARGETS: dict[str, Victim] = {
     "etcd": First("etcd"),
     "nats": First("nats"),
 }
-WORKER_TARGETS = tuple(name for name, victim in TARGETS.items() if isinstance(victim, Busiest))
+WORKERS = tuple(name for name, victim in VICTIMS.items() if isinstance(victim, Busiest))
 LONGEST_SECONDS = 3600.0
 """Longest lease of the fault service."""
 Duration = Annotated[
@@ -73,7 +73,7 @@ class Failure(_Open):  # type: ignore[misc]
 
     Attributes:
         type: one of :data:`TYPES`. ``pod_kill`` is SIGKILL and a fresh start at once, ``process_kill`` SIGKILL alone.
-        target: key of :data:`TARGETS`; no matter for ``rolling_restart``, which takes each worker in turn, for
+        target: key of :data:`VICTIMS`; no matter for ``rolling_restart``, which takes each worker in turn, for
             ``random``, and for a load.
         trigger_after_requests: strikes when so many requests have ended; or
         trigger_after_tokens: so many tokens have come; or
@@ -87,7 +87,7 @@ class Failure(_Open):  # type: ignore[misc]
     """
 
     type: Annotated[str, OneOf(TYPES)]
-    target: Annotated[str, OneOf(TARGETS)] = "worker"
+    target: Annotated[str, OneOf(VICTIMS)] = "worker"
     trigger_after_requests: NonNegativeInt | None = None
     trigger_after_tokens: NonNegativeInt | None = None
     trigger_after_seconds: NonNegativeFloat | None = None
@@ -140,7 +140,7 @@ class Failure(_Open):  # type: ignore[misc]
         if self.load is not None:
             with inside("load"):
                 self.load.check()
-        if kind and kind.workers_only and self.target not in WORKER_TARGETS:
+        if kind and kind.workers_only and self.target not in WORKERS:
             raise ValueError(f"failure {self.type!r} hits workers; target is {self.target!r}")
         shape = scenario.shape
         if self.target in ("prefill_worker", "decode_worker") and not shape.disaggregated:
@@ -309,7 +309,7 @@ def library() -> dict[str, Scenario]:
         for engine, replicas, split in itertools.product(SIMULATED, (1, 2), (True,) if always else (False, True)):
             size = {"workers": replicas} | ({"prefill_workers": replicas} if split else {})
             deployment, checks, after = {**scenario.deployment, **size}, scenario.checks, scenario.recovery_seconds
-            if replicas == 1 and any(each.target in WORKER_TARGETS for each in scenario.failures if not each.load):
+            if replicas == 1 and any(each.target in WORKERS for each in scenario.failures if not each.load):
                 deployment |= {"restart_policy": "Always", "lease_seconds": LEASE_SECONDS}
                 checks, after = {"single_worker": None}, LONGER_SECONDS
             shape = "disaggregated, " if split else ""

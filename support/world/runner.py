@@ -21,7 +21,7 @@ from support.observe.workers import requests_served
 from support.requests.load import LoadRun, Progress
 from support.requests.load_log import mark_phase
 from support.scenarios import chaos
-from support.scenarios.model import LOAD_TYPES, LONGEST_SECONDS, TARGETS, Failure, Scenario
+from support.scenarios.model import LOAD_TYPES, LONGEST_SECONDS, VICTIMS, Failure, Scenario
 from support.scenarios.record import FOOTPRINT, keep
 from support.world.clients import Clients
 from support.world.faults import Faults
@@ -261,7 +261,7 @@ class _Play:
 
     def _choose(self, failure: Failure) -> Node:
         try:
-            return self._faults.find(TARGETS[failure.target], but=self._taken)[0]
+            return self._faults.find(VICTIMS[failure.target], but=self._taken)[0]
         except Inconclusive as error:
             raise Inconclusive(f"{failure.describe()}: {error}") from None
 

@@ -40,11 +40,11 @@ class AgentAddress:
     token: str = field(repr=False)
 
 
-class Fleet:
+class Agents:
     """All agents that the service was given."""
 
     def __init__(self, agents: list[AgentAddress]) -> None:
-        self.agents = {agent.name: agent for agent in agents}
+        self.by_name = {agent.name: agent for agent in agents}
         self._session: aiohttp.ClientSession | None = None
         self._silent: set[str] = set()
 
@@ -88,8 +88,8 @@ class Fleet:
         Args:
             prompt: whether silence is an answer as well, so that an only agent has no longer than others.
         """
-        asked = [agent for name, agent in self.agents.items() if only in (None, name)]
-        if len(self.agents) > 1:
+        asked = [agent for name, agent in self.by_name.items() if only in (None, name)]
+        if len(self.by_name) > 1:
             limits = [min(seconds, SILENT_SECONDS) if agent.name in self._silent else seconds for agent in asked]
         else:
             limits = [seconds if prompt else max(seconds, LONE_SECONDS) for _ in asked]
@@ -118,7 +118,7 @@ class Fleet:
             raise unknown
         seconds = ANSWER_SECONDS if method == "POST" else FIND_SECONDS
         url = f"/v1/faults/{fault_id}{path}"
-        asked = [asyncio.ensure_future(self.call(each, method, url, None, seconds)) for each in self.agents.values()]
+        asked = [asyncio.ensure_future(self.call(each, method, url, None, seconds)) for each in self.by_name.values()]
         away: Problem | None = None
         try:
             for answer in asyncio.as_completed(asked):
@@ -143,10 +143,10 @@ class Fleet:
         Raises:
             Problem: 404, there is no such deployment, or none at all; 503, no agent answers.
         """
-        if deployment is not None and deployment not in self.agents:
-            known = ", ".join(sorted(self.agents)) or "none"
+        if deployment is not None and deployment not in self.by_name:
+            known = ", ".join(sorted(self.by_name)) or "none"
             raise Problem(404, "Unknown deployment", f"no deployment {deployment!r}; known: {known}")
-        if not self.agents:
+        if not self.by_name:
             detail = "no agent is known to this service: start a deployment (make up), or name an agent with --agent"
             raise Problem(404, "No deployment", detail)
         found, missing = await self.read("/v1/topology", FIND_SECONDS, deployment)
@@ -164,7 +164,7 @@ class Fleet:
         if len(having) > 1:
             listed = ", ".join(sorted(having))
             raise Problem(409, "Ambiguous target", f"{name!r} is in {listed}; say which with deployment")
-        return self.agents[having[0]]
+        return self.by_name[having[0]]
 
     async def sides(
         self, partition: str, deployment: str | None, only: str | None
@@ -194,7 +194,7 @@ class Fleet:
             if only not in targets:
                 raise Problem(404, "Unknown target", f"{partition}: no target {only!r}; known: {', '.join(targets)}")
             targets = [only]
-        return self.agents[name], sources, targets
+        return self.by_name[name], sources, targets
 
 
 def _unknown(title: str, detail: str, missing: dict[str, Problem]) -> Problem:
