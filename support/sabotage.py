@@ -7,7 +7,6 @@ by ``agents.sabotage.injector``, which a cell starts in its place. The ruler alo
 import os
 from collections.abc import Mapping
 
-AGENT = "agents.node"
 KINDS = ("ruler", "migration-limit", "proxy", "injector", "shape", "answers")
 
 
@@ -25,6 +24,6 @@ def asked() -> tuple[str, str]:
     return kind, value
 
 
-def node_agent(environ: Mapping[str, str]) -> str:
-    """Module of the node agent for a cell with this environment: one that lies, where that says so."""
-    return "agents.sabotage.injector" if environ.get("FT_SABOTAGE", "").startswith("injector=") else AGENT
+def node_agent(environ: Mapping[str, str]) -> str | None:
+    """Module of the node agent that lies, for a cell whose environment wants one."""
+    return "agents.sabotage.injector" if environ.get("FT_SABOTAGE", "").startswith("injector=") else None

@@ -20,11 +20,10 @@ def fork(program: Callable[[], int]) -> int:
     """Run ``program`` in a fork of this process, which may have no other threads; returns its pid.
 
     The fork ends with what ``program`` returns, or as it would in a process of its own: with the status of SystemExit,
-    with 1 and a traceback for any other exception. It takes signals as a new program does, whatever this process does
-    with them.
+    with 1 and a traceback for any other exception, with 120 if its output could not be written. It takes signals as a
+    new program does, whatever this process does with them.
     """
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # what is still in their buffers would be written twice
+    _flush()  # what is still in their buffers would be written twice
     pid = os.fork()
     if pid:
         return pid
@@ -37,9 +36,12 @@ def fork(program: Callable[[], int]) -> int:
     except BaseException:  # noqa: BLE001 - told as Python tells it
         traceback.print_exc()
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(status)
+        try:
+            _flush()
+        except OSError:  # as where it is piped into `head`
+            status = status or 120
+        finally:
+            os._exit(status)
 
 
 def run_module(name: str, arguments: list[str]) -> int:
@@ -59,7 +61,8 @@ def use_files(stdin: int | None, output: int | None) -> None:
         os.dup2(output, 2)
     # Python's own may be somebody else's: pytest puts others in their places.
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
-        before = getattr(sys, f"__{name}__")
+        if (before := getattr(sys, f"__{name}__")) is None:  # it was closed when this program began
+            continue
         how = {"encoding": before.encoding, "errors": before.errors, "buffering": 1 if name == "stderr" else -1}
         stream = os.fdopen(fd, "w" if fd else "r", closefd=False, **how)
         setattr(sys, name, stream)
@@ -74,6 +77,12 @@ def close_all_but(kept: Collection[int]) -> None:
                 os.close(fd)
             except OSError:  # the listing itself
                 continue
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it was closed when this program began
+            stream.flush()
 
 
 def _take_signals() -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
-_CLONE_NEWNET = 0x40000000
+_CLONE_NEW = {"mount": 0x00020000, "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000}
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x8, 0x4000, 0x40000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 
-def check(result: int, what: str) -> None:
-    """OSError with the reason where a call of the C library returned anything but 0; ``what`` it was to do."""
+def _check(result: int, what: str) -> None:
     if result != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {os.strerror(code)}")
@@ -24,7 +24,7 @@ def check(result: int, what: str) -> None:
 
 def die_with_parent() -> None:
     """Have the kernel SIGKILL this process when the thread that forked it ends (PR_SET_PDEATHSIG, prctl(2))."""
-    check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
 def take_right_of_way() -> bool:
@@ -45,16 +45,37 @@ def take_right_of_way() -> bool:
 
 def enter_network_namespace(fd: int) -> None:
     """Move the calling thread into the network namespace behind the open file descriptor ``fd`` (setns(2))."""
-    check(_libc.setns(fd, _CLONE_NEWNET), "setns")
+    _check(_libc.setns(fd, _CLONE_NEW["net"]), "setns")
 
 
-def leave_network_namespace() -> None:
-    """Move the calling thread into a new network namespace, which ends with its last thread (unshare(2)).
+def enter_new_namespaces(*kinds: str) -> None:
+    """Move the calling thread, or for ``pid`` the processes that it makes, into new namespaces of these kinds, which
+    end with the last thread in them (unshare(2)). In one of kind ``user`` it is root, and nobody else is there.
+
+    Args:
+        kinds: ``mount``, ``user``, ``pid``, ``net``.
 
     Raises:
         OSError: not permitted.
     """
-    check(_libc.unshare(_CLONE_NEWNET), "unshare")
+    user, group = os.geteuid(), os.getegid()
+    _check(_libc.unshare(sum(_CLONE_NEW[kind] for kind in kinds)), f"unshare ({', '.join(kinds)})")
+    if "user" in kinds:
+        # else the kernel refuses gid_map (user_namespaces(7))
+        Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1", encoding="ascii")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1", encoding="ascii")
+
+
+def mount_proc() -> None:
+    """Mount a /proc that shows the PID namespace of this process; whatever is mounted from now on in this mount
+    namespace is seen in it alone.
+
+    Raises:
+        OSError: not permitted.
+    """
+    _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "make mounts private")
+    _check(_libc.mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None), "mount /proc")
 
 
 def mount_tmpfs(path: str) -> None:
@@ -63,7 +84,7 @@ def mount_tmpfs(path: str) -> None:
     Raises:
         OSError: not permitted, or no such folder.
     """
-    check(_libc.mount(b"tmpfs", path.encode(), b"tmpfs", 0, b"mode=0755"), f"mount tmpfs on {path}")
+    _check(_libc.mount(b"tmpfs", path.encode(), b"tmpfs", 0, b"mode=0755"), f"mount tmpfs on {path}")
 
 
 def bring_loopback_up() -> None:

@@ -3,18 +3,13 @@
 ``python -m agents.core.namespaces`` tries whether this user may have them; it ends with status 1 and the reason if not.
 """
 
-import ctypes
 import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from agents.core.forks import fork
-from agents.core.kernel import check, die_with_parent, mount_tmpfs
-
-_NEW = {"mount": 0x00020000, "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000}
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x8, 0x4000, 0x40000
+from agents.core.kernel import die_with_parent, enter_new_namespaces, mount_proc, mount_tmpfs
 
 
 def run(first: Callable[[], int]) -> int:
@@ -27,8 +22,17 @@ def run(first: Callable[[], int]) -> int:
     Raises:
         OSError: not permitted; names what was refused.
     """
-    _leave()
-    pid = fork(lambda: _first(first))
+    enter_new_namespaces("pid", "mount", "net", *(["user"] if os.geteuid() else []))
+
+    def process() -> int:
+        die_with_parent()
+        try:
+            mount_proc()
+        except OSError as refused:
+            raise SystemExit(str(refused)) from None
+        return first()
+
+    pid = fork(process)
     # Whoever ends the run signals the whole process group, the first process included.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
@@ -36,33 +40,11 @@ def run(first: Callable[[], int]) -> int:
     return status if status >= 0 else 128 - status
 
 
-def _leave() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    user, group = os.geteuid(), os.getegid()
-    own = 0 if user == 0 else _NEW["user"]
-    check(libc.unshare(_NEW["pid"] | _NEW["mount"] | _NEW["net"] | own), "unshare")
-    if own:
-        Path("/proc/self/setgroups").write_text(
-            "deny", encoding="ascii"
-        )  # else gid_map is refused (user_namespaces(7))
-        Path("/proc/self/uid_map").write_text(f"0 {user} 1", encoding="ascii")
-        Path("/proc/self/gid_map").write_text(f"0 {group} 1", encoding="ascii")
-
-
-def _first(first: Callable[[], int]) -> int:
-    die_with_parent()
-    libc = ctypes.CDLL(None, use_errno=True)
+def _try() -> int:
     try:
-        # What is mounted here is to stay here, /proc above all, which has to show the new PID namespace.
-        check(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "make mounts private")
-        check(libc.mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None), "mount /proc")
-        return first()
+        mount_tmpfs("/run")
     except OSError as refused:
         raise SystemExit(str(refused)) from None
-
-
-def _try() -> int:
-    mount_tmpfs("/run")
     return 0
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from agents.core.faults import Problem
-from agents.core.kernel import bring_loopback_up, enter_network_namespace, leave_network_namespace
+from agents.core.kernel import bring_loopback_up, enter_network_namespace, enter_new_namespaces
 
 # pyroute2 waits for ever where the kernel refuses nftables.
 KERNEL_SECONDS = 5.0
@@ -57,7 +57,7 @@ class Bench:
             enter_network_namespace(self._fd)
             os.close(self._fd)
         if self._fresh:
-            leave_network_namespace()
+            enter_new_namespaces("net")
         while (job := self._jobs.get()) is not None:
             function, future = job
             if future.set_running_or_notify_cancel():

@@ -21,13 +21,20 @@ PRELOADED = (
     "behave.formatter.pretty",
     "steps.allure_formatter",
     "support.run.runtime",
+    "support.targets.local.target",
+    "support.words",
     "support.requests.user_client",
     "openai.resources.chat",
+    "openai.resources.completions",
     "agents.node.__main__",
     "agents.service.__main__",
-    "uvicorn.protocols.http.h11_impl",
+    "pydantic.v1",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.asyncio",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto",
 )
-"""What the programs in a cell import that are forks of a process of ours."""
+"""What the programs in a cell import that are forks of a process of ours, some of it only when they need it."""
 
 
 def world(mode: str) -> str:
@@ -64,7 +71,7 @@ def command(
         environ: what the cell will be started with; it may want sabotage.
     """
     outside = [] if service_fd is None else [f"--service-fd={service_fd}"]
-    agent = f"--agent={sabotage.node_agent(environ)}"
+    agent = f"--agent={sabotage.node_agent(environ) or cell.AGENT}"
     return [sys.executable, "-m", "agents.cell", "--world", world(mode), agent, *outside, "--", *argv]
 
 
@@ -93,7 +100,7 @@ class Cell:
                 os.close(end)
             os.environ.pop(BYTECODE, None)
             sys.dont_write_bytecode = False
-            return cell.run(kind, lambda: run_module(module, arguments), sabotage.node_agent(os.environ))
+            return cell.run(kind, lambda: run_module(module, arguments), sabotage.node_agent(os.environ) or cell.AGENT)
 
         self.pid = fork(outermost)
         self.status: int | None = None

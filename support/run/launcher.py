@@ -124,8 +124,9 @@ class Launcher:
                 running.remove(ended)
                 verdict = self._verdict(ended)
                 verdicts.append(verdict)
-                seconds = time.monotonic() - ended.began
-                costs[ended.scenario.key] = Cost(round(seconds, 2), round(ended.process.cpu_seconds, 2))
+                if not ended.reason and verdict.verdict != "skipped":  # else it is no measure for the next run
+                    seconds = time.monotonic() - ended.began
+                    costs[ended.scenario.key] = Cost(round(seconds, 2), round(ended.process.cpu_seconds, 2))
                 print(console.line(verdict), flush=True)
                 for warning in _warnings(self._folder(ended.scenario)):
                     print(warning, flush=True)
@@ -284,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"FT_SABOTAGE={sabotage}: this run is broken on purpose and says nothing about Dynamo", flush=True)
     if options.mode == "behave":
         return _finish_behave(launcher, launcher.behave(options.arguments), began)
-    print(f"{len(scenarios)} scenarios, {jobs} at a time", flush=True)
+    print(f"{len(scenarios)} scenarios, at most {jobs} at a time", flush=True)
     verdicts = launcher.acceptance(scenarios, tags, jobs)
     missing = len(scenarios) - len(verdicts)
     further = [f"{missing} of {len(scenarios)} scenarios did not run"] if missing else []

@@ -1,7 +1,7 @@
 """Which scenario begins when: by what it needs of the processors, not by their number alone.
 
-A boot takes more than one processor for a second or two; what comes then is mostly waiting. So few boot at a time,
-while many wait, and those that measure times (``@timed``) begin together once nothing else boots: no boot of another
+A boot keeps a processor busy for a second or two; what comes then is mostly waiting. So few boot at a time, while many
+wait, and those that measure times (``@timed``) begin together once nothing else boots: no boot of another
 spoils what they measure.
 """
 
@@ -19,9 +19,9 @@ BOOT = BOOT_CPU_SECONDS / BOOT_SECONDS
 (measured; two cores).
 """
 CAPACITY = 1.3
-"""Share of the processors that is given away: what is not known exactly may add up to a bit more than there is."""
+"""So much of each processor is given to scenarios: more than there is, for needs are averages that seldom add up."""
 TIMED_CAPACITY = 0.6
-"""The same for those that measure times: what they measure is not to wait for a processor."""
+"""The same while times are measured, which must not be those of a wait for a processor."""
 UNKNOWN, UNKNOWN_TIMED, LEAST = 0.2, 0.5, 0.05
 """Processors that a scenario takes after its boot: one that has never run, the same of those that measure times, whose
 load is steady, and one that only waits.
@@ -111,7 +111,7 @@ class Schedule:
 
 
 def costs_file(reports: Path, target: str) -> Path:
-    """Where it stands what scenarios took on a target."""
+    """The file that keeps what scenarios took on a target."""
     return reports / f"costs-{target}.json"
 
 
