@@ -1,7 +1,8 @@
 """Sabotage: what ``FT_SABOTAGE`` breaks on purpose, for the proof that scenarios can fail (docs/sabotage.md).
 
 What is broken knows nothing of it and is wrapped: deployments by :mod:`support.targets.local.sabotage`, the node agent
-by ``agents.sabotage.injector``, which a cell starts in its place. The ruler alone lies by itself, when it is told to.
+by ``agents.sabotage.injector``, which a cell starts in its place. The ruler, and the workers of
+the target fake, lie by themselves when they are told to.
 """
 
 import os

@@ -4,7 +4,6 @@ Deadlines of the suite's own waits (a proof, a boot, a request that has to arriv
 sentence names, which are Dynamo's promises, do not.
 """
 
-import time
 from pathlib import Path
 
 from support import clock
@@ -20,7 +19,10 @@ LONGEST_MEASURE_SECONDS = 1.0
 Times = tuple[float, float]
 """Seconds that a thread ran, and seconds that it was runnable and did not run."""
 
-_began: Times = (0.0, 0.0)
+UNKNOWN: Times = (0.0, 0.0)
+"""Where the kernel does not tell."""
+
+_began = UNKNOWN
 
 
 def parse(schedstat: str) -> Times:
@@ -59,8 +61,8 @@ def lengthened(seconds: float) -> float:
     """
     if not clock.of_the_machine():
         return seconds
-    deadline = time.monotonic() + LONGEST_MEASURE_SECONDS
-    while _read()[0] - _began[0] < LEAST_RUN_SECONDS and time.monotonic() < deadline:
+    deadline = clock.now() + LONGEST_MEASURE_SECONDS
+    while (seen := _read()) != UNKNOWN and seen[0] - _began[0] < LEAST_RUN_SECONDS and clock.now() < deadline:
         pass
     return seconds * min(factor(), LONGEST_ANSWER)
 
@@ -69,4 +71,4 @@ def _read() -> Times:
     try:
         return parse(Path("/proc/self/schedstat").read_text(encoding="ascii"))
     except OSError:
-        return 0.0, 0.0
+        return UNKNOWN

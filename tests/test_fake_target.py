@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections import Counter
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from support import releases, targets
 from support.events import EventLog
 from support.judge.verdict import Verdict
 from support.report.reading import read_verdict
+from support.run.selection import enumerate_scenarios
 from support.settings import ROOT, Settings
 from support.targets.fake.clock import VirtualClock
 from support.targets.fake.faults import FaultServer
@@ -51,14 +52,33 @@ class Play:
         argv = [sys.executable, "-m", "behave", "-D", "target=fake", "-f", "plain", *selection]
         with (folder / "console.txt").open("w") as console:
             self._process = subprocess.Popen(argv, cwd=ROOT, env=env, stdout=console, stderr=subprocess.STDOUT)
+        self._until = time.monotonic() + LIMIT_SECONDS
 
-    def verdicts(self) -> dict[str, Verdict]:
-        """``migration-12`` -> verdict, once it is over."""
-        try:
-            self._process.wait(LIMIT_SECONDS)
-        finally:
-            self._process.kill()
-        return {file.parent.name: read_verdict(file) for file in self.folder.glob("scenarios/*/verdict.json")}
+    def verdicts(self) -> list[Verdict]:
+        """Those of its scenarios, once it is over.
+
+        Raises:
+            AssertionError: behave ended otherwise than its verdicts say.
+        """
+        status = self._process.wait(max(0.0, self._until - time.monotonic()))
+        found = [read_verdict(file) for file in self.folder.glob("scenarios/*/verdict.json")]
+        good = all(each.verdict in ("passed", "skipped") for each in found)
+        assert (status == 0) == good, f"behave ended with status {status}; see {self.folder / 'console.txt'}"
+        return found
+
+    def end(self) -> None:
+        """End it, if it runs still."""
+        self._process.kill()
+        self._process.wait()
+
+
+def verdicts_of(*plays: Play) -> list[Verdict]:
+    """All verdicts of plays that run beside each other; none of them outlives this, whatever becomes of another."""
+    try:
+        return [verdict for play in plays for verdict in play.verdicts()]
+    finally:
+        for play in plays:
+            play.end()
 
 
 def feature(verdict: Verdict) -> str:
@@ -71,8 +91,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> list[Verdict]:
     """The verdicts on all scenarios of the default selection, on a Dynamo that keeps its promises."""
     folder = tmp_path_factory.mktemp("fake")
     groups = [[name] for name in LONG] + [[name for name in FEATURES if name not in LONG]]
-    plays = [Play(folder / group[0], *(f"features/{name}.feature" for name in group)) for group in groups]
-    return [verdict for play in plays for verdict in play.verdicts().values()]
+    return verdicts_of(*(Play(folder / group[0], *(f"features/{name}.feature" for name in group)) for group in groups))
 
 
 def test_every_scenario_passes_or_is_skipped_for_what_memory_does_not_simulate(truth: list[Verdict]) -> None:
@@ -82,9 +101,9 @@ def test_every_scenario_passes_or_is_skipped_for_what_memory_does_not_simulate(t
 
 
 def test_every_feature_is_played(truth: list[Verdict]) -> None:
-    passed = Counter(feature(each) for each in truth if each.verdict == "passed")
-    assert sorted(passed) == FEATURES
-    assert sum(passed.values()) >= 200, "scenarios have become skipped, or are not played any more"
+    assert sorted({feature(each) for each in truth if each.verdict == "passed"}) == FEATURES
+    assert {each.location for each in truth} == {each.location for each in enumerate_scenarios(ROOT, [], [])}
+    assert len([each for each in truth if each.verdict == "passed"]) >= 200, "scenarios have become skipped"
 
 
 def test_a_lost_token_turns_a_scenario_of_every_feature_red(tmp_path: Path, truth: list[Verdict]) -> None:
@@ -95,14 +114,14 @@ def test_a_lost_token_turns_a_scenario_of_every_feature_red(tmp_path: Path, trut
     for group in (["soak"], [name for name in FEATURES if name != "soak"]):
         names = [f"--name=^{_escaped(WITNESSES[name])}$" for name in group]
         plays.append(Play(tmp_path / group[0], *names, *(f"features/{name}.feature" for name in group), lie=LIES[0]))
-    red = {feature(each): each.verdict for play in plays for each in play.verdicts().values() if _played(each)}
+    red = {feature(each): each.verdict for each in verdicts_of(*plays) if _played(each)}
     assert red == dict.fromkeys(FEATURES, "failed")
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_each_lie_is_told_apart_from_the_truth(lie: str, tmp_path: Path) -> None:
     name = f"--name=^{_escaped(WITNESSES['migration'])}$"
-    [verdict] = Play(tmp_path / "run", name, "features/migration.feature", lie=lie).verdicts().values()
+    [verdict] = verdicts_of(Play(tmp_path / "run", name, "features/migration.feature", lie=lie))
     assert verdict.verdict == "failed"
     assert {finding.blame for finding in verdict.findings} == {"dynamo"}
 
@@ -206,7 +225,7 @@ def test_releases_differ_in_memory_as_they_do_elsewhere(tmp_path: Path) -> None:
     assert "trtllm" not in releases.get("1.2.1").engines
     name = "--name=The worker crashes in the middle of a stream .trtllm, completions, tcp."
     play = Play(tmp_path / "run", "-D", "dynamo=1.2.1", name, "features/migration.feature")
-    reasons = {each.reason for each in play.verdicts().values()}
+    reasons = {each.reason for each in verdicts_of(play)}
     assert reasons <= {"Dynamo 1.2.1 has no simulated trtllm", ""}
     assert "Dynamo 1.2.1 has no simulated trtllm" in reasons
 

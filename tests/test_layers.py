@@ -24,8 +24,8 @@ LAYERS = (
 )
 """Rooms, the highest first: one imports itself and what is below it. ``support`` stands for the modules that lie in no
 room: what everything rests on. Rooms of one layer do not know each other, but for the API, which starts cells, and
-the start of a run, whose forks are programs of the agents."""
-SIDEWAYS = {("support.api", "support.run"), ("support.run", "agents")}
+the start of a run, whose forks are programs of the agents, and targets, which are made of them."""
+SIDEWAYS = {("support.api", "support.run"), ("support.run", "agents"), ("support.targets", "agents")}
 AGENTS = {
     "cell": {"core"},
     "core": set(),
@@ -198,7 +198,6 @@ OWN_TIME = {
     "support.clock": "the clock itself",
     "support.engines.ruler": "runs in a process of Dynamo",
     "support.requests.load_clients": "threads for a disk and a pipe, for which no scenario waits",
-    "support.slowness": "measures the machine, where the clock is the machine's",
 }
 """Modules that the machine's own time is for, and why."""
 

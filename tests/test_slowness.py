@@ -1,5 +1,6 @@
 """How slow the machine makes us, what grows with it, and what it excuses."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -45,6 +46,23 @@ def test_our_own_waits_grow_with_it_and_promises_do_not(monkeypatch: pytest.Monk
     assert slowness.lengthened(2.0) == 6.0
     monkeypatch.setattr(slowness, "factor", lambda: 9.0)
     assert slowness.lengthened(2.0) == 2.0 * slowness.LONGEST_ANSWER
+
+
+def test_an_answer_is_lengthened_by_what_is_seen_after_the_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It works until it has something to tell from: here 10 ms at a time, each of which takes twice as long."""
+    ran = itertools.count(1)
+    monkeypatch.setattr(slowness, "_read", lambda: (50.0 + 0.01 * (turn := next(ran)), 400.0 + 0.01 * turn))
+    slowness.begin()
+    assert slowness.lengthened(3.0) == pytest.approx(6.0)
+    assert next(ran) * 0.01 > slowness.LEAST_RUN_SECONDS
+
+
+def test_where_the_kernel_does_not_tell_nothing_is_lengthened(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = itertools.count(1)
+    monkeypatch.setattr(slowness, "_read", lambda: (0.0 * next(asked), 0.0))
+    slowness.begin()
+    assert slowness.lengthened(3.0) == 3.0
+    assert next(asked) < 5, "it works on with nothing to gain"
 
 
 def test_a_look_at_the_end_is_never_left_out() -> None:

@@ -76,22 +76,27 @@ def at_once(*looks: Callable[[], Any]) -> list[Any]:
     """What several looks find that are taken at the same time, in their order.
 
     Raises:
-        Exception: what the first of them raises that does, once all are over.
+        BaseException: what the first of them raises that does. All are over then, also where the wait is broken off:
+            one that orders a fault has to be known before faults are undone.
     """
     found: list[Any] = [None] * len(looks)
-    failed: dict[int, Exception] = {}
+    failed: dict[int, BaseException] = {}
 
     def take(number: int, look: Callable[[], Any]) -> None:
         try:
             found[number] = look()
-        except Exception as error:  # noqa: BLE001 - it is raised again below
+        except BaseException as error:  # noqa: BLE001 - it is raised again below
             failed[number] = error
 
-    threads = [clock.thread(take, each) for each in enumerate(looks)]
+    threads = [clock.thread(take, each, daemon=False) for each in enumerate(looks)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:
+        for thread in threads:
+            thread.join()
     if failed:
         raise failed[min(failed)]
     return found

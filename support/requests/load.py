@@ -7,7 +7,8 @@
     client(base_url, num_clients=10, requests_per_client=20, model=model, max_tokens=100, log_dir="logs")
     run_load(LoadPlan(base_url=base_url, model=model, arrival="poisson", rate=20, duration_seconds=30), "logs/poisson")
 
-The clients run in processes of their own, so that neither the caller's work nor its death bends their clock.
+The clients run in processes of their own, except on the clock of a target in memory, so that neither the caller's work
+nor its death bends their clock.
 Latency counts from the time at which a request was due, not from the time at which it could be sent.
 """
 

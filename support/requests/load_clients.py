@@ -227,8 +227,8 @@ class _Clients:
             await (self._closed_loop() if self.plan.arrival == "closed" else self._open_loop())
         finally:
             ticker.cancel()
-        self._results.put(None)
-        self._writer.join()
+            self._results.put(None)
+            self._writer.join()
         self._report()
         self._planned.close()
         usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -12,7 +12,7 @@ from support.events import EventLog
 from support.observe.health import instances
 from support.observe.waiting import until
 from support.releases import Release
-from support.targets.fake.etcd import TICK_SECONDS, Cluster, Member
+from support.targets.fake.etcd import PEER_PORT, TICK_SECONDS, Cluster, Member
 from support.targets.fake.frontend import Frontend
 from support.targets.fake.hosts import FakeProgram, Host
 from support.targets.fake.network import FakeNetwork
@@ -20,7 +20,6 @@ from support.targets.fake.worker import Worker
 
 MODEL = "in/memory"
 FRONTEND_PORT, SYSTEM_PORT, GATE_PORT, ETCD_PORT, NATS_PORT = 8000, 9090, 9091, 2379, 4222
-PEER_PORT = 2380
 BOOT_SECONDS = {"frontend": 0.5, "etcd": 0.2, "nats": 0.1}
 WORKER_SECONDS = 1.0
 READY_SECONDS = 60.0
@@ -90,7 +89,7 @@ class FakeDeployment:
         """See :class:`support.contract.deployment.Deployment`."""
         return self._all("worker", "decode") + self._all("prefill")
 
-    def _add(self, name: str, role: str, port: int, make: Callable[[Host], FakeProgram], **ports: Any) -> Host:
+    def _add(self, name: str, role: str, port: int, make: Callable[[Host], FakeProgram]) -> Host:
         address = f"10.0.0.{len(self.nodes) + 1}"
         metrics = None if role == "nats" else f"http://{address}:{port}/metrics"
         gate = f"http://{address}:{GATE_PORT}" if role == "worker" and self.shape.engine == "ruler" else None
@@ -139,7 +138,7 @@ class FakeDeployment:
         for number in range(self.shape.frontends):
             self._add(f"frontend-{number}", "frontend", FRONTEND_PORT, self._frontend).start()
         for _ in range(self.shape.workers):
-            self._add_worker("decode" if self.shape.disaggregated else "worker")
+            self.start_worker()
         for _ in range(self.shape.prefill_workers):
             self._add_worker("prefill")
         self._tick()
@@ -166,10 +165,7 @@ class FakeDeployment:
             seen = [len(instances(url) or []) for url in urls]
             return None if all(each == count for each in seen) else f"{seen}"
 
-        try:
-            until(missing, READY_SECONDS, f"{count} workers are listed")
-        except AssertionError as late:
-            raise DeploymentFailed(str(late)) from None
+        _see(missing, f"{count} workers are listed")
 
     # -- while it runs
 
@@ -193,7 +189,7 @@ class FakeDeployment:
         def unlisted() -> str | None:
             return None if {each.number for each in instances(self.frontend_url) or []} - before else "it is not"
 
-        until(unlisted, READY_SECONDS, f"{node.name} is listed")
+        _see(unlisted, f"{node.name} is listed")
         return node
 
     def replace_etcd_member(self, lost: Node) -> Node:
@@ -203,7 +199,7 @@ class FakeDeployment:
         self._cluster.remove(lost.name)
         new = self._add_member()
         new.start()
-        until(lambda: None if self._cluster.serves(new) else "it does not", READY_SECONDS, f"{new.node.name} serves")
+        _see(lambda: None if self._cluster.serves(new) else "it does not", f"{new.node.name} serves")
         return new.node
 
     def topology(self) -> dict[str, Any]:
@@ -225,3 +221,10 @@ class FakeDeployment:
         self._network.watchers.clear()
         self._network.rules.clear()
         return [line for host in self._hosts.values() for line in host.trouble]
+
+
+def _see(probe: Callable[[], str | None], what: str) -> None:
+    try:
+        until(probe, READY_SECONDS, what)
+    except AssertionError as late:
+        raise DeploymentFailed(str(late)) from None

@@ -66,7 +66,7 @@ class Gpu:
 
 
 @dataclass(eq=False)
-class Fault:
+class FakeFault:
     """One fault, as the API shows it, and how it is undone."""
 
     view: dict[str, Any]
@@ -86,7 +86,7 @@ class FaultServer:
     def __init__(self, hosts: dict[str, Host], network: FakeNetwork) -> None:
         self._hosts, self._network = hosts, network
         self.gpus: dict[str, Gpu] = {}
-        self._faults: dict[str, Fault] = {}
+        self._faults: dict[str, FakeFault] = {}
         self._numbers = itertools.count(1)
 
     def _gpu(self, node: str) -> Gpu:
@@ -117,7 +117,7 @@ class FaultServer:
             self._end(fault)
         return self._view(fault)
 
-    def _view(self, fault: Fault) -> dict[str, Any]:
+    def _view(self, fault: FakeFault) -> dict[str, Any]:
         counters = {
             rule_name: {"chain": {"packets": rule.hits, "drawn": rule.hits}}
             for rule_name, rule in ((f"rule {rule.number}", rule) for rule in fault.rules)
@@ -143,7 +143,7 @@ class FaultServer:
             "fidelity": "in memory",
             "evidence": {"sent_at": self._network.clock.now()},
         }
-        fault = Fault(view, lambda: None)
+        fault = FakeFault(view, lambda: None)
         self._faults[str(view["id"])] = fault
         if family == "process":
             self._process(fault, self._hosts[str(name)], kind)
@@ -156,7 +156,7 @@ class FaultServer:
         self._network.loop.wake()
         return self._view(fault)
 
-    def _end(self, fault: Fault) -> None:
+    def _end(self, fault: FakeFault) -> None:
         if fault.view["state"] == "active":
             fault.view["state"] = "recovered"
             fault.undo()
@@ -164,7 +164,7 @@ class FaultServer:
 
     # -- processes
 
-    def _process(self, fault: Fault, host: Host, kind: str) -> None:
+    def _process(self, fault: FakeFault, host: Host, kind: str) -> None:
         if kind == "hang":
             fault.undo = host.go_on
             host.stop()
@@ -173,9 +173,7 @@ class FaultServer:
             if host.program is not None and not host.program.gone:
                 host.program.told()
         else:
-            host.held_back = kind == "restart"
-            host.over("ended by signal SIGKILL")
-            host.held_back = False
+            host.over("ended by signal SIGKILL", held_back=kind == "restart")
             fault.undo = host.start
             if kind == "restart":
                 fault.view["state"] = "recovered"
@@ -183,7 +181,7 @@ class FaultServer:
 
     # -- the network
 
-    def _cut(self, fault: Fault, body: dict[str, Any]) -> None:
+    def _cut(self, fault: FakeFault, body: dict[str, Any]) -> None:
         parameters, mode = body.get("parameters", {}), body.get("mode", "drop")
         victim = body.get("target_pod")
         if body["partition_type"] == "CUSTOM":
@@ -202,7 +200,7 @@ class FaultServer:
 
     # -- GPUs
 
-    def _gpu_fault(self, fault: Fault, host: Host, kind: str, body: dict[str, Any]) -> None:
+    def _gpu_fault(self, fault: FakeFault, host: Host, kind: str, body: dict[str, Any]) -> None:
         gpu, parameters = self._gpu(host.node.name), body.get("parameters", {})
         fault.view["parameters"] |= {"pci": gpu.pci, "meaning": "an error of a GPU in memory"}
         if kind != "XID_ERROR":
@@ -233,7 +231,7 @@ class FaultServer:
             fault.undo = lambda: self._network.remove(rule)
             self._network.add(rule)
 
-    def _strain(self, fault: Fault, host: Host, gpu: Gpu, kind: str, share: float) -> None:
+    def _strain(self, fault: FakeFault, host: Host, gpu: Gpu, kind: str, share: float) -> None:
         reason = f"CUDA out of memory ({fault.view['id']})"
         gpu.strains[kind] = share
         host.pace = gpu.pace

@@ -99,7 +99,6 @@ class Host:
     Attributes:
         policy: restart policy, as the kubelet has it.
         state: as :class:`support.contract.deployment.Life` has it.
-        held_back: whether a fault keeps the restart policy from doing anything.
         pace: share of its speed that its GPU has left.
         trouble: mistakes of this simulation, in words.
     """
@@ -115,7 +114,6 @@ class Host:
         self.restarts = -1
         self.state = "ended"
         self.fences: set[str] = set()
-        self.held_back = False
         self.pace = 1.0
         self.changes: list[Change] = []
         self.trouble: list[str] = []
@@ -169,8 +167,8 @@ class Host:
         program.begin()
         self.network.change()
 
-    def over(self, how: str) -> None:
-        """Its life has ended."""
+    def over(self, how: str, held_back: bool = False) -> None:
+        """Its life has ended; ``held_back``: a fault keeps the restart policy from doing anything."""
         if self.program is None or self.program.gone:
             return
         self.program.end()
@@ -178,7 +176,7 @@ class Host:
         self._note("stopped" if how.startswith("exited") else "dead", how)
         self.network.change()
         wanted = self.policy == "Always" or (self.policy == "OnFailure" and how != CLEAN)
-        if wanted and not self.held_back:
+        if wanted and not held_back:
             self.again()
 
     def again(self) -> None:

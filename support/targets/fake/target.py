@@ -1,7 +1,7 @@
 """A target in memory, for sentences and for the suite itself: a correct Dynamo, simulated on a clock of its own.
 
-What it is for: every step, every fault and the judge run on it in seconds, with no Dynamo, no etcd, no namespace and no
-wait (``-D target=fake``). Nothing outside of this room knows of it.
+What it is for: every step, nearly every fault and the judge run on it in seconds, with no Dynamo, no etcd, no namespace
+and no wait (``-D target=fake``). Outside of this room nothing but the list of targets knows of it.
 
 - **Time** (``clock.py``): one thread runs at a time, and the clock goes on to the next deadline when all wait.
 - **The network** (``network.py``): clients' connections come to it through the event loop of the one streaming reader,
@@ -25,6 +25,7 @@ from support.contract.deployment import Deployment
 from support.contract.fault_service import FaultService
 from support.contract.shape import Shape
 from support.contract.target import Injectors, Wait, Witness
+from support.errors import SuiteError
 from support.events import EventLog
 from support.releases import Release
 from support.requests.reader import shared_reader
@@ -76,7 +77,11 @@ class FakeTarget:
     def __init__(self, release: Release, folder: Path, events: EventLog) -> None:
         assert _clock is not None, "this process lives on the machine's clock; begin() comes first"
         loop = shared_reader().loop
-        assert isinstance(loop, VirtualLoop)
+        if not isinstance(loop, VirtualLoop):
+            raise SuiteError(
+                "the target fake was chosen after this process had sent a request by the machine's clock; "
+                "deploy before the first request"
+            )
         self._release, self._logs, self._events = release, folder / "logs", events
         self._logs.mkdir(parents=True, exist_ok=True)
         self._network = FakeNetwork(_clock, loop)

@@ -43,5 +43,5 @@ class LocalKind:
 
         kind, _ = sabotage.asked()
         if kind == "answers":
-            raise ValueError("FT_SABOTAGE is answers=, which the target fake alone knows")
+            raise ValueError("FT_SABOTAGE is answers=, which the target fake alone knows; run it with -D target=fake")
         return (SabotagedTarget if kind else LocalTarget)(self._settings, release, folder, events)

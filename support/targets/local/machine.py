@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from agents.core.kernel import enter_new_namespaces
 from support.contract.target import Capability, Need
 from support.settings import ROOT, Settings
 from support.targets.local import namespaces
@@ -170,8 +171,7 @@ _TRIALS: dict[str, Callable[[], str]] = {"nftables": _nftables, "tbf": _tbf, "ne
 def _try_in_a_namespace(names: list[str]) -> dict[str, Capability]:
     if not names:
         return {}
-    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    argv = ["unshare", "--net", *user, "--", sys.executable, "-m", "support.targets.local.machine", *names]
+    argv = [sys.executable, "-m", "support.targets.local.machine", *names]
     try:
         tried = subprocess.run(argv, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
     except (OSError, subprocess.SubprocessError) as error:
@@ -188,6 +188,10 @@ def _no_answer(_number: int, _frame: object) -> None:
 
 def _main(names: list[str]) -> None:
     results: dict[str, tuple[bool, str]] = {}
+    try:
+        enter_new_namespaces("net", *(["user"] if os.geteuid() else []))
+    except OSError as refused:
+        sys.exit(str(refused))
     _pyroute2("pyroute2.nftables.main")  # before the clock runs, for a busy machine takes seconds to load it
     signal.signal(signal.SIGALRM, _no_answer)  # pyroute2 waits for ever where nftables is refused
     for name in names:
