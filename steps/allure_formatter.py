@@ -16,3 +16,8 @@ class AllureFormatter(Results, Formatter):
     def __init__(self, stream_opener, config):
         Formatter.__init__(self, stream_opener, config)
         Results.__init__(self, Path(stream_opener.name), config)
+
+    def close(self):
+        """Keep what is there of a scenario that was broken off, with no end of its feature."""
+        self.finish()
+        super().close()

@@ -18,9 +18,10 @@ from support.run.selection import enumerate_scenarios
 from support.settings import ROOT, Settings
 from support.targets.fake.clock import VirtualClock
 from support.targets.fake.faults import FaultServer
-from support.targets.fake.kind import FOUND, FakeKind
+from support.targets.fake.kind import SIMULATED, FakeKind
 from support.targets.fake.network import FakeNetwork
 from support.targets.fake.worker import LIES
+from support.targets.needs import NEEDS
 
 FEATURES = sorted(file.stem for file in (ROOT / "features").glob("*.feature"))
 LONG = ("soak", "deployment", "etcd_ha")
@@ -95,7 +96,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> list[Verdict]:
 
 
 def test_every_scenario_passes_or_is_skipped_for_what_memory_does_not_simulate(truth: list[Verdict]) -> None:
-    lacking = tuple(f"needs {need.words}: not simulated" for need, simulated in FOUND.values() if not simulated)
+    lacking = tuple(f"needs {NEEDS[name].words}: not simulated" for name, here in SIMULATED.items() if not here)
     wrong = {each.location: (each.verdict, each.reason) for each in truth if each.verdict != "passed"}
     assert {at: said for at, said in wrong.items() if said[0] != "skipped" or said[1] not in lacking} == {}
 

@@ -27,7 +27,7 @@ def test_no_step_definition_is_unused(usage: subprocess.CompletedProcess[str]) -
     assert usage.stdout.partition("UNUSED STEP DEFINITIONS")[2] == ""
 
 
-def test_who_measures_times_of_a_load_runs_alone() -> None:
+def test_who_measures_times_of_a_load_is_timed() -> None:
     measures = ("STANDARD band", "all of its checks hold")
     everything = enumerate_scenarios(ROOT, [], ["not @no.such.tag"])
     texts = {

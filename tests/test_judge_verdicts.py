@@ -190,7 +190,7 @@ def test_what_makes_a_run_red(words: list[str], said: list[str]) -> None:
 
 def test_a_skip_that_is_not_allowed_is_red() -> None:
     said = complaints([verdict("passed"), verdict("skipped", "felt like it")], lambda reason: False)
-    assert said == ["1 skipped for a reason that is not allowed here"]
+    assert said == ["1 skipped for a reason that is not allowed here (what may be: docs/verdicts.md)"]
 
 
 def test_skips_are_allowed_by_release(tmp_path: Path) -> None:

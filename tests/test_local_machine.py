@@ -15,6 +15,7 @@ import pytest
 from support.contract.target import Capability
 from support.settings import ROOT, Settings
 from support.targets.local import machine, namespaces
+from support.targets.needs import NEEDS
 
 
 @pytest.fixture
@@ -29,13 +30,13 @@ def _command(file: Path, script: str) -> None:
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
 
 
-def probe(names: Iterable[str] = machine.NEEDS, **settings: Any) -> dict[str, Capability]:
+def probe(names: Iterable[str] = NEEDS, **settings: Any) -> dict[str, Capability]:
     return machine.probe(Settings(**settings), names)
 
 
 def test_every_name_is_answered_for() -> None:
     found = probe()
-    assert tuple(found) == tuple(machine.NEEDS)
+    assert tuple(found) == tuple(NEEDS)
     assert all(found[name].name == name and found[name].detail for name in found)
 
 
@@ -62,10 +63,6 @@ def test_root_of_a_user_namespace_is_not_root() -> None:
     if done.returncode:
         pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
     assert done.stdout.strip() == str(Capability("root", False, "root in a user namespace only"))
-
-
-def test_namespaces_are_what_cells_say() -> None:
-    assert probe(["namespaces"])["namespaces"].available == (namespaces.missing() is None)
 
 
 def test_a_refusal_is_quoted(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,7 +242,7 @@ def test_a_step_that_fails_says_why_and_those_after_it_are_skipped(results: dict
     assert [step["status"] for step in unknown["steps"]] == ["passed", "broken"]
     assert (unknown["status"], unknown["statusDetails"]["message"]) == (
         "broken",
-        "no step is defined for this sentence",
+        "no step is defined for this sentence; `behave --steps-catalog` lists those that are",
     )
 
 

@@ -2,10 +2,11 @@
 
 from agents.sabotage import injector, proxy
 from support.judge import defects
+from support.judge.verdict import Finding, Verdict
 from support.run.selection import enumerate_scenarios
 from support.settings import ROOT
 from support.targets.local.sabotage import SHAPES
-from tests.sabotage import scenarios, table
+from tests.sabotage import Sabotage, scenarios, table
 
 
 def test_every_scenario_has_a_sabotage() -> None:
@@ -32,3 +33,18 @@ def test_every_kind_of_sabotage_is_used_and_known() -> None:
 def test_every_known_defect_is_about_a_scenario() -> None:
     everything = enumerate_scenarios(ROOT, [], ["not @no.such.tag"])
     assert defects.unmatched(defects.load(), [(scenario.feature, scenario.name) for scenario in everything]) == []
+
+
+def test_a_row_is_caught_by_what_carries_the_verdict_alone() -> None:
+    row = Sabotage("s", "proxy=drops-token", "in flight")
+    of_dynamo, excused = (Finding("sentence", "w-0", "1 in flight", blame=blame) for blame in ("dynamo", "suite"))
+    other = Finding("gauges", "f-0", "the gauge is 1")
+
+    def seen(word: str, *findings: Finding) -> Verdict:
+        return Verdict("F", "s", "f:1", [], word, 1.0, "the gauge is 1", list(findings))
+
+    assert row.explains(seen("failed", other, of_dynamo))
+    assert not row.explains(seen("failed", other, excused))
+    assert not row.explains(seen("failed", other))
+    assert not row.explains(seen("inconclusive", other, of_dynamo))
+    assert Sabotage("s", "injector=does-nothing", "in flight", "inconclusive").explains(seen("inconclusive", excused))

@@ -18,7 +18,7 @@ from support.targets.local import namespaces
 
 def test_clean_leaves_the_record_of_what_is_up(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in ("up/cell.json", "runs/1/verdicts.json", "durations.json"):
+    for name in ("up/cell.json", "runs/1/verdicts.json", "costs-local.json"):
         (tmp_path / "reports" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "reports" / name).touch()
     for _ in range(2):

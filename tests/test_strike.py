@@ -1,7 +1,8 @@
 """One path of a fault: what the kinds say of themselves, and what a strike does, in which order."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
@@ -9,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from agents.core.faults import DIRECTIONS, KINDS
+from agents.node.access import NodeDriver
 from agents.node.drivers import DRIVERS
 from agents.registry import types
 from agents.service import models
@@ -18,7 +20,7 @@ from support.contract.deployment import Node
 from support.errors import Inconclusive, Refused
 from support.events import EventLog
 from support.faults import network, registry
-from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault
+from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault, strength
 from support.faults.gpu import Throttle, XidError
 from support.faults.network import Bandwidth, Cut, Loss
 from support.faults.processes import Crash, Hang
@@ -158,14 +160,17 @@ def test_each_of_several_victims_is_hit_and_undone() -> None:
     assert world.faults.victims == {"w-0", "w-1", "w-2"}
     world.faults.recover(*proven)
     assert world.faults.undone == {"f-1", "f-2", "f-3"}
-    texts = [event.text for event in world.events.all()][-2:]
-    assert all(each in ("scratch of w-2 undone", "w-2 is whole") or "is whole" in each for each in texts)
+    texts = [event.text for event in world.events.all()][-6:]
+    assert sorted(texts) == [
+        *(f"scratch of {each.name} undone" for each in NODES),
+        *(f"{each.name} is whole" for each in NODES),
+    ]
 
 
 def test_orders_of_one_cut_and_of_several() -> None:
     ground: Any = SimpleNamespace(
         deployment=SimpleNamespace(nodes=[*NODES, Node("frontend-0", "frontend", "127.0.0.1", 2, None)]),
-        find=lambda victim, of: [node for node in NODES if node not in of],
+        find=lambda victim: NODES[2:],
     )
     until: Any = None
     cut = Cut(Serving(), mode="reset")
@@ -187,8 +192,39 @@ def test_orders_of_one_cut_and_of_several() -> None:
         "mode": "drop",
         "direction": "from",
     }
-    with pytest.raises(Inconclusive, match="there is nobody to part w-0, w-1, w-2 from"):
+    narrow = Bandwidth(All("etcd"), 50, others=Others("peers"))
+    lines = ((NODES[2], NODES[0]), None, None)
+    assert narrow.order(NODES[:1], lines) == {
+        "partition_type": "CUSTOM",
+        "source": ["w-2"],
+        "target": ["w-0"],
+        "parameters": {"rate_kbit": 50},
+        "mode": "bandwidth",
+    }
+    ground.find = lambda victim: []
+    with pytest.raises(Inconclusive, match="nobody is left on the other side of w-0, w-1, w-2; choose fewer victims"):
         members.look(ground, NODES, until)
+    with pytest.raises(TypeError, match="others"):  # it could not be ordered between them
+        Loss(Serving(), others=Others("peers"))  # type: ignore[call-arg]
+
+
+def test_others_are_those_that_no_victim_of_the_strike_is_among() -> None:
+    """Of several that are hit one after the other, none is measured against one that is broken already."""
+    seen: list[list[Node]] = []
+    world = World()
+
+    def find(victim: Victim, of: Sequence[Node] = ()) -> list[Node]:
+        seen.append(list(of))
+        return NODES[:2]
+
+    world.faults._finder = cast(Any, SimpleNamespace(find=find))
+
+    class Looking(Scratch):
+        def look(self, ground: Ground, nodes: Any, until_proven: Any) -> Any:
+            ground.find(Others("peers"))
+
+    world.faults.strike(Looking(All("worker")))
+    assert seen == [[], NODES[:2], NODES[:2]]
 
 
 def test_every_kind_says_all_that_there_is_to_say() -> None:
@@ -206,6 +242,36 @@ def test_every_kind_says_all_that_there_is_to_say() -> None:
     assert "" not in registry.words("process", many=True)
     with pytest.raises(ValueError, match="unknown fault 'melt'; expected one of: crash, terminate"):
         registry.named("melt")
+
+
+def test_what_a_strike_heeds_is_said_of_each_kind() -> None:
+    """Losing one of these would make a proof weaker, and nothing else would show it."""
+    process, xid = (True, True, True), (True, False, False)
+    heeded = {kind.name: (kind.urgent, kind.holds_answers, kind.side_by_side) for kind in registry.KINDS.values()}
+    said = dict.fromkeys(("crash", "terminate", "hang", "restart"), process) | {"xid": xid}
+    assert heeded == {name: said.get(name, (False, False, False)) for name in heeded}
+    ending = {kind.name for kind in registry.KINDS.values() if kind.ends_process}
+    assert ending == {"crash", "terminate", "restart"}
+    assert [victim.__name__ for victim in Victim.__subclasses__() if not victim.felt] == ["Exactly"]
+
+
+def test_two_kinds_may_not_mean_two_things_by_one_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Other(Scratch):
+        name, failure = "other", "other"
+        percent: int = field(default=50, metadata=strength("percent", "Count"))
+
+    monkeypatch.setitem(registry.KINDS, "other", Other)
+    with pytest.raises(TypeError, match=r"Other\.percent: a strength has a default, and is the same in all kinds"):
+        registry.all_strengths()
+
+
+def test_a_driver_that_lacks_a_part_is_none() -> None:
+    class Half(NodeDriver):
+        kind, types = "process", ()
+
+    with pytest.raises(TypeError, match="abstract"):
+        Half(cast(Any, None))  # type: ignore[abstract]
 
 
 def test_strengths_are_fields_of_a_failure_and_columns_of_a_table() -> None:

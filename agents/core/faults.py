@@ -1,5 +1,6 @@
 """Faults: what one is, what it would do, and what a :class:`Driver` has to offer that makes and undoes them."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
@@ -133,6 +134,7 @@ class Driver(Protocol):
     def types(self) -> Sequence[Type]:
         """Those that it makes."""
 
+    @abstractmethod
     def plan(self, body: dict[str, Any]) -> Plan:
         """Check a request and say what it would do; changes nothing. The type is one of its own, and there are no
         parameters that this does not take.
@@ -141,17 +143,22 @@ class Driver(Protocol):
             Problem: 404, 409, 422 or 501.
         """
 
+    @abstractmethod
     async def snapshot(self, fault: Fault) -> dict[str, Any]:
         """The state of what the fault touches, as the kernel has it."""
 
+    @abstractmethod
     async def apply(self, fault: Fault) -> None:
         """Do the damage; raw evidence goes to ``fault.evidence``."""
 
+    @abstractmethod
     async def undo(self, fault: Fault) -> None:
         """Undo it; a second call changes nothing."""
 
+    @abstractmethod
     def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         """In words, what is not as it was; [] when all is."""
 
+    @abstractmethod
     def capabilities(self) -> dict[str, dict[str, Any]]:
         """``KIND.TYPE`` -> ``available`` and ``detail``."""

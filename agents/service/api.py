@@ -187,9 +187,8 @@ def _add_injections(app: FastAPI, service: Service) -> None:
     @app.post("/api/v1/faults/process/inject", **made)
     async def inject_process(request: Request, body: models.ProcessInjection, dry_run: DryRunFlag = False) -> Any:
         """Break the process of a node."""
-        target = named(request, dry_run, [_target(body)], Asked("process", body.type, body.parameters, _seconds(body)))[
-            0
-        ]
+        asked = Asked("process", body.type, body.parameters, _seconds(body))
+        [target] = named(request, dry_run, [_target(body)], asked)
         agent = await service.agents.find(target, body.deployment)
         order: dict[str, Any] = {"kind": "process", "type": body.type, "target": target}
         order |= {"parameters": body.parameters, "duration_seconds": body.duration_seconds}

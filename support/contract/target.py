@@ -134,14 +134,12 @@ class Need:
         title: what the doctor calls it, such as ``GPU``.
         needed_for: what for.
         tag: of the scenarios that are skipped where it is missing; empty: none is.
-        optional: whether the target may lack it: a scenario that is skipped for that is no gap in the run.
     """
 
     words: str
     title: str
     needed_for: str
     tag: str = ""
-    optional: bool = True
 
 
 class Capability(NamedTuple):

@@ -26,7 +26,7 @@ class Ground:
 
     Attributes:
         rate: tokens per second that clients have received over the given number of seconds up to now.
-        find: the nodes that a victim stands for, where it is relative to those of a fault.
+        find: the nodes that one of :class:`support.faults.victims.Others` stands for, seen from all victims.
     """
 
     service: FaultService
@@ -34,7 +34,7 @@ class Ground:
     deployment: Deployment
     events: EventLog
     rate: Callable[[float], float]
-    find: Callable[[Victim, Sequence[Node]], list[Node]]
+    find: Callable[[Victim], list[Node]]
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,16 @@ class Fault:
         name: what events and Python programs call the kind.
         failure: its type in tables and YAML, where it may be written with spaces for ``_``; empty: no kind of its own.
         word: in sentences, ``crashes``; ``word_of_many``: of several victims, ``crash``. Empty: a sentence of its own.
-        family: of the fault service's API; ``types``: those that are ordered there.
+        family: of the fault service's API; ``types``: those that are ordered there, one that is called :attr:`name`
+            where nothing else is said.
         needs: capabilities of the machine without which it cannot be had, as tags ``@needs.NAME`` of a scenario.
-        workers_only: whether none but a worker can be hit.
+        workers_only: whether its target in a table or YAML has to be a worker.
         ends_process: whether the victim's process ends; its undo would start it again.
         drawn: whether random faults may be of this kind; it then has to be undone as soon as it is over.
         urgent: whether, from order to proof, we go before everything else on the machine.
         holds_answers: whether answers of the ruler engine that the victim serves are held before their end meanwhile.
         side_by_side: whether several victims are hit at once, by a fault each; else one after the other.
-        proof_seconds: how long its end may take to show.
+        healing_seconds: how long its end may take to show.
         tells_undone: whether events say when it is undone by a call; else only when it is seen to be over.
     """
 
@@ -123,8 +124,12 @@ class Fault:
     urgent: ClassVar[bool] = False
     holds_answers: ClassVar[bool] = False
     side_by_side: ClassVar[bool] = False
-    proof_seconds: ClassVar[float] = 5.0
+    healing_seconds: ClassVar[float] = 5.0
     tells_undone: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        if "name" in vars(cls) and "types" not in vars(cls):
+            cls.types = (cls.name,)
 
     @property
     def kind(self) -> str:

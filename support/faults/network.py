@@ -46,27 +46,32 @@ Partition = Annotated[str, OneOf(SIDES)]
 
 @dataclass(frozen=True)
 class NetworkFault(Fault):
-    """Something is done to packets between nodes.
-
-    Attributes:
-        others: whom the victims are parted from; None: as the strength of the kind says.
-    """
+    """Something is done to packets between nodes."""
 
     family = "network"
     workers_only = True
-    proof_seconds = PROOF_SECONDS
+    healing_seconds = PROOF_SECONDS
     tells_undone = False
-    others: Victim | None = field(default=None, kw_only=True)
 
-    def _others(self, ground: Ground, nodes: Sequence[Node], partition: str = "FRONTEND_WORKER") -> list[Node]:
+    def _across(
+        self, ground: Ground, nodes: Sequence[Node], partition: str, others: Victim | None = None
+    ) -> list[Node]:
         """Those whom ``others`` stands for or, where it names nobody, who is on the other side of a partition."""
         all_nodes, names = ground.deployment.nodes, sorted(node.name for node in nodes)
         found = [node for node in all_nodes if node.role in SIDES[partition] and node.name not in names]
-        if self.others is not None:
-            found = ground.find(self.others, nodes)
+        if others is not None:
+            found = ground.find(others)
         if not found:
-            raise Inconclusive(f"there is nobody to part {', '.join(names)} from")
+            raise Inconclusive(f"nobody is left on the other side of {', '.join(names)}; choose fewer victims")
         return found
+
+    @staticmethod
+    def _sides(pairs: Sequence[Pair], partition: str, others: Victim | None = None) -> dict[str, Any]:
+        """Who is parted from whom, as the fault service is told."""
+        peers, victims = ([node.name for node in dict.fromkeys(side)] for side in zip(*pairs, strict=True))
+        if others is None:
+            return {"partition_type": partition, "target_pod": victims[0]}
+        return {"partition_type": "CUSTOM", "source": peers, "target": victims}
 
     def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
         """Packets arrive both ways, all of as many as had been sent to see the fault."""
@@ -91,6 +96,7 @@ class Cut(NetworkFault):
     Attributes:
         partition: key of :data:`SIDES`, where ``others`` names nobody and the victim is a worker.
         direction: ``both``, ``to`` the victims or ``from`` them.
+        others: whom the victims are parted from, all of them from all of those; None: as ``partition`` says.
     """
 
     name = "cut"
@@ -101,6 +107,7 @@ class Cut(NetworkFault):
     partition: Partition = field(default="FRONTEND_WORKER", metadata=strength("between it and", "Side"))
     mode: Annotated[str, OneOf(MODES)] = field(default="drop", metadata=strength("packets are", "Cut"))
     direction: Annotated[str, OneOf(DIRECTIONS)] = field(default="both", metadata=strength())
+    others: Victim | None = field(default=None, kw_only=True)
 
     @property
     def kind(self) -> str:
@@ -113,15 +120,12 @@ class Cut(NetworkFault):
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> list[Pair]:
         """Who is parted from whom."""
-        others = self._others(ground, nodes, self.partition)
+        others = self._across(ground, nodes, self.partition, self.others)
         return [(other, node) for node in nodes for other in others]
 
     def order(self, nodes: Sequence[Node], before: list[Pair]) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
-        sides: dict[str, Any] = {"partition_type": self.partition, "target_pod": nodes[0].name}
-        if self.others is not None:
-            sources = list(dict.fromkeys(other.name for other, _ in before))
-            sides = {"partition_type": "CUSTOM", "source": sources, "target": [node.name for node in nodes]}
+        sides = self._sides(before, self.partition, self.others)
         return sides | {"mode": self.mode, "direction": self.direction}
 
     def describe(self, ordered: Ordered) -> str:
@@ -176,7 +180,6 @@ class Loss(NetworkFault):
 
     name = "loss"
     failure = "network_loss"
-    types = ("loss",)
     needs = ("nftables",)
     partition: Partition = field(default="FRONTEND_WORKER", metadata=strength("between it and", "Side"))
     percent: Annotated[int, Expected("a whole number, 1 to 100", ge=1, le=100)] = field(
@@ -185,11 +188,11 @@ class Loss(NetworkFault):
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> list[Pair]:
         """Between whom probes go."""
-        return [(self._others(ground, nodes, self.partition)[0], nodes[0])]
+        return [(self._across(ground, nodes, self.partition)[0], nodes[0])]
 
     def order(self, nodes: Sequence[Node], before: list[Pair]) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
-        sides = {"partition_type": self.partition, "target_pod": nodes[0].name}
+        sides = self._sides(before, self.partition)
         return sides | {"parameters": {"percent": self.percent}, "mode": self.name}
 
     def describe(self, ordered: Ordered) -> str:
@@ -218,19 +221,21 @@ class Bandwidth(NetworkFault):
     """A node's cable carries no more than ``rate_kbit`` kilobits per second, each way.
 
     Proven by a transfer in each direction that takes as long as its bytes take at that rate, but for the burst that the
-    fault names, and that was faster before. It is with the first of ``others``, or with the frontend, and the victim
-    then has to be a worker.
+    fault names, and that was faster before.
+
+    Attributes:
+        others: with the first of whom the transfers are; None: with the frontend, and the victim has to be a worker.
     """
 
     name = "bandwidth"
     failure = "network_bandwidth"
-    types = ("bandwidth",)
     needs = ("tbf",)
     rate_kbit: PositiveInt = field(default=1000, metadata=strength("rate kbit", "Count"))
+    others: Victim | None = field(default=None, kw_only=True)
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> Any:
         """How long a transfer takes, and over what it went."""
-        pair = self._others(ground, nodes)[0], nodes[0]
+        pair = self._across(ground, nodes, "FRONTEND_WORKER", self.others)[0], nodes[0]
         lines = until_proven.enter_context(_lines(ground.witness, *pair))
         return pair, lines, _transfers(lines, self._size)
 
@@ -240,10 +245,7 @@ class Bandwidth(NetworkFault):
 
     def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
-        (peer, victim), _, _ = before
-        sides = {"partition_type": "FRONTEND_WORKER", "target_pod": victim.name}
-        if self.others:
-            sides = {"partition_type": "CUSTOM", "source": peer.name, "target": victim.name}
+        sides = self._sides([before[0]], "FRONTEND_WORKER", self.others)
         return sides | {"parameters": {"rate_kbit": self.rate_kbit}, "mode": self.name}
 
     def describe(self, ordered: Ordered) -> str:

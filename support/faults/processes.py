@@ -1,6 +1,6 @@
 """Faults of processes, proven on the victim."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -42,14 +42,15 @@ class ProcessFault(Fault):
             seen = ground.witness.state(life)
             return None if seen == self._shown else f"its process is {seen}"
 
-        return self._proof(prove(unproven, self.shown_seconds, *self._proving(ordered)), ordered, life)
+        return self._proof(self._await(unproven, ordered), ordered, life)
 
     @property
     def _shown(self) -> str:
         return "gone" if self.ends_process else "stopped"
 
-    def _proving(self, ordered: Ordered) -> tuple[str, str]:
-        return f"{ordered.nodes[0].name} shows the fault {self.kind}", "the fault was not proven"
+    def _await(self, unproven: Callable[[], str | None], ordered: Ordered) -> float:
+        what = f"{ordered.nodes[0].name} shows the fault {self.kind}"
+        return prove(unproven, self.shown_seconds, what, "the fault was not proven")
 
     def _proof(self, at: float, ordered: Ordered, life: Life) -> Proof:
         return Proof(at, f"{life.words} of {ordered.nodes[0].name} is {self._shown}", life)
@@ -72,7 +73,6 @@ class Crash(ProcessFault):
     name = "crash"
     failure = "process_kill"
     word, word_of_many = "crashes", "crash"
-    types = ("crash",)
     ends_process = True
     drawn = True
 
@@ -84,7 +84,6 @@ class Terminate(ProcessFault):
     name = "terminate"
     failure = "terminate"
     word, word_of_many = "is told to shut down", "are told to shut down"
-    types = ("terminate",)
     ends_process = True
     # Acts as soon as the worker's loop runs, and some releases' frontends show nothing of it before what is under way
     # has ended.
@@ -103,7 +102,7 @@ class Terminate(ProcessFault):
             seen = ground.witness.state(life)
             return None if seen == "gone" or _has_left(ground, node, number) else f"its process is {seen}"
 
-        at = prove(unproven, self.shown_seconds, *self._proving(ordered))
+        at = self._await(unproven, ordered)
         if ground.witness.state(life) == "gone":
             return self._proof(at, ordered, life)
         what = "serves no more" if node.role == "frontend" else "has left the frontend's list"
@@ -117,7 +116,6 @@ class Hang(ProcessFault):
     name = "hang"
     failure = "hang"
     word, word_of_many = "hangs", "hang"
-    types = ("hang",)
     drawn = True
 
 
@@ -128,7 +126,6 @@ class Restart(ProcessFault):
     name = "restart"
     failure = "pod_kill"
     word, word_of_many = "is restarted", "are restarted"
-    types = ("restart",)
     ends_process = True
 
 

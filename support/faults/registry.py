@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
-from dataclasses import Field, fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -58,10 +58,17 @@ def strengths(kind: type[Fault]) -> list[Field[Any]]:
 
 
 def all_strengths() -> dict[str, tuple[Any, Field[Any]]]:
-    """Name of a strength that some kind has -> its type, with what it may hold, and its field."""
+    """Name of a strength that some kind has -> its type, with what it may hold, and its field.
+
+    Raises:
+        TypeError: two kinds mean two things by one name, or one has no default: a failure in YAML has it once.
+    """
     found: dict[str, tuple[Any, Field[Any]]] = {}
     for kind in KINDS.values():
         types = get_type_hints(kind, include_extras=True)
         for each in strengths(kind):
-            found.setdefault(each.name, (types[each.name], each))
+            type_, known = found.setdefault(each.name, (types[each.name], each))
+            same = (type_, known.default, known.metadata) == (types[each.name], each.default, each.metadata)
+            if not same or each.default is MISSING:
+                raise TypeError(f"{kind.__name__}.{each.name}: a strength has a default, and is the same in all kinds")
     return found

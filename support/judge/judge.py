@@ -89,7 +89,7 @@ def complaints(verdicts: Sequence[Verdict], is_allowed_skip: Callable[[str], boo
         if count := sum(verdict.verdict == name for verdict in verdicts):
             found.append(f"{count} {name}")
     if count := sum(verdict.verdict == "skipped" and not is_allowed_skip(verdict.reason) for verdict in verdicts):
-        found.append(f"{count} skipped for a reason that is not allowed here")
+        found.append(f"{count} skipped for a reason that is not allowed here (what may be: docs/verdicts.md)")
     if all(verdict.verdict == "skipped" for verdict in verdicts):
         found.append("no scenario ran")
     return found

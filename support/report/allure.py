@@ -146,7 +146,7 @@ class Results:
     def scenario(self, scenario: Any) -> None:
         """A scenario begins; the one before it is over."""
         global _verdict, _cleanup_error
-        self._end()
+        self.finish()
         _verdict, _cleanup_error = None, ""
         _parameters.clear()
         self._begun.add(location_of(scenario))
@@ -173,15 +173,15 @@ class Results:
 
     def eof(self) -> None:
         """The feature is over; a before_feature that failed has kept its scenarios from beginning."""
-        self._end()
+        self.finish()
         feature = self._feature
         for scenario in feature.walk_scenarios() if feature.hook_failed else ():
             if location_of(scenario) not in self._begun and scenario.should_run(self._config):
                 self.scenario(scenario)
                 scenario.hook_failed, scenario.error_message = True, feature.error_message
-                self._end()
+                self.finish()
 
-    def _end(self) -> None:
+    def finish(self) -> None:
         """Write the scenario's result, if there was one that was selected."""
         scenario, self._scenario = self._scenario, None
         if scenario is None or (_verdict is None and scenario.status == "skipped" and not scenario.skip_reason):
@@ -263,7 +263,10 @@ def _details(step: Any) -> StatusDetails | None:
     if step.exception:
         trace = format_traceback(step.exc_traceback)
         return StatusDetails(message=format_exception(type(step.exception), step.exception), trace=trace)
-    return StatusDetails(message="no step is defined for this sentence") if step.status == "undefined" else None
+    return StatusDetails(message=UNDEFINED) if step.status == "undefined" else None
+
+
+UNDEFINED = "no step is defined for this sentence; `behave --steps-catalog` lists those that are"
 
 
 def _as_csv(table: Any) -> str:

@@ -1,4 +1,4 @@
-"""What scenarios need of the target of their run: read from tags, asked of the target, excused where it may lack it."""
+"""What scenarios need of the target of their run: read from tags, asked of the target, excused where it lacks it."""
 
 import functools
 import json
@@ -52,14 +52,14 @@ def lacking(location: str, tags: Iterable[str], settings: Settings, run: Path) -
 
 
 def allowed_skips(settings: Settings) -> Callable[[str], bool]:
-    """Whether a reason to skip is in order: what the target lacks and may lack, or what the release cannot do."""
+    """Whether a reason to skip is in order: what the target lacks, or what the release cannot do."""
     kind, entries = targets.kind(settings), skips.load()
 
     @functools.cache
     def excused() -> tuple[str, ...]:
         # Asked for only when something was skipped: trying nftables and netem takes half a second.
         lacked = [name for name, found in kind.capabilities(kind.needs).items() if not found.available]
-        return tuple(_reason(kind.needs[name]) for name in lacked if kind.needs[name].optional)
+        return tuple(_reason(kind.needs[name]) for name in lacked)
 
     return lambda reason: skips.allowed(reason, settings.dynamo, entries) or reason.startswith(excused())
 

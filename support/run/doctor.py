@@ -23,24 +23,29 @@ class Row(NamedTuple):
 def rows(settings: Settings) -> list[Row]:
     """The table for these settings."""
     table = [Row("Python", f"{platform.python_version()}, {sys.executable}", "the suite", "")]
-    for what, locate, needed_for, without in (
+    kind = targets.kind(settings)
+    programs = (
         ("etcd", binaries.etcd, "every deployment", "everything"),
         ("NATS", binaries.nats, "@nats, and releases before 1.4", "@nats"),
         ("Node.js", binaries.node, "the HTML report", "the HTML report"),
-    ):
+    )
+    for what, locate, needed_for, without in programs if kind.real else programs[-1:]:
         table.append(_program(what, partial(locate, settings), needed_for, without))
-    try:
-        dynamo = f"installed in {binaries.dynamo_python(settings.dynamo).parent.parent.relative_to(ROOT)}"
-    except FileNotFoundError:
-        dynamo = "not installed yet, make acceptance does it"
-    table.append(Row(f"Dynamo {settings.dynamo}", dynamo, "the system under test", ""))
-    kind = targets.kind(settings)
+    if kind.real:
+        table.append(Row(f"Dynamo {settings.dynamo}", _dynamo(settings), "the system under test", ""))
     table.append(Row("target", f"{settings.target}: {kind.description}", "where Dynamo runs", ""))
     for name, capability in kind.capabilities(kind.needs).items():
         need, found = kind.needs[name], f"{'yes' if capability.available else 'no'}: {capability.detail}"
         skipped = f"@{need.tag}" if need.tag and not capability.available else ""
         table.append(Row(need.title, found, need.needed_for, skipped))
     return table
+
+
+def _dynamo(settings: Settings) -> str:
+    try:
+        return f"installed in {binaries.dynamo_python(settings.dynamo).parent.parent.relative_to(ROOT)}"
+    except FileNotFoundError:
+        return "not installed yet, make acceptance does it"
 
 
 def _program(what: str, locate: Callable[[], Path], needed_for: str, without: str) -> Row:

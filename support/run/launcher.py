@@ -23,7 +23,7 @@ from typing import Any
 
 from agents.core.forks import use_files
 from agents.core.kernel import die_with_parent
-from support import binaries
+from support import binaries, targets
 from support.judge import judge
 from support.judge.verdict import Finding, Verdict
 from support.observe.logs import tail
@@ -274,7 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             scenarios = enumerate_scenarios(root, options.features, tags)
             for each in scenarios:
                 capabilities.needed(each.location, each.tags, settings)  # refuses a tag that nobody knows
-        bootstrap.ensure(("dynamo",), settings.dynamo)
+        if targets.kind(settings).real:
+            bootstrap.ensure(("dynamo",), settings.dynamo)
         launcher = Launcher(root, settings, defines, runs.create(root / "reports", settings.log_dir))
         _write_about(launcher)
     except (ValueError, RuntimeError, OSError, bootstrap.BootstrapError) as error:

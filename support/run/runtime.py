@@ -13,7 +13,7 @@ from support.contract.shape import SIMULATED
 from support.judge import defects
 from support.judge.invariants import evidence, left_out
 from support.judge.judge import decide, judge_scenario, opt_outs
-from support.judge.verdict import Verdict
+from support.judge.verdict import Finding, Verdict
 from support.releases import Release
 from support.report import runs
 from support.report.runs import scenario_folder, write_json
@@ -87,11 +87,11 @@ class Run:
             settings = Settings.load(userdata)
         except ValueError as error:
             raise SystemExit(f"settings: {error}") from None
-        targets.kind(settings).begin()
-        folder = os.environ.get("FT_RUN_DIR")
-        return cls(
-            settings, Path(folder) if folder else runs.create(ROOT / "reports" / settings.target, settings.log_dir)
-        )
+        kind = targets.kind(settings)
+        kind.begin()
+        if kind.in_cells or "FT_RUN_DIR" in os.environ:
+            return cls(settings, Path(os.environ["FT_RUN_DIR"]))
+        return cls(settings, runs.create(ROOT / "reports" / settings.target, settings.log_dir))
 
     def reason_to_skip(self, location: str, tags: Iterable[str]) -> str:
         """Why a scenario with these tags cannot run on the target or the release; empty when it can.
@@ -138,6 +138,12 @@ class Run:
                 )
             if ended.interrupted:
                 verdict.verdict, verdict.reason = "inconclusive", "the run was broken off"
+        elif not ended.skipped:
+            verdict.verdict, verdict.reason = (
+                "inconclusive",
+                "it could not begin; HOOK-ERROR on the console says why",
+            )
+            verdict.findings = [Finding("step-error", ended.name, verdict.reason, blame="suite")]
         verdict.slowness = round(slowness.factor(), 1)
         verdict.seconds = round(now() - self._began, 3)
         write_json(folder / "verdict.json", verdict.as_dict())

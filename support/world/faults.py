@@ -50,9 +50,8 @@ class Faults:
         """The nodes that a victim stands for right now, none of ``but``; see :class:`support.world.victims.Victims`."""
         return self._finder.find(victim, but=but)
 
-    @property
-    def _ground(self) -> Ground:
-        target, find = self._stage.target, self._finder.find
+    def _ground(self, victims: Sequence[Node]) -> Ground:
+        target, find = self._stage.target, partial(self._finder.find, of=victims)
         parts = target.service, target.witness, self._stage.deployment, self._stage.events
         return Ground(*parts, rate=self._clients.rate, find=find)
 
@@ -88,19 +87,19 @@ class Faults:
         return proven
 
     def _hit_all(self, fault: Fault, nodes: Sequence[Node]) -> list[ProvenFault]:
-        groups = fault.groups(nodes)
+        ground, groups = self._ground(nodes), fault.groups(nodes)
         if fault.side_by_side and len(groups) > 1:
-            proven = at_once(*(partial(self._hit, fault, group) for group in groups))
+            proven = at_once(*(partial(self._hit, fault, group, ground) for group in groups))
             self.made += proven
             return proven
         proven = []
         for group in groups:
-            proven.append(self._hit(fault, group))
+            proven.append(self._hit(fault, group, ground))
             self.made.append(proven[-1])
         return proven
 
-    def _hit(self, fault: Fault, nodes: Sequence[Node]) -> ProvenFault:
-        ground, name = self._ground, nodes[0].name
+    def _hit(self, fault: Fault, nodes: Sequence[Node], ground: Ground) -> ProvenFault:
+        name = nodes[0].name
         with ExitStack() as until_proven:
             if fault.urgent:
                 until_proven.enter_context(right_of_way())
@@ -143,7 +142,7 @@ class Faults:
         if fault.fault.tells_undone:
             text = f"{fault.kind} of {fault.node.name} undone"
             self._stage.events.add("fault", fault.node.name, text, fault=fault.id)
-        self._see_healed(fault, fault.fault.proof_seconds)
+        self._see_healed(fault, fault.fault.healing_seconds)
 
     def see_healed(self, timeout: float) -> None:
         """Wait until no victim suffers any more, with nobody asked to undo its fault, ``timeout`` seconds from now.
@@ -155,7 +154,7 @@ class Faults:
             self._see_healed(fault, timeout)
 
     def _see_healed(self, fault: ProvenFault, timeout: float) -> None:
-        healing = fault.fault.healing(self._ground, fault)
+        healing = fault.fault.healing(self._ground([fault.node]), fault)
         at = prove(healing.broken, timeout, healing.what, "the recovery was not proven")
         self._stage.events.add("proof", fault.node.name, healing.words, at=at, fault=fault.id)
 

@@ -27,10 +27,9 @@ class Sabotage:
         return fnmatchcase(name, self.scenario)
 
     def explains(self, seen: Verdict) -> bool:
-        """Whether a scenario turned red as it had to: on a busy machine the reason that was to be seen may be one of
-        several findings and excused, as somebody waited for a processor.
-        """
-        told = [seen.reason, *(f"{each.about} {each.message}" for each in seen.findings)]
+        """Whether a scenario turned red as it had to: for any finding that carries its verdict."""
+        blame = "suite" if seen.verdict == "inconclusive" else "dynamo"
+        told = [seen.reason, *(f"{each.about} {each.message}" for each in seen.findings if each.blame == blame)]
         return bool(re.fullmatch(self.verdict, seen.verdict) and any(re.search(self.seen, text) for text in told))
 
 

@@ -43,6 +43,8 @@ def main() -> int:
             print(f"{word}  {row.sabotage:<28} {seen.verdict:<13} {seen.name}", flush=True)
             if not caught:
                 print(f"          expected {row.verdict} with {row.seen!r}, got: {seen.reason}")
+                for each in seen.findings:
+                    print(f"          {each.blame}: {each.rule}: {each.about} {each.message}")
     print(f"{len(pairs) - survived} caught, {survived} survived")
     return 1 if survived or not pairs else 0
 

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from typing import Any
 
 from agents.core.faults import KINDS
 from agents.node.access import NodeDriver
@@ -9,5 +10,10 @@ from agents.node.access import NodeDriver
 for _each in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_each.name}")
 
-DRIVERS = sorted(NodeDriver.__subclasses__(), key=lambda driver: KINDS.index(driver.kind))
+
+def _below(driver: type[Any]) -> list[type[NodeDriver]]:
+    return [found for each in driver.__subclasses__() for found in (each, *_below(each))]
+
+
+DRIVERS = sorted(_below(NodeDriver), key=lambda driver: KINDS.index(driver.kind))
 """Every kind of driver that there is."""

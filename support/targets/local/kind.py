@@ -9,6 +9,7 @@ from support.events import EventLog
 from support.releases import Release
 from support.settings import Settings
 from support.targets.local import machine
+from support.targets.needs import NEEDS
 
 
 class LocalKind:
@@ -17,7 +18,7 @@ class LocalKind:
     description = "this machine"
     in_cells = True
     real = True
-    needs: Mapping[str, Need] = machine.NEEDS
+    needs: Mapping[str, Need] = NEEDS
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

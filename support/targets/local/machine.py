@@ -16,31 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from agents.core.kernel import enter_new_namespaces
-from support.contract.target import Capability, Need
+from support.contract.target import Capability
 from support.settings import ROOT, Settings
 from support.targets.local import namespaces
+from support.targets.needs import NEEDS, known
 
 # Each answers within a second; on a machine with every core busy the imports alone have taken more than 5.
 TRIAL_SECONDS = 15
-
-
-NEEDS = {
-    "root": Need("root", "root", "the kernel log and cgroups"),
-    "namespaces": Need(
-        "network namespaces",
-        "namespaces",
-        "a cell per scenario, nodes with addresses; else loopback",
-        "needs.namespaces",
-    ),
-    "nftables": Need("nftables", "nftables", "cuts and losses between nodes", "needs.nftables"),
-    "tbf": Need("tbf", "tbf", "narrow cables between nodes", "needs.tbf"),
-    "netem": Need("netem", "netem", "delays between nodes", "needs.netem"),
-    "kmsg": Need("the kernel log", "kernel log", "GPU faults as the driver reports them", "needs.kmsg"),
-    "cgroups": Need("cgroups", "cgroups", "memory and CPU limits of a node", "needs.cgroups"),
-    "gpu": Need("a GPU", "GPU", "real engines", "gpu"),
-    "cluster": Need("a Kubernetes cluster", "KUBECONFIG", "the target kubernetes", "k8s"),
-}
-"""What may be needed of this machine, in the order of the doctor's table."""
 
 
 def probe(settings: Settings, names: Iterable[str] = NEEDS) -> dict[str, Capability]:
@@ -51,11 +33,9 @@ def probe(settings: Settings, names: Iterable[str] = NEEDS) -> dict[str, Capabil
         names: those to look for. nftables, tbf and netem together cost half a second, the others some milliseconds.
 
     Raises:
-        ValueError: a name that is not in :data:`NEEDS`.
+        ValueError: a name that is not in :data:`support.targets.needs.NEEDS`.
     """
-    wanted = list(names)
-    if unknown := [name for name in wanted if name not in NEEDS]:
-        raise ValueError(f"there is no capability {unknown[0]!r}; allowed: {', '.join(NEEDS)}")
+    wanted = known(names, NEEDS)
     inside = _try_in_a_namespace([name for name in wanted if name in _TRIALS])
     return {name: inside[name] if name in inside else _LOOKS[name](settings) for name in wanted}
 
@@ -188,10 +168,6 @@ def _no_answer(_number: int, _frame: object) -> None:
 
 def _main(names: list[str]) -> None:
     results: dict[str, tuple[bool, str]] = {}
-    try:
-        enter_new_namespaces("net", *(["user"] if os.geteuid() else []))
-    except OSError as refused:
-        sys.exit(str(refused))
     _pyroute2("pyroute2.nftables.main")  # before the clock runs, for a busy machine takes seconds to load it
     signal.signal(signal.SIGALRM, _no_answer)  # pyroute2 waits for ever where nftables is refused
     for name in names:
@@ -208,4 +184,8 @@ def _main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    try:
+        enter_new_namespaces("net", *(["user"] if os.geteuid() else []))
+    except OSError as refusal:
+        sys.exit(str(refusal))
     _main(sys.argv[1:])

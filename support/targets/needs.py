@@ -1,0 +1,35 @@
+"""What scenarios may need of a target, by the tags that say so."""
+
+from collections.abc import Collection, Iterable
+
+from support.contract.target import Need
+
+NEEDS = {
+    "root": Need("root", "root", "the kernel log and cgroups"),
+    "namespaces": Need(
+        "network namespaces",
+        "namespaces",
+        "a cell per scenario, nodes with addresses; else loopback",
+        "needs.namespaces",
+    ),
+    "nftables": Need("nftables", "nftables", "cuts and losses between nodes", "needs.nftables"),
+    "tbf": Need("tbf", "tbf", "narrow cables between nodes", "needs.tbf"),
+    "netem": Need("netem", "netem", "delays between nodes", "needs.netem"),
+    "kmsg": Need("the kernel log", "kernel log", "GPU faults as the driver reports them", "needs.kmsg"),
+    "cgroups": Need("cgroups", "cgroups", "memory and CPU limits of a node", "needs.cgroups"),
+    "gpu": Need("a GPU", "GPU", "real engines", "gpu"),
+    "cluster": Need("a Kubernetes cluster", "KUBECONFIG", "the target kubernetes", "k8s"),
+}
+"""Name -> what is needed, in the order of the doctor's table; a kind of target has those that it can answer for."""
+
+
+def known(names: Iterable[str], needs: Collection[str]) -> list[str]:
+    """The names, all of which are among ``needs``.
+
+    Raises:
+        ValueError: one is not.
+    """
+    wanted = list(names)
+    if unknown := [name for name in wanted if name not in needs]:
+        raise ValueError(f"there is no capability {unknown[0]!r}; allowed: {', '.join(needs)}")
+    return wanted
