@@ -14,6 +14,7 @@ from support import releases, targets
 from support.events import EventLog
 from support.judge.verdict import Verdict
 from support.report.reading import read_verdict
+from support.requests.load_clients import ThisProcess
 from support.run.selection import enumerate_scenarios
 from support.settings import ROOT, Settings
 from support.targets.fake.clock import VirtualClock
@@ -247,3 +248,18 @@ def test_a_fault_that_is_not_simulated_is_refused() -> None:
     order = ("POST", "/api/v1/faults/process/inject", '{"type": "slow_disk"}', dict[str, str]())
     answer = FaultServer({}, network).call(order)
     assert (answer.status, answer.json()["detail"]) == (501, "process slow_disk is not simulated in memory")
+
+
+def test_clients_that_break_in_memory_say_why_where_others_do(tmp_path: Path) -> None:
+    crew = ThisProcess(tmp_path, 0)
+
+    async def broken() -> None:
+        raise ValueError("odd")
+
+    async def run() -> None:
+        task = asyncio.create_task(broken())
+        await asyncio.wait([task])
+        crew._end(task)
+
+    asyncio.run(run())
+    assert "ValueError: odd" in (tmp_path / "client-0.txt").read_text()

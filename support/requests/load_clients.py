@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -170,6 +171,9 @@ class ThisProcess:
             self._changed.notify_all()
 
     def _end(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()):
+            text = "".join(traceback.format_exception(error))
+            (self._folder / f"client-{self._index}.txt").write_text(text, encoding="utf-8")
         with self._changed:
             self._over = True
             self._changed.notify_all()
