@@ -58,7 +58,9 @@ class Witness(Protocol):
     """Sees what has become of nodes, independently of whoever breaks them. Changes nothing."""
 
     def state(self, life: Life) -> str:
-        """``gone`` (that very run is over), ``stopped`` (it may not run) or ``alive``."""
+        """``gone`` (that very run is over), ``stopped`` (it may not run) or ``alive``; of all that belongs to it: a process
+        that it has started and that goes on is ``alive``.
+        """
 
     def arriving(self, source: Node, destination: Node) -> bool:
         """Whether a packet from one node arrives at another."""

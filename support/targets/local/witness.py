@@ -15,14 +15,15 @@ class LocalWitness:
 
     Args:
         agent: has the telemetry of simulated GPUs, which nobody else can see.
+        own: the mark of this cell in the environment of all that runs on its nodes.
     """
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self, agent: Agent, own: str) -> None:
+        self._agent, self._own = agent, own
 
     def state(self, life: Life) -> str:
-        """As the kernel shows that very process."""
-        return process.state_of(life)
+        """As the kernel shows that very process and all that it has started."""
+        return process.state_of(life, self._own)
 
     def arriving(self, source: Node, destination: Node) -> bool:
         """A UDP packet, sent from the node's network namespace."""
