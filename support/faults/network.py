@@ -144,29 +144,35 @@ class Cut(NetworkFault):
         """
         witness, pairs, what = ground.witness, ordered.before, self._words(ordered.before)
         lost = {"to": self.direction in ("both", "to"), "from": self.direction in ("both", "from")}
-        manner = "silent" if self.mode == "drop" else "refused"
+        manner, families = "silent" if self.mode == "drop" else "refused", set[str]()
 
         def unproven(pair: Pair) -> str | None:
             peer, victim = pair
             # All at once, for each that meets silence waits for as long as a packet may take.
-            to, back, *ways = at_once(
-                lambda: witness.arriving(peer, victim),
-                lambda: witness.arriving(victim, peer),
+            gone, *ways = at_once(
+                lambda: witness.lost_between(peer, victim),
                 lambda: witness.connects(victim, peer),
                 lambda: witness.connects(peer, victim),
             )
-            seen, met = {"to": not to, "from": not back}, set(ways)
-            if seen != lost:
+            seen = {way: bool(count) for way, count in gone.items()}
+            if seen != {way: lost[way.partition(" ")[0]] for way in seen}:
                 return f"packets lost: {seen}"
-            # Of a one-way cut the other side only sees that no answer comes.
-            return None if manner in met and "open" not in met else f"new connections are {' and '.join(met)}"
+            for family in sorted(ways[0].keys() & ways[1].keys()):
+                # Of a one-way cut the other side only sees that no answer comes.
+                met = {each[family] for each in ways}
+                if manner not in met or "open" in met:
+                    return f"new connections over {family} are {' and '.join(sorted(met))}"
+            families.update(ways[0])
+            return None
 
         at = prove(lambda: _of_all(unproven, pairs), PROOF_SECONDS, what, "the fault was not proven")
         hit = sum(chain["packets"] for chain in _counters(ground, ordered))
         if not hit:
             raise Inconclusive("the fault was not proven: its rules have hit no packet")
         ways = " and ".join(side for side, gone in lost.items() if gone)
-        words = f"{what}: packets {ways} the victim are lost, new connections {manner}, rules have hit {hit} packets"
+        over = " and ".join(sorted(families))
+        words = f"{what}: packets {ways} the victim are lost over {over}, new connections {manner}"
+        words += f", rules have hit {hit} packets"
         return Proof(at, words, details={"pairs": pairs})
 
 
@@ -187,8 +193,8 @@ class Loss(NetworkFault):
     )
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> list[Pair]:
-        """Between whom probes go."""
-        return [(self._across(ground, nodes, self.partition)[0], nodes[0])]
+        """Between whom probes go: the victim and everybody on the other side."""
+        return [(peer, nodes[0]) for peer in self._across(ground, nodes, self.partition)]
 
     def order(self, nodes: Sequence[Node], before: list[Pair]) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
@@ -197,8 +203,8 @@ class Loss(NetworkFault):
 
     def describe(self, ordered: Ordered) -> str:
         """See :class:`support.faults.fault.Fault`."""
-        [(peer, victim)] = ordered.before
-        return f"{self.percent} % of the packets between {peer.name} and {victim.name} are lost"
+        peers = ", ".join(peer.name for peer, _ in ordered.before)
+        return f"{self.percent} % of the packets between {peers} and {ordered.nodes[0].name} are lost"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """As many are lost as chance allows.
@@ -206,12 +212,12 @@ class Loss(NetworkFault):
         Raises:
             Inconclusive: more, or fewer.
         """
-        [(peer, victim)] = ordered.before
-        share = self.percent / 100
-        counts = see_losses(ground.witness, peer, victim, share)
-        probes = counts["probes to it"][0]
+        share, counts = self.percent / 100, dict[str, tuple[int, int]]()
+        for peer, victim in ordered.before:
+            counts |= see_losses(ground.witness, peer, victim, share)
+        probes = max(sent for sent, _ in counts.values())
         for number, chain in enumerate(_counters(ground, ordered)):
-            counts[f"packets of rule {number + 1}"] = (chain["drawn"], chain["packets"])
+            counts[f"packets of chain {number + 1}"] = (chain["drawn"], chain["packets"])
         words = f"{self.describe(ordered)}: {check_losses(counts, share)}"
         return Proof(now(), words, details={"probes": probes, "pairs": ordered.before})
 
@@ -303,13 +309,15 @@ def _of_all(look: Callable[[Pair], str | None], pairs: Sequence[Pair]) -> str | 
 
 
 def see_losses(witness: Witness, peer: Node, victim: Node, share: float) -> dict[str, tuple[int, int]]:
-    """Probe both directions; ``probes to it`` and ``probes from it`` with how many were sent and lost, within bounds.
+    """Probe all ways; what was sent, in words, with how many were sent and lost, within bounds.
 
     Raises:
         Inconclusive: more or fewer were lost than chance allows for ``share``.
     """
     probes = max(LEAST_PROBES, draws_to_see(share))
-    counts = {f"probes {side} it": (probes, lost) for side, lost in witness.lost_between(peer, victim, probes).items()}
+    sent = {"to": f"probes to {victim.name} from {peer.name}", "from": f"probes from {victim.name} to {peer.name}"}
+    lost = witness.lost_between(peer, victim, probes)
+    counts = {way.replace(way.split()[0], sent[way.split()[0]], 1): (probes, lost[way]) for way in lost}
     check_losses(counts, share)
     return counts
 
