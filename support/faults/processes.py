@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from support.contract.deployment import Life, Node
 from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault
-from support.observe.health import instances
+from support.observe.health import numbers, refuses
 from support.observe.waiting import prove
 from support.observe.workers import worker_id
 
@@ -27,22 +27,23 @@ class ProcessFault(Fault):
     shown_seconds: ClassVar[float] = 5.0
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> Any:
-        """The life that is hit."""
-        return ground.deployment.life(nodes[0])
+        """The life that is hit, and what Dynamo calls it: None unless it is a worker that answers."""
+        number = worker_id(nodes[0]) if nodes[0] in ground.deployment.workers else None
+        return ground.deployment.life(nodes[0]), number
 
     def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
         return {"target_pod": nodes[0].name, "type": self.types[0]}
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
-        """The witness sees it."""
-        life: Life = ordered.before
+        """The witness sees it, of the process and all that it has started."""
+        life: Life = ordered.before[0]
 
         def unproven() -> str | None:
             seen = ground.witness.state(life)
             return None if seen == self._shown else f"its process is {seen}"
 
-        return self._proof(self._await(unproven, ordered), ordered, life)
+        return self._proof(self._await(unproven, ordered), ordered)
 
     @property
     def _shown(self) -> str:
@@ -52,8 +53,10 @@ class ProcessFault(Fault):
         what = f"{ordered.nodes[0].name} shows the fault {self.kind}"
         return prove(unproven, self.shown_seconds, what, "the fault was not proven")
 
-    def _proof(self, at: float, ordered: Ordered, life: Life) -> Proof:
-        return Proof(at, f"{life.words} of {ordered.nodes[0].name} is {self._shown}", life)
+    def _proof(self, at: float, ordered: Ordered) -> Proof:
+        life, number = ordered.before
+        words = f"{life.words} of {ordered.nodes[0].name} is {self._shown}, with all that it had started"
+        return Proof(at, words, life, {"number": number})
 
     def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
         """It runs."""
@@ -79,7 +82,10 @@ class Crash(ProcessFault):
 
 @dataclass(frozen=True)
 class Terminate(ProcessFault):
-    """SIGTERM; proven when it is gone or serves no more, for it may finish first what it has."""
+    """SIGTERM; proven when it is gone or nobody is sent to it any more, for it may finish first what it has.
+
+    That is: a list that the frontend gave has it no more, and had it before; of a frontend, it refuses connections.
+    """
 
     name = "terminate"
     failure = "terminate"
@@ -90,8 +96,9 @@ class Terminate(ProcessFault):
     shown_seconds = 15.0
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> Any:
-        """The life that is hit, and the number by which the frontend lists it."""
-        return ground.deployment.life(nodes[0]), worker_id(nodes[0])
+        """The life that is hit, and what Dynamo calls it where the frontend lists it by that."""
+        life, number = super().look(ground, nodes, until_proven)
+        return life, number if number in (numbers(ground.deployment.frontend_url) or ()) else None
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """It is gone, or nobody is sent to it any more."""
@@ -104,9 +111,9 @@ class Terminate(ProcessFault):
 
         at = self._await(unproven, ordered)
         if ground.witness.state(life) == "gone":
-            return self._proof(at, ordered, life)
-        what = "serves no more" if node.role == "frontend" else "has left the frontend's list"
-        return Proof(at, f"{node.name} {what}, with {life.words} still there", life)
+            return self._proof(at, ordered)
+        what = "takes no connection any more" if node.role == "frontend" else f"({number}) has left the frontend's list"
+        return Proof(at, f"{node.name} {what}, with {life.words} still there", life, {"number": number})
 
 
 @dataclass(frozen=True)
@@ -130,8 +137,8 @@ class Restart(ProcessFault):
 
 
 def _has_left(ground: Ground, node: Node, number: str | None) -> bool:
-    """Whether the worker ``number`` is gone from a list that was given, or the frontend ``node`` serves no more."""
+    """Whether the worker ``number`` is not in a list that was given, or the frontend ``node`` refuses connections."""
     if node.role == "frontend":
-        return instances(f"http://{node.endpoint}") is None
-    listed = instances(ground.deployment.frontend_url)
-    return number is not None and listed is not None and number not in {f"{each.number:x}" for each in listed}
+        return refuses(f"http://{node.endpoint}")
+    listed = numbers(ground.deployment.frontend_url)
+    return number is not None and listed is not None and number not in listed

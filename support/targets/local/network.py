@@ -128,8 +128,8 @@ def own_ipv6(name: str) -> str | None:
 
 
 def lost_between(peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
-    """How many of ``packets`` UDP packets ``to`` the victim, and as many ``from`` it, are lost; where both have IPv6, as
-    many again over that: ``to over IPv6``, ``from over IPv6``.
+    """How many of ``packets`` UDP packets ``to`` the victim, and as many ``from`` it, are lost; where both have IPv6,
+    as many again over that: ``to over IPv6``, ``from over IPv6``.
     """
     ways = {"to": (peer, victim, victim.address), "from": (victim, peer, peer.address)}
     theirs = own_ipv6(peer.name), own_ipv6(victim.name)
