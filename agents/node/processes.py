@@ -332,8 +332,8 @@ class ProcessTable:
         return [(pid, start_time) for pid, start_time, _ in self._family(process)]
 
     async def stop(self, node: str, identity: tuple[int, int]) -> bool:
-        """SIGSTOP to that very process and all that it has started, until the kernel shows all of them stopped; False when
-        it is gone.
+        """SIGSTOP to that very process and all that it has started, until the kernel shows all of them stopped; False
+        when it is gone.
         """
         return await self._bring(node, identity, signal.SIGSTOP, stopped=True)
 
@@ -364,7 +364,7 @@ class ProcessTable:
             await asyncio.sleep(0.001)
 
     async def end(self, node: str, held: bool = False) -> None:
-        """SIGKILL to it and all that it has started, and wait until they are gone; ``held``: without its restart policy."""
+        """SIGKILL to it and all that it has started, and wait until they are gone; ``held``: it stays so for now."""
         process = self.get(node)
         if held:
             self._held.add(node)

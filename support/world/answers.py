@@ -132,8 +132,8 @@ class Answers:
         self._stage.events.add("proof", worker.name, f"{worker.name} has been reading the prompt for {seconds:g} s")
 
     def see_moving(self) -> None:
-        """Make sure that a second worker has been given the request, as journals name it, and the client has none of its
-        tokens.
+        """Make sure that a second worker has been given the request, as journals name it, and the client has none of
+        its tokens.
 
         Raises:
             Inconclusive: that is not so within :data:`ARRIVAL_SECONDS`.
