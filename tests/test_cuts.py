@@ -273,7 +273,7 @@ def test_packets_are_lost_in_the_directions_that_were_cut_and_in_no_other(
 
 @pytest.mark.parametrize(("kind", "direction"), SORTS)
 def test_all_is_as_before_once_it_is_over(seen: dict[str, Any], kind: str, direction: str) -> None:
-    after = dict.fromkeys(FAMILIES, {"to": 1, "from": 1, "new": ["open", "open"], "open": "answered"})
+    after = {family: {"to": 1, "from": 1, "new": ["open", "open"], "open": "answered"} for family in FAMILIES}
     assert (seen[f"{kind} {direction}"]["after"], seen[f"{kind} {direction}"]["state"]) == (after, "recovered")
 
 
