@@ -7,7 +7,10 @@ from support import clock, slowness
 from support.clock import now
 from support.errors import Inconclusive, TooLate
 
-PERIOD_SECONDS = 0.02
+PERIOD_SECONDS, LONGEST_PERIOD_SECONDS = 0.02, 0.25
+# Who has waited for long can be told a little later: looks cost the processor of the one who is looked at, too.
+LATER = 0.04
+"""How much later, as a share of the time waited, :func:`until` may see that a condition holds."""
 
 
 def until(
@@ -24,17 +27,19 @@ def until(
         timeout: seconds; the deadline that the sentence names.
         what: the condition in words, for the message.
         since: from when on ``timeout`` counts; None: from now.
-        period: seconds from the end of one look to the next.
+        period: seconds from the end of one look to the next at first; they become more the longer it takes
+            (:data:`LATER`), up to :data:`LONGEST_PERIOD_SECONDS`.
 
     Returns:
-        The time at which it held, on :mod:`support.clock`.
+        The time at which it was seen to hold, on :mod:`support.clock`.
 
     Raises:
         TooLate: it did not hold in time; the message has the last thing seen.
     """
-    since = now() if since is None else since
+    began = now()
+    since = began if since is None else since
     deadline = since + timeout
-    if now() > deadline:
+    if began > deadline:
         late = f"nobody looked in time, {now() - deadline:.1f} s late"
         raise TooLate(f"not within {timeout:g} seconds: {what}; {late}", timeout, since, now())
     while True:
@@ -42,9 +47,11 @@ def until(
         if seen is None:
             return now()
         # A look that begins after the deadline proves nothing, be it content or not.
-        if now() + period > deadline:
+        left = deadline - now()
+        if left < period:
             raise TooLate(f"not within {timeout:g} seconds: {what}; last seen: {seen}", timeout, since, now())
-        clock.sleep(period)
+        pause = min(LATER * (now() - began), LONGEST_PERIOD_SECONDS, left - period)  # a last look before the deadline
+        clock.sleep(max(pause, period))
 
 
 def throughout(look: Callable[[], None], seconds: float, period: float = PERIOD_SECONDS) -> None:
