@@ -10,7 +10,12 @@ from support.errors import Inconclusive, TooLate
 PERIOD_SECONDS, LONGEST_PERIOD_SECONDS = 0.02, 0.25
 # Who has waited for long can be told a little later: looks cost the processor of the one who is looked at, too.
 LATER = 0.04
-"""How much later, as a share of the time waited, :func:`until` may see that a condition holds."""
+"""How much later, as a share of the time waited, one may see that a condition holds."""
+
+
+def pause(waited: float, period: float = PERIOD_SECONDS) -> float:
+    """Seconds to the next look for who has waited ``waited`` seconds: a share of that, ``period`` at least."""
+    return max(period, min(LATER * waited, LONGEST_PERIOD_SECONDS))
 
 
 def until(
@@ -27,8 +32,7 @@ def until(
         timeout: seconds; the deadline that the sentence names.
         what: the condition in words, for the message.
         since: from when on ``timeout`` counts; None: from now.
-        period: seconds from the end of one look to the next at first; they become more the longer it takes
-            (:data:`LATER`), up to :data:`LONGEST_PERIOD_SECONDS`.
+        period: seconds from the end of one look to the next at first; :func:`pause` has them grow.
 
     Returns:
         The time at which it was seen to hold, on :mod:`support.clock`.
@@ -50,8 +54,8 @@ def until(
         left = deadline - now()
         if left < period:
             raise TooLate(f"not within {timeout:g} seconds: {what}; last seen: {seen}", timeout, since, now())
-        pause = min(LATER * (now() - began), LONGEST_PERIOD_SECONDS, left - period)  # a last look before the deadline
-        clock.sleep(max(pause, period))
+        # The last look comes before the deadline.
+        clock.sleep(max(period, min(pause(now() - began, period), left - period)))
 
 
 def throughout(look: Callable[[], None], seconds: float, period: float = PERIOD_SECONDS) -> None:
