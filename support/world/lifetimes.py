@@ -16,6 +16,8 @@ from support.world.takeovers import Takeovers
 
 # The restart policy's first restart comes at once.
 OUT_SECONDS = 2.0
+# Each looks at all processes of the cell.
+LOOK_SECONDS = 0.1
 # A worker of 1.2.1 on a busy machine takes 10 s to come as far as etcd.
 BOOT_SECONDS = 30.0
 NO_LEASE = "Unable to create lease"
@@ -57,7 +59,7 @@ class Lifetimes:
             if (life.state, seen) != ("fenced", "gone"):
                 raise AssertionError(f"{node.name} is {life.state}, its process {seen}; it was to be kept out")
 
-        throughout(look, OUT_SECONDS)
+        throughout(look, OUT_SECONDS, LOOK_SECONDS)
 
     def start_workers(self, count: int) -> None:
         """Start new workers and come back at once."""

@@ -23,7 +23,7 @@ from support.events import EventLog
 from support.observe import etcd
 from support.observe.health import numbers, serves
 from support.observe.logs import tail
-from support.observe.waiting import until
+from support.observe.waiting import pause, until
 from support.observe.workers import requests_served, worker_id
 from support.releases import Release
 from support.requests.client import send_completion_request
@@ -39,7 +39,6 @@ BOOT_SECONDS = 90.0
 # A cluster elects a leader within 0.3 to 2 s with etcd's own heartbeat and election timeouts, which are left alone.
 ETCD_SECONDS = 30.0
 OLDEST_ETCD = Version("3.4")
-POLL_SECONDS = 0.02
 STATES = ("starting", "running", "hung", "stopped", "dead", "fenced")
 """Changes of lives; the others that the node agent notes are its own affair."""
 RULER = ROOT / "support" / "engines" / "ruler.py"
@@ -427,7 +426,7 @@ class LocalDeployment:
             if now() > began + timeout * slowness.factor():
                 logs = "\n".join(f"--- {node.name}\n{self._tail(node)}" for node in needed)
                 raise DeploymentFailed(f"not within {now() - began:.0f} s: {what}; last lines of the logs:\n{logs}")
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause(now() - began))
         return now()
 
     def _log(self, node: Node) -> Path:
