@@ -226,12 +226,13 @@ def test_old_bytes_are_no_production(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_bytes_count_from_when_the_deployment_was_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pages = Pages(monkeypatch, tmp_path, {"w-0": 100, "w-1": None}, WORKERS[:2])
-    assert pages.fleet.grown_bytes() == {"w-0": 0}
+    assert pages.fleet.grown_bytes(["w-0", "w-1"]) == {"w-0": 0}
     pages.counts["w-0"] = 30  # another life of it, which counts from 0
-    assert pages.fleet.grown_bytes() == {"w-0": 30}
+    assert pages.fleet.grown_bytes(["w-0"]) == {"w-0": 30}
     pages.counts["w-1"] = 7  # of which nobody knows how many are new
     with pytest.raises(Inconclusive, match="w-1 did not tell what it had sent when the deployment was ready"):
-        pages.fleet.grown_bytes()
+        pages.fleet.grown_bytes(["w-0", "w-1"])
+    assert pages.fleet.producing(["w-0"]) == ["w-0"]
 
 
 def test_a_frontend_that_gives_no_answer_has_not_counted_nothing(

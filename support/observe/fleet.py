@@ -83,14 +83,14 @@ class Fleet:
         counts = {node.name: produced_bytes(node, self.release.metrics) for node in self.deployment.workers}
         return {name: count for name, count in counts.items() if count is not None}
 
-    def grown_bytes(self) -> dict[str, float]:
-        """Node name -> bytes of answers that each worker that answers has sent since the deployment was ready; one that
-        was started later, or again, since then.
+    def grown_bytes(self, names: Collection[str]) -> dict[str, float]:
+        """Name -> bytes of answers that each of these workers that answers has sent since the deployment was ready; one
+        that was started later, or again, since then.
 
         Raises:
             Inconclusive: one did not answer when the deployment was ready, so nobody knows.
         """
-        return {name: self._since_ready(name, count) for name, count in self.produced_bytes().items()}
+        return {name: self._since_ready(name, count) for name, count in self.produced_bytes().items() if name in names}
 
     def _since_ready(self, name: str, count: float) -> float:
         if name not in self._first:
@@ -167,7 +167,7 @@ class Fleet:
 
     def producing(self, names: Collection[str]) -> list[str]:
         """Those of the workers with these names that have sent bytes of answers since the deployment was ready."""
-        return [name for name, count in self.grown_bytes().items() if count and name in names]
+        return [name for name, count in self.grown_bytes(names).items() if count]
 
     def expect_production(self, names: Collection[str]) -> None:
         """One of the workers with these names has sent bytes since the deployment was ready, of whatever request.
@@ -176,7 +176,7 @@ class Fleet:
             AssertionError: none has.
         """
         if not self.producing(names):
-            raise AssertionError(f"no worker took over; bytes produced: {self.grown_bytes()}")
+            raise AssertionError(f"no worker took over; bytes produced: {self.grown_bytes(names)}")
 
     def expect_lone_production(self, victims: Collection[str]) -> None:
         """At most one worker has sent bytes since the deployment was ready; where one was hit, no other.

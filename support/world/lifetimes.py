@@ -89,8 +89,8 @@ class Lifetimes:
 
         def idle() -> str | None:
             expect_complete(self._clients.send(max_tokens=FIRST_TOKENS, watch=False).join().entry, FIRST_TOKENS)
-            grown = self._stage.fleet.grown_bytes()
-            return ", ".join(node.name for node in self._newcomers if not grown.get(node.name)) or None
+            names = [node.name for node in self._newcomers]
+            return ", ".join(sorted(set(names) - set(self._stage.fleet.producing(names)))) or None
 
         until(idle, timeout, "each new worker has served a request")
 
