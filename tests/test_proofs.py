@@ -24,7 +24,9 @@ from support.observe.fleet import Fleet
 from support.observe.health import Instance
 from support.observe.metrics import Exposition
 from support.requests.ledger import Chunk, LedgerEntry
-from support.world import runner, takeovers
+from support.world import answers, lifetimes, runner, takeovers
+from support.world.answers import Answers
+from support.world.lifetimes import Lifetimes
 from support.world.takeovers import Takeovers
 
 WORKERS = [Node(f"w-{number}", "worker", "127.0.0.1", 1, None) for number in range(3)]
@@ -437,3 +439,87 @@ def test_a_list_names_workers_as_their_pages_do(monkeypatch: pytest.MonkeyPatch)
     assert health.numbers("http://127.0.0.1:2") == {"5732a21efb975f0d"}
     monkeypatch.setattr(health, "instances", lambda url: None)
     assert health.numbers("http://127.0.0.1:2") is None
+
+
+# -- lives
+
+
+class Lives:
+    """A scenario whose last victim was hit in its life 1 and has, as target and witness see it, these now."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, life: Life, seen: str) -> None:
+        monkeypatch.setattr(lifetimes, "OUT_SECONDS", 0.05)
+        monkeypatch.setattr(lifetimes, "LOOK_SECONDS", 0.02)
+        monkeypatch.setattr(lifetimes, "try_scrape", lambda node: Exposition(""))
+        struck = ProvenFault(
+            "f", Crash(Exactly(WORKERS[0])), WORKERS[0], 1, 1, 1, 1, life=Life("w-0", 1, "", "running")
+        )
+        stage: Any = SimpleNamespace(
+            deployment=SimpleNamespace(life=lambda node: life),
+            target=SimpleNamespace(witness=SimpleNamespace(state=lambda each: seen)),
+        )
+        nobody: Any = None
+        faults: Any = SimpleNamespace(last=struck)
+        self.lifetimes = Lifetimes(stage, nobody, nobody, nobody, faults, nobody)
+
+
+@pytest.mark.parametrize(
+    ("state", "seen", "out"), [("fenced", "gone", True), ("fenced", "alive", False), ("running", "gone", False)]
+)
+def test_who_stays_out_has_no_process_for_the_witness_either(
+    monkeypatch: pytest.MonkeyPatch, state: str, seen: str, out: bool
+) -> None:
+    lives = Lives(monkeypatch, Life("w-0", 1, "pid 1", state, 1), seen)
+    with nullcontext() if out else pytest.raises(AssertionError, match=f"w-0 is {state}, its process {seen}"):
+        lives.lifetimes.expect_out(WORKERS[0])
+
+
+@pytest.mark.parametrize(
+    ("number", "state", "back"), [(2, "running", True), (1, "running", False), (2, "ended", False)]
+)
+def test_who_runs_again_has_another_life_than_the_one_that_was_hit(
+    monkeypatch: pytest.MonkeyPatch, number: int, state: str, back: bool
+) -> None:
+    lives = Lives(monkeypatch, Life("w-0", number, f"pid {number}", state, 3), "alive")
+    with nullcontext() if back else pytest.raises(AssertionError, match=f"last seen: pid {number}, {state}"):
+        lives.lifetimes.expect_restarted(0.1)
+
+
+# -- the engine's own word
+
+
+class Journals:
+    """Answers of one watched request, ``req-1``, with these journals."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        monkeypatch.setattr(answers, "ARRIVAL_SECONDS", 0.05)
+        self.moves = Moves(monkeypatch, folder)
+        self.moves.ask("req-1")
+        watched = self.moves.watched
+        clients: Any = SimpleNamespace(watched=watched, request=watched[0])
+        stage: Any = SimpleNamespace(logs=folder, events=EventLog())
+        self.answers = Answers(stage, clients, cast(Any, SimpleNamespace(victims=set())))
+
+
+def test_the_request_is_being_moved_when_two_workers_name_that_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    journals = Journals(monkeypatch, tmp_path)
+    journals.moves.note("w-0", "req-1", None)
+    journals.moves.note("w-1", "req-2", None)  # of somebody else
+    with pytest.raises(Inconclusive, match="the request was not being moved"):
+        journals.answers.see_moving()
+    journals.moves.note("w-1", "req-1", None)
+    journals.answers.see_moving()
+
+
+def test_the_engine_that_was_told_to_stop_had_the_watched_request(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    journals = Journals(monkeypatch, tmp_path)
+    journals.moves.note("w-1", "req-2", 9)  # of somebody else, whom nobody told
+    with pytest.raises(Inconclusive, match="no living worker has been given a watched request"):
+        journals.answers.expect_engine_stopped()
+    journals.moves.note("w-0", "req-1", 4)
+    with pytest.raises(AssertionError, match="w-0 was not told to stop"):
+        journals.answers.expect_engine_stopped()
