@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,10 @@ def faults(cell: dict[str, str]) -> FaultService:
 
 def break_it(faults: FaultService, kind: str, node: str, seconds: float) -> dict[str, Any]:
     return faults.inject("process", target_pod=node, type=kind, duration_seconds=seconds)
+
+
+def shows(wanted: str, look: Callable[[], str]) -> Callable[[], str | None]:
+    return lambda: None if look() == wanted else "not yet"
 
 
 def view(agent: Agent, name: str = "node-0") -> dict[str, Any]:
@@ -150,7 +155,7 @@ def test_the_witness_believes_in_no_crash_or_hang_of_one_process_of_several(
             os.kill(pid, number)
         assert process.state_of(life, mark) == "alive"
         os.kill(pids[which], number)
-        until(lambda seen=seen: None if process.state_of(life, mark) == seen else "not yet", 5, seen)
+        until(shows(seen, lambda: process.state_of(life, mark)), 5, seen)
 
 
 def test_the_witness_sees_what_a_dead_process_has_left() -> None:
@@ -171,7 +176,7 @@ def test_the_witness_sees_what_a_dead_process_has_left() -> None:
                 "alive" if pid == pids[0] else "gone"  # by its session alone
             )
             os.kill(pid, signal.SIGKILL)
-            until(lambda pid=pid: None if process.state(pid, None) == "gone" else "not yet", 5, "it is gone")
+            until(shows("gone", partial(process.state, pid, None)), 5, "it is gone")
         assert process.state_of(life, "own") == "gone"
     finally:
         for pid in pids:
