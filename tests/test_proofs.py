@@ -133,7 +133,7 @@ EVERY_WAY = ("to", "from", "to over IPv6", "from over IPv6")
 
 def ground_of(wire: Wire, counters: dict[str, dict[str, int]]) -> Ground:
     service = SimpleNamespace(get=lambda fault: {"evidence": {"counters": {"w-0": counters}}})
-    return cast(Any, SimpleNamespace(service=service, witness=wire, deployment=SimpleNamespace(nodes=WORKERS)))
+    return cast(Ground, SimpleNamespace(service=service, witness=wire, deployment=SimpleNamespace(nodes=WORKERS)))
 
 
 @pytest.mark.parametrize(

@@ -181,9 +181,9 @@ class ProvenFault:
         injected_at: when it was asked for; ``done_at``: when the service said that it is done; ``proven_at``: when
             the victim was seen to suffer it; ``struck_at``: when the injector sent its signal, where it says so,
             else when it was asked.
-        loaded: whether a load was still asking once it was done.
         life: the run of the victim's program that it hit; None for one that hits no process.
         details: what its recovery has to be compared with.
+        loaded: whether a load was still asking once it was done.
     """
 
     id: str
@@ -193,9 +193,9 @@ class ProvenFault:
     done_at: float
     proven_at: float
     struck_at: float
-    loaded: bool = False
     life: Life | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    loaded: bool = False
 
     @property
     def kind(self) -> str:
@@ -207,7 +207,7 @@ class ProvenFault:
         """That of a fault, its order and its proof."""
         struck = float(ordered.made["evidence"].get("sent_at", ordered.at))
         times = (ordered.at, ordered.done_at, proof.at, struck)
-        return cls(ordered.made["id"], fault, ordered.nodes[0], *times, ordered.loaded, proof.life, proof.details)
+        return cls(ordered.made["id"], fault, ordered.nodes[0], *times, proof.life, proof.details, ordered.loaded)
 
 
 def on_clock(made: Mapping[str, Any]) -> dict[str, Any]:
