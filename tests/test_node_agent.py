@@ -33,7 +33,7 @@ FAMILY = """
 import subprocess, time
 child = subprocess.Popen(["sleep", "600"])
 leader = subprocess.Popen(["sleep", "600"], start_new_session=True)
-orphan = ["sh", "-c", "sleep 600 > /dev/null & echo $!"]
+orphan = ["sh", "-c", "sleep 600 > /dev/null 2>&1 & echo $!"]
 orphan = subprocess.run(orphan, start_new_session=True, capture_output=True, text=True, check=True).stdout.strip()
 print(child.pid, leader.pid, orphan, flush=True)
 time.sleep(600)
@@ -158,10 +158,11 @@ def test_the_witness_believes_in_no_crash_or_hang_of_one_process_of_several(
         until(shows(seen, lambda: process.state_of(life, mark)), 5, seen)
 
 
-def test_the_witness_sees_what_a_dead_process_has_left() -> None:
+def test_the_witness_sees_what_a_dead_process_has_left(tmp_path: Path) -> None:
     """Nobody ends it here, as an agent would."""
-    argv = [sys.executable, "-c", FAMILY]
-    dead = subprocess.Popen(argv, start_new_session=True, stdout=subprocess.PIPE, text=True, env={"FT_LIFE": "own:n:0"})
+    argv, own = [sys.executable, "-c", FAMILY], str(tmp_path)
+    env = {"FT_LIFE": f"{own}:n:0"}
+    dead = subprocess.Popen(argv, start_new_session=True, stdout=subprocess.PIPE, text=True, env=env)
     assert dead.stdout
     pids = [int(pid) for pid in dead.stdout.readline().split()]
     stat = stat_of(dead.pid)
@@ -171,13 +172,13 @@ def test_the_witness_sees_what_a_dead_process_has_left() -> None:
     dead.wait()
     try:
         for pid in pids:
-            assert process.state_of(life, "own") == "alive"
+            assert process.state_of(life, own) == "alive"
             assert process.state_of(Life("n", life.identity, "the next one", "running", 1), "another") == (
                 "alive" if pid == pids[0] else "gone"  # by its session alone
             )
             os.kill(pid, signal.SIGKILL)
             until(shows("gone", partial(process.state, pid, None)), 5, "it is gone")
-        assert process.state_of(life, "own") == "gone"
+        assert process.state_of(life, own) == "gone"
     finally:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
