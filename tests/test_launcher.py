@@ -1,7 +1,9 @@
 """The launcher on a toy project: every way in which a scenario's process can end, limits, signals, selection."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -383,3 +385,22 @@ def test_a_scenario_that_cannot_be_started_or_written_down_costs_no_other(
     assert {name: each.verdict for name, each in verdicts.items()} == {"dies": "inconclusive", "works": "passed"}
     assert "could not be started" in verdicts["dies"].reason
     assert ["could not be written" in each for each in made.complaints] == [True]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_what_runs_and_a_pipe_gets_lines(project: Path, terminal: bool) -> None:
+    arguments = ["acceptance", "--features", "features/toy.feature:4", "features/toy.feature:16"]
+    command = [sys.executable, "-c", STUB.format(arguments=arguments)]
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    env = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, cwd=project, stdin=subprocess.DEVNULL, stdout=theirs, env=env) as process:
+        os.close(theirs)
+        output = b""
+        with contextlib.suppress(OSError):  # a terminal whose other side is closed
+            while block := os.read(ours, 65536):
+                output += block
+    os.close(ours)
+    assert process.returncode == 0, output
+    assert (b"0 of 2 done, 1 running" in output) == terminal
+    assert (b"features/toy.feature:" in output) == terminal  # lines tell a pass by its name
+    assert b"GREEN (exit status 0)" in output

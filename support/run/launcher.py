@@ -21,6 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from agents.core.forks import use_files
 from agents.core.kernel import die_with_parent
 from support import binaries, targets
@@ -30,6 +32,7 @@ from support.observe.logs import tail
 from support.report import console, publish, runs
 from support.report.reading import read_verdict
 from support.run import bootstrap, capabilities, cells
+from support.run.live import Doing, LiveView, View
 from support.run.schedule import Cost, Schedule, costs_file, read_costs, write_costs
 from support.run.selection import Selected, enumerate_scenarios, with_defaults
 from support.settings import Settings
@@ -76,13 +79,18 @@ class Launcher:
         self.complaints: list[str] = []
 
     def acceptance(self, scenarios: Sequence[Selected], tags: Sequence[str], jobs: int) -> list[Verdict]:
-        """Run every scenario in a process of its own, ``jobs`` at a time and no more than the processors can take."""
+        """Run every scenario in a process of its own, ``jobs`` at a time and no more than the processors can take; what
+        goes on is shown on a terminal.
+        """
         file = costs_file(self.reports, self.settings.target)
         costs = read_costs(file)
         schedule = Schedule(scenarios, costs, jobs, len(os.sched_getaffinity(0)))
         verdicts: list[Verdict] = []
-        with _signals_blocked():
-            self._run_all(schedule, tags, jobs, verdicts, costs)
+        title = f"Dynamo {self.settings.dynamo} on target {self.settings.target}"
+        terminal = Console()
+        view = LiveView(terminal, title, costs) if terminal.is_terminal else View()
+        with _signals_blocked(), view:
+            self._run_all(schedule, tags, jobs, verdicts, costs, view)
         with contextlib.suppress(OSError):  # only the order of the next run suffers
             write_costs(file, costs)
         return verdicts
@@ -107,6 +115,7 @@ class Launcher:
         jobs: int,
         verdicts: list[Verdict],
         costs: dict[str, Cost],
+        view: View,
     ) -> None:
         running: list[Running] = []
         while running or (schedule.waiting and not self.interrupted):
@@ -118,8 +127,9 @@ class Launcher:
                 except OSError as error:  # those that run are not to suffer for it
                     verdicts.append(self._inconclusive(scenario, 0.0, f"it could not be started: {error}"))
                     print(console.line(verdicts[-1]), flush=True)
+            view.show([self._doing(busy) for busy in running], schedule.waiting, verdicts)
             if running:
-                self._wait(running, LOOK_SECONDS if schedule.waiting else None)
+                self._wait(running, LOOK_SECONDS if schedule.waiting else view.period)
             for ended in [busy for busy in running if busy.process.poll() is not None]:
                 running.remove(ended)
                 verdict = self._verdict(ended)
@@ -130,6 +140,9 @@ class Launcher:
                 print(console.line(verdict), flush=True)
                 for warning in _warnings(self._folder(ended.scenario)):
                     print(warning, flush=True)
+
+    def _doing(self, busy: Running) -> Doing:
+        return Doing(busy.scenario, busy.began, self._folder(busy.scenario))
 
     def _folder(self, scenario: Selected) -> Path:
         return runs.scenario_folder(self.run, scenario.location)
