@@ -9,10 +9,14 @@ export TAGS
 
 # make up [ENGINE=vllm] [WORKERS=2]: a deployment that stays, with the frontend on localhost:8000 and the fault service on
 # localhost:8080; make down ends it. make crash-trials [N=200] [SEED=1]: kills agents at random moments, looks for leaks.
-.PHONY: acceptance test sabotage crash-trials up down bench doctor report bootstrap clean distclean
+.PHONY: acceptance rerun test sabotage crash-trials up down bench doctor report bootstrap clean distclean
 
 acceptance: bootstrap
 	@$(RUN) support.run.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
+
+# those of the last acceptance that were not good or did not run, with its settings
+rerun: bootstrap
+	@$(RUN) support.run.launcher rerun
 
 test: bootstrap
 	.venv/bin/ruff check .

@@ -44,6 +44,8 @@ def table(
     rows += ["", _machine(verdicts)]
     if complaints:
         rows += ["", _paint(f"RED (exit status 1): {'; '.join(complaints)}", "failed", stream)]
+        bad = [verdict.location for verdict in verdicts if verdict.verdict in ("failed", "inconclusive")]
+        rows += [f"again:  make acceptance FEATURES={bad[0]}" + ", or all that was not good: make rerun"] if bad else []
     else:
         rows += ["", _paint("GREEN (exit status 0)", "passed", stream)]
     return "\n".join(row for before, row in zip(["x", *rows], rows, strict=False) if row or before)
