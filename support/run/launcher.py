@@ -140,6 +140,8 @@ class Launcher:
                     seconds = time.monotonic() - ended.began
                     costs[ended.scenario.key] = Cost(round(seconds, 2), round(ended.process.cpu_seconds, 2))
                 print(console.line(verdict), flush=True)
+                if verdict.verdict in ("failed", "inconclusive"):
+                    print(console.failure(verdict, self._folder(ended.scenario)), flush=True)
                 for warning in _warnings(self._folder(ended.scenario)):
                     print(warning, flush=True)
 
