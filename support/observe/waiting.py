@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from support import clock, slowness
+from support import activity, clock, slowness
 from support.clock import now
 from support.errors import Inconclusive, TooLate
 
@@ -46,24 +46,27 @@ def until(
     if began > deadline:
         late = f"nobody looked in time, {now() - deadline:.1f} s late"
         raise TooLate(f"not within {timeout:g} seconds: {what}; {late}", timeout, since, now())
-    while True:
-        seen = probe()
-        if seen is None:
-            return now()
-        # A look that begins after the deadline proves nothing, be it content or not.
-        left = deadline - now()
-        if left < period:
-            raise TooLate(f"not within {timeout:g} seconds: {what}; last seen: {seen}", timeout, since, now())
-        # The last look comes before the deadline.
-        clock.sleep(max(period, min(pause(now() - began, period), left - period)))
+    if (seen := probe()) is None:
+        return now()
+    with activity.waiting(what, deadline):
+        while seen is not None:
+            # A look that begins after the deadline proves nothing, be it content or not.
+            left = deadline - now()
+            if left < period:
+                raise TooLate(f"not within {timeout:g} seconds: {what}; last seen: {seen}", timeout, since, now())
+            # The last look comes before the deadline.
+            clock.sleep(max(period, min(pause(now() - began, period), left - period)))
+            seen = probe()
+    return now()
 
 
-def throughout(look: Callable[[], None], seconds: float, period: float = PERIOD_SECONDS) -> None:
-    """Look for ``seconds`` from now; ``look`` raises when what it looks for does not hold."""
+def throughout(look: Callable[[], None], seconds: float, what: str) -> None:
+    """Look for ``seconds`` from now; ``look`` raises when ``what`` it looks for does not hold."""
     deadline = now() + seconds
-    while now() < deadline:
-        look()
-        clock.sleep(period)
+    with activity.waiting(f"{what}, all the time", deadline):
+        while now() < deadline:
+            look()
+            clock.sleep(PERIOD_SECONDS)
     look()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from support import binaries, slowness
+from support import activity, binaries, slowness
 from support.clock import now
 from support.contract.deployment import Change, Facts, Life, Node
 from support.contract.shape import Shape
@@ -415,19 +415,23 @@ class LocalDeployment:
 
     def _wait(self, condition: Callable[[], bool], timeout: float, needed: list[Node], what: str) -> float:
         began = now()
-        names = {node.name: node for node in needed}
-        while not condition():
-            for name, seen in self._agent.processes().items():
-                if name in names and seen["state"] in ("exited", "failed"):
-                    why = seen["detail"] or f"ended with status {seen['exit_code']}"
-                    raise DeploymentFailed(
-                        f"{name} {why} while it was needed; last lines of its log:\n{self._tail(names[name])}"
-                    )
-            if now() > began + timeout * slowness.factor():
-                logs = "\n".join(f"--- {node.name}\n{self._tail(node)}" for node in needed)
-                raise DeploymentFailed(f"not within {now() - began:.0f} s: {what}; last lines of the logs:\n{logs}")
-            time.sleep(pause(now() - began))
+        with activity.waiting(what, began + timeout):
+            while not condition():
+                self._see_running(needed)
+                if now() > began + timeout * slowness.factor():
+                    logs = "\n".join(f"--- {node.name}\n{self._tail(node)}" for node in needed)
+                    raise DeploymentFailed(f"not within {now() - began:.0f} s: {what}; last lines of the logs:\n{logs}")
+                time.sleep(pause(now() - began))
         return now()
+
+    def _see_running(self, needed: list[Node]) -> None:
+        names = {node.name: node for node in needed}
+        for name, seen in self._agent.processes().items():
+            if name in names and seen["state"] in ("exited", "failed"):
+                why = seen["detail"] or f"ended with status {seen['exit_code']}"
+                raise DeploymentFailed(
+                    f"{name} {why} while it was needed; last lines of its log:\n{self._tail(names[name])}"
+                )
 
     def _log(self, node: Node) -> Path:
         return self.site.logs / f"{node.name}.log"
