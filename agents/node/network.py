@@ -111,6 +111,10 @@ class Network:
             route.link("set", index=index, master=bridge, state="up", group=self.GROUP)
         netns.pushns(node.name)
         try:
+            # Nobody else can have its address of IPv6: without a second or two of looking for them (duplicate address
+            # detection) that way between nodes is there from the beginning, for Dynamo, for cuts and for their proofs.
+            with contextlib.suppress(OSError):
+                Path("/proc/sys/net/ipv6/conf/eth0/accept_dad").write_text("0")
             with IPRoute() as route:
                 for interface in ("lo", "eth0"):
                     index = route.link_lookup(ifname=interface)[0]
