@@ -123,6 +123,19 @@ class Cut(NetworkFault):
         others = self._across(ground, nodes, self.partition, self.others)
         return [(other, node) for node in nodes for other in others]
 
+    def unsound(self, ground: Ground, nodes: Sequence[Node], before: list[Pair]) -> str | None:
+        """Packets are lost where they are to be."""
+
+        def broken(pair: Pair) -> str | None:
+            lost = ground.witness.lost_between(*pair)
+            return f"packets lost: {lost}" if any(lost[side] for side in self._ways) else None
+
+        return _of_all(broken, before)
+
+    @property
+    def _ways(self) -> tuple[str, ...]:
+        return ("to", "from") if self.direction == "both" else (self.direction,)
+
     def order(self, nodes: Sequence[Node], before: list[Pair]) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
         sides = self._sides(before, self.partition, self.others)
@@ -143,7 +156,7 @@ class Cut(NetworkFault):
             Inconclusive: a packet gets through that should not, or one does not that should.
         """
         witness, pairs, what = ground.witness, ordered.before, self._words(ordered.before)
-        lost = {"to": self.direction in ("both", "to"), "from": self.direction in ("both", "from")}
+        lost = {side: side in self._ways for side in ("to", "from")}
         manner = "silent" if self.mode == "drop" else "refused"
 
         def unproven(pair: Pair) -> str | None:
@@ -165,9 +178,17 @@ class Cut(NetworkFault):
         hit = sum(chain["packets"] for chain in _counters(ground, ordered))
         if not hit:
             raise Inconclusive("the fault was not proven: its rules have hit no packet")
-        ways = " and ".join(side for side, gone in lost.items() if gone)
-        words = f"{what}: packets {ways} the victim are lost, new connections {manner}, rules have hit {hit} packets"
+        words = f"{what}: packets {' and '.join(self._ways)} the victim are lost, new connections {manner}, rules have hit {hit} packets"
         return Proof(at, words, details={"pairs": pairs})
+
+    def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
+        """A packet arrives that should not."""
+
+        def whole(pair: Pair) -> str | None:
+            lost = ground.witness.lost_between(*pair)
+            return None if all(lost[side] for side in self._ways) else f"packets lost: {lost}"
+
+        return _of_all(whole, proven.details["pairs"])
 
 
 @dataclass(frozen=True)
@@ -189,6 +210,11 @@ class Loss(NetworkFault):
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> list[Pair]:
         """Between whom probes go."""
         return [(self._across(ground, nodes, self.partition)[0], nodes[0])]
+
+    def unsound(self, ground: Ground, nodes: Sequence[Node], before: list[Pair]) -> str | None:
+        """A packet is lost, of as many as would show the share."""
+        lost = ground.witness.lost_between(*before[0], draws_to_see(self.percent / 100))
+        return f"packets lost: {lost}" if any(lost.values()) else None
 
     def order(self, nodes: Sequence[Node], before: list[Pair]) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
@@ -215,6 +241,10 @@ class Loss(NetworkFault):
         words = f"{self.describe(ordered)}: {check_losses(counts, share)}"
         return Proof(now(), words, details={"probes": probes, "pairs": ordered.before})
 
+    def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
+        """None is lost, of as many as would show the share."""
+        return lossless(ground.witness, *proven.details["pairs"][0], self.percent / 100)
+
 
 @dataclass(frozen=True)
 class Bandwidth(NetworkFault):
@@ -237,7 +267,12 @@ class Bandwidth(NetworkFault):
         """How long a transfer takes, and over what it went."""
         pair = self._across(ground, nodes, "FRONTEND_WORKER", self.others)[0], nodes[0]
         lines = until_proven.enter_context(_lines(ground.witness, *pair))
-        return pair, lines, _transfers(lines, self._size)
+        return pair, lines
+
+    def unsound(self, ground: Ground, nodes: Sequence[Node], before: Any) -> str | None:
+        """Transfers take as long as they are to."""
+        took = _transfers(before[1], self._size)
+        return f"the cable is as slow already: {took}" if max(took.values()) >= TRANSFER_SECONDS else None
 
     @property
     def _size(self) -> int:
@@ -256,28 +291,35 @@ class Bandwidth(NetworkFault):
         """Transfers take their time.
 
         Raises:
-            Inconclusive: they did before, or do not end within :data:`LONGEST_TRANSFER_SECONDS`.
+            Inconclusive: they do not, or do not end within :data:`LONGEST_TRANSFER_SECONDS`.
         """
-        pair, lines, before = ordered.before
+        pair, lines = ordered.before
         size = self._size + ordered.made["parameters"]["burst_bytes"]
         during = _transfers(lines, size)
         seen = ", ".join(f"{side} it {took:.2f} s" for side, took in during.items())
         words = f"{self.describe(ordered)}: {size} bytes take {seen}; {TRANSFER_SECONDS:g} s at least"
-        if max(before.values()) >= TRANSFER_SECONDS:
-            raise Inconclusive(f"the fault was not proven: the cable was as slow before ({before})")
         if not all(TRANSFER_SECONDS <= took < LONGEST_TRANSFER_SECONDS for took in during.values()):
             raise Inconclusive(f"the fault was not proven: {words}")
         return Proof(now(), words, details={"size": size, "pairs": [pair]})
+
+    def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
+        """A transfer is faster than the cable may be."""
+        took = self._take(ground, *proven.details["pairs"], proven.details["size"])
+        return f"transfers take {took} s" if min(took.values()) < TRANSFER_SECONDS else None
 
     def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
         """Transfers are as fast as before."""
 
         def broken(pair: Pair) -> str | None:
-            with _lines(ground.witness, *pair) as lines:
-                took = _transfers(lines, proven.details["size"])
+            took = self._take(ground, pair, proven.details["size"])
             return f"transfers take {took} s" if max(took.values()) >= TRANSFER_SECONDS else None
 
         return self._healing(broken, proven)
+
+    @staticmethod
+    def _take(ground: Ground, pair: Pair, size: int) -> dict[str, float]:
+        with _lines(ground.witness, *pair) as lines:
+            return _transfers(lines, size)
 
 
 @contextmanager
@@ -312,6 +354,12 @@ def see_losses(witness: Witness, peer: Node, victim: Node, share: float) -> dict
     counts = {f"probes {side} it": (probes, lost) for side, lost in witness.lost_between(peer, victim, probes).items()}
     check_losses(counts, share)
     return counts
+
+
+def lossless(witness: Witness, peer: Node, victim: Node, share: float) -> str | None:
+    """In words, that in one direction no packet is lost of as many as would show a loss of ``share``; else None."""
+    lost = witness.lost_between(peer, victim, draws_to_see(share))
+    return None if all(lost.values()) else f"packets lost between {peer.name} and {victim.name}: {lost}"
 
 
 def check_losses(counts: dict[str, tuple[int, int]], share: float) -> str:
