@@ -1,19 +1,24 @@
 """The node agent: processes, restarts, faults, leases, bad input. Its nodes are on loopback here."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.core.kernel import stat_of
 from agents.node.network import Network
 from agents.node.process import Spec
 from agents.node.processes import ProcessTable
 from support.clock import now
+from support.contract.deployment import Life
 from support.contract.fault_service import FaultService
 from support.errors import Refused
 from support.observe.waiting import until
@@ -22,6 +27,16 @@ from support.targets.local import process
 from support.targets.local.agent import Agent
 
 SLEEPER = ["sleep", "600"]
+# A child, one that leads a session of its own, and one whose parent and session are gone.
+FAMILY = """
+import subprocess, time
+child = subprocess.Popen(["sleep", "600"])
+leader = subprocess.Popen(["sleep", "600"], start_new_session=True)
+orphan = ["sh", "-c", "sleep 600 > /dev/null & echo $!"]
+orphan = subprocess.run(orphan, start_new_session=True, capture_output=True, text=True, check=True).stdout.strip()
+print(child.pid, leader.pid, orphan, flush=True)
+time.sleep(600)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +103,80 @@ def test_hang_ends_by_itself_at_its_deadline(
     until(lambda: None if process.state(victim["pid"], victim["start_time"]) == "alive" else "stopped", 5, "it goes on")
     assert now() >= fault["deadline"]
     until(lambda: None if faults.get(fault["id"])["state"] == "recovered" else "not yet", 5, "the agent says so")
+
+
+@pytest.fixture
+def family(start: Callable[..., dict[str, Any]], tmp_path: Path, cell: dict[str, str]) -> tuple[Life, list[int], str]:
+    """The life of a process that has started others, their pids, and the cell's mark."""
+    victim = start([sys.executable, "-c", FAMILY])
+    log = tmp_path / "node-0.log"
+    until(lambda: None if log.read_text().endswith("\n") else "no output", 10, "all of them run")
+    life = Life("node-0", process.identity(victim["pid"], victim["start_time"]), "it", "running", victim["restarts"])
+    return life, [int(each) for each in log.read_text().split()], cell["FT_SCRATCH"]
+
+
+def test_a_hang_and_its_end_are_of_all_that_the_process_has_started(
+    faults: FaultService, family: tuple[Life, list[int], str]
+) -> None:
+    life, pids, mark = family
+    fault = break_it(faults, "hang", "node-0", 60)
+    assert [process.state(pid, None) for pid in pids] == ["stopped"] * 3
+    assert process.state_of(life, mark) == "stopped"
+    faults.recover(fault["id"])
+    assert [process.state(pid, None) for pid in pids] == ["alive"] * 3
+
+
+@pytest.mark.parametrize("kind", ["crash", "restart", "terminate"])
+def test_nothing_that_the_process_has_started_outlives_it(
+    agent: Agent, faults: FaultService, family: tuple[Life, list[int], str], kind: str
+) -> None:
+    life, pids, mark = family
+    break_it(faults, kind, "node-0", 60)
+    until(lambda: None if process.state_of(life, mark) == "gone" else "some are there", 5, "all are gone")
+    assert [process.state(pid, None) for pid in pids] == ["gone"] * 3
+    [swept] = [each["detail"] for each in agent.history() if each["state"] == "swept"] or [""]
+    assert kind != "terminate" or all(str(pid) in swept for pid in pids)  # whom nobody has told
+
+
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["child", "leader of a session", "orphan"])
+def test_the_witness_believes_in_no_crash_or_hang_of_one_process_of_several(
+    family: tuple[Life, list[int], str], which: int
+) -> None:
+    life, pids, mark = family
+    first: int = life.identity[0]  # type: ignore[index]
+    others = [first, *(pid for pid in pids if pid != pids[which])]
+    for number, seen in ((signal.SIGSTOP, "stopped"), (signal.SIGCONT, "alive")):
+        for pid in others:
+            os.kill(pid, number)
+        assert process.state_of(life, mark) == "alive"
+        os.kill(pids[which], number)
+        until(lambda seen=seen: None if process.state_of(life, mark) == seen else "not yet", 5, seen)
+
+
+def test_the_witness_sees_what_a_dead_process_has_left() -> None:
+    """Nobody ends it here, as an agent would."""
+    argv = [sys.executable, "-c", FAMILY]
+    dead = subprocess.Popen(argv, start_new_session=True, stdout=subprocess.PIPE, text=True, env={"FT_LIFE": "own:n:0"})
+    assert dead.stdout
+    pids = [int(pid) for pid in dead.stdout.readline().split()]
+    stat = stat_of(dead.pid)
+    assert stat
+    life = Life("n", process.identity(dead.pid, stat[1]), "it", "running")
+    dead.kill()
+    dead.wait()
+    try:
+        for pid in pids:
+            assert process.state_of(life, "own") == "alive"
+            assert process.state_of(Life("n", life.identity, "the next one", "running", 1), "another") == (
+                "alive" if pid == pids[0] else "gone"  # by its session alone
+            )
+            os.kill(pid, signal.SIGKILL)
+            until(lambda pid=pid: None if process.state(pid, None) == "gone" else "not yet", 5, "it is gone")
+        assert process.state_of(life, "own") == "gone"
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_terminate_lets_the_process_end_as_it_likes(

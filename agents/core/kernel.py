@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -141,20 +142,46 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-def children_of(pid: int) -> list[tuple[int, int]]:
-    """Pid and start time of all descendants of ``pid``, from /proc."""
-    parents: dict[tuple[int, int], int] = {}
+def _processes() -> dict[int, tuple[str, int, int, int]]:
+    """Pid -> state, parent, session and start time of every process in /proc."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 fields = _stat(int(entry.name))
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            parents[int(entry.name), int(fields[19])] = int(fields[1])
-    found, queue = [], [pid]
+            found[int(entry.name)] = fields[0], int(fields[1]), int(fields[3]), int(fields[19])
+    return found
+
+
+def _descendants(roots: set[int], parents: dict[int, int]) -> set[int]:
+    found, queue = set[int](), list(roots)
     while queue:
         parent = queue.pop()
-        below = [child for child, its_parent in parents.items() if its_parent == parent]
-        found += below
-        queue += [child for child, _ in below]
+        below = {pid for pid, its_parent in parents.items() if its_parent == parent} - found
+        found |= below
+        queue += below
     return found
+
+
+def children_of(pid: int) -> list[tuple[int, int]]:
+    """Pid and start time of all descendants of ``pid``, from /proc."""
+    seen = _processes()
+    below = _descendants({pid}, {each: parent for each, (_, parent, _, _) in seen.items()})
+    return [(each, seen[each][3]) for each in below]
+
+
+def family_of(pid: int, start_time: int | None, strays: Collection[int] = ()) -> list[tuple[int, int, str]]:
+    """Pid, start time and state letter of all that runs of a process that leads a session: itself, what is in its
+    session, ``strays``, and the descendants of all of those; whether or not it is still there. No zombies; itself first.
+    """
+    seen = _processes()
+    leader = seen.get(pid)
+    # A session outlives its leader, whose pid nobody gets as long as there is one; 0 is one outside this PID namespace.
+    ours = pid > 0 and (leader is None or leader[3] == start_time)
+    roots = {each for each, (_, _, session, _) in seen.items() if ours and session == pid} | set(strays)
+    roots |= {pid} if leader and ours else set()
+    found = (roots & set(seen)) | _descendants(roots, {each: parent for each, (_, parent, _, _) in seen.items()})
+    order = sorted(found, key=lambda each: (each != pid, each))
+    return [(each, seen[each][3], seen[each][0]) for each in order if seen[each][0] not in "ZX"]

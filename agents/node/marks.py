@@ -1,6 +1,7 @@
 """The mark of a node in the environment of every process on it, by which the kernel's list tells whose it is.
 
-Children inherit it, those too that nobody knows of: ``FT_NODE=MARK:NODE``, where the mark is the cell's own.
+Children inherit it, those too that nobody knows of: ``FT_NODE=MARK:NODE``, where the mark is the cell's own, and
+``FT_LIFE=MARK:NODE:N`` with how often the node's program had been started again.
 """
 
 import contextlib
@@ -9,9 +10,9 @@ import signal
 from pathlib import Path
 
 
-def mark(own: str, node: str) -> dict[str, str]:
-    """The environment variable for a process on ``node``; ``own`` is the cell's mark."""
-    return {"FT_NODE": f"{own}:{node}"}
+def mark(own: str, node: str, restarts: int) -> dict[str, str]:
+    """The environment variables for a process on ``node``; ``own`` is the cell's mark."""
+    return {"FT_NODE": f"{own}:{node}", "FT_LIFE": f"{own}:{node}:{restarts}"}
 
 
 def marked(own: str) -> dict[int, str]:

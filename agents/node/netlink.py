@@ -10,8 +10,9 @@ import queue
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from agents.core.faults import Problem
@@ -30,13 +31,41 @@ LEAST_BURST_BYTES, BURST_SECONDS = 3028, 0.004
 QUEUE_LATENCY = "400ms"
 # Packets on their way at once; more would be lost, which is another fault.
 DELAYED_PACKETS = 100_000
-SET, CHAINS = "peers", {"to": ("in", "input", 12), "from": ("out", "output", 16)}
-"""Direction -> name and hook of its chain at the victim, and offset of the other side's address in the IPv4 header."""
+CHAINS = {"to": ("in", "input"), "from": ("out", "output")}
+"""Direction -> name and hook of its chain at the victim."""
 
-IPV4, REGISTER, NETWORK_HEADER, TRANSPORT_HEADER = 2, 1, 1, 2
-ANSWERS = {"reject": b"\x01", "reset": b"\x06"}
-"""Type -> IP protocol of what the kernel answers: ICMP, TCP."""
-REJECT_UNREACHABLE, REJECT_RESET, PORT_UNREACHABLE = 0, 1, 3
+
+@dataclass(frozen=True)
+class Family:
+    """One of the two sorts of packets, as rules tell them.
+
+    Attributes:
+        number: the kernel's, in one byte; ``key``: type of its addresses, of ``length`` bytes.
+        peers: name of the set with those of the other side.
+        offsets: direction -> where its header has the address of the other side; ``protocol``: what comes behind it.
+        icmp: number of the protocol of its errors; ``unreachable``: type of the error that a rejection is.
+    """
+
+    number: bytes
+    key: str
+    length: int
+    peers: str
+    offsets: Mapping[str, int]
+    protocol: int
+    icmp: bytes
+    unreachable: bytes
+
+
+IPV4 = Family(b"\x02", "ipv4_addr", 4, "peers", {"to": 12, "from": 16}, 9, b"\x01", b"\x03")
+IPV6 = Family(b"\x0a", "ipv6_addr", 16, "peers6", {"to": 8, "from": 24}, 6, b"\x3a", b"\x01")
+NEIGHBOURS = b"\x85", b"\x89"
+"""First and last type of what IPv6 finds its neighbours with, over ICMP: as ARP, which no rule of these ever meets."""
+INET, REGISTER, NETWORK_HEADER, TRANSPORT_HEADER, NFPROTO = 1, 1, 1, 2, 15
+EQUAL, LESS, AT_MOST, AT_LEAST = 0, 2, 3, 5
+ANSWERED = ("reject", "reset")
+"""Types for which the kernel answers: with an error over ICMP, over TCP with a reset."""
+REJECT_RESET, REJECT_UNREACHABLE, PORT_UNREACHABLE = 1, 2, 1
+TCP, FLAGS, RESET_FLAG = b"\x06", 13, b"\x04"
 
 
 class Bench:
@@ -89,11 +118,11 @@ def in_words(error: Exception) -> str:
 def _nft() -> Any:
     from pyroute2.nftables.main import NFTables  # 0.3 s of CPU: only where it is used
 
-    return NFTables(nfgen_family=IPV4)
+    return NFTables(nfgen_family=INET)
 
 
 def tables() -> list[str]:
-    """Names of all tables for IPv4."""
+    """Names of all tables for both families, IPv4 and IPv6."""
     with _nft() as nft:
         return [str(each.get_attr("NFTA_TABLE_NAME")) for each in nft.get_tables()]
 
@@ -104,49 +133,67 @@ def _expression(name: str, **values: Any) -> Any:
     return genex(name, values)
 
 
-def _rule(kind: str, offset: int, percent: int) -> list[Any]:
+def _is(value: bytes, operation: int = EQUAL) -> Any:
+    # Bytes are compared one by one, hence numbers in network order.
+    return _expression("cmp", sreg=REGISTER, op=operation, data={"attrs": [("NFTA_DATA_VALUE", value)]})
+
+
+def _payload(header: int, offset: int, length: int = 1) -> Any:
+    return _expression("payload", dreg=REGISTER, base=header, offset=offset, len=length)
+
+
+def _of(family: Family) -> list[Any]:
+    return [_expression("meta", dreg=REGISTER, key=NFPROTO), _is(family.number)]
+
+
+def _rule(kind: str, family: Family, side: str, percent: int) -> list[Any]:
     from pyroute2.nftables.expressions import verdict
 
-    parts = [
-        _expression("payload", dreg=REGISTER, base=NETWORK_HEADER, offset=offset, len=4),
-        _expression("lookup", set=SET, sreg=REGISTER),
-    ]
+    parts = _of(family)
+    parts.append(_payload(NETWORK_HEADER, family.offsets[side], family.length))
+    parts.append(_expression("lookup", set=family.peers, sreg=REGISTER))
     if kind == "loss":
         parts.append(_expression("counter", bytes=0, packets=0))
         draw = _expression("ng", dreg=REGISTER, modulus=100, type=1, offset=0)
         draw["attrs"][0] = ("NFTA_EXPR_NAME", "numgen")  # its attributes are called NFTA_NG_
-        # cmp compares byte by byte, hence in network order
-        value = {"attrs": [("NFTA_DATA_VALUE", percent.to_bytes(4, "big"))]}
         parts.append(draw)
         parts.append(_expression("byteorder", sreg=REGISTER, dreg=REGISTER, op=1, len=4, size=4))
-        parts.append(_expression("cmp", sreg=REGISTER, op=2, data=value))  # less than
+        parts.append(_is(percent.to_bytes(4, "big"), LESS))
     parts.append(_expression("counter", bytes=0, packets=0))
-    if kind in ANSWERS:
+    if kind in ANSWERED:
         way = REJECT_RESET if kind == "reset" else REJECT_UNREACHABLE
         parts.append(_expression("reject", type=way, icmp_code=PORT_UNREACHABLE))
         return parts
     return [*parts, *verdict(code=0)]
 
 
-def _pass_on(kind: str) -> list[Any]:
-    """Let through what the kernel answers for a rejected packet: TCP resets, or ICMP."""
+def _pass_on(kind: str, family: Family) -> Iterator[list[Any]]:
+    """Let through what is no packet of anybody on the node: the kernel's own answers for rejected packets, which pass
+    through the same chains, and what finds neighbours.
+    """
     from pyroute2.nftables.expressions import verdict
 
-    def match(value: bytes) -> Any:
-        return _expression("cmp", sreg=REGISTER, op=0, data={"attrs": [("NFTA_DATA_VALUE", value)]})
-
-    protocol, flags, reset = 9, 13, b"\x04"
-    parts = [_expression("payload", dreg=REGISTER, base=NETWORK_HEADER, offset=protocol, len=1), match(ANSWERS[kind])]
+    over = [*_of(family), _payload(NETWORK_HEADER, family.protocol)]
+    icmp = [*over, _is(family.icmp), _payload(TRANSPORT_HEADER, 0)]
+    if family is IPV6:
+        first, last = NEIGHBOURS
+        yield [*icmp, _is(first, AT_LEAST), _is(last, AT_MOST), *verdict(code=1)]
     if kind == "reject":
-        unreachable, kind_of_message = b"\x03", 0
-        parts.append(_expression("payload", dreg=REGISTER, base=TRANSPORT_HEADER, offset=kind_of_message, len=1))
-        parts.append(match(unreachable))
+        yield [*icmp, _is(family.unreachable), *verdict(code=1)]
     if kind == "reset":
-        mask, none = ({"attrs": [("NFTA_DATA_VALUE", each)]} for each in (reset, b"\x00"))
-        parts.append(_expression("payload", dreg=REGISTER, base=TRANSPORT_HEADER, offset=flags, len=1))
-        parts.append(_expression("bitwise", sreg=REGISTER, dreg=REGISTER, len=1, mask=mask, xor=none))
-        parts.append(match(reset))
-    return [*parts, *verdict(code=1)]
+        mask, none = ({"attrs": [("NFTA_DATA_VALUE", each)]} for each in (RESET_FLAG, b"\x00"))
+        only = _expression("bitwise", sreg=REGISTER, dreg=REGISTER, len=1, mask=mask, xor=none)
+        yield [*over, _is(TCP), _payload(TRANSPORT_HEADER, FLAGS), only, _is(RESET_FLAG), *verdict(code=1)]
+
+
+def addresses() -> list[str]:
+    """Addresses of this namespace but those of its loopback, of both families; IPv6 has one for each link of itself."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        [loopback] = route.link_lookup(ifname="lo")
+        found = [each.get_attr("IFA_ADDRESS") for each in route.get_addr() if each["index"] != loopback]
+    return [str(each) for each in found]
 
 
 def cut(table: str, kind: str, peers: list[str], sides: list[str], milliseconds: int, percent: int = 0) -> int:
@@ -154,7 +201,7 @@ def cut(table: str, kind: str, peers: list[str], sides: list[str], milliseconds:
 
     Args:
         kind: ``drop``, ``reject``, ``reset`` or ``loss`` (of ``percent``).
-        peers: IPv4 addresses of the other side.
+        peers: addresses of the other side, of both families.
         sides: keys of :data:`CHAINS`.
 
     Returns:
@@ -164,16 +211,19 @@ def cut(table: str, kind: str, peers: list[str], sides: list[str], milliseconds:
     ended = destroy_open(peers) if kind == "reset" else 0
     with _nft() as nft:
         nft.table("create", name=table)
-        nft.sets("add", table=table, name=SET, key_type="ipv4_addr", timeout=milliseconds)
-        elements = [{"value": address, "timeout": milliseconds} for address in peers]
-        nft.set_elems("add", table=table, set=SET, elements=elements)
         for side in sides:
-            name, hook, offset = CHAINS[side]
+            name, hook = CHAINS[side]
             nft.chain("add", table=table, name=name, hook=hook, type="filter", policy=1)
-            if kind in ANSWERS:
-                # The kernel's own answers pass through the same chains.
-                nft.rule("add", table=table, chain=name, expressions=(_pass_on(kind),))
-            nft.rule("add", table=table, chain=name, expressions=(_rule(kind, offset, percent),))
+        for family in (IPV4, IPV6):
+            theirs = [each for each in peers if (":" in each) == (family is IPV6)]
+            if not theirs:
+                continue
+            nft.sets("add", table=table, name=family.peers, key_type=family.key, timeout=milliseconds)
+            elements = [{"value": address, "timeout": milliseconds} for address in theirs]
+            nft.set_elems("add", table=table, set=family.peers, elements=elements)
+            for side in sides:
+                for rule in (*_pass_on(kind, family), _rule(kind, family, side, percent)):
+                    nft.rule("add", table=table, chain=CHAINS[side][0], expressions=(rule,))
     # Those that were made meanwhile.
     return ended + (destroy_open(peers) if kind == "reset" else 0)
 
@@ -186,7 +236,7 @@ def uncut(table: str) -> None:
 
 
 def counts(table: str) -> dict[str, dict[str, int]]:
-    """Chain -> ``packets`` that its rule has hit and, of a loss, ``drawn``: those among which it has drawn them."""
+    """Chain -> ``packets`` that its rules have hit and, of a loss, ``drawn``: those among which they have drawn them."""
     found: dict[str, dict[str, int]] = {}
     with _nft() as nft:
         for rule in nft.get_rules():
@@ -199,8 +249,10 @@ def counts(table: str) -> dict[str, dict[str, int]]:
                 if each.get_attr("NFTA_EXPR_NAME") == "counter"
             ]
             if counters:
+                chain = found.setdefault(str(rule.get_attr("NFTA_RULE_CHAIN")), {})
                 drawn = {"drawn": counters[0]} if len(counters) > 1 else {}
-                found[str(rule.get_attr("NFTA_RULE_CHAIN"))] = {"packets": counters[-1]} | drawn
+                for name, count in ({"packets": counters[-1]} | drawn).items():
+                    chain[name] = chain.get(name, 0) + count
     return found
 
 
@@ -318,9 +370,9 @@ def try_out(kind: str) -> None:
         unshape("lo")
         return
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
-        ended = cut("trial", kind, ["127.0.0.1"], list(CHAINS), 1000, 50)
+        ended = cut("trial", kind, ["127.0.0.1", "::1"], list(CHAINS), 1000, 50)
         if kind == "reset" and not ended:
             raise OSError(0, "SOCK_DESTROY has ended no connection")
-    if set(counts("trial")) != {name for name, *_ in CHAINS.values()}:
+    if set(counts("trial")) != {name for name, _ in CHAINS.values()}:
         raise OSError(0, "rules that were made are not there")
     uncut("trial")

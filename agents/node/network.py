@@ -121,8 +121,9 @@ class Network:
                 route.route("add", gateway=f"{self.PREFIX}1")
             # The kernel sends one host at most one refusal (ICMP) per second after the first six: a cut that rejects
             # would turn silent. Without root that limit cannot be changed.
-            with contextlib.suppress(OSError):
-                Path("/proc/sys/net/ipv4/icmp_ratelimit").write_text("0")
+            for limit in ("ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"):
+                with contextlib.suppress(OSError):
+                    Path("/proc/sys/net", limit).write_text("0")
         finally:
             netns.popns()
 

@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 
 from agents.core.faults import Problem
-from agents.core.kernel import children_of, die_with_parent, enter_network_namespace, signal_process, stat_of
+from agents.core.kernel import die_with_parent, enter_network_namespace, family_of, is_stopped, signal_process, stat_of
 from agents.node.marks import kill_marked, mark, marked
 from agents.node.network import Network
 from agents.node.process import BACKOFF_RESET_SECONDS, LONGEST_BACKOFF_SECONDS, Process, Spec
@@ -107,21 +107,22 @@ class ProcessTable:
                 process.free.clear()
             self.processes[process.spec.node] = process
         for process in self.processes.values():
-            found = strays.get(process.spec.node)
-            if found and found != (process.pid, process.start_time):
-                # Started in the last moment of the agent before, who had no time to write it down.
-                process.pid, process.start_time = found
+            found = strays.get(process.spec.node, [])
+            if found and (process.pid, process.start_time) not in found:
+                # Started in the last moment of the agent before, who had no time to write it down. Of several it is
+                # the first: what it has started may lead a session, too.
+                process.pid, process.start_time = min(found, key=lambda each: (each[1], each[0]))
                 process.state, process.started_at = "running", time.monotonic()
             self._spawn_task(self._run(process, adopted=True))
         self.note("", "agent restarted", f"{len(strays)} processes adopted")
 
-    def _leaders(self) -> dict[str, tuple[int, int]]:
-        found = {}
+    def _leaders(self) -> dict[str, list[tuple[int, int]]]:
+        found: dict[str, list[tuple[int, int]]] = {}
         for pid, node in marked(str(self.scratch)).items():
             with contextlib.suppress(ProcessLookupError):
                 stat = stat_of(pid)
                 if stat and stat[0] not in "ZX" and os.getsid(pid) == pid:
-                    found[node] = (pid, stat[1])
+                    found.setdefault(node, []).append((pid, stat[1]))
         return found
 
     def _spawn_task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -213,7 +214,7 @@ class ProcessTable:
             with open(spec.log, "ab") as log:
                 process.child = subprocess.Popen(
                     spec.argv,
-                    env=spec.env | mark(str(self.scratch), spec.node),
+                    env=spec.env | mark(str(self.scratch), spec.node, process.restarts),
                     cwd=self.scratch,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -251,6 +252,8 @@ class ProcessTable:
         """Wait for its end; None for the exit code of an adopted one, which only its parent is told."""
         self._spawn_task(self._await_ready(process, process.pid))
         code = await self._ended(process)
+        # As a container ends with its first process. Whoever waits for the end waits for all of it.
+        await self._end_rest(process)
         process.exit_code, process.state = code, "exited"
         process.ready.clear()
         if code is None:
@@ -260,6 +263,17 @@ class ProcessTable:
         self.note(process.spec.node, "stopped" if code is not None and code >= 0 else "dead", how, exit_code=code)
         process.ended.set()
         return code
+
+    async def _end_rest(self, process: Process) -> None:
+        """SIGKILL to what a process that has ended has left running; a child that goes on would keep its port."""
+        ended, deadline = set[int](), time.monotonic() + SIGNAL_SECONDS
+        while (rest := self._family(process)) and time.monotonic() < deadline:
+            for pid, start_time, _ in rest:
+                if signal_process(pid, start_time, signal.SIGKILL):
+                    ended.add(pid)
+            await asyncio.sleep(0.001)
+        if ended:
+            self.note(process.spec.node, "swept", f"ended what it had left: pids {', '.join(map(str, sorted(ended)))}")
 
     @staticmethod
     async def _ended(process: Process) -> int | None:
@@ -305,6 +319,42 @@ class ProcessTable:
             return False
         return signal_process(*identity, number)
 
+    def _family(self, process: Process) -> list[tuple[int, int, str]]:
+        """Pid, start time and state letter of a node's process and of all that it has started, as far as they run."""
+        strays = [pid for pid, node in marked(str(self.scratch)).items() if node == process.spec.node]
+        return family_of(process.pid or 0, process.start_time, strays)
+
+    def family(self, node: str, identity: tuple[int, int]) -> list[tuple[int, int]]:
+        """Pid and start time of the very process ``identity`` and of all that it has started; none when it is gone."""
+        process = self.processes.get(node)
+        if not process or (process.pid, process.start_time) != tuple(identity) or not process.alive():
+            return []
+        return [(pid, start_time) for pid, start_time, _ in self._family(process)]
+
+    async def stop(self, node: str, identity: tuple[int, int]) -> bool:
+        """SIGSTOP to that very process and to all that it has started, until the kernel shows all of them stopped; False
+        when it is gone.
+        """
+        return await self._bring(node, identity, signal.SIGSTOP, stopped=True)
+
+    async def go_on(self, node: str, identity: tuple[int, int]) -> bool:
+        """The same with SIGCONT, until none of them is stopped."""
+        return await self._bring(node, identity, signal.SIGCONT, stopped=False)
+
+    async def _bring(self, node: str, identity: tuple[int, int], number: signal.Signals, stopped: bool) -> bool:
+        deadline = time.monotonic() + SIGNAL_SECONDS
+        while members := self.family(node, identity):  # each time anew: one of them may just have made another
+            others = [each for each in members if is_stopped(each[0]) != stopped]
+            if not others:
+                return True
+            if time.monotonic() > deadline:
+                pids = ", ".join(str(pid) for pid, _ in others)
+                raise Problem(500, "No effect", f"pids {pids} on {node!r} are {'not ' if stopped else ''}stopped")
+            for each in others:
+                signal_process(*each, number)
+            await asyncio.sleep(0.001)
+        return False
+
     async def await_kernel_state(self, node: str, wanted: str) -> None:
         """Wait until the kernel shows ``wanted``, for :data:`SIGNAL_SECONDS` at most."""
         deadline = time.monotonic() + SIGNAL_SECONDS
@@ -314,12 +364,15 @@ class ProcessTable:
             await asyncio.sleep(0.001)
 
     async def end(self, node: str, held: bool = False) -> None:
-        """SIGKILL, and wait until it is gone; ``held``: without its restart policy."""
+        """SIGKILL to it and to all that it has started, and wait until they are gone; ``held``: without its restart policy."""
         process = self.get(node)
         if held:
             self._held.add(node)
         try:
-            if process.pid is not None and signal_process(process.pid, process.start_time, signal.SIGKILL):
+            members = self.family(node, (process.pid or 0, process.start_time or 0))
+            for each in members:
+                signal_process(*each, signal.SIGKILL)
+            if members:
                 await asyncio.wait_for(process.ended.wait(), SIGNAL_SECONDS)
             await asyncio.sleep(0)  # lets _run see that the node is held
         finally:
@@ -376,13 +429,9 @@ class ProcessTable:
         """End every process; returns the pids."""
         for task in list(self._tasks):
             task.cancel()
-        ours = {
-            (process.pid, process.start_time)
-            for process in self.processes.values()
-            if process.alive() and process.pid and process.start_time
-        }
         # The newest first: what is started last leans on the others, and would fill its log with complaints.
-        ended = sorted(ours.union(*(children_of(pid) for pid, _ in ours)), reverse=True)
+        members = {each[:2] for process in self.processes.values() for each in self._family(process)}
+        ended = sorted(members, reverse=True)
         for identity in ended:
             signal_process(*identity, signal.SIGKILL)
         for node, process in self.processes.items():

@@ -12,14 +12,16 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from agents.core.faults import Driver, Fault, Plan
-from agents.core.kernel import signal_process
 from agents.node.agent import NodeAgent, serve
+from agents.node.drivers.cuts import CutDriver
+from agents.node.process import Process
 from agents.sabotage.signs import CUE, DONE, LIED
 
 KINDS = {
     "does-nothing": "inject answers success and does nothing",
     "hits-another": "inject hits another node of the same role",
     "cuts-one-way": "a fault of the network in both directions is one in one direction",
+    "cuts-one-family": "a fault of the network is one of IPv4 alone",
     "spares-children": "of the victim's processes only the first is hit",
     "starts-nothing": "a restart kills, and starts nothing",
     "halves-strength": "half of the share, or twice the rate, that was asked for",
@@ -38,15 +40,6 @@ KINDS = {
 # Longer than the answers of most scenarios take, and shorter than a proof may.
 DAWDLE_SECONDS = 3.0
 CUE_SECONDS = 0.02
-SIGNALS = {
-    "crash": signal.SIGKILL,
-    "restart": signal.SIGKILL,
-    "terminate": signal.SIGTERM,
-    "hang": signal.SIGSTOP,
-    "end": signal.SIGKILL,
-    "lose": signal.SIGKILL,
-}
-"""Type of a process fault, or consequence of an XID error -> what the process of a node gets."""
 WEAKER = {"share": 0.5, "percent": 0.5, "rate_kbit": 2}
 """Parameter of a fault -> by what it is multiplied for half of its strength."""
 
@@ -127,18 +120,6 @@ class LyingDriver:
         await self._real.apply(fault)
         fault.undo["consequence"] = consequence
 
-    async def _spares_children(self, fault: Fault) -> None:
-        node, number = fault.undo.get("node", ""), SIGNALS.get(fault.undo.get("consequence", fault.type))
-        if number is None:
-            await self._real.apply(fault)
-            return
-        await self._swallows_consequence(fault) if "consequence" in fault.undo else None
-        self._lie()
-        signal_process(*fault.undo["identity"], number)
-        if fault.type == "restart":
-            await self._agent.table.get(node).ended.wait()
-            await self._agent.table.start_if_stopped(node)
-
     async def _starts_nothing(self, fault: Fault) -> None:
         if fault.type != "restart":
             await self._real.apply(fault)
@@ -205,8 +186,37 @@ class LyingAgent(NodeAgent):
         """The real ones, which are :attr:`real` by their kind, behind :class:`LyingDriver`."""
         if self.kind == "swallows-line":
             self.gpus.write = self._swallow
+        if self.kind == "spares-children":
+            self._spare_children()
+        if self.kind == "cuts-one-family":
+            self._cut_one_family(self.cell.driver(CutDriver))
         self.real = {driver.kind: driver for driver in super().drivers()}
         return [LyingDriver(driver, self.kind, self) for driver in self.real.values()]
+
+    def _spare_children(self) -> None:
+        """Hit the first of a node's processes alone, and leave the others behind when it ends."""
+        whole = self.table.family
+
+        def first(node: str, identity: tuple[int, int]) -> list[tuple[int, int]]:
+            (self.scratch / LIED).touch()
+            return whole(node, identity)[:1]
+
+        async def leave(process: Process) -> None:
+            (self.scratch / LIED).touch()
+
+        self.table.family, self.table._end_rest = first, leave  # type: ignore[method-assign]
+
+    def _cut_one_family(self, driver: CutDriver) -> None:
+        """Know of no address of IPv6."""
+        whole = driver._addresses
+
+        async def some(node: str) -> list[str]:
+            found = await whole(node)
+            if any(":" in each for each in found):
+                (self.scratch / LIED).touch()
+            return [each for each in found if ":" not in each]
+
+        driver._addresses = some  # type: ignore[method-assign]
 
     def _swallow(self, line: str) -> dict[str, Any]:
         """Say that a line is in the kernel log, and write none."""

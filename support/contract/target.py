@@ -58,16 +58,20 @@ class Witness(Protocol):
     """Sees what has become of nodes, independently of whoever breaks them. Changes nothing."""
 
     def state(self, life: Life) -> str:
-        """``gone`` (that very run is over), ``stopped`` (it may not run) or ``alive``."""
-
-    def arriving(self, source: Node, destination: Node) -> bool:
-        """Whether a packet from one node arrives at another."""
+        """``gone`` (that very run is over), ``stopped`` (it may not run) or ``alive``; of all that belongs to it: a process
+        that it has started and that goes on is ``alive``.
+        """
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
-        """How many of ``packets`` packets ``to`` the victim, and as many ``from`` it, are lost."""
+        """How many of ``packets`` packets ``to`` the victim, and as many ``from`` it, are lost. Where a program on one
+        could reach the other over IPv6 as well, ``to over IPv6`` and ``from over IPv6`` say so of that; the other two
+        are of IPv4.
+        """
 
-    def connects(self, source: Node, destination: Node) -> str:
-        """What a new TCP connection to the port of a node meets: ``open``, ``refused`` or ``silent``."""
+    def connects(self, source: Node, destination: Node) -> dict[str, str]:
+        """``IPv4``, and ``IPv6`` where one could reach the other over it -> what a new TCP connection to the port of a
+        node meets: ``open``, ``refused`` or ``silent``.
+        """
 
     def line(self, source: Node, destination: Node, timeout: float) -> Line:
         """A connection that is there already; OSError: there is none within ``timeout`` seconds."""

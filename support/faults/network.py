@@ -128,13 +128,13 @@ class Cut(NetworkFault):
 
         def broken(pair: Pair) -> str | None:
             lost = ground.witness.lost_between(*pair)
-            return f"packets lost: {lost}" if any(lost[side] for side in self._ways) else None
+            return f"packets lost: {lost}" if any(lost[way] for way in lost if self._loses(way)) else None
 
         return _of_all(broken, before)
 
-    @property
-    def _ways(self) -> tuple[str, ...]:
-        return ("to", "from") if self.direction == "both" else (self.direction,)
+    def _loses(self, way: str) -> bool:
+        """Whether packets are to be lost on a way, as the witness calls it."""
+        return self.direction in ("both", way.partition(" ")[0])
 
     def order(self, nodes: Sequence[Node], before: list[Pair]) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
@@ -156,29 +156,35 @@ class Cut(NetworkFault):
             Inconclusive: a packet gets through that should not, or one does not that should.
         """
         witness, pairs, what = ground.witness, ordered.before, self._words(ordered.before)
-        lost = {side: side in self._ways for side in ("to", "from")}
-        manner = "silent" if self.mode == "drop" else "refused"
+        manner, families = "silent" if self.mode == "drop" else "refused", set[str]()
 
         def unproven(pair: Pair) -> str | None:
             peer, victim = pair
             # All at once, for each that meets silence waits for as long as a packet may take.
-            to, back, *ways = at_once(
-                lambda: witness.arriving(peer, victim),
-                lambda: witness.arriving(victim, peer),
+            gone, *ways = at_once(
+                lambda: witness.lost_between(peer, victim),
                 lambda: witness.connects(victim, peer),
                 lambda: witness.connects(peer, victim),
             )
-            seen, met = {"to": not to, "from": not back}, set(ways)
-            if seen != lost:
+            seen = {way: bool(count) for way, count in gone.items()}
+            if seen != {way: self._loses(way) for way in seen}:
                 return f"packets lost: {seen}"
-            # Of a one-way cut the other side only sees that no answer comes.
-            return None if manner in met and "open" not in met else f"new connections are {' and '.join(met)}"
+            for family in sorted(ways[0].keys() & ways[1].keys()):
+                # Of a one-way cut the other side only sees that no answer comes.
+                met = {each[family] for each in ways}
+                if manner not in met or "open" in met:
+                    return f"new connections over {family} are {' and '.join(sorted(met))}"
+            families.update(ways[0])
+            return None
 
         at = prove(lambda: _of_all(unproven, pairs), PROOF_SECONDS, what, "the fault was not proven")
         hit = sum(chain["packets"] for chain in _counters(ground, ordered))
         if not hit:
             raise Inconclusive("the fault was not proven: its rules have hit no packet")
-        words = f"{what}: packets {' and '.join(self._ways)} the victim are lost, new connections {manner}, rules have hit {hit} packets"
+        ways = " and ".join(side for side in ("to", "from") if self._loses(side))
+        over = " and ".join(sorted(families))
+        words = f"{what}: packets {ways} the victim are lost over {over}, new connections {manner}"
+        words += f", rules have hit {hit} packets"
         return Proof(at, words, details={"pairs": pairs})
 
     def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
@@ -186,7 +192,7 @@ class Cut(NetworkFault):
 
         def whole(pair: Pair) -> str | None:
             lost = ground.witness.lost_between(*pair)
-            return None if all(lost[side] for side in self._ways) else f"packets lost: {lost}"
+            return None if all(lost[way] for way in lost if self._loses(way)) else f"packets lost: {lost}"
 
         return _of_all(whole, proven.details["pairs"])
 
@@ -208,13 +214,17 @@ class Loss(NetworkFault):
     )
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> list[Pair]:
-        """Between whom probes go."""
-        return [(self._across(ground, nodes, self.partition)[0], nodes[0])]
+        """Between whom probes go: the victim and everybody on the other side."""
+        return [(peer, nodes[0]) for peer in self._across(ground, nodes, self.partition)]
 
     def unsound(self, ground: Ground, nodes: Sequence[Node], before: list[Pair]) -> str | None:
         """A packet is lost, of as many as would show the share."""
-        lost = ground.witness.lost_between(*before[0], draws_to_see(self.percent / 100))
-        return f"packets lost: {lost}" if any(lost.values()) else None
+
+        def broken(pair: Pair) -> str | None:
+            lost = ground.witness.lost_between(*pair, draws_to_see(self.percent / 100))
+            return f"packets lost: {lost}" if any(lost.values()) else None
+
+        return _of_all(broken, before)
 
     def order(self, nodes: Sequence[Node], before: list[Pair]) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
@@ -223,8 +233,8 @@ class Loss(NetworkFault):
 
     def describe(self, ordered: Ordered) -> str:
         """See :class:`support.faults.fault.Fault`."""
-        [(peer, victim)] = ordered.before
-        return f"{self.percent} % of the packets between {peer.name} and {victim.name} are lost"
+        peers = ", ".join(peer.name for peer, _ in ordered.before)
+        return f"{self.percent} % of the packets between {peers} and {ordered.nodes[0].name} are lost"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """As many are lost as chance allows.
@@ -232,18 +242,18 @@ class Loss(NetworkFault):
         Raises:
             Inconclusive: more, or fewer.
         """
-        [(peer, victim)] = ordered.before
-        share = self.percent / 100
-        counts = see_losses(ground.witness, peer, victim, share)
-        probes = counts["probes to it"][0]
+        share, counts = self.percent / 100, dict[str, tuple[int, int]]()
+        for peer, victim in ordered.before:
+            counts |= see_losses(ground.witness, peer, victim, share)
+        probes = max(sent for sent, _ in counts.values())
         for number, chain in enumerate(_counters(ground, ordered)):
-            counts[f"packets of rule {number + 1}"] = (chain["drawn"], chain["packets"])
+            counts[f"packets of chain {number + 1}"] = (chain["drawn"], chain["packets"])
         words = f"{self.describe(ordered)}: {check_losses(counts, share)}"
         return Proof(now(), words, details={"probes": probes, "pairs": ordered.before})
 
     def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
         """None is lost, of as many as would show the share."""
-        return lossless(ground.witness, *proven.details["pairs"][0], self.percent / 100)
+        return _of_all(lambda pair: lossless(ground.witness, *pair, self.percent / 100), proven.details["pairs"])
 
 
 @dataclass(frozen=True)
@@ -345,19 +355,21 @@ def _of_all(look: Callable[[Pair], str | None], pairs: Sequence[Pair]) -> str | 
 
 
 def see_losses(witness: Witness, peer: Node, victim: Node, share: float) -> dict[str, tuple[int, int]]:
-    """Probe both directions; ``probes to it`` and ``probes from it`` with how many were sent and lost, within bounds.
+    """Probe all ways; what was sent, in words, with how many were sent and lost, within bounds.
 
     Raises:
         Inconclusive: more or fewer were lost than chance allows for ``share``.
     """
     probes = max(LEAST_PROBES, draws_to_see(share))
-    counts = {f"probes {side} it": (probes, lost) for side, lost in witness.lost_between(peer, victim, probes).items()}
+    sent = {"to": f"probes to {victim.name} from {peer.name}", "from": f"probes from {victim.name} to {peer.name}"}
+    lost = witness.lost_between(peer, victim, probes)
+    counts = {way.replace(way.split()[0], sent[way.split()[0]], 1): (probes, lost[way]) for way in lost}
     check_losses(counts, share)
     return counts
 
 
 def lossless(witness: Witness, peer: Node, victim: Node, share: float) -> str | None:
-    """In words, that in one direction no packet is lost of as many as would show a loss of ``share``; else None."""
+    """In words, that on one way no packet is lost of as many as would show a loss of ``share``; else None."""
     lost = witness.lost_between(peer, victim, draws_to_see(share))
     return None if all(lost.values()) else f"packets lost between {peer.name} and {victim.name}: {lost}"
 

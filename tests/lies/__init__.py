@@ -66,6 +66,8 @@ class Row:
 NOT_PROVEN, NOT_ENDED, ENDED = "the fault was not proven", "the recovery was not proven", "was over before it was to end"
 NO_ANSWER = "the witness does not answer"
 DOES_NOTHING, SPARES = Way("injector=does-nothing", NOT_PROVEN), Way("injector=spares-children", NOT_PROVEN)
+WEAKLY = (SPARES, Way("injector=halves-strength", NOT_PROVEN), Way("injector=fakes-telemetry", NOT_PROVEN))
+ONE_FAMILY = Way("injector=cuts-one-family", NOT_PROVEN)
 HALVES: dict[str, tuple[Way, ...]] = {
     "process crash": (SPARES,),
     "process terminate": (SPARES,),
@@ -73,20 +75,23 @@ HALVES: dict[str, tuple[Way, ...]] = {
     "process hang": (SPARES,),
     "process restart": (SPARES, Way("injector=starts-nothing", NOT_PROVEN)),
     "network *": (Way("injector=cuts-one-way", NOT_PROVEN),),
-    "network loss": (Way("injector=halves-strength", NOT_PROVEN),),
+    "network drop": (ONE_FAMILY,),
+    "network reject": (ONE_FAMILY,),
+    "network reset": (ONE_FAMILY,),
+    "network loss": (ONE_FAMILY, Way("injector=halves-strength", NOT_PROVEN)),
     "network bandwidth": (Way("injector=halves-strength", NOT_PROVEN),),
     "gpu XID_ERROR (end)": (SPARES,),
     "gpu XID_ERROR (lose)": (SPARES,),
     "gpu XID_ERROR (hang)": (SPARES,),
-    "gpu XID_ERROR (slow-peers)": (Way("injector=cuts-one-way", NOT_PROVEN),),
+    "gpu XID_ERROR (slow-peers)": (ONE_FAMILY, Way("injector=cuts-one-way", NOT_PROVEN)),
     "gpu XID_ERROR (with what follows)": (Way("injector=swallows-rest", NOT_PROVEN),),
     "gpu XID_ERROR (*)": (
         Way("injector=swallows-line", NOT_PROVEN),
         Way("injector=swallows-consequence", NOT_PROVEN),
     ),
-    "gpu THROTTLE": (Way("injector=halves-strength", NOT_PROVEN), Way("injector=fakes-telemetry", NOT_PROVEN)),
-    "gpu OVERHEAT": (Way("injector=halves-strength", NOT_PROVEN), Way("injector=fakes-telemetry", NOT_PROVEN)),
-    "gpu COMPUTE_OVERLOAD": (Way("injector=halves-strength", NOT_PROVEN), Way("injector=fakes-telemetry", NOT_PROVEN)),
+    "gpu THROTTLE": WEAKLY,
+    "gpu OVERHEAT": WEAKLY,
+    "gpu COMPUTE_OVERLOAD": WEAKLY,
     "gpu MEMORY_PRESSURE": (Way("injector=halves-strength", NOT_PROVEN),),
 }
 """Row -> what of it can be done by half."""

@@ -105,8 +105,8 @@ def main() -> None:
     with contextlib.suppress(PermissionError):  # a worker that has to wait for a processor looks throttled
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     child = os.fork() if options.child else 0
-    if child:  # the engine itself is a process of its own, as that of vLLM
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    if child:  # the engine itself is a process of its own, as that of vLLM; when its parent goes nobody tells it
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         _, status = os.waitpid(child, 0)
         sys.exit(os.waitstatus_to_exitcode(status) and 1)
 

@@ -10,8 +10,10 @@ from support.contract.deployment import Deployment, Facts, Node
 from support.contract.shape import Shape
 from support.observe.waiting import until
 from support.targets.local.deployment import SYSTEM_PORT, LocalDeployment
+from support.targets.local.network import own_ipv6
 from support.targets.local.sabotage import SabotagedTarget
 
+IPV6 = Path("/proc/net/if_inet6")
 MARKER = Path(__file__).with_name("marker.py")
 READY_SECONDS = 60.0
 
@@ -23,7 +25,7 @@ class MarkerDeployment(LocalDeployment):
         options: of the markers that stand for workers, and for the frontend; see :mod:`tests.lies.marker`.
     """
 
-    facts = Facts(exact_tokens=False)
+    facts = Facts(exact_tokens=False, only_user=False)
     options: tuple[list[str], list[str]] = ([], [])
 
     def start(self) -> None:
@@ -38,6 +40,8 @@ class MarkerDeployment(LocalDeployment):
 
         def starting() -> str | None:
             seen = {name: each["state"] for name, each in self._agent.processes().items() if not each["ready"]}
+            # The kernel looks for a second whether an address of IPv6 is free.
+            seen |= {node.name: "without IPv6" for node in self.nodes if IPV6.exists() and not own_ipv6(node.name)}
             return str(seen) if seen else None
 
         until(starting, READY_SECONDS, "all markers answer")
@@ -53,7 +57,15 @@ class MarkerDeployment(LocalDeployment):
 
 
 class MarkerTarget(SabotagedTarget):
-    """Deploys markers; implements :class:`support.contract.target.Target`."""
+    """Deploys markers; implements :class:`support.contract.target.Target`.
+
+    Attributes:
+        options: of the deployment that it makes.
+    """
+
+    options: tuple[list[str], list[str]] = ([], [])
 
     def _made(self, shape: Shape, watch: Callable[[Deployment], None]) -> LocalDeployment:
-        return MarkerDeployment(self._site, shape, watch)
+        made = MarkerDeployment(self._site, shape, watch)
+        made.options = self.options
+        return made

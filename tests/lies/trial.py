@@ -26,7 +26,7 @@ from support.targets.local.agent import Agent
 from support.targets.local.witness import LocalWitness
 from support.world.world import World
 from tests.lies import HONEST, Row, Way, rows, ways
-from tests.lies.target import MarkerDeployment, MarkerTarget
+from tests.lies.target import MarkerTarget
 
 CUE_SECONDS = 30.0
 ON_CUE = ("injector=comes-too-late", "injector=ends-early", "witness=sees-no-end")
@@ -56,6 +56,7 @@ class Trial:
         self._scratch = Path(os.environ["FT_SCRATCH"])
         settings = Settings()
         target = MarkerTarget(settings, releases.get(settings.dynamo), folder, EventLog())
+        target.options = self._options()
         self._world = World(settings, folder, target)
 
     def play(self) -> Outcome:
@@ -74,7 +75,6 @@ class Trial:
         return Outcome(verdict, reason, told, round(now() - began, 2))
 
     def _act(self) -> None:
-        MarkerDeployment.options = self._options()
         made = self._world.deploy(engine="ruler", workers=3)
         victim, bystander = made.workers[0], made.workers[1]
         assert self._row.make is not None
@@ -124,7 +124,7 @@ class Trial:
 
     def _honest(self, node: Node) -> Any:
         ground = self._world.faults._ground([node])
-        return replace(ground, witness=LocalWitness(Agent.of_this_cell()))
+        return replace(ground, witness=LocalWitness(Agent.of_this_cell(), str(self._scratch)))
 
     def _see(self, what: str, faults: list[ProvenFault]) -> None:
         """A sentence about what a fault does to its victims."""

@@ -1,8 +1,10 @@
 """Faults of kind ``network``: real cuts between nodes, in the kernel of this machine.
 
 Each fault has an nftables table of its own, ``ft_ID`` with the fault's id, in the network namespace of every victim.
-Its rules look the other side up in a set whose elements expire in the kernel at the fault's deadline, so a cut ends in
-time even when every process of the suite is dead. Undo drops that table; no other rule is ever touched.
+Its rules look the other side up in sets whose elements expire in the kernel at the fault's deadline, so a cut ends in
+time even when every process of the suite is dead. Undo drops that table; no other rule is ever touched. The sets have
+all addresses that the other side has when the fault is made, of IPv4 and of IPv6, as its kernel lists them: a node has
+one of IPv6 for its cable without being given any.
 
 Bandwidth and delay are queueing disciplines (tbf, netem), which cannot expire: their end depends on the agent, which
 PID 1 of the cell keeps running, and on the cell, which takes them along.
@@ -18,7 +20,7 @@ from typing import Any
 from agents.core.faults import DIRECTIONS, Fault, Plan, Problem, Type
 from agents.node import netlink
 from agents.node.access import CellAccess, NodeDriver
-from agents.node.netlink import CHAINS, QUEUES, SET, Bench
+from agents.node.netlink import CHAINS, IPV4, IPV6, QUEUES, Bench
 
 STRENGTHS = {
     "loss": ("percent", 1, 100),
@@ -87,9 +89,7 @@ class CutDriver(NodeDriver):
         parameters = {"direction": direction, "label": body.get("label")} | _strength(
             kind, body.get("parameters") or {}
         )
-        addresses = self._network.addresses
-        peers = {target: [addresses[source] for source in others] for target, others in cuts.items()}
-        undo: dict[str, Any] = {"type": kind, "nodes": sorted(cuts), "peers": peers, "sides": sides, "links": {}}
+        undo: dict[str, Any] = {"type": kind, "nodes": sorted(cuts), "peers": cuts, "sides": sides, "links": {}}
         if kind in QUEUES:
             undo["links"] = {target: self._network.links[target] for target in cuts}
             touches = [
@@ -102,7 +102,7 @@ class CutDriver(NodeDriver):
             conflicts = [f"queue {side} {target}" for target in cuts for side in sides]
         else:
             touches = [
-                f"{target}: table ip ft_ID, set {SET} ({', '.join(others)}, expiring), chain "
+                f"{target}: table inet ft_ID, sets {IPV4.peers} and {IPV6.peers} ({', '.join(others)}, expiring), chain "
                 + " and chain ".join(f"{CHAINS[side][0]} (hook {CHAINS[side][1]}, {kind})" for side in sides)
                 + (", open TCP connections between them, at both ends (SOCK_DESTROY)" if kind == "reset" else "")
                 for target, others in cuts.items()
@@ -187,9 +187,13 @@ class CutDriver(NodeDriver):
             await self._at(node, netlink.shape, link, fault.type, fault.parameters)
         if fault.type not in QUEUES:
             percent = int(fault.parameters.get("percent", 0))
+            names = sorted({each for others in fault.undo["peers"].values() for each in others})
+            known = {name: await self._addresses(name) for name in names}
             for node in fault.undo["nodes"]:
+                peers = [each for name in fault.undo["peers"][node] for each in known[name]]
                 milliseconds = max(1, int((fault.deadline - time.monotonic()) * 1000))
-                rules = (fault.type, fault.undo["peers"][node], fault.undo["sides"], milliseconds, percent)
+                rules = (fault.type, peers, fault.undo["sides"], milliseconds, percent)
+                fault.evidence.setdefault("peers", {})[node] = peers
                 ended = await self._at(node, netlink.cut, f"ft_{fault.id}", *rules)
                 if fault.type == "reset":
                     fault.evidence.setdefault("connections_reset", {})[node] = ended
@@ -204,10 +208,15 @@ class CutDriver(NodeDriver):
         """End what is still open at the peers of the victims: of a connection that was made while the rules came into
         force they have rejected the victim's next packet, which tells the victim alone.
         """
-        addresses, peers = self._network.addresses, fault.undo["peers"]
-        for name, address in addresses.items():
-            if victims := [addresses[node] for node in peers if address in peers[node] and node in addresses]:
-                await self._at(name, netlink.destroy_open, victims)
+        peers = fault.undo["peers"]
+        for name in sorted({each for others in peers.values() for each in others}):
+            victims = [each for node in peers if name in peers[node] for each in await self._addresses(node)]
+            await self._at(name, netlink.destroy_open, victims)
+
+    async def _addresses(self, node: str) -> list[str]:
+        """All that a node has, as its kernel lists them; none when it is gone."""
+        found: list[str] | None = await self._at(node, netlink.addresses)
+        return found or []
 
     async def undo(self, fault: Fault) -> None:
         """See :class:`agents.core.faults.Driver`."""

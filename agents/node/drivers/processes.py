@@ -22,10 +22,10 @@ class ProcessDriver(NodeDriver):
 
     kind = "process"
     types = (
-        Type("crash", "SIGKILL to {}; started again at the end"),
-        Type("terminate", "SIGTERM to {}; SIGKILL if it is still there at the end, then started again"),
-        Type("hang", "SIGSTOP to {}; SIGCONT at the end"),
-        Type("restart", "SIGKILL to {}, then started again at once"),
+        Type("crash", "SIGKILL to {} and all that it has started; started again at the end"),
+        Type("terminate", "SIGTERM to {}; SIGKILL to what is still there of it at the end, then started again"),
+        Type("hang", "SIGSTOP to {} and all that it has started; SIGCONT at the end"),
+        Type("restart", "SIGKILL to {} and all that it has started, then started again at once"),
         Type("slow_disk", nowhere=SLOW_DISK),
     )
 
@@ -50,7 +50,8 @@ class ProcessDriver(NodeDriver):
     async def apply(self, fault: Fault) -> None:
         """See :class:`agents.core.faults.Driver`."""
         node, identity = fault.undo["node"], tuple(fault.undo["identity"])
-        fault.evidence |= {"pid": identity[0], "start_time": identity[1], "sent_at": time.monotonic()}
+        members = [pid for pid, _ in self.table.family(node, identity)]
+        fault.evidence |= {"pid": identity[0], "start_time": identity[1], "pids": members, "sent_at": time.monotonic()}
         if fault.type in ("crash", "restart"):
             await self.table.end(node, held=fault.type == "restart")
             process = self.table.get(node)
@@ -59,19 +60,19 @@ class ProcessDriver(NodeDriver):
                 await self.table.start_if_stopped(node)
                 fault.evidence["new_pid"] = process.pid
             return
-        number = signal.SIGTERM if fault.type == "terminate" else signal.SIGSTOP
-        if not self.table.signal(node, identity, number):
-            raise Problem(409, "Not running", f"the process on {node!r} is gone")
-        fault.evidence["signal"] = number.name
         if fault.type == "hang":
-            await self.table.await_kernel_state(node, "stopped")
+            there, fault.evidence["signal"] = await self.table.stop(node, identity), "SIGSTOP"
+        else:  # to it alone, as the kubelet does: it tells the others itself, or they end with it
+            there, fault.evidence["signal"] = self.table.signal(node, identity, signal.SIGTERM), "SIGTERM"
+        if not there:
+            raise Problem(409, "Not running", f"the process on {node!r} is gone")
+        if fault.type == "hang":
             self.table.note(node, "hung", "SIGSTOP")
 
     async def undo(self, fault: Fault) -> None:
         """See :class:`agents.core.faults.Driver`."""
         node, identity = fault.undo["node"], tuple(fault.undo["identity"])
-        if fault.type == "hang" and self.table.signal(node, identity, signal.SIGCONT):
-            await self.table.await_kernel_state(node, "running")
+        if fault.type == "hang" and await self.table.go_on(node, identity):
             self.table.note(node, "running", "SIGCONT")
         if fault.type == "terminate" and self.table.signal(node, identity, signal.SIGKILL):
             # as the kubelet does when the grace period is over

@@ -26,6 +26,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from agents.core.faults import Fault, Plan, Problem
+from agents.core.kernel import signal_process
 from agents.gpu import requests
 from agents.node.access import CellAccess, NodeDriver
 from agents.node.drivers.cuts import CutDriver
@@ -45,6 +46,8 @@ LINK_LOSS_PERCENT = 5
 # Short enough that a stream looks slow rather than broken, long enough for a worker to get something done.
 PERIOD_SECONDS = 0.06
 WINDOW_SECONDS = 0.4
+# A look at all processes of the cell takes milliseconds, too long for each cycle.
+FAMILY_SECONDS = 1.0
 GAIN, MOST_STOPPED = 0.4, 0.97
 # Free for one window of so many seconds, a worker is faster than it should be by at most 3 % of its rate.
 BASE_SECONDS = 15.0
@@ -87,7 +90,7 @@ class SimulatedGpuDriver(NodeDriver):
             return self._plan_xid(asked, undo, keys)
         touches = [f"simulated GPU {index} of {node}: {asked.share:.0%} of its memory as far as it is free"]
         if asked.type in SLOWING:
-            touches = [f"pid {process.pid} on {node}: SIGSTOP and SIGCONT in a duty cycle, {asked.share:.0%} slower"]
+            touches = [f"pid {process.pid} on {node}: SIGSTOP and SIGCONT to it and all that it has started in a duty cycle, {asked.share:.0%} slower"]
             keys += [conflict(process), stopping(node)]
         parameters = {"share": asked.share, "gpu_index": index}
         return Plan("gpu", asked.type, [node], touches, undo, parameters, asked.severity, "emulated", keys)
@@ -151,8 +154,7 @@ class SimulatedGpuDriver(NodeDriver):
             self._table.fence(node, f"GPU has fallen off the bus ({fault.id})")
         if consequence in ("end", "lose"):
             await self._table.end(node)
-        if consequence == "hang" and self._table.signal(node, identity, signal.SIGSTOP):
-            await self._table.await_kernel_state(node, "stopped")
+        if consequence == "hang" and await self._table.stop(node, identity):
             self._table.note(node, "hung", f"XID {fault.parameters['xid']}")
         if consequence == "slow-peers":
             cut = self._cut_of(fault)
@@ -173,14 +175,13 @@ class SimulatedGpuDriver(NodeDriver):
         process = self._table.get(node)
         # After a restart of the agent, too, whatever phase the cycle was in.
         present = (process.pid or 0, process.start_time or 0)
-        if fault.type in SLOWING and self._table.signal(node, present, signal.SIGCONT):
-            await self._table.await_kernel_state(node, "running")
+        if fault.type in SLOWING:
+            await self._table.go_on(node, present)
         kept = any(fault.id in reason for reason in process.fences)
         if fault.type == "MEMORY_PRESSURE":
             self._table.unfence(node, f"CUDA out of memory ({fault.id})")
         consequence = fault.undo.get("consequence")
-        if consequence == "hang" and self._table.signal(node, identity, signal.SIGCONT):
-            await self._table.await_kernel_state(node, "running")
+        if consequence == "hang" and await self._table.go_on(node, identity):
             self._table.note(node, "running", "SIGCONT")
         if consequence == "slow-peers":
             cut = self._cut_of(fault)
@@ -239,16 +240,21 @@ class SimulatedGpuDriver(NodeDriver):
         node, share = fault.undo["node"], float(fault.parameters["share"])
         duty = {"stopped": share}
         steering = asyncio.get_running_loop().create_task(self._steer(fault, duty))
+        members, known, looked_at = list[tuple[int, int]](), (0, 0), 0.0
         try:
             while True:
                 process = self._table.get(node)
                 identity = (process.pid or 0, process.start_time or 0)
+                if identity != known or time.monotonic() > looked_at + FAMILY_SECONDS:
+                    members, known, looked_at = self._table.family(node, identity), identity, time.monotonic()
                 stopped = duty["stopped"] * PERIOD_SECONDS
-                self._table.signal(node, identity, signal.SIGSTOP)
+                for each in members:
+                    signal_process(*each, signal.SIGSTOP)
                 try:
                     await asyncio.sleep(stopped)
                 finally:
-                    self._table.signal(node, identity, signal.SIGCONT)
+                    for each in members:
+                        signal_process(*each, signal.SIGCONT)
                 await asyncio.sleep(PERIOD_SECONDS - stopped)
         finally:
             steering.cancel()

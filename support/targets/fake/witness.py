@@ -20,21 +20,20 @@ class FakeWitness:
         """See :class:`support.contract.target.Witness`."""
         return self._hosts[life.node].state_of(life.identity)
 
-    def arriving(self, source: Node, destination: Node) -> bool:
-        """See :class:`support.contract.target.Witness`."""
-        return not self._network.blocked(source.name, destination.name)
-
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """See :class:`support.contract.target.Witness`."""
         return {"to": self._lost(peer, victim, packets), "from": self._lost(victim, peer, packets)}
 
     def _lost(self, sender: Node, receiver: Node, packets: int) -> int:
-        if not self.arriving(sender, receiver):
+        if self._network.blocked(sender.name, receiver.name):
             return packets
         return round(packets * self._network.strength(sender.name, receiver.name, "loss") / 100)
 
-    def connects(self, source: Node, destination: Node) -> str:
-        """See :class:`support.contract.target.Witness`."""
+    def connects(self, source: Node, destination: Node) -> dict[str, str]:
+        """See :class:`support.contract.target.Witness`; there is no IPv6 in memory."""
+        return {"IPv4": self._connects(source, destination)}
+
+    def _connects(self, source: Node, destination: Node) -> str:
         met = {
             self._network.blocked(source.name, destination.name),
             self._network.blocked(destination.name, source.name),

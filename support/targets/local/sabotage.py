@@ -115,11 +115,6 @@ class LyingWitness:
         """See :class:`support.contract.target.Witness`."""
         return str(self._answer(("state", life.node), lambda: self._real.state(life), "gone", "alive"))
 
-    def arriving(self, source: Node, destination: Node) -> bool:
-        """See :class:`support.contract.target.Witness`."""
-        pair = source, destination
-        return bool(self._answer(("arriving", *pair), lambda: self._real.arriving(*pair), False, True))
-
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """See :class:`support.contract.target.Witness`."""
         all_lost, none = ({"to": count, "from": count} for count in (packets, 0))
@@ -129,10 +124,10 @@ class LyingWitness:
 
         return dict(self._answer(("lost", peer, victim), look, all_lost, none))
 
-    def connects(self, source: Node, destination: Node) -> str:
+    def connects(self, source: Node, destination: Node) -> dict[str, str]:
         """See :class:`support.contract.target.Witness`."""
-        pair = source, destination
-        return str(self._answer(("connects", *pair), lambda: self._real.connects(*pair), "silent", "open"))
+        pair, (silent, met) = (source, destination), ({"IPv4": each} for each in ("silent", "open"))
+        return dict(self._answer(("connects", *pair), lambda: self._real.connects(*pair), silent, met))
 
     @contextmanager
     def line(self, source: Node, destination: Node, timeout: float) -> Iterator[Line]:

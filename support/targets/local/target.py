@@ -35,7 +35,7 @@ class LocalTarget:
         self._site = Site(settings, release, folder / "logs", Path(os.environ["FT_SCRATCH"]), events, self._agent)
         self.service = fault_service_of_this_cell()
         self.injectors: Injectors = LocalInjectors(self._agent, self.service)
-        self.witness: Witness = LocalWitness(self._agent)
+        self.witness: Witness = LocalWitness(self._agent, os.environ["FT_SCRATCH"])
 
     def deploy(self, shape: Shape, watch: Callable[[Deployment], None] = lambda _: None) -> LocalDeployment:
         """See :class:`support.contract.target.Target`."""

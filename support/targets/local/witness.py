@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from support.contract.deployment import Life, Node
+from support.observe.waiting import at_once
 from support.targets.local import network, process
 from support.targets.local.agent import Agent
 from support.targets.local.kernel_log import LocalKernelLog
@@ -15,26 +17,26 @@ class LocalWitness:
 
     Args:
         agent: has the telemetry of simulated GPUs, which nobody else can see.
+        own: the mark of this cell in the environment of all that runs on its nodes.
     """
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self, agent: Agent, own: str) -> None:
+        self._agent, self._own = agent, own
 
     def state(self, life: Life) -> str:
-        """As the kernel shows that very process."""
-        return process.state_of(life)
-
-    def arriving(self, source: Node, destination: Node) -> bool:
-        """A UDP packet, sent from the node's network namespace."""
-        return network.arriving(source.name, destination.name, destination.address) == 1
+        """As the kernel shows that very process and all that it has started."""
+        return process.state_of(life, self._own)
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
-        """UDP packets, both ways at once."""
+        """UDP packets between their network namespaces, all ways at once."""
         return network.lost_between(peer, victim, packets)
 
-    def connects(self, source: Node, destination: Node) -> str:
+    def connects(self, source: Node, destination: Node) -> dict[str, str]:
         """From the node's network namespace."""
-        return network.connects(source.name, destination.address, destination.port)
+        addresses = {"IPv4": destination.address, "IPv6": network.own_ipv6(destination.name)}
+        looks = {name: each for name, each in addresses.items() if each is not None}
+        met = at_once(*(partial(network.connects, source.name, each, destination.port) for each in looks.values()))
+        return dict(zip(looks, met, strict=True))
 
     def line(self, source: Node, destination: Node, timeout: float) -> network.LocalLine:
         """Between the two network namespaces."""
