@@ -1,8 +1,8 @@
 """Sabotage: what ``FT_SABOTAGE`` breaks on purpose, for the proof that scenarios can fail (docs/sabotage.md).
 
-What is broken knows nothing of it and is wrapped: deployments and the witness by :mod:`support.targets.local.sabotage`, the node agent
-by ``agents.sabotage.injector``, which a cell starts in its place. The ruler, and the workers of
-the target fake, lie by themselves when they are told to.
+What is broken knows nothing of it and is wrapped: deployments and the witness by
+:mod:`support.targets.local.sabotage`, the node agent by ``agents.sabotage.injector``, which a cell starts in its place.
+The ruler, and the workers of the target fake, lie by themselves when they are told to.
 """
 
 import os

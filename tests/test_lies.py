@@ -1,4 +1,4 @@
-"""Injectors and witnesses that lie: the table is whole, and some of its cells are caught; `make lies` plays all of them."""
+"""Injectors and witnesses that lie: the table is whole, and some of its cells are caught; `make lies` plays them all."""
 
 import json
 import subprocess
@@ -18,12 +18,12 @@ from support.settings import ROOT, Settings
 from support.targets.local import machine
 from support.targets.local.sabotage import WITNESSES
 from tests.lies import HALVES, HONEST, IMPOSSIBLE, LIES, Row, impossible, rows, ways
-from tests.lies.__main__ import Square, select
+from tests.lies.__main__ import select
 
 CAN = machine.probe(Settings(), ["namespaces", "nftables"])
 MISSING = [each.detail for each in CAN.values() if not each.available] + ([kmsg.missing()] if kmsg.missing() else [])
 NO_LIES = {"dawdles", "kills-at-shutdown"}
-"""What the node agent does under sabotage and no proof has to notice: it is slow, and it stands for Dynamo's own death."""
+"""Of the node agent under sabotage, and nothing for a proof to notice: it is slow, and stands for Dynamo's own death."""
 
 
 def test_every_type_of_fault_has_a_row() -> None:

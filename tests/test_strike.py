@@ -182,7 +182,7 @@ def test_what_shows_the_fault_before_it_is_ordered_is_not_hit(monkeypatch: pytes
     monkeypatch.setattr("support.world.faults.SOUND_SECONDS", 0.01)
     monkeypatch.setattr(Scratch, "shown_before", "it is scratched")
     world = World()
-    with pytest.raises(Inconclusive, match="before it: .*w-0 is sound; last seen: it is scratched"):
+    with pytest.raises(Inconclusive, match=r"before it: .*w-0 is sound; last seen: it is scratched"):
         world.faults.strike(Scratch(Exactly(NODES[0])))
     assert (world.orders, world.faults.made) == ([], [])
 

@@ -165,6 +165,10 @@ class Strain(GpuFault):
         """Whether the victim's telemetry shows it."""
         raise NotImplementedError
 
+    def _shows_all(self, reading: dict[str, Any], before: float) -> bool:
+        """Whether telemetry shows it as strong as it was ordered; ``before``: what :meth:`look` saw."""
+        return self.shows(reading)
+
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> float:
         """How many tokens per second clients get."""
         if self.slows:
@@ -191,7 +195,7 @@ class Strain(GpuFault):
 
         def unproven() -> str | None:
             reading = ground.witness.telemetry(ordered.nodes[0])
-            if not self.shows(reading):
+            if not self._shows_all(reading, base):
                 return f"its telemetry is {reading}"
             rate = ground.rate(WINDOW_SECONDS) if self.slows and now() > ordered.at + WINDOW_SECONDS else base
             close = not self.slows or abs(rate - wanted) <= TOLERANCE * self.share * base
@@ -259,6 +263,15 @@ class MemoryPressure(Strain):
     def shows(reading: dict[str, Any]) -> bool:
         """See :class:`Strain`."""
         return bool(reading["memory_used_mib"] > 0.65 * reading["memory_total_mib"])
+
+    def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> float:
+        """How much of its memory is in use, in MiB."""
+        return float(ground.witness.telemetry(nodes[0])["memory_used_mib"])
+
+    def _shows_all(self, reading: dict[str, Any], before: float) -> bool:
+        """The share of it was taken, or all that was free."""
+        wanted = min(self.share * reading["memory_total_mib"], reading["memory_total_mib"] - before)
+        return self.shows(reading) and bool(reading["memory_used_mib"] - before >= (1 - TOLERANCE) * wanted)
 
     def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
         """None of it is taken but what the worker has, if that still runs."""

@@ -16,7 +16,6 @@ from support.world.clients import Clients
 from support.world.stage import Stage
 from support.world.victims import Victims
 
-
 # A look takes milliseconds; on a busy machine a packet may come too late for it.
 SOUND_SECONDS = 2.0
 # A cut ends in the kernel, which counts its lease in whole milliseconds.

@@ -1,7 +1,7 @@
 """Every kind of fault times every lie about it: none may pass, and none may be blamed on Dynamo (docs/sabotage.md).
 
-Rows are read off the drivers of the agents, so that a new kind has rows by itself, and has to be lied about as well or to
-say why that cannot be.
+Rows are read off the drivers of the agents, so that a new kind has rows by itself, and has to be lied about as well, or
+to say why that cannot be.
 """
 
 from collections.abc import Callable
@@ -63,7 +63,8 @@ class Row:
     lingers: bool = False
 
 
-NOT_PROVEN, NOT_ENDED, ENDED = "the fault was not proven", "the recovery was not proven", "was over before it was to end"
+NOT_PROVEN, NOT_ENDED = "the fault was not proven", "the recovery was not proven"
+ENDED = "was over before it was to end"
 NO_ANSWER = "the witness does not answer"
 DOES_NOTHING, SPARES = Way("injector=does-nothing", NOT_PROVEN), Way("injector=spares-children", NOT_PROVEN)
 WEAKLY = (SPARES, Way("injector=halves-strength", NOT_PROVEN), Way("injector=fakes-telemetry", NOT_PROVEN))

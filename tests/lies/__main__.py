@@ -1,5 +1,5 @@
-"""``python -m tests.lies [--kind GLOB] [--lie GLOB] [--jobs N] [--out FILE]``: play the table; exit 1 when a lie passes, is
-blamed on Dynamo, is not told, or is caught for another reason than its own; or when honesty does not pass.
+"""``python -m tests.lies [--kind GLOB] [--lie GLOB] [--jobs N] [--out FILE]``: play the table; exit 1 when a lie passes,
+is blamed on Dynamo, is not told, or is caught for another reason than its own; or when honesty does not pass.
 """
 
 import argparse
@@ -97,9 +97,7 @@ def select(kind: str, *lies: str) -> tuple[list[Square], list[tuple[Row, str, st
     chosen = [row for row in rows() if fnmatchcase(row.name, kind)]
     told = [each for each in (HONEST, *LIES) if any(fnmatchcase(each, lie) for lie in lies)]
     pairs = [(row, each) for row in chosen for each in told]
-    squares = [
-        Square(row, each, number, way, {}) for row, each in pairs for number, way in enumerate(ways(row, each))
-    ]
+    squares = [Square(row, each, number, way, {}) for row, each in pairs for number, way in enumerate(ways(row, each))]
     return squares, [(row, each, why) for row, each in pairs if (why := impossible(row, each)) and each != HONEST]
 
 

@@ -65,8 +65,9 @@ class Marker:
         connection.sendall(HEAD + kind + b"\r\nContent-Length: %d\r\n\r\n" % len(text) + text.encode())
 
     def _instances(self) -> list[dict[str, object]]:
+        same = {"component": "backend", "endpoint": "generate"}
         found: list[dict[str, object]] = [
-            {"component": "backend", "instance_id": int(each.name), "transport": each.read_text(), "endpoint": "generate"}
+            same | {"instance_id": int(each.name), "transport": each.read_text()}
             for each in sorted(self._registry.iterdir())
         ]
         self._first = self._first or found

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.contract.deployment import Deployment, Facts, Node
+from support.contract.deployment import Deployment, Facts
 from support.contract.shape import Shape
 from support.observe.waiting import until
 from support.targets.local.deployment import SYSTEM_PORT, LocalDeployment
@@ -53,7 +53,6 @@ class MarkerDeployment(LocalDeployment):
         work = {"url": str(node.metrics_url), "metric": "work_total"}
         more |= {"ready": node.metrics_url, "progress": work, "log": str(self._log(node))}
         self._agent.run(node=node.name, argv=argv, env={"PATH": os.environ["PATH"]}, **more)
-
 
 
 class MarkerTarget(SabotagedTarget):

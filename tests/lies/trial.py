@@ -49,7 +49,7 @@ class Outcome:
 
 
 class Trial:
-    """One scenario: somebody is hit, what users see is as the fault wants it, the fault is undone, all is well again."""
+    """One scenario: somebody is hit, users see what the fault wants, it is undone, all is well again."""
 
     def __init__(self, row: Row, lie: str, way: Way, folder: Path) -> None:
         self._row, self._lie, self._way = row, lie, way

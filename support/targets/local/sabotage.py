@@ -38,8 +38,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 see :data:`DEPLOYMENTS`.
 """
 WITNESSES = ("refuses", "is-blind", "is-stale", "sees-no-end")
-"""``FT_SABOTAGE=witness=KIND``: it answers no question; it finds nobody and sees nothing arrive; it answers as if nothing
-were broken yet; on a cue, as it did when the fault was proven.
+"""``FT_SABOTAGE=witness=KIND``: it answers no question; it finds nobody and sees nothing arrive; it answers as
+if nothing were broken yet; on a cue, as it did when the fault was proven.
 """
 # Longer than any sentence allows, and still short enough for a cluster to form within ETCD_SECONDS.
 SLOW_ELECTION_SECONDS = 15.0
