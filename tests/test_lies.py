@@ -1,4 +1,4 @@
-"""Injectors and witnesses that lie: the table is whole, and some of its cells are caught; `make lies` plays them all."""
+"""Injectors and witnesses that lie: the table is whole, some of its cells are caught; `make lies` plays them all."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ from tests.lies.__main__ import select
 CAN = machine.probe(Settings(), ["namespaces", "nftables"])
 MISSING = [each.detail for each in CAN.values() if not each.available] + ([kmsg.missing()] if kmsg.missing() else [])
 NO_LIES = {"dawdles", "kills-at-shutdown"}
-"""Of the node agent under sabotage, and nothing for a proof to notice: it is slow, and stands for Dynamo's own death."""
+"""Of the node agent under sabotage, and nothing for a proof: it is slow, and it stands for Dynamo's own death."""
 
 
 def test_every_type_of_fault_has_a_row() -> None:
@@ -42,9 +42,9 @@ def test_every_lie_can_be_told_of_every_fault_or_there_is_a_reason(row: Row) -> 
 
 def test_every_part_of_the_table_is_about_something() -> None:
     names = [row.name for row in rows()]
-    told = {(row.name, lie) for row in rows() for lie in LIES if impossible(row, lie)}
-    unused = [each for each in IMPOSSIBLE if not any(fnmatchcase(n, each[0]) and fnmatchcase(of, each[1]) for n, of in told)]
-    assert unused == []
+    said = {(row.name, lie) for row in rows() for lie in LIES if impossible(row, lie)}
+    for name, of, _ in IMPOSSIBLE:
+        assert any(fnmatchcase(row, name) and fnmatchcase(lie, of) for row, lie in said), (name, of)
     stars = {each for each in HALVES if "*" in each}
     assert set(HALVES) - stars <= set(names)
 

@@ -181,6 +181,7 @@ class LyingAgent(NodeAgent):
     """Answers like the real one."""
 
     kind = ""
+    real: dict[str, Driver]
 
     def drivers(self) -> Sequence[Driver]:
         """The real ones, which are :attr:`real` by their kind, behind :class:`LyingDriver`."""

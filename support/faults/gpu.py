@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
 from support.clock import now
@@ -12,6 +12,7 @@ from support.data import read_yaml
 from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault, strength
 from support.faults.network import check_losses, lossless, see_losses
 from support.faults.processes import started_again
+from support.judge.chance import draws_to_see
 from support.observe.waiting import prove
 from support.schema import Expected, OneOf
 from support.settings import ROOT
@@ -141,6 +142,20 @@ class XidError(GpuFault):
             return f"its process is {seen}"
         whole = (lossless(ground.witness, peer, proven.node, share) for peer in _peers(ground, proven.node))
         return next(filter(None, whole), None) if share else None
+
+
+    def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
+        """The same, and packets between it and its peers arrive again."""
+        healing, share = super().healing(ground, proven), proven.details["link_loss"]
+
+        def broken() -> str | None:
+            for peer in _peers(ground, proven.node) if share else ():
+                lost = ground.witness.lost_between(peer, proven.node, draws_to_see(share))
+                if any(lost.values()):
+                    return f"packets lost between it and {peer.name}: {lost}"
+            return healing.broken()
+
+        return replace(healing, broken=broken)
 
 
 def _peers(ground: Ground, node: Node) -> list[Node]:

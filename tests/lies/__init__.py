@@ -74,7 +74,11 @@ HALVES: dict[str, tuple[Way, ...]] = {
     "process terminate": (SPARES,),
     "process terminate (lingers)": (SPARES,),
     "process hang": (SPARES,),
-    "process restart": (SPARES, Way("injector=starts-nothing", NOT_PROVEN)),
+    # The child that is left has the port: the new process cannot start, or is not seen to have.
+    "process restart": (
+        Way("injector=spares-children", f"{NOT_PROVEN}|Cannot start"),
+        Way("injector=starts-nothing", NOT_PROVEN),
+    ),
     "network *": (Way("injector=cuts-one-way", NOT_PROVEN),),
     "network drop": (ONE_FAMILY,),
     "network reject": (ONE_FAMILY,),
@@ -104,7 +108,10 @@ WAYS: dict[str, tuple[Way, ...]] = {
     "ends early": (Way("injector=ends-early", ENDED), Way("injector=ends-early", ENDED, noticed=False)),
     "never ends": (Way("injector=recovers-nothing", NOT_ENDED),),
     "undoes another's": (Way("injector=undoes-others", ENDED), Way("injector=undoes-others", ENDED, noticed=False)),
-    "witness: no answer": (Way("witness=refuses", NO_ANSWER), Way("witness=is-blind", NOT_PROVEN)),
+    "witness: no answer": (
+        Way("witness=refuses", NO_ANSWER),
+        Way("witness=is-blind", f"{NOT_PROVEN}|no tokens came before the fault"),
+    ),
     "witness: stale answer": (Way("witness=is-stale", NOT_PROVEN), Way("witness=sees-no-end", f"{NOT_ENDED}|{ENDED}")),
 }
 """Lie -> how it is told of any fault."""
@@ -125,8 +132,10 @@ IMPOSSIBLE: tuple[tuple[str, str, str], ...] = (
     ("gpu XID_ERROR (none)", "never ends", LINE),
 )
 """Row, lie (globs) and why the one cannot be told of the other."""
-STALE_END = ("process restart", "gpu XID_ERROR (none)")
-"""Rows with nothing whose end a witness could miss."""
+ENDLESS = ("process restart", "process terminate (lingers)", "gpu XID_ERROR (none)")
+"""Rows with nothing whose end a witness could miss: the process runs before it and after it."""
+STRENGTHS = {"network loss": {"percent": 50}}
+"""Row -> with which strength it is made, where half of the usual one could be chance."""
 
 
 def _of_xids(kind: type[XidError]) -> list[Row]:
@@ -152,8 +161,10 @@ def rows() -> list[Row]:
             if kind is not None and issubclass(kind, XidError):
                 found += _of_xids(kind)
                 continue
-            modes = {"mode": type_} if kind is not None and len(kind.types) > 1 else {}
-            row = Row(name, None if kind is None else _maker(kind, **modes))
+            strength: dict[str, Any] = STRENGTHS.get(name, {})
+            if kind is not None and len(kind.types) > 1:
+                strength = strength | {"mode": type_}
+            row = Row(name, None if kind is None else _maker(kind, **strength))
             found += [row, replace(row, name=f"{name} (lingers)", lingers=True)] if type_ == "terminate" else [row]
     return found
 
@@ -170,7 +181,7 @@ def ways(row: Row, lie: str) -> list[Way]:
     if lie == "does half":
         return [way for name, some in HALVES.items() if _is(row.name, name) for way in some]
     found = [*WAYS[lie], *(OF_LISTS.get(lie, ()) if row.lingers else ())]
-    return [way for way in found if not (way.sabotage == "witness=sees-no-end" and row.name in STALE_END)]
+    return [way for way in found if not (way.sabotage == "witness=sees-no-end" and row.name in ENDLESS)]
 
 
 def _is(name: str, pattern: str) -> bool:

@@ -1,5 +1,5 @@
-"""``python -m tests.lies [--kind GLOB] [--lie GLOB] [--jobs N] [--out FILE]``: play the table; exit 1 when a lie passes,
-is blamed on Dynamo, is not told, or is caught for another reason than its own; or when honesty does not pass.
+"""``python -m tests.lies [--kind GLOB] [--lie GLOB] [--jobs N] [--out FILE]``: play the table; exit 1 when a lie
+passes, is blamed on Dynamo, is not told, or is caught for another reason than its own; or when honesty does not pass.
 """
 
 import argparse
@@ -93,7 +93,7 @@ class Square:
 
 
 def select(kind: str, *lies: str) -> tuple[list[Square], list[tuple[Row, str, str]]]:
-    """The cells whose row matches the one glob and whose lie one of the others; and those that cannot be, with the reason."""
+    """The cells whose row matches the one glob and whose lie one of the others; and those that cannot be, with why."""
     chosen = [row for row in rows() if fnmatchcase(row.name, kind)]
     told = [each for each in (HONEST, *LIES) if any(fnmatchcase(each, lie) for lie in lies)]
     pairs = [(row, each) for row in chosen for each in told]
