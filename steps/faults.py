@@ -82,16 +82,21 @@ def when_all_break(context: Context, kind):
 
 
 @when("a worker crashes")
-@when("a worker crashes while nothing is under way")
 def when_any_worker_crashes(context: Context):
     """The first; its registration stays behind until its lease runs out."""
     context.world.faults.strike(Crash(Exactly(context.world.deployment.workers[0])))
 
 
+@when("a worker crashes while nothing is under way")
+def when_idle_worker_crashes(context: Context):
+    """The same, with nobody there to notice."""
+    context.world.faults.strike(Crash(Exactly(context.world.deployment.workers[0], felt=False)))
+
+
 @then("the frontend still lists the dead worker")
 def then_still_listed(context: Context):
     """Else the scenario could not show what becomes of requests meanwhile."""
-    context.world.fleet.expect_dead_listed(context.world.faults.victims)
+    context.world.fleet.expect_dead_listed(context.world.faults.worker_numbers)
 
 
 @then("within {timeout:Time} the crashed worker runs again")

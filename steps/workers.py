@@ -20,13 +20,13 @@ def given_role_reading(context: Context, role, time):
 @then("within {timeout:Time} no worker has a request in flight")
 def then_idle(context: Context, timeout):
     """And none of them produces anything from then on."""
-    context.world.fleet.expect_idle(timeout)
+    context.world.fleet.expect_idle(timeout, context.world.faults.victims)
 
 
 @then("another worker has served the rest")
 def then_other_worker(context: Context):
-    """A worker that was not hit has received a request and produced bytes."""
-    context.world.fleet.expect_takeover(context.world.faults.victims)
+    """A worker that was not hit has had the very request, as its journal or log names it, and written of its answer."""
+    context.world.takeovers.expect_takeover(context.world.faults.made)
 
 
 @when("the new worker has found etcd away")
@@ -43,8 +43,8 @@ def then_newcomers_serve(context: Context, timeout):
 
 @then("the request was not moved to another worker")
 def then_not_moved(context: Context):
-    """At most one worker has produced anything."""
-    context.world.fleet.expect_no_takeover(context.world.faults.victims)
+    """One worker has had it, as journals and logs name it, and at most one has produced anything."""
+    context.world.takeovers.expect_no_takeover(context.world.faults.victims)
 
 
 @then("within {timeout:Time} the worker finishes it itself and leaves")

@@ -89,7 +89,7 @@ def spawn_long_request(max_tokens: int = 1000, **options: Any) -> Pending:
 
 
 def kill_worker(worker: Node, how: str = "crash") -> ProvenFault:
-    """Break a worker and return once the fault is proven.
+    """Break a worker and return once the fault is proven, whether or not somebody is there to notice.
 
     Args:
         worker: one of ``deployment.workers``.
@@ -99,7 +99,7 @@ def kill_worker(worker: Node, how: str = "crash") -> ProvenFault:
     Raises:
         Inconclusive: the fault could not be proven.
     """
-    return strike(named(how)(Exactly(worker)))[0]
+    return strike(named(how)(Exactly(worker, felt=False)))[0]
 
 
 def strike(fault: Fault) -> list[ProvenFault]:

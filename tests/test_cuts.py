@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from agents.node.access import CellAccess
 from agents.core.book import FaultBook
 from agents.core.faults import Problem
 from agents.node.network import Network
-from support.targets.local.network import LocalLine, arriving, connects, on_node
+from support.targets.local.network import LocalLine, arriving, connects, on_node, own_ipv6
 from support.observe.waiting import until
 
 scratch = Path(os.environ["FT_SCRATCH"]) / "apart"  # else the cell's own agent would adopt what is made here
@@ -38,6 +39,11 @@ scratch.mkdir()
 network = Network(True, scratch / "nodes.json")
 one, two = network.add("frontend-0", "frontend"), network.add("worker-0", "worker")
 listeners = [on_node(node.name, lambda node=node: socket.create_server((node.address, 9090))) for node in (one, two)]
+six = {}
+if Path("/proc/sys/net/ipv6").exists():
+    until(lambda: None if own_ipv6(one.name) and own_ipv6(two.name) else "not yet", 20, "both may use what they have")
+    six = {node.name: own_ipv6(node.name) for node in (one, two)}
+    listeners += [on_node(name, lambda: socket.create_server(("::", 9090), family=socket.AF_INET6)) for name in six]
 
 def echo(listener):
     def serve(connection):
@@ -62,32 +68,42 @@ def answered(connection):
     except OSError:
         return "reset"
 
-def look(connection):
+def connect():
+    addresses = [two.address, six["worker-0"]] if six else [two.address]
+    return [on_node("frontend-0", lambda each=each: socket.create_connection((each, 9090), 1)) for each in addresses]
+
+def look(connections):
+    mine, theirs = {"IPv4": one.address}, {"IPv4": two.address}
+    if six:
+        mine, theirs = mine | {"IPv6": six["frontend-0"]}, theirs | {"IPv6": six["worker-0"]}
     return {
-        "to": arriving("frontend-0", "worker-0", two.address),
-        "from": arriving("worker-0", "frontend-0", one.address),
-        "new": [connects("frontend-0", two.address, 9090), connects("worker-0", one.address, 9090)],
-        "open": answered(connection),
+        family: {
+            "to": arriving("frontend-0", "worker-0", theirs[family]),
+            "from": arriving("worker-0", "frontend-0", mine[family]),
+            "new": [connects("frontend-0", theirs[family], 9090), connects("worker-0", mine[family], 9090)],
+            "open": answered(connection),
+        }
+        for family, connection in zip(mine, connections, strict=True)
     }
 
 async def main():
     driver = CutDriver(CellAccess(network, None, ""))
     book = FaultBook(scratch / "journal.jsonl", [driver])
-    on_node("worker-0", lambda: NFTables(nfgen_family=2).table("add", name="stranger"))
+    on_node("worker-0", lambda: NFTables(nfgen_family=1).table("add", name="stranger"))
     seen = {}
     for kind, direction in json.loads(sys.argv[1]):
-        connection = on_node("frontend-0", lambda: socket.create_connection((two.address, 9090), 1))
+        connections = connect()
         order = {"kind": "network", "type": kind, "sources": ["frontend-0"], "targets": ["worker-0"]}
         fault = await book.inject(order | {"direction": direction, "duration_seconds": 20})
-        during = await asyncio.to_thread(look, connection)
+        during = await asyncio.to_thread(look, connections)
         await driver.look(fault)
-        during["counters"] = fault.evidence["counters"]["worker-0"]
-        connection.close()
+        counters = fault.evidence["counters"]["worker-0"]
+        [each.close() for each in connections]
         await book.recover(fault.id)
-        connection = on_node("frontend-0", lambda: socket.create_connection((two.address, 9090), 1))
-        after = await asyncio.to_thread(look, connection)
-        connection.close()
-        seen[f"{kind} {direction}"] = {"during": during, "after": after, "state": fault.state}
+        connections = connect()
+        after = await asyncio.to_thread(look, connections)
+        [each.close() for each in connections]
+        seen[f"{kind} {direction}"] = {"during": during, "after": after, "state": fault.state, "counters": counters}
     half = {"kind": "network", "type": "loss", "sources": ["frontend-0"], "targets": ["worker-0"], "direction": "to"}
     fault = await book.inject(half | {"parameters": {"percent": 50}})
     seen["loss"] = await asyncio.to_thread(arriving, "frontend-0", "worker-0", two.address, 200)
@@ -187,8 +203,7 @@ async def more(book, driver, seen):
     fault = await book.inject({"kind": "network", "type": "drop", "sources": group, "targets": group[1:]})
     pairs = [(a, b) for a in network.nodes.values() for b in network.nodes.values() if a != b]
     seen["group"] = [await asyncio.to_thread(arriving, a.name, b.name, b.address) for a, b in pairs]
-    names = {address: name for name, address in network.addresses.items()}
-    seen["group chains"] = sorted(sorted((names[a], b)) for b, others in fault.undo["peers"].items() for a in others)
+    seen["group chains"] = sorted(sorted((a, b)) for b, others in fault.undo["peers"].items() for a in others)
     await book.recover(fault.id)
     seen["group after"] = [await asyncio.to_thread(arriving, a.name, b.name, b.address) for a, b in pairs]
 
@@ -241,25 +256,31 @@ def seen() -> dict[str, Any]:
     return found
 
 
+IPV6 = Path("/proc/sys/net/ipv6").exists()
+FAMILIES = ["IPv4", "IPv6"] if IPV6 else ["IPv4"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("kind", "direction"), SORTS)
 def test_packets_are_lost_in_the_directions_that_were_cut_and_in_no_other(
-    seen: dict[str, Any], kind: str, direction: str
+    seen: dict[str, Any], kind: str, direction: str, family: str
 ) -> None:
-    during = seen[f"{kind} {direction}"]["during"]
+    during = seen[f"{kind} {direction}"]["during"][family]
     assert (during["to"], during["from"]) == (int(direction == "from"), int(direction == "to"))
     assert "open" not in during["new"]
-    assert sum(chain["packets"] for chain in during["counters"].values()) > 0
+    assert sum(chain["packets"] for chain in seen[f"{kind} {direction}"]["counters"].values()) > 0
 
 
 @pytest.mark.parametrize(("kind", "direction"), SORTS)
 def test_all_is_as_before_once_it_is_over(seen: dict[str, Any], kind: str, direction: str) -> None:
-    after = {"to": 1, "from": 1, "new": ["open", "open"], "open": "answered"}
+    after = {family: {"to": 1, "from": 1, "new": ["open", "open"], "open": "answered"} for family in FAMILIES}
     assert (seen[f"{kind} {direction}"]["after"], seen[f"{kind} {direction}"]["state"]) == (after, "recovered")
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("direction", ["both", "to", "from"])
-def test_silence_refusal_and_reset_are_three_things(seen: dict[str, Any], direction: str) -> None:
-    met = {kind: seen[f"{kind} {direction}"]["during"] for kind in ("drop", "reject", "reset")}
+def test_silence_refusal_and_reset_are_three_things(seen: dict[str, Any], direction: str, family: str) -> None:
+    met = {kind: seen[f"{kind} {direction}"]["during"][family] for kind in ("drop", "reject", "reset")}
     assert {kind: each["open"] for kind, each in met.items()} == {
         "drop": "silent",
         "reject": "silent",

@@ -303,6 +303,7 @@ def test_plain_behave_passes_its_arguments_on_and_publishes(project: Path) -> No
     status, output = call(project, "behave", "--", "--tags=@slow", "-f", "plain", "-Djobs=3")
     assert status == 0, output
     assert "jobs              3" in output
+    assert "Warning" not in output
     assert "row 1" in output
     summary = json.loads((project / "reports" / "summary.json").read_text())
     assert summary["verdicts"]["passed"] == 2

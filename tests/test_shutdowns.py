@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ NODE = Node("w-0", "worker", "127.0.0.1", 9, None)
 
 
 class Seen:
-    """A deployment in which one process lived, its witness, and a fleet with so many migrations and bytes of these."""
+    """A deployment in which one process lived, its witness, its fleet with so many migrations, and who had requests."""
 
     def __init__(self, changes: list[Change], moved: float, producing: Collection[str]) -> None:
         self.seen, self.moved, self.producing = changes, moved, producing
@@ -40,8 +40,8 @@ class Seen:
         assert (name, labels) == ("frontend_migrations", {"migration_type": "ongoing_request"})
         return self.moved
 
-    def expect_takeover(self, victims: Collection[str]) -> None:
-        if not set(self.producing) - set(victims):
+    def expect_takeover(self, faults: Sequence[ProvenFault]) -> None:
+        if not set(self.producing) - {fault.node.name for fault in faults}:
             raise AssertionError("no worker took over")
 
     def expect_no_takeover(self, victims: Collection[str]) -> None:
@@ -80,7 +80,7 @@ def seen(
     assert fault.life
     state = "stopped" if "status" in how else "dead"
     every: Any = Seen([Change(fault.injected_at + after, "w-0", fault.life.identity, state, how)], moved, producing)
-    return Shutdowns(every, every, every)
+    return Shutdowns(every, every, every, every)
 
 
 Claim = Callable[[Shutdowns, ProvenFault], None]

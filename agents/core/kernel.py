@@ -173,8 +173,8 @@ def children_of(pid: int) -> list[tuple[int, int]]:
 
 
 def family_of(pid: int, start_time: int | None, strays: Collection[int] = ()) -> list[tuple[int, int, str]]:
-    """Pid, start time and state letter of all that runs of a process that leads a session: itself, what is in its
-    session, ``strays``, and the descendants of all of those; whether or not it is still there. No zombies; itself first.
+    """Pid, start time and state letter of all that runs of a process that leads a session, or has led one: itself, what
+    is in its session, ``strays``, and the descendants of all of those. No zombies; itself first.
     """
     seen = _processes()
     leader = seen.get(pid)

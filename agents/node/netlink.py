@@ -236,7 +236,7 @@ def uncut(table: str) -> None:
 
 
 def counts(table: str) -> dict[str, dict[str, int]]:
-    """Chain -> ``packets`` that its rules have hit and, of a loss, ``drawn``: those among which they have drawn them."""
+    """Chain -> ``packets`` that its rules have hit and, of a loss, ``drawn``: those that they have drawn them from."""
     found: dict[str, dict[str, int]] = {}
     with _nft() as nft:
         for rule in nft.get_rules():

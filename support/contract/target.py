@@ -58,8 +58,8 @@ class Witness(Protocol):
     """Sees what has become of nodes, independently of whoever breaks them. Changes nothing."""
 
     def state(self, life: Life) -> str:
-        """``gone`` (that very run is over), ``stopped`` (it may not run) or ``alive``; of all that belongs to it: a process
-        that it has started and that goes on is ``alive``.
+        """``gone`` (that very run is over), ``stopped`` (it may not run) or ``alive``: all of it, with whatever it has
+        started, for a process of it that goes on is ``alive``.
         """
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:

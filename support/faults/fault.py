@@ -46,6 +46,7 @@ class Ordered:
         before: what :meth:`Fault.look` saw of them.
         made: the fault as the service has it.
         at: when it was asked for; ``done_at``: when the service said that it is done.
+        loaded: whether a load was still asking then.
     """
 
     nodes: Sequence[Node]
@@ -53,6 +54,7 @@ class Ordered:
     made: dict[str, Any]
     at: float
     done_at: float
+    loaded: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,7 @@ class ProvenFault:
             the victim was seen to suffer it; ``struck_at``: when the injector sent its signal, where it says so,
             else when it was asked.
         until: when it ends by itself; of one that is over as soon as it is done, when that was.
+        loaded: whether a load was still asking once it was done.
         life: the run of the victim's program that it hit; None for one that hits no process.
         details: what its recovery has to be compared with.
     """
@@ -202,6 +205,7 @@ class ProvenFault:
     proven_at: float
     struck_at: float
     until: float
+    loaded: bool = False
     life: Life | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -216,7 +220,7 @@ class ProvenFault:
         struck = float(ordered.made["evidence"].get("sent_at", ordered.at))
         until = ordered.done_at if ordered.made["state"] == "recovered" else float(ordered.made["deadline"])
         times = (ordered.at, ordered.done_at, proof.at, struck, until)
-        return cls(ordered.made["id"], fault, ordered.nodes[0], *times, proof.life, proof.details)
+        return cls(ordered.made["id"], fault, ordered.nodes[0], *times, ordered.loaded, proof.life, proof.details)
 
 
 def on_clock(made: Mapping[str, Any]) -> dict[str, Any]:

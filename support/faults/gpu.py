@@ -218,7 +218,7 @@ class Strain(GpuFault):
 
         at = prove(unproven, SETTLE_SECONDS, f"{what} is seen", "the fault was not proven")
         rate = f"clients get {ground.rate(WINDOW_SECONDS):.0f} of {base:.0f} tokens per second"
-        effect = rate if self.slows else "its memory is taken"
+        effect = rate if self.slows else "so its telemetry says, and that alone: nobody else can see into its GPU"
         return Proof(at, f"{what}: {effect}", details={"rate": base} if self.slows else {})
 
     def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
@@ -268,7 +268,11 @@ class ComputeOverload(Strain):
 
 @dataclass(frozen=True)
 class MemoryPressure(Strain):
-    """Its memory is taken; a worker that runs has its own already and does not notice."""
+    """Its memory is taken; a worker that runs has its own already and does not notice.
+
+    Nobody sees it but the GPU's own telemetry, and that of a simulated GPU is what its injector says. What it does can
+    be seen: a worker that has to start does not (:meth:`support.world.lifetimes.Lifetimes.expect_out`).
+    """
 
     name, failure, word = "MEMORY_PRESSURE", "memory_pressure", "loses memory"
     types = ("MEMORY_PRESSURE",)

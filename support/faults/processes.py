@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from support.contract.deployment import Life, Node
 from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault
-from support.observe.health import instances
+from support.observe.health import numbers, refuses
 from support.observe.waiting import prove
 from support.observe.workers import worker_id
 
@@ -27,8 +27,9 @@ class ProcessFault(Fault):
     shown_seconds: ClassVar[float] = 5.0
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> Any:
-        """The life that is hit."""
-        return ground.deployment.life(nodes[0])
+        """The life that is hit, and what Dynamo calls it: None unless it is a worker that answers."""
+        number = worker_id(nodes[0]) if nodes[0] in ground.deployment.workers else None
+        return ground.deployment.life(nodes[0]), number
 
     def unsound(self, ground: Ground, nodes: Sequence[Node], before: Any) -> str | None:
         """It does not run."""
@@ -40,14 +41,14 @@ class ProcessFault(Fault):
         return {"target_pod": nodes[0].name, "type": self.types[0]}
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
-        """The witness sees it."""
-        life: Life = ordered.before
+        """The witness sees it, of the process and all that it has started."""
+        life: Life = ordered.before[0]
 
         def unproven() -> str | None:
             seen = ground.witness.state(life)
             return None if seen == self._shown else f"its process is {seen}"
 
-        return self._proof(self._await(unproven, ordered), ordered, life)
+        return self._proof(self._await(unproven, ordered), ordered)
 
     @property
     def _shown(self) -> str:
@@ -57,8 +58,10 @@ class ProcessFault(Fault):
         what = f"{ordered.nodes[0].name} shows the fault {self.kind}"
         return prove(unproven, self.shown_seconds, what, "the fault was not proven")
 
-    def _proof(self, at: float, ordered: Ordered, life: Life) -> Proof:
-        return Proof(at, f"{life.words} of {ordered.nodes[0].name} is {self._shown}", life)
+    def _proof(self, at: float, ordered: Ordered) -> Proof:
+        life, number = ordered.before
+        words = f"{life.words} of {ordered.nodes[0].name} is {self._shown}, with all that it had started"
+        return Proof(at, words, life, {"number": number})
 
     def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
         """It runs, or another runs in its place."""
@@ -92,7 +95,10 @@ class Crash(ProcessFault):
 
 @dataclass(frozen=True)
 class Terminate(ProcessFault):
-    """SIGTERM; proven when it is gone or serves no more, for it may finish first what it has."""
+    """SIGTERM; proven when it is gone or nobody is sent to it any more, for it may finish first what it has.
+
+    That is: a list that the frontend gave has it no more, and had it before; of a frontend, it refuses connections.
+    """
 
     name = "terminate"
     failure = "terminate"
@@ -103,8 +109,9 @@ class Terminate(ProcessFault):
     shown_seconds = 15.0
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> Any:
-        """The life that is hit, and the number by which the frontend lists it."""
-        return ground.deployment.life(nodes[0]), worker_id(nodes[0])
+        """The life that is hit, and what Dynamo calls it where the frontend lists it by that."""
+        life, number = super().look(ground, nodes, until_proven)
+        return life, number if number in (numbers(ground.deployment.frontend_url) or ()) else None
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """It is gone, or nobody is sent to it any more."""
@@ -117,9 +124,9 @@ class Terminate(ProcessFault):
 
         at = self._await(unproven, ordered)
         if ground.witness.state(life) == "gone":
-            return self._proof(at, ordered, life)
-        what = "serves no more" if node.role == "frontend" else "has left the frontend's list"
-        return Proof(at, f"{node.name} {what}, with {life.words} still there", life)
+            return self._proof(at, ordered)
+        what = "takes no connection any more" if node.role == "frontend" else f"({number}) has left the frontend's list"
+        return Proof(at, f"{node.name} {what}, with {life.words} still there", life, {"number": number})
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ class Restart(ProcessFault):
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """It is gone, and another runs in its place."""
-        node, life = ordered.nodes[0], ordered.before
+        node, life = ordered.nodes[0], ordered.before[0]
 
         def unproven() -> str | None:
             if (seen := ground.witness.state(life)) != "gone":
@@ -152,7 +159,7 @@ class Restart(ProcessFault):
             seen = "gone" if after == life else ground.witness.state(after)
             return None if seen == "alive" else f"the one in its place is {seen}"
 
-        return self._proof(self._await(unproven, ordered), ordered, life)
+        return self._proof(self._await(unproven, ordered), ordered)
 
 
 def started_again(ground: Ground, node: Node, life: Life, kept_from_it: bool = False) -> str | None:
@@ -167,8 +174,8 @@ def started_again(ground: Ground, node: Node, life: Life, kept_from_it: bool = F
 
 
 def _has_left(ground: Ground, node: Node, number: str | None) -> bool:
-    """Whether the worker ``number`` is gone from a list that was given, or the frontend ``node`` serves no more."""
+    """Whether the worker ``number`` is not in a list that was given, or the frontend ``node`` refuses connections."""
     if node.role == "frontend":
-        return instances(f"http://{node.endpoint}") is None
-    listed = instances(ground.deployment.frontend_url)
-    return number is not None and listed is not None and number not in {f"{each.number:x}" for each in listed}
+        return refuses(f"http://{node.endpoint}")
+    listed = numbers(ground.deployment.frontend_url)
+    return number is not None and listed is not None and number not in listed

@@ -1,8 +1,7 @@
 """Victims as sentences have them: by what they are. Who that is right now says :mod:`support.world.victims`."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 from support.contract.deployment import Node
 
@@ -12,17 +11,17 @@ class Victim:
     """Nodes, by what they are.
 
     Attributes:
-        felt: whether the sentence says that somebody is there to notice; a fault that nobody could is inconclusive.
+        felt: whether somebody has to be there to notice, once anything was asked of the deployment: a fault that nobody
+            could is inconclusive then. False for a sentence that says that nobody is.
     """
 
-    felt: ClassVar[bool] = True
+    felt: bool = field(default=True, kw_only=True)
 
 
 @dataclass(frozen=True)
 class Exactly(Victim):
     """This very node, whoever it works for."""
 
-    felt = False
     node: Node
 
 

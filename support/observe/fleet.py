@@ -1,13 +1,13 @@
 """The fleet: workers and frontend of a deployment as their own metrics and lists show them. Looks and never touches."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from support.clock import now
 from support.contract.deployment import Deployment, Node
 from support.errors import Inconclusive
 from support.events import EventLog
-from support.observe.health import instances, models, serves
+from support.observe.health import models, numbers, serves
 from support.observe.metrics import Exposition
 from support.observe.waiting import prove, throughout, until
 from support.observe.workers import ENDPOINT, in_flight, produced_bytes, try_scrape, worker_id
@@ -34,6 +34,7 @@ class Fleet:
 
     def __init__(self, deployment: Deployment, release: Release, events: EventLog, folder: Path) -> None:
         self.deployment, self.release, self.events, self.folder = deployment, release, events, folder
+        self._first = {node.name for node in deployment.nodes}
         self.before = self._scrape("before")
 
     @property
@@ -68,9 +69,10 @@ class Fleet:
         busiest: list[tuple[float, Node]] = []
 
         def idle() -> str | None:
-            counts = [(in_flight(node, self.release.metrics) or 0.0, node) for node in candidates]
-            busiest[:] = sorted(counts, key=lambda each: -each[0])[:1]
-            return None if busiest and busiest[0][0] else f"{self.in_flight()} requests in flight"
+            counts = [(in_flight(node, self.release.metrics), node) for node in candidates]
+            told = [(count, node) for count, node in counts if count]
+            busiest[:] = sorted(told, key=lambda each: -each[0])[:1]
+            return None if busiest else f"{self.in_flight()} requests in flight"
 
         what = f"a {role} worker has a request in flight" if role else "a worker has a request in flight"
         prove(idle, ARRIVAL_SECONDS, what, "nothing was in flight")
@@ -81,14 +83,28 @@ class Fleet:
         counts = {node.name: produced_bytes(node, self.release.metrics) for node in self.deployment.workers}
         return {name: count for name, count in counts.items() if count is not None}
 
-    def grown_bytes(self) -> dict[str, float]:
-        """Node name -> bytes of answers that each worker that answers has sent since the deployment was ready."""
-        metric = self.release.metrics["worker_response_bytes"]
-        return {
-            name: count
-            - ((self.before[name].value(metric, dynamo_endpoint=ENDPOINT) if name in self.before else None) or 0.0)
-            for name, count in self.produced_bytes().items()
-        }
+    def grown_bytes(self, names: Collection[str]) -> dict[str, float]:
+        """Name -> bytes of answers that each of these workers that answers has sent since the deployment was ready; one
+        that was started later, or again, since then.
+
+        Raises:
+            Inconclusive: one did not answer when the deployment was ready, so nobody knows.
+        """
+        return {name: self._since_ready(name, count) for name, count in self.produced_bytes().items() if name in names}
+
+    def _since_ready(self, name: str, count: float) -> float:
+        if name not in self._first:
+            return count
+        page = self.before.get(name)
+        start = page.value(self.release.metrics["worker_response_bytes"], dynamo_endpoint=ENDPOINT) if page else None
+        if start is None:
+            raise Inconclusive(f"{name} did not tell what it had sent when the deployment was ready")
+        return count - start if count >= start else count
+
+    def _silent(self, told: Collection[str], but: Collection[str] = ()) -> list[str]:
+        """Names of the workers that run, have not ``told`` anything, and are none of ``but``."""
+        asked = [node for node in self.deployment.workers if node.name not in told and node.name not in but]
+        return [node.name for node in asked if self.deployment.life(node).state == "running"]
 
     def see_production(self, worker: Node, held: Callable[[Node], int] = lambda _: 0) -> None:
         """Make sure that ``worker`` is in the middle of an answer: its bytes rise, or its gate holds one.
@@ -99,29 +115,33 @@ class Fleet:
         Raises:
             Inconclusive: it is not within :data:`ARRIVAL_SECONDS`.
         """
-        start = produced_bytes(worker, self.release.metrics) or 0.0
+        first: list[float] = []
 
         def still() -> str | None:
-            current = produced_bytes(worker, self.release.metrics) or 0.0
-            return None if current > start or held(worker) else f"{current:g} bytes"
+            current = produced_bytes(worker, self.release.metrics)
+            if current is None:
+                return "it does not answer"
+            first.append(current)
+            return None if current > first[0] or held(worker) else f"{current:g} bytes"
 
-        what = f"{worker.name} produces more than {start:g} bytes, or holds an answer"
+        what = f"{worker.name} produces more and more bytes, or holds an answer"
         prove(still, ARRIVAL_SECONDS, what, "the worker was not producing")
         how = f"holds {count} in their middle" if (count := held(worker)) else "is producing an answer"
         self.events.add("proof", worker.name, f"{worker.name} {how}")
 
-    def expect_idle(self, timeout: float) -> None:
+    def expect_idle(self, timeout: float, victims: Collection[str]) -> None:
         """No worker has anything in flight within ``timeout`` seconds, and none produces anything from then on.
 
-        Workers that do not answer (dead, hung) are left out, but one at least has to.
+        Those that do not run, and ``victims``, may give no answer, but one at least has to.
 
         Raises:
-            AssertionError: says which worker goes on.
+            AssertionError: says which worker goes on, or does not answer.
         """
 
         def busy() -> str | None:
             counts = {name: count for name, count in self.in_flight().items() if count is not None}
             working = [f"{name} has {count:g}" for name, count in counts.items() if count]
+            working += [f"{name} does not answer" for name in self._silent(counts, victims)]
             return ", ".join(working) or (None if counts else "no worker answers")
 
         until(busy, timeout, "no worker has a request in flight")
@@ -140,35 +160,44 @@ class Fleet:
         try:
             until(risen, QUIET_SECONDS, "a worker produces more bytes")
         except AssertionError:
+            if silent := self._silent(self.produced_bytes(), victims):
+                raise AssertionError(f"with nothing in flight, {', '.join(silent)} does not answer any more") from None
             return
         raise AssertionError(f"with nothing in flight, bytes produced rose at {', '.join(rising)}")
 
-    def expect_takeover(self, victims: Collection[str]) -> None:
-        """A worker other than ``victims`` has produced something since the deployment was ready.
+    def producing(self, names: Collection[str]) -> list[str]:
+        """Those of the workers with these names that have sent bytes of answers since the deployment was ready."""
+        return [name for name, count in self.grown_bytes(names).items() if count]
+
+    def expect_production(self, names: Collection[str]) -> None:
+        """One of the workers with these names has sent bytes since the deployment was ready, of whatever request.
 
         Raises:
             AssertionError: none has.
         """
-        if not victims:
-            raise RuntimeError("no worker was hit; there is nothing to take over")
-        produced = {name: count for name, count in self.grown_bytes().items() if name not in victims}
-        if not any(produced.values()):
-            raise AssertionError(f"no worker took over; bytes produced by the others: {produced}")
+        if not self.producing(names):
+            raise AssertionError(f"no worker took over; bytes produced: {self.grown_bytes(names)}")
 
-    def expect_no_takeover(self, victims: Collection[str]) -> None:
-        """At most one worker has produced anything since the deployment was ready; where one was hit, no other.
+    def expect_lone_production(self, victims: Collection[str]) -> None:
+        """At most one worker has sent bytes since the deployment was ready; where one was hit, no other.
 
         Raises:
             AssertionError: more have.
+            Inconclusive: one that runs, and was not hit, does not answer.
         """
-        producing = [name for name, count in self.grown_bytes().items() if count]
+
+        def silent() -> str | None:
+            return ", ".join(self._silent(self.produced_bytes(), victims)) or None
+
+        prove(silent, SETTLE_SECONDS, "every worker that runs tells its bytes", "nobody knows who has gone on")
+        producing = self.producing([node.name for node in self.deployment.workers])
         others = [name for name in producing if name not in victims] if victims else producing[1:]
         if others:
             raise AssertionError(f"{', '.join(others)} went on with the request")
 
     def listed_workers(self) -> int | None:
         """How many workers the frontend lists right now; None when it does not answer."""
-        listed = instances(self.deployment.frontend_url)
+        listed = numbers(self.deployment.frontend_url)
         return None if listed is None else len(listed)
 
     def expect_listed(self, count: int, timeout: float) -> None:
@@ -225,11 +254,10 @@ class Fleet:
         wanted = self.deployment.shape.workers + self.deployment.shape.prefill_workers
 
         def others() -> str | None:
-            listed = instances(self.deployment.frontend_url)
+            listed = numbers(self.deployment.frontend_url)
             if listed is None or len(listed) != wanted:
                 return _told(None if listed is None else len(listed))
-            alive = {worker_id(node) for node in self.deployment.workers}
-            dead = [f"{each.number:x}" for each in listed if f"{each.number:x}" not in alive]
+            dead = sorted(listed - {str(worker_id(node)) for node in self.deployment.workers})
             return f"{wanted} listed, but of those {', '.join(dead)} no longer there" if dead else None
 
         def unserved() -> str | None:
@@ -238,30 +266,60 @@ class Fleet:
         until(others, timeout, f"the frontend lists {wanted} workers", since)
         until(unserved, timeout, f"the frontend lists {model}", since)
 
-    def expect_dead_listed(self, victims: Collection[str]) -> None:
-        """The frontend lists more workers than are alive without ``victims``.
+    def expect_dead_listed(self, dead: Mapping[str, str | None]) -> None:
+        """The frontend lists a dead worker.
+
+        Args:
+            dead: name of each -> what Dynamo called it, see :func:`support.observe.workers.worker_id`.
 
         Raises:
-            Inconclusive: it does not, so requests cannot run into a dead one.
+            Inconclusive: it lists none of them, so requests cannot run into one.
         """
-        alive = len(self.deployment.workers) - len(victims)
-        listed = self.listed_workers()
-        if listed is None or listed <= alive:
-            raise Inconclusive(f"{_told(listed)}, with {alive} alive: no dead worker is listed")
-        self.events.add("proof", "frontend-0", f"the frontend lists {listed} workers, {alive} are alive")
+        listed = numbers(self.deployment.frontend_url)
+        found = [f"{name} ({number})" for name, number in dead.items() if listed is not None and number in listed]
+        if not found:
+            count = _told(None if listed is None else len(listed))
+            raise Inconclusive(f"{count}, none of them {', '.join(dead) or 'a victim'}: no dead worker is listed")
+        self.events.add("proof", "frontend-0", f"the frontend lists {', '.join(found)}, which is dead")
+
+    def _frontend_pages(self) -> dict[str, Exposition]:
+        """Name -> metrics of every frontend that runs.
+
+        Raises:
+            AssertionError: none runs.
+            Inconclusive: one does not answer.
+        """
+        pages = dict[str, Exposition]()
+
+        def silent() -> str | None:
+            running = [node for node in self._frontends if self.deployment.life(node).state == "running"]
+            pages.clear()
+            pages.update({node.name: page for node in running if (page := try_scrape(node)) is not None})
+            return ", ".join(node.name for node in running if node.name not in pages) or None
+
+        prove(silent, SETTLE_SECONDS, "every frontend that runs answers", "what frontends have counted is unknown")
+        if not pages:
+            raise AssertionError("no frontend runs, so none tells what it has counted")
+        return pages
 
     def frontend_count(self, name: str, **labels: str) -> float:
-        """How much the counter of all frontends that answer has grown since the deployment was ready.
+        """How much the counter of all frontends that run has grown since the deployment was ready.
 
         Args:
             name: a key of the release's metrics, such as ``frontend_migrations``.
+
+        Raises:
+            AssertionError: no frontend runs.
+            Inconclusive: one does not answer.
         """
-        answers = {node.name: metrics for node in self._frontends if (metrics := try_scrape(node)) is not None}
-        if not answers:
-            raise AssertionError("no frontend answers on its metrics page")
         metric = self.release.metrics[name]
-        before = (self.before[name].value(metric, **labels) or 0.0 for name in answers if name in self.before)
-        return sum(metrics.value(metric, **labels) or 0.0 for metrics in answers.values()) - sum(before)
+        grown = 0.0
+        for frontend, page in self._frontend_pages().items():
+            # A counter with labels is not there before it has counted once.
+            count = page.value(metric, **labels) or 0.0
+            start = (self.before[frontend].value(metric, **labels) or 0.0) if frontend in self.before else 0.0
+            grown += count - start if count >= start else count
+        return grown
 
     def expect_count(self, name: str, count: int, **labels: str) -> None:
         """The frontend's counter has grown by exactly ``count``; it may take :data:`SETTLE_SECONDS` to get there.

@@ -8,6 +8,15 @@ from typing import Any
 from support.asking import NoAnswer, ask
 
 
+def refuses(url: str, timeout: float = 2.0) -> bool:
+    """Whether a connection to ``url`` is refused: nobody listens there. One that gets no answer is not."""
+    try:
+        ask(url, timeout)
+    except NoAnswer as error:
+        return isinstance(error.__cause__, ConnectionRefusedError)
+    return False
+
+
 def get_json(url: str, timeout: float = 2.0) -> Any | None:
     """The JSON at ``url``; None when there is no answer, no 2xx and no JSON."""
     with contextlib.suppress(NoAnswer, ValueError):
@@ -65,3 +74,11 @@ def instances(frontend_url: str) -> list[Instance] | None:
         for each in body.get("instances", [])
         if each["endpoint"] == "generate"
     ]
+
+
+def numbers(frontend_url: str) -> set[str] | None:
+    """What Dynamo calls the workers that the frontend lists, see :func:`support.observe.workers.worker_id`; None when
+    it does not answer.
+    """
+    listed = instances(frontend_url)
+    return None if listed is None else {f"{each.number:x}" for each in listed}

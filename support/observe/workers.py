@@ -24,7 +24,7 @@ def try_scrape(node: Node) -> Exposition | None:
 
 def _count(node: Node, name: str) -> float | None:
     metrics = try_scrape(node)
-    return None if metrics is None else metrics.value(name, dynamo_endpoint=ENDPOINT) or 0.0
+    return None if metrics is None else metrics.value(name, dynamo_endpoint=ENDPOINT)
 
 
 def worker_id(node: Node) -> str | None:
@@ -37,15 +37,15 @@ def worker_id(node: Node) -> str | None:
 
 
 def requests_served(node: Node, names: Mapping[str, str]) -> float | None:
-    """Requests that the worker has been given since it started; None when it does not answer."""
+    """Requests that the worker has been given since it started; None when it does not tell."""
     return _count(node, names["worker_requests"])
 
 
 def in_flight(node: Node, names: Mapping[str, str]) -> float | None:
-    """Requests that the worker says it is working on; None when it does not answer."""
+    """Requests that the worker says it is working on; None when it does not tell."""
     return _count(node, names["worker_inflight"])
 
 
 def produced_bytes(node: Node, names: Mapping[str, str]) -> float | None:
-    """Bytes of answers that the worker has sent since it started; None when it does not answer."""
+    """Bytes of answers that the worker has sent since it started; None when it does not tell."""
     return _count(node, names["worker_response_bytes"])

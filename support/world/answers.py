@@ -132,7 +132,8 @@ class Answers:
         self._stage.events.add("proof", worker.name, f"{worker.name} has been reading the prompt for {seconds:g} s")
 
     def see_moving(self) -> None:
-        """Make sure that a second worker has been given the watched request and the client has none of its tokens.
+        """Make sure that a second worker has been given the request, as journals name it, and the client has none of
+        its tokens.
 
         Raises:
             Inconclusive: that is not so within :data:`ARRIVAL_SECONDS`.
@@ -141,8 +142,10 @@ class Answers:
         before = len(self._clients.request.entry.tokens)
 
         def one_worker() -> str | None:
-            given = [entry["worker"] for entry in journal.read(logs)]
-            return None if len(given) > 1 else f"given to {given}"
+            given: dict[str, set[str]] = {}
+            for note in journal.read(logs):
+                given.setdefault(note["request_id"], set()).add(note["worker"])
+            return None if any(len(workers) > 1 for workers in given.values()) else f"given to {given}"
 
         what = "a second worker has been given the request"
         prove(one_worker, ARRIVAL_SECONDS, what, "the request was not being moved")
@@ -184,16 +187,17 @@ class Answers:
             raise TooLate(f"{message}, and {seconds:g} s more are allowed", seconds, since, end)
 
     def expect_engine_stopped(self) -> None:
-        """Every living worker that was given a request was told to stop before it had written the whole answer.
+        """Every living worker that was given a watched request was told to stop before it had written the whole answer.
 
         Raises:
             AssertionError: one finished the answer all the same, or still writes.
             Inconclusive: no journal knows of the request.
         """
-        victims = self._faults.victims
-        notes = [note for note in journal.read(self._stage.logs) if note["worker"] not in victims]
+        entries, victims = [pending.entry for pending in self._clients.watched], self._faults.victims
+        living = [note for note in journal.read(self._stage.logs) if note["worker"] not in victims]
+        notes = [note for note in living if any(is_answer_to(entry, note["request_id"]) for entry in entries)]
         if not notes:
-            raise Inconclusive("no living worker has been given a request")
+            raise Inconclusive("no living worker has been given a watched request")
         for note in notes:
             if note["outcome"] not in ("stopped", "abandoned"):
                 ended = "still writes" if note["outcome"] is None else f"{note['outcome']} it"

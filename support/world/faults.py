@@ -51,6 +51,12 @@ class Faults:
         """Names of the nodes that a fault has hit."""
         return {fault.node.name for fault in self.made}
 
+    @property
+    def worker_numbers(self) -> dict[str, str | None]:
+        """Name of each node whose process ended by a fault -> what Dynamo called it then, where it is a worker."""
+        ended = [fault for fault in self.made if fault.fault.ends_process]
+        return {fault.node.name: fault.details.get("number") for fault in ended}
+
     def find(self, victim: Victim, but: Collection[Node] = ()) -> list[Node]:
         """The nodes that a victim stands for right now, none of ``but``; see :class:`support.world.victims.Victims`."""
         return self._finder.find(victim, but=but)
@@ -76,7 +82,7 @@ class Faults:
         else:
             proven = self._hit_all(fault, self._finder.find(fault.victim))
         if fault.victim.felt:
-            self._see_felt()
+            self._see_felt(proven)
         return proven
 
     def _hit_serving(self, fault: Fault) -> list[ProvenFault]:
@@ -114,24 +120,29 @@ class Faults:
             prove(unsound, SOUND_SECONDS, f"{name} is sound", "the fault was not proven, for before it")
             order, ordered_at = fault.order(nodes, before), now()
             made = ground.service.inject(fault.family, **order, duration_seconds=fault.lease_seconds)
-            ordered = Ordered(nodes, before, made, ordered_at, now())
+            loaded = any(not load.ended for load in self._clients.loads)
+            ordered = Ordered(nodes, before, made, ordered_at, now(), loaded)
             ground.events.add("fault", name, fault.describe(ordered), at=ordered_at, **on_clock(made))
             proof = fault.prove(ground, ordered)
         ground.events.add("proof", name, proof.words, at=proof.at, fault=made["id"])
         return ProvenFault.of(fault, ordered, proof)
 
-    def _see_felt(self) -> None:
-        """Make sure that somebody could notice the last fault: it was done while a watched answer was still coming or a
-        client was about to send its next request.
+    def _see_felt(self, proven: Sequence[ProvenFault]) -> None:
+        """Make sure that somebody could notice a fault: when it was done a load was still asking, a watched answer was
+        still coming, or a client was about to send its next request. Where nothing was asked for yet, what is asked for
+        later is to tell.
 
         Raises:
-            Inconclusive: every watched answer was complete before.
+            Inconclusive: every load had ended, and every watched answer was complete or given up, before.
         """
-        fault, entries = self.last, [pending.entry for pending in list(self._clients.watched)]
-        before = [entry.ended_at is not None and entry.ended_at < fault.done_at for entry in entries]
-        complete = all(before) and all(outcome(entry).kind == "complete" for entry in entries)
-        if entries and complete and not self._clients.asking:
-            raise Inconclusive(f"no request was under way any more when {fault.node.name} was hit")
+        done_at = max(fault.done_at for fault in proven)
+        entries = [pending.entry for pending in list(self._clients.watched)]
+        over = [each for each in entries if each.ended_at is not None and each.ended_at < done_at]
+        # One that was broken before is for the judge, and does not end the scenario.
+        unfelt = [each for each in over if outcome(each).kind in ("complete", "cancelled")]
+        loaded, asked = any(fault.loaded for fault in proven), entries or self._clients.loads
+        if asked and not loaded and len(unfelt) == len(entries) and not self._clients.asking:
+            raise Inconclusive(f"no request was under way any more when {proven[-1].node.name} was hit")
 
     def recover(self, *faults: ProvenFault) -> None:
         """Undo faults, several at once, and return once the victims show that they are gone.

@@ -1,11 +1,10 @@
 """Who lives and who has left: processes that are started again, stay, leave, or join."""
 
-from support import clock
 from support.clock import now
 from support.contract.deployment import Node
 from support.judge.expectations import expect_complete
 from support.observe.logs import poll_for_pattern
-from support.observe.waiting import PERIOD_SECONDS, prove, throughout, until
+from support.observe.waiting import prove, throughout, until
 from support.observe.workers import try_scrape
 from support.world.answers import Answers
 from support.world.clients import FIRST_TOKENS, Clients
@@ -13,9 +12,12 @@ from support.world.etcd import EtcdCluster
 from support.world.faults import Faults
 from support.world.shutdowns import Shutdowns
 from support.world.stage import Stage
+from support.world.takeovers import Takeovers
 
 # The restart policy's first restart comes at once.
 OUT_SECONDS = 2.0
+# Each looks at all processes of the cell.
+LOOK_SECONDS = 0.1
 # A worker of 1.2.1 on a busy machine takes 10 s to come as far as etcd.
 BOOT_SECONDS = 30.0
 NO_LEASE = "Unable to create lease"
@@ -25,27 +27,39 @@ NO_LEASE = "Unable to create lease"
 class Lifetimes:
     """The lives of the processes of a deployment."""
 
-    def __init__(self, stage: Stage, clients: Clients, answers: Answers, faults: Faults, etcd: EtcdCluster) -> None:
-        self._stage, self._clients, self._answers, self._faults, self._etcd = stage, clients, answers, faults, etcd
+    def __init__(
+        self,
+        stage: Stage,
+        clients: Clients,
+        answers: Answers,
+        takeovers: Takeovers,
+        faults: Faults,
+        etcd: EtcdCluster,
+    ) -> None:
+        self._stage, self._clients, self._answers, self._takeovers = stage, clients, answers, takeovers
+        self._faults, self._etcd = faults, etcd
         self._newcomers: list[Node] = []
 
     @property
     def shutdowns(self) -> Shutdowns:
         """What becomes of processes that leave, and of what they were doing."""
-        return Shutdowns(self._stage.deployment, self._stage.target.witness, self._stage.fleet)
+        return Shutdowns(self._stage.deployment, self._stage.target.witness, self._stage.fleet, self._takeovers)
 
     def expect_out(self, node: Node) -> None:
-        """The worker does not run for :data:`OUT_SECONDS`, although its restart policy would have it run.
+        """The worker does not run for :data:`OUT_SECONDS`, although its restart policy would have it run: its target
+        says so, and the witness sees no process of it.
 
         Raises:
             AssertionError: it runs.
         """
-        until = now() + OUT_SECONDS
-        while now() < until:
-            state = self._stage.deployment.life(node).state
-            if state != "fenced":
-                raise AssertionError(f"{node.name} is {state}; it was to be kept from starting")
-            clock.sleep(PERIOD_SECONDS)
+
+        def look() -> None:
+            life = self._stage.deployment.life(node)
+            seen = self._stage.target.witness.state(life)
+            if (life.state, seen) != ("fenced", "gone"):
+                raise AssertionError(f"{node.name} is {life.state}, its process {seen}; it was to be kept out")
+
+        throughout(look, OUT_SECONDS, LOOK_SECONDS)
 
     def start_workers(self, count: int) -> None:
         """Start new workers and come back at once."""
@@ -75,24 +89,23 @@ class Lifetimes:
 
         def idle() -> str | None:
             expect_complete(self._clients.send(max_tokens=FIRST_TOKENS, watch=False).join().entry, FIRST_TOKENS)
-            grown = self._stage.fleet.grown_bytes()
-            return ", ".join(node.name for node in self._newcomers if not grown.get(node.name)) or None
+            names = [node.name for node in self._newcomers]
+            return ", ".join(sorted(set(names) - set(self._stage.fleet.producing(names)))) or None
 
         until(idle, timeout, "each new worker has served a request")
 
     def expect_restarted(self, timeout: float) -> None:
-        """The last victim has been started again and answers within ``timeout`` seconds.
+        """The last victim, in another life than the one that was hit, answers within ``timeout`` seconds.
 
         Raises:
             AssertionError: it has not, or does not.
         """
-        node = self._faults.last.node
+        fault, node = self._faults.last, self._faults.last.node
 
         def down() -> str | None:
             seen = self._stage.deployment.life(node)
-            if not seen.restarts or try_scrape(node) is None:
-                return f"{seen.state}, {seen.restarts} restarts"
-            return None
+            another = seen.state == "running" and seen != fault.life
+            return None if another and try_scrape(node) is not None else f"{seen.words}, {seen.state}"
 
         until(down, timeout, f"{node.name} runs again")
 

@@ -15,9 +15,9 @@ from support.faults.victims import Exactly
 from support.judge.checker import ValidationContext
 from support.judge.figures import WINDOW_SECONDS
 from support.observe.footprint import FootprintRecorder
-from support.observe.health import instances
+from support.observe.health import numbers
 from support.observe.waiting import until
-from support.observe.workers import requests_served
+from support.observe.workers import requests_served, worker_id
 from support.requests.load import LoadRun, Progress
 from support.requests.load_log import mark_phase
 from support.scenarios import chaos
@@ -214,14 +214,13 @@ class _Play:
             if now() >= deadline or self._main.ended:
                 return
             victim = self._stage.deployment.workers[drawn.victim % len(self._stage.deployment.workers)]
-            known = {each.number for each in instances(self._stage.deployment.frontend_url) or []}
-            before = self._stage.deployment.life(victim)
+            number, before = worker_id(victim), self._stage.deployment.life(victim)
             fault = self._inject(drawn.failure, victim)
             assert drawn.failure.duration_seconds is not None
             self._main.wait_for(lambda _: False, drawn.failure.duration_seconds)
             self._faults.recover(fault)
             if self._stage.deployment.life(victim) != before:
-                self._await_new_worker(victim, known)
+                self._await_new_worker(victim, number)
             self._await_service(victim)
             self._main.wait_for(lambda _: False, drawn.pause_seconds)
 
@@ -267,9 +266,7 @@ class _Play:
 
     def _restart(self, worker: Node) -> None:
         """Shut a worker down in good order, start it again, and see it listed anew."""
-        url = self._stage.deployment.frontend_url
-        known = {each.number for each in instances(url) or []}
-        before = self._stage.deployment.life(worker)
+        number, before = worker_id(worker), self._stage.deployment.life(worker)
         [fault] = self._faults.strike(Terminate(Exactly(worker)))
 
         def alive() -> str | None:
@@ -283,15 +280,18 @@ class _Play:
         if not self._stage.deployment.life(worker).restarts > before.restarts:
             self._faults.recover(fault)
 
-        self._await_new_worker(worker, known)
+        self._await_new_worker(worker, number)
 
-    def _await_new_worker(self, worker: Node, known: set[int]) -> None:
-        url = self._stage.deployment.frontend_url
+    def _await_new_worker(self, worker: Node, before: str | None) -> None:
+        """Wait until the frontend lists the worker by what Dynamo calls it now, which is not what it was called
+        ``before``: its old registration may outlive it.
+        """
 
         def unlisted() -> str | None:
-            # Its old registration may outlive it; what tells is a new one.
-            listed = {each.number for each in instances(url) or []}
-            return None if listed - known else f"the frontend lists {len(listed)} workers, all of them old"
+            number, listed = worker_id(worker), numbers(self._stage.deployment.frontend_url)
+            if number is None or number == before:
+                return f"{worker.name} is {number}"
+            return None if number in (listed or ()) else f"{number} is not in {listed}"
 
         until(unlisted, BACK_SECONDS, f"the frontend lists the new {worker.name}")
 

@@ -12,6 +12,7 @@ from support.faults.fault import ProvenFault
 from support.faults.processes import Terminate
 from support.observe.fleet import ARRIVAL_SECONDS, Fleet
 from support.observe.waiting import PERIOD_SECONDS, prove, until
+from support.world.takeovers import Takeovers
 
 # With nothing to finish a worker leaves within 0.1 s, a frontend that waits for its clients within 5 s, and a worker
 # that hands over once its grace period is over, which is 5 s where nobody says otherwise.
@@ -23,11 +24,11 @@ class Shutdowns:
 
     Args:
         deployment: knows how its processes ended; ``witness`` sees whether they are there.
-        fleet: counts migrations, and the bytes that each worker has produced.
+        fleet: counts migrations; ``takeovers``: who has had which request.
     """
 
-    def __init__(self, deployment: Deployment, witness: Witness, fleet: Fleet) -> None:
-        self._deployment, self._witness, self._fleet = deployment, witness, fleet
+    def __init__(self, deployment: Deployment, witness: Witness, fleet: Fleet, takeovers: Takeovers) -> None:
+        self._deployment, self._witness, self._fleet, self._takeovers = deployment, witness, fleet, takeovers
 
     def expect_clean_exits(self, lives: Sequence[Life]) -> None:
         """These lives, which are over, have ended with exit status 0: neither with another one nor by a signal.
@@ -79,7 +80,8 @@ class Shutdowns:
 
     def expect_finished(self, fault: ProvenFault, finished_at: float, timeout: float) -> None:
         """The victim, told to shut down, has finished what it had and left within ``timeout`` seconds of that: nothing
-        was moved, no other worker has produced anything, and its process ended with exit status 0.
+        was moved, no other worker has had a watched request or produced anything, and its process ended with exit
+        status 0.
 
         Args:
             finished_at: when the last answer that was under way ended.
@@ -89,11 +91,12 @@ class Shutdowns:
         """
         self.expect_left(_told(fault), timeout, max(fault.injected_at, finished_at))
         self._expect_nothing_moved()
-        self._fleet.expect_no_takeover([fault.node.name])
+        self._takeovers.expect_no_takeover([fault.node.name])
 
     def expect_handed_over(self, fault: ProvenFault, timeout: float) -> None:
         """The victim, told to shut down, has handed over what it had and left within ``timeout`` seconds: what was
-        under way was moved, another worker has produced something, and its process ended with exit status 0.
+        under way was moved, another worker has had the very request and written of it, and its process ended with exit
+        status 0.
 
         Raises:
             AssertionError: it has not.
@@ -101,7 +104,7 @@ class Shutdowns:
         self.expect_left(_told(fault), timeout)
         if not self._moved():
             raise AssertionError(f"{fault.node.name} handed nothing over: the frontend has moved no request under way")
-        self._fleet.expect_takeover([fault.node.name])
+        self._takeovers.expect_takeover([fault])
 
     def expect_drained(self, faults: Sequence[ProvenFault], timeout: float) -> None:
         """Every worker that was told to shut down has finished what it had and left within ``timeout`` seconds of that:

@@ -20,6 +20,7 @@ from support.world.lifetimes import Lifetimes
 from support.world.members import EtcdMembers
 from support.world.records import Records
 from support.world.stage import Stage
+from support.world.takeovers import Takeovers
 from support.world.victims import Victims
 from support.world.workload import Workload
 
@@ -40,7 +41,9 @@ class World:
         self.faults = Faults(self.stage, self.clients, Victims(self.stage, members))
         self.answers = Answers(self.stage, self.clients, self.faults)
         self.etcd = EtcdCluster(self.stage, members, self.faults)
-        self.lifetimes = Lifetimes(self.stage, self.clients, self.answers, self.faults, self.etcd)
+        self.takeovers = Takeovers(self.stage, self.clients)
+        looks = self.answers, self.takeovers
+        self.lifetimes = Lifetimes(self.stage, self.clients, *looks, self.faults, self.etcd)
         self.workload = Workload(self.stage, self.clients, self.faults)
         self.injectors = InjectorFaults(self.stage, self.faults)
         self.records = Records(self.stage, self.clients, self.faults, self.lifetimes)

@@ -102,7 +102,7 @@ class CutDriver(NodeDriver):
             conflicts = [f"queue {side} {target}" for target in cuts for side in sides]
         else:
             touches = [
-                f"{target}: table inet ft_ID, sets {IPV4.peers} and {IPV6.peers} ({', '.join(others)}, expiring), chain "
+                f"{target}: table inet ft_ID, sets {IPV4.peers}, {IPV6.peers} ({', '.join(others)}, expiring), chain "
                 + " and chain ".join(f"{CHAINS[side][0]} (hook {CHAINS[side][1]}, {kind})" for side in sides)
                 + (", open TCP connections between them, at both ends (SOCK_DESTROY)" if kind == "reset" else "")
                 for target, others in cuts.items()

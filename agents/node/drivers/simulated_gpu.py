@@ -90,7 +90,8 @@ class SimulatedGpuDriver(NodeDriver):
             return self._plan_xid(asked, undo, keys)
         touches = [f"simulated GPU {index} of {node}: {asked.share:.0%} of its memory as far as it is free"]
         if asked.type in SLOWING:
-            touches = [f"pid {process.pid} on {node}: SIGSTOP and SIGCONT to it and all that it has started in a duty cycle, {asked.share:.0%} slower"]
+            whom = f"pid {process.pid} on {node} and all that it has started"
+            touches = [f"{whom}: SIGSTOP and SIGCONT in a duty cycle, {asked.share:.0%} slower"]
             keys += [conflict(process), stopping(node)]
         parameters = {"share": asked.share, "gpu_index": index}
         return Plan("gpu", asked.type, [node], touches, undo, parameters, asked.severity, "emulated", keys)

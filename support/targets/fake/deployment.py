@@ -9,8 +9,9 @@ from support.contract.deployment import Change, Deployment, Facts, Life, Node
 from support.contract.shape import Shape
 from support.errors import DeploymentFailed
 from support.events import EventLog
-from support.observe.health import instances
+from support.observe.health import numbers
 from support.observe.waiting import until
+from support.observe.workers import worker_id
 from support.releases import Release
 from support.targets.fake.etcd import PEER_PORT, TICK_SECONDS, Cluster, Member
 from support.targets.fake.frontend import Frontend
@@ -162,8 +163,8 @@ class FakeDeployment:
 
     def _wait_for(self, count: int, urls: list[str]) -> None:
         def missing() -> str | None:
-            seen = [len(instances(url) or []) for url in urls]
-            return None if all(each == count for each in seen) else f"{seen}"
+            seen = [numbers(url) for url in urls]
+            return None if all(each is not None and len(each) == count for each in seen) else f"{seen}"
 
         _see(missing, f"{count} workers are listed")
 
@@ -183,11 +184,11 @@ class FakeDeployment:
 
     def add_worker(self) -> Node:
         """See :class:`support.contract.deployment.Deployment`."""
-        before = {each.number for each in instances(self.frontend_url) or []}
         node = self.start_worker()
 
         def unlisted() -> str | None:
-            return None if {each.number for each in instances(self.frontend_url) or []} - before else "it is not"
+            listed = numbers(self.frontend_url)
+            return None if listed is not None and worker_id(node) in listed else "it is not"
 
         _see(unlisted, f"{node.name} is listed")
         return node

@@ -21,10 +21,10 @@ from support.contract.shape import Shape
 from support.errors import DeploymentFailed, Refused
 from support.events import EventLog
 from support.observe import etcd
-from support.observe.health import instances, serves
+from support.observe.health import numbers, serves
 from support.observe.logs import tail
-from support.observe.waiting import until
-from support.observe.workers import requests_served
+from support.observe.waiting import pause, until
+from support.observe.workers import requests_served, worker_id
 from support.releases import Release
 from support.requests.client import send_completion_request
 from support.settings import ROOT, Settings
@@ -39,7 +39,6 @@ BOOT_SECONDS = 90.0
 # A cluster elects a leader within 0.3 to 2 s with etcd's own heartbeat and election timeouts, which are left alone.
 ETCD_SECONDS = 30.0
 OLDEST_ETCD = Version("3.4")
-POLL_SECONDS = 0.02
 STATES = ("starting", "running", "hung", "stopped", "dead", "fenced")
 """Changes of lives; the others that the node agent notes are its own affair."""
 RULER = ROOT / "support" / "engines" / "ruler.py"
@@ -392,7 +391,9 @@ class LocalDeployment:
 
         def serving() -> bool:
             urls = {self.frontend_url, *(f"http://{node.endpoint}" for node in self._all("frontend"))}
-            return all(len(instances(url) or []) == wanted and serves(url, self.model) for url in urls)
+            listed = [numbers(url) for url in urls]
+            whole = all(each is not None and len(each) == wanted for each in listed)
+            return whole and all(serves(url, self.model) for url in urls)
 
         waiting_for = [node for node in self.nodes if node.role in ("etcd", "nats", "frontend")] + self.workers
         return self._wait(
@@ -425,7 +426,7 @@ class LocalDeployment:
             if now() > began + timeout * slowness.factor():
                 logs = "\n".join(f"--- {node.name}\n{self._tail(node)}" for node in needed)
                 raise DeploymentFailed(f"not within {now() - began:.0f} s: {what}; last lines of the logs:\n{logs}")
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause(now() - began))
         return now()
 
     def _log(self, node: Node) -> Path:
@@ -440,13 +441,11 @@ class LocalDeployment:
 
     def add_worker(self) -> Node:
         """Start one more worker and wait until the frontend lists it."""
-        before = instances(self.frontend_url) or []
         node = self.start_worker()
 
         def listed() -> bool:
-            known = instances(self.frontend_url) or []
-            new = {each.number for each in known} - {each.number for each in before}
-            return bool(new) and serves(self.frontend_url, self.model)
+            known = numbers(self.frontend_url)
+            return known is not None and worker_id(node) in known and serves(self.frontend_url, self.model)
 
         self._wait(listed, BOOT_SECONDS, [node], f"frontend lists {node.name}")
         return node

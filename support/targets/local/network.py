@@ -81,11 +81,16 @@ def arriving(source: str, destination: str, address: str, packets: int = 1) -> i
     Each is looked for before the next one is sent, so that none is lost for want of room at the receiver.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    receiver = on_node(destination, lambda: socket.socket(family, socket.SOCK_DGRAM))
-    sender = on_node(source, lambda: socket.socket(family, socket.SOCK_DGRAM))
+
+    def listen() -> socket.socket:
+        listener = socket.socket(family, socket.SOCK_DGRAM)
+        listener.bind(_at(address, 0))
+        return listener
+
+    receiver = on_node(destination, listen)
+    port = receiver.getsockname()[1]
+    sender, there = on_node(source, lambda: (socket.socket(family, socket.SOCK_DGRAM), _at(address, port)))
     with receiver, sender:
-        on_node(destination, lambda: receiver.bind(_at(address, 0)))
-        there = on_node(source, lambda: _at(address, receiver.getsockname()[1]))
         receiver.setblocking(False)
         count = 0
         for _ in range(packets):
@@ -128,8 +133,8 @@ def own_ipv6(name: str) -> str | None:
 
 
 def lost_between(peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
-    """How many of ``packets`` UDP packets ``to`` the victim, and as many ``from`` it, are lost; where both have IPv6, as
-    many again over that: ``to over IPv6``, ``from over IPv6``.
+    """How many of ``packets`` UDP packets ``to`` the victim, and as many ``from`` it, are lost; where both have IPv6,
+    as many again over that: ``to over IPv6``, ``from over IPv6``.
     """
     ways = {"to": (peer, victim, victim.address), "from": (victim, peer, peer.address)}
     theirs = own_ipv6(peer.name), own_ipv6(victim.name)

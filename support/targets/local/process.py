@@ -42,8 +42,9 @@ def state_of(life: Life, own: str = "") -> str:
 def _started_by(pid: int, start_time: int | None, mark: str | None) -> set[int]:
     """Pids of a process's session, of those with its mark in their environment, and of all their descendants."""
     parents, found = dict[int, int](), set[int]()
-    # As long as somebody is in the session that it has led nobody else gets its pid.
-    ours = not psutil.pid_exists(pid) or _is_that(psutil.Process(pid), start_time)
+    ours = True  # as long as somebody is in the session that it has led nobody else gets its pid
+    with contextlib.suppress(psutil.NoSuchProcess):
+        ours = _is_that(psutil.Process(pid), start_time)
     for each in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             parents[each.pid] = each.ppid()
