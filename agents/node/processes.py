@@ -315,13 +315,6 @@ class ProcessTable:
             raise Problem(409, "Not running", f"the process on {node!r} is {process.state}; nothing to break")
         return process
 
-    def signal(self, node: str, identity: tuple[int, int], number: signal.Signals) -> bool:
-        """Signal the very process ``identity`` (pid, start time); False when it is gone."""
-        process = self.processes.get(node)
-        if not process or (process.pid, process.start_time) != tuple(identity):
-            return False
-        return signal_process(*identity, number)
-
     def _family(self, process: Process) -> list[tuple[int, int, str]]:
         """Pid, start time and state letter of a node's process and of all that it has started, as far as they run."""
         strays = [pid for pid, node in marked(str(self.scratch)).items() if node == process.spec.node]
@@ -357,6 +350,13 @@ class ProcessTable:
                 signal_process(*each, number)
             await asyncio.sleep(0.001)
         return False
+
+    def signal(self, node: str, identity: tuple[int, int], number: signal.Signals) -> bool:
+        """Signal the very process ``identity`` (pid, start time); False when it is gone."""
+        process = self.processes.get(node)
+        if not process or (process.pid, process.start_time) != tuple(identity):
+            return False
+        return signal_process(*identity, number)
 
     async def await_kernel_state(self, node: str, wanted: str) -> None:
         """Wait until the kernel shows ``wanted``, for :data:`SIGNAL_SECONDS` at most."""
