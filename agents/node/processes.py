@@ -315,6 +315,27 @@ class ProcessTable:
             raise Problem(409, "Not running", f"the process on {node!r} is {process.state}; nothing to break")
         return process
 
+    async def _bring(self, node: str, identity: tuple[int, int], number: signal.Signals, stopped: bool) -> bool:
+        deadline = time.monotonic() + SIGNAL_SECONDS
+        while members := self.family(node, identity):  # each time anew: one of them may just have made another
+            others = [each for each in members if is_stopped(each[0]) != stopped]
+            if not others:
+                return True
+            if time.monotonic() > deadline:
+                pids = ", ".join(str(pid) for pid, _ in others)
+                raise Problem(500, "No effect", f"pids {pids} on {node!r} are {'not ' if stopped else ''}stopped")
+            for each in others:
+                signal_process(*each, number)
+            await asyncio.sleep(0.001)
+        return False
+
+    def signal(self, node: str, identity: tuple[int, int], number: signal.Signals) -> bool:
+        """Signal the very process ``identity`` (pid, start time); False when it is gone."""
+        process = self.processes.get(node)
+        if not process or (process.pid, process.start_time) != tuple(identity):
+            return False
+        return signal_process(*identity, number)
+
     def _family(self, process: Process) -> list[tuple[int, int, str]]:
         """Pid, start time and state letter of a node's process and of all that it has started, as far as they run."""
         strays = [pid for pid, node in marked(str(self.scratch)).items() if node == process.spec.node]
@@ -336,27 +357,6 @@ class ProcessTable:
     async def go_on(self, node: str, identity: tuple[int, int]) -> bool:
         """The same with SIGCONT, until none of them is stopped."""
         return await self._bring(node, identity, signal.SIGCONT, stopped=False)
-
-    async def _bring(self, node: str, identity: tuple[int, int], number: signal.Signals, stopped: bool) -> bool:
-        deadline = time.monotonic() + SIGNAL_SECONDS
-        while members := self.family(node, identity):  # each time anew: one of them may just have made another
-            others = [each for each in members if is_stopped(each[0]) != stopped]
-            if not others:
-                return True
-            if time.monotonic() > deadline:
-                pids = ", ".join(str(pid) for pid, _ in others)
-                raise Problem(500, "No effect", f"pids {pids} on {node!r} are {'not ' if stopped else ''}stopped")
-            for each in others:
-                signal_process(*each, number)
-            await asyncio.sleep(0.001)
-        return False
-
-    def signal(self, node: str, identity: tuple[int, int], number: signal.Signals) -> bool:
-        """Signal the very process ``identity`` (pid, start time); False when it is gone."""
-        process = self.processes.get(node)
-        if not process or (process.pid, process.start_time) != tuple(identity):
-            return False
-        return signal_process(*identity, number)
 
     async def await_kernel_state(self, node: str, wanted: str) -> None:
         """Wait until the kernel shows ``wanted``, for :data:`SIGNAL_SECONDS` at most."""

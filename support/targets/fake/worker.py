@@ -92,6 +92,7 @@ class Worker(DynamoProcess):
         work, produced, outcome = call.work, [0], "abandoned"
         if not self.awake.is_set():
             await self.awake.wait()
+        self.host.say(f"request received request_id={work.request_id}")  # as Dynamo's own workers log it
         if self._exact:
             given = work.prompt + work.written
             self._journal("received", call, start=given, max_tokens=work.budget)
