@@ -117,7 +117,9 @@ def test_a_hang_that_is_none_has_lapsed(seen: str) -> None:
         assert place.lapsed(fault, link_loss=0) == f"its process is {seen}"
 
 
-@pytest.mark.parametrize("fault", [Crash(Exactly(VICTIM)), Terminate(Exactly(VICTIM)), XidError(Exactly(VICTIM), xid=48)])
+@pytest.mark.parametrize(
+    "fault", [Crash(Exactly(VICTIM)), Terminate(Exactly(VICTIM)), XidError(Exactly(VICTIM), xid=48)]
+)
 def test_who_runs_again_although_nobody_was_to_start_it_shows_a_lapse(fault: Fault) -> None:
     place, supervised = Place(), Place("Always")
     place.state[1] = "gone"

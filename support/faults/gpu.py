@@ -143,7 +143,6 @@ class XidError(GpuFault):
         whole = (lossless(ground.witness, peer, proven.node, share) for peer in _peers(ground, proven.node))
         return next(filter(None, whole), None) if share else None
 
-
     def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
         """The same, and packets between it and its peers arrive again."""
         healing, share = super().healing(ground, proven), proven.details["link_loss"]
