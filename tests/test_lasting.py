@@ -66,7 +66,8 @@ class Place:
         return fault.lapsed(self.ground, self.proven(fault, **details))
 
     def proven(self, fault: Fault, **details: Any) -> ProvenFault:
-        return ProvenFault("f", fault, VICTIM, *[now()] * 4, now() + 60, life=Life("w-0", 1, "", ""), details=details)
+        at, life = now(), Life("w-0", 1, "", "")
+        return ProvenFault("f", fault, VICTIM, at, at, at, at, at + 60, life=life, details=details)
 
 
 @pytest.mark.parametrize("kind", [Crash, Terminate, Hang, Restart, XidError, Throttle])

@@ -132,7 +132,7 @@ def test_one_fate_is_not_taken_for_the_other(claim: str, change: dict[str, Any],
 
 
 def test_a_worker_that_has_left_long_ago_has_left_in_time(left: ProvenFault) -> None:
-    answered_late = ProvenFault(left.id, left.fault, NODE, now() - 30, *[now()] * 4, life=left.life)
+    answered_late = ProvenFault(left.id, left.fault, NODE, now() - 30, now(), now(), now(), now(), life=left.life)
     seen(answered_late).expect_left(answered_late, 10)
 
 

@@ -47,7 +47,7 @@ WEAKER = {"share": 0.5, "percent": 0.5, "rate_kbit": 2}
 class LyingDriver:
     """Stands in front of a real driver and lies for it; see :data:`KINDS`."""
 
-    def __init__(self, real: Driver, kind: str, agent: NodeAgent) -> None:
+    def __init__(self, real: Driver, kind: str, agent: "LyingAgent") -> None:
         self._real, self._kind, self._agent = real, kind, agent
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -314,7 +314,8 @@ class Bandwidth(NetworkFault):
 
     def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
         """A transfer is faster than the cable may be."""
-        took = self._take(ground, *proven.details["pairs"], proven.details["size"])
+        [pair] = proven.details["pairs"]
+        took = self._take(ground, pair, proven.details["size"])
         return f"transfers take {took} s" if min(took.values()) < TRANSFER_SECONDS else None
 
     def healing(self, ground: Ground, proven: ProvenFault) -> Healing:

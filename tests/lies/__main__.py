@@ -51,7 +51,7 @@ class Square:
     @property
     def result(self) -> str:
         """:data:`CAUGHT`, or how the lie got through."""
-        verdict, reason = self.outcome.get("verdict", "no verdict"), self.outcome.get("reason", "")
+        verdict, reason = str(self.outcome.get("verdict", "no verdict")), str(self.outcome.get("reason", ""))
         if self.lie == HONEST:
             return HONEST_PASSED if verdict == "passed" else f"HONESTY IS {verdict}"
         if verdict != "inconclusive":

@@ -84,6 +84,24 @@ DEPLOYMENTS: dict[tuple[str, str], type[LocalDeployment]] = {
 }
 
 
+class _LyingLine:
+    """A line that has its answers from a liar; implements :class:`support.contract.target.Line`."""
+
+    def __init__(self, real: Line, answer: Callable[[Callable[[], float | None]], float | None]) -> None:
+        self._real, self._answer = real, answer
+
+    def __enter__(self) -> "_LyingLine":
+        self._real.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._real.__exit__(*error)
+
+    def seconds(self, size: int, timeout: float) -> float | None:
+        """See :class:`support.contract.target.Line`."""
+        return self._answer(lambda: self._real.seconds(size, timeout))
+
+
 class LyingWitness:
     """Stands in front of a real witness and lies for it; implements :class:`support.contract.target.Witness`.
 
@@ -129,16 +147,11 @@ class LyingWitness:
         pair, (silent, met) = (source, destination), ({"IPv4": each} for each in ("silent", "open"))
         return dict(self._answer(("connects", *pair), lambda: self._real.connects(*pair), silent, met))
 
-    @contextmanager
-    def line(self, source: Node, destination: Node, timeout: float) -> Iterator[Line]:
+    def line(self, source: Node, destination: Node, timeout: float) -> Line:
         """See :class:`support.contract.target.Witness`."""
-        with self._real.line(source, destination, timeout) as real:
-
-            def seconds(size: int, timeout: float) -> float | None:
-                question = "line", source, destination
-                return cast(float | None, self._answer(question, lambda: real.seconds(size, timeout), None, 0.0))
-
-            yield cast(Line, SimpleNamespace(seconds=seconds))
+        question = "line", source, destination
+        real = self._real.line(source, destination, timeout)
+        return _LyingLine(real, lambda look: cast(float | None, self._answer(question, look, None, 0.0)))
 
     @contextmanager
     def kernel_log(self, node: Node) -> Iterator[KernelLog]:
