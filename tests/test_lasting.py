@@ -205,3 +205,23 @@ def test_half_of_the_memory_that_was_to_be_taken_is_too_little(
     else:
         with pytest.raises(Inconclusive, match="not proven"):
             fault.prove(place.ground, ordered)
+
+
+@pytest.mark.parametrize(("short", "long", "even"), [(100.0, 100.0, True), (274.0, 137.0, False), (0.0, 0.0, False)])
+def test_a_rate_is_taken_for_the_usual_one_only_if_it_lasts(
+    monkeypatch: pytest.MonkeyPatch, short: float, long: float, even: bool
+) -> None:
+    monkeypatch.setattr(gpu, "SETTLE_SECONDS", 0.05)
+    place, fault = Place(), Throttle(Exactly(VICTIM))
+    ground = replace_rate(place.ground, lambda seconds: short if seconds == gpu.WINDOW_SECONDS else long)
+    with ExitStack() as until:
+        if even:
+            assert fault.look(ground, [VICTIM], until) == long
+        else:
+            with pytest.raises(Inconclusive, match="no tokens came evenly before the fault"):
+                fault.look(ground, [VICTIM], until)
+
+
+def replace_rate(ground: Ground, rate: Any) -> Ground:
+    """The same place, where clients get that."""
+    return cast(Ground, SimpleNamespace(**(vars(ground) | {"rate": rate})))

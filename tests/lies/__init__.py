@@ -110,7 +110,7 @@ WAYS: dict[str, tuple[Way, ...]] = {
     "undoes another's": (Way("injector=undoes-others", ENDED), Way("injector=undoes-others", ENDED, noticed=False)),
     "witness: no answer": (
         Way("witness=refuses", NO_ANSWER),
-        Way("witness=is-blind", f"{NOT_PROVEN}|no tokens came before the fault"),
+        Way("witness=is-blind", f"{NOT_PROVEN}|no tokens came evenly before the fault"),
     ),
     "witness: stale answer": (Way("witness=is-stale", NOT_PROVEN), Way("witness=sees-no-end", f"{NOT_ENDED}|{ENDED}")),
 }
