@@ -9,7 +9,7 @@ export TAGS
 
 # make up [ENGINE=vllm] [WORKERS=2]: a deployment that stays, with the frontend on localhost:8000 and the fault service on
 # localhost:8080; make down ends it. make crash-trials [N=200] [SEED=1]: kills agents at random moments, looks for leaks.
-.PHONY: acceptance rerun test sabotage crash-trials up watch down bench doctor report bootstrap clean distclean
+.PHONY: acceptance rerun test sabotage lies crash-trials up watch down bench doctor report bootstrap clean distclean
 
 acceptance: bootstrap
 	@$(RUN) support.run.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
@@ -27,6 +27,11 @@ test: bootstrap
 # every scenario with something broken on purpose: each has to turn red for that reason (docs/sabotage.md)
 sabotage: bootstrap
 	$(RUN) tests.sabotage
+
+# every kind of fault times every lie about it, on markers without Dynamo (docs/sabotage.md):
+# make lies [KIND="network *"] [LIE="ends early"]
+lies: bootstrap
+	$(RUN) tests.lies $(if $(KIND),--kind "$(KIND)") $(if $(LIE),--lie "$(LIE)")
 
 crash-trials: bootstrap
 	$(RUN) tests.crash_trials --trials $(or $(N),200) $(if $(SEED),--seed $(SEED))

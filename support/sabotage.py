@@ -1,14 +1,14 @@
 """Sabotage: what ``FT_SABOTAGE`` breaks on purpose, for the proof that scenarios can fail (docs/sabotage.md).
 
-What is broken knows nothing of it and is wrapped: deployments by :mod:`support.targets.local.sabotage`, the node agent
-by ``agents.sabotage.injector``, which a cell starts in its place. The ruler, and the workers of
-the target fake, lie by themselves when they are told to.
+What is broken knows nothing of it and is wrapped: deployments and the witness by
+:mod:`support.targets.local.sabotage`, the node agent by ``agents.sabotage.injector``, which a cell starts in its place.
+The ruler, and the workers of the target fake, lie by themselves when they are told to.
 """
 
 import os
 from collections.abc import Mapping
 
-KINDS = ("ruler", "migration-limit", "proxy", "injector", "shape", "answers")
+KINDS = ("ruler", "migration-limit", "proxy", "injector", "witness", "shape", "answers")
 
 
 def asked() -> tuple[str, str]:
@@ -20,7 +20,8 @@ def asked() -> tuple[str, str]:
     kind, _, value = os.environ.get("FT_SABOTAGE", "").partition("=")
     if kind not in ("", *KINDS):
         raise ValueError(
-            f"FT_SABOTAGE is {kind!r}; expected ruler=, proxy=, injector=, shape= or answers=KIND or migration-limit=N"
+            f"FT_SABOTAGE is {kind!r}; expected ruler=, proxy=, injector=, witness=, shape= or answers=KIND "
+            "or migration-limit=N"
         )
     return kind, value
 

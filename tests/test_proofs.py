@@ -318,7 +318,7 @@ class Moves:
 
 def hit(name: str, at: float = 5.0) -> ProvenFault:
     node = Node(name, "worker", "127.0.0.1", 1, None)
-    return ProvenFault("f", Crash(Exactly(node)), node, at, at, at, at)
+    return ProvenFault("f", Crash(Exactly(node)), node, at, at, at, at, at)
 
 
 def test_who_takes_over_has_written_of_the_very_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -452,7 +452,7 @@ class Lives:
         monkeypatch.setattr(lifetimes, "LOOK_SECONDS", 0.02)
         monkeypatch.setattr(lifetimes, "try_scrape", lambda node: Exposition(""))
         struck = ProvenFault(
-            "f", Crash(Exactly(WORKERS[0])), WORKERS[0], 1, 1, 1, 1, life=Life("w-0", 1, "", "running")
+            "f", Crash(Exactly(WORKERS[0])), WORKERS[0], 1, 1, 1, 1, 1, life=Life("w-0", 1, "", "running")
         )
         stage: Any = SimpleNamespace(
             deployment=SimpleNamespace(life=lambda node: life),

@@ -5,7 +5,8 @@ from support.judge import defects
 from support.judge.verdict import Finding, Verdict
 from support.run.selection import enumerate_scenarios
 from support.settings import ROOT
-from support.targets.local.sabotage import SHAPES
+from support.targets.local.sabotage import SHAPES, WITNESSES
+from tests.lies import LIES, rows, ways
 from tests.sabotage import Sabotage, scenarios, table
 
 
@@ -23,7 +24,9 @@ def test_every_row_is_about_a_scenario() -> None:
 def test_every_kind_of_sabotage_is_used_and_known() -> None:
     used = {row.sabotage for row in table() if row.sabotage and not row.sabotage.startswith("migration-limit=")}
     known = {f"proxy={kind}" for kind in proxy.KINDS} | {f"injector={kind}" for kind in injector.KINDS}
-    known |= {f"shape={kind}" for kind in SHAPES}
+    known |= {f"shape={kind}" for kind in SHAPES} | {f"witness={kind}" for kind in WITNESSES}
+    of_lies = [way.sabotage for row in rows() for lie in LIES for way in ways(row, lie)]
+    used |= {each for each in of_lies if not each.startswith("list=")}
     # It can be imported in Dynamo's environment only.
     engine = (ROOT / "support" / "engines" / "ruler.py").read_text()
     assert {each for each in used if not each.startswith("ruler=")} == known

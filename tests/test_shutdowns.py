@@ -53,7 +53,7 @@ def told(process: subprocess.Popen[bytes], seconds_ago: float = 0.0, kind: type[
     ticks = (psutil.Process(process.pid).create_time() - psutil.boot_time()) * os.sysconf("SC_CLK_TCK")
     life = Life("w-0", identity(process.pid, round(ticks)), f"pid {process.pid}", "running")
     at = now() - seconds_ago
-    return ProvenFault("f", kind(Exactly(NODE)), NODE, at, at, at, at, life)
+    return ProvenFault("f", kind(Exactly(NODE)), NODE, at, at, at, at, at, life=life)
 
 
 def run(seconds: float = 60.0) -> subprocess.Popen[bytes]:
@@ -132,7 +132,7 @@ def test_one_fate_is_not_taken_for_the_other(claim: str, change: dict[str, Any],
 
 
 def test_a_worker_that_has_left_long_ago_has_left_in_time(left: ProvenFault) -> None:
-    answered_late = ProvenFault(left.id, left.fault, NODE, now() - 30, now(), now(), now(), left.life)
+    answered_late = ProvenFault(left.id, left.fault, NODE, now() - 30, now(), now(), now(), now(), life=left.life)
     seen(answered_late).expect_left(answered_late, 10)
 
 
@@ -157,7 +157,7 @@ def test_a_worker_that_stays_has_not_left(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_nothing_is_said_of_those_who_were_told_nothing(left: ProvenFault) -> None:
-    crashed = ProvenFault(left.id, Crash(Exactly(NODE)), NODE, 1, 1, 1, 1, left.life)
+    crashed = ProvenFault(left.id, Crash(Exactly(NODE)), NODE, 1, 1, 1, 1, 1, life=left.life)
     with pytest.raises(RuntimeError, match="the last fault is crash of w-0; nobody was told to shut down"):
         seen(left).expect_finished(crashed, 1.0, 10)
     with pytest.raises(Inconclusive, match="no worker was told to shut down"):

@@ -40,10 +40,16 @@ class Scratch(Fault):
 
     name, family, types = "scratch", "process", ("scratch",)
     said: ClassVar[list[str]] = []
+    shown_before: ClassVar[str | None] = None
+    over: ClassVar[str | None] = None
 
     def look(self, ground: Ground, nodes: Any, until_proven: Any) -> Any:
         self.said.append("look")
         until_proven.callback(lambda: self.said.append("looked"))
+
+    def unsound(self, ground: Ground, nodes: Any, before: Any) -> str | None:
+        self.said.append("see sound")
+        return self.shown_before
 
     def order(self, nodes: Any, before: Any) -> dict[str, Any]:
         self.said.append("order")
@@ -52,6 +58,9 @@ class Scratch(Fault):
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         self.said.append("prove")
         return Proof(now(), f"{ordered.nodes[0].name} is scratched")
+
+    def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
+        return self.over
 
     def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
         return Healing(lambda: None, "it is whole", f"{proven.node.name} is whole")
@@ -70,7 +79,7 @@ class World:
         Scratch.said.clear()
         self.orders: list[tuple[str, dict[str, Any]]] = []
         self.watched: list[Any] = []
-        self.events = EventLog()
+        self.events, self.lasts = EventLog(), 60.0
         said = Scratch.said
         gate = SimpleNamespace(
             closed=False,
@@ -97,7 +106,8 @@ class World:
 
     def _inject(self, family: str, **order: Any) -> dict[str, Any]:
         self.orders.append((family, order))
-        return {"id": f"f-{len(self.orders)}", "state": "active", "deadline": 9.0, "evidence": {"sent_at": 5.0}}
+        made = {"state": "active", "deadline": now() + self.lasts, "evidence": {"sent_at": 5.0}}
+        return {"id": f"f-{len(self.orders)}"} | made
 
     def watch(self, ended_at: float | None, outcome: str = "complete") -> None:
         """Have a client watch an answer that came to this end then; None: it is under way."""
@@ -108,12 +118,12 @@ class World:
 def test_a_strike_looks_orders_proves_and_records() -> None:
     world = World()
     [proven] = world.faults.strike(Scratch(Exactly(NODES[0]), lease_seconds=7))
-    assert Scratch.said == ["find", "look", "order", "prove", "looked"]
+    assert Scratch.said == ["find", "look", "see sound", "order", "prove", "looked"]
     assert world.orders == [("process", {"target_pod": "w-0", "type": "scratch", "duration_seconds": 7})]
     assert (proven.id, proven.node, proven.struck_at, world.faults.last) == ("f-1", NODES[0], 5.0, proven)
     told = [(event.kind, event.subject, event.text, event.data) for event in world.events.all()]
     assert told == [
-        ("fault", "w-0", "scratch w-0", {"fault": "f-1", "until": 9.0}),
+        ("fault", "w-0", "scratch w-0", {"fault": "f-1", "until": proven.until}),
         ("proof", "w-0", "w-0 is scratched", {"fault": "f-1"}),
     ]
 
@@ -123,7 +133,8 @@ def test_what_serves_is_held_before_and_let_go_after() -> None:
     world.watch(None)
     world.faults.strike(HeldScratch(Serving()))
     others = "move ['w-1', 'w-2']"
-    assert Scratch.said == ["hold [50]", "find", others, "look", "order", "prove", "looked", "move []"]
+    struck = ["look", "see sound", "order", "prove", "looked"]
+    assert Scratch.said == ["hold [50]", "find", others, *struck, "move []"]
     world.gate.closed = True
     Scratch.said.clear()
     world.faults.strike(HeldScratch(Serving()))
@@ -206,6 +217,38 @@ def test_each_of_several_victims_is_hit_and_undone() -> None:
     ]
 
 
+def test_what_shows_the_fault_before_it_is_ordered_is_not_hit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("support.world.faults.SOUND_SECONDS", 0.01)
+    monkeypatch.setattr(Scratch, "shown_before", "it is scratched")
+    world = World()
+    with pytest.raises(Inconclusive, match=r"before it: .*w-0 is sound; last seen: it is scratched"):
+        world.faults.strike(Scratch(Exactly(NODES[0])))
+    assert (world.orders, world.faults.made) == ([], [])
+
+
+def test_a_fault_that_is_over_too_early_is_told_and_one_whose_time_is_up_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    [proven] = world.faults.strike(Scratch(Exactly(NODES[0])))
+    assert world.faults.lapsed() == []
+    monkeypatch.setattr(Scratch, "over", "it is whole")
+    early = "the fault scratch of w-0 was over before it was to end: it is whole"
+    assert world.faults.lapsed() == [early]
+    with pytest.raises(Inconclusive, match=early):
+        world.faults.recover(proven)
+    assert "recover f-1" not in Scratch.said
+    with pytest.raises(Inconclusive, match=r"scratch of w-0 was over [56][0-9.]+ s before its end"):
+        world.faults.see_healed(1.0)
+    world.lasts = 0.0
+    [brief] = world.faults.strike(Scratch(Exactly(NODES[1])))
+    world.faults.made = [brief]
+    assert world.faults.lapsed() == []
+    world.faults.see_healed(1.0)
+    world.faults.recover(brief)
+    assert Scratch.said[-1] == "recover f-2"
+
+
 def test_orders_of_one_cut_and_of_several() -> None:
     ground: Any = SimpleNamespace(
         deployment=SimpleNamespace(nodes=[*NODES, Node("frontend-0", "frontend", "127.0.0.1", 2, None)]),
@@ -232,7 +275,7 @@ def test_orders_of_one_cut_and_of_several() -> None:
         "direction": "from",
     }
     narrow = Bandwidth(All("etcd"), 50, others=Others("peers"))
-    lines = ((NODES[2], NODES[0]), None, None)
+    lines = ((NODES[2], NODES[0]), None)
     assert narrow.order(NODES[:1], lines) == {
         "partition_type": "CUSTOM",
         "source": ["w-2"],
@@ -275,7 +318,7 @@ def test_every_kind_says_all_that_there_is_to_say() -> None:
         assert kind.types, kind
         assert kind.failure in TYPES
         assert not str(kind.__doc__).startswith(f"{kind.__name__}("), f"{kind} has no docstring"
-        for hook in ("order", "prove", "healing"):
+        for hook in ("unsound", "order", "prove", "lapsed", "healing"):
             assert getattr(kind, hook) is not getattr(Fault, hook), (kind, hook)
         assert registry.named(kind.name) is kind
     assert "" not in registry.words("process", many=True)

@@ -8,35 +8,54 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from agents.core.faults import Driver, Fault, Plan
 from agents.node.agent import NodeAgent, serve
+from agents.node.drivers.cuts import CutDriver
+from agents.node.process import Process
+from agents.sabotage.signs import CUE, DONE, LIED
 
 KINDS = {
     "does-nothing": "inject answers success and does nothing",
     "hits-another": "inject hits another node of the same role",
-    "cuts-one-way": "a cut of both directions cuts one",
+    "cuts-one-way": "a fault of the network in both directions is one in one direction",
+    "cuts-one-family": "a fault of the network is one of IPv4 alone",
+    "spares-children": "of the victim's processes only the first is hit",
+    "starts-nothing": "a restart kills, and starts nothing",
+    "halves-strength": "half of the share, or twice the rate, that was asked for",
+    "fakes-telemetry": "the telemetry of a GPU shows a strain that nothing suffers",
     "swallows-line": "no line reaches the kernel log",
     "swallows-rest": "of several lines only the first reaches the kernel log",
+    "swallows-consequence": "the lines reach the kernel log, and nothing follows",
     "dawdles": "a fault is made some seconds after it was ordered, as on a machine that is far too busy",
+    "comes-too-late": "inject answers success; what was ordered is done on a cue, when nobody waits for it any more",
+    "ends-early": "on a cue the damage is undone, and the fault is listed as active",
     "recovers-nothing": "recover answers success and does nothing",
+    "undoes-others": "recover undoes all other faults as well, and they are listed as active",
     "kills-at-shutdown": "a process that is to be told to shut down is killed, as if Dynamo died of being told",
 }
 
 # Longer than the answers of most scenarios take, and shorter than a proof may.
 DAWDLE_SECONDS = 3.0
+CUE_SECONDS = 0.02
+WEAKER = {"share": 0.5, "percent": 0.5, "rate_kbit": 2}
+"""Parameter of a fault -> by what it is multiplied for half of its strength."""
 
 
 class LyingDriver:
     """Stands in front of a real driver and lies for it; see :data:`KINDS`."""
 
-    def __init__(self, real: Driver, kind: str, agent: NodeAgent) -> None:
+    def __init__(self, real: Driver, kind: str, agent: "LyingAgent") -> None:
         self._real, self._kind, self._agent = real, kind, agent
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
+
+    def _lie(self) -> None:
+        (self._agent.scratch / LIED).touch()
 
     def _other(self, name: str) -> str:
         role = self._agent.network.roles().get(name)
@@ -44,10 +63,11 @@ class LyingDriver:
 
     def plan(self, body: dict[str, Any]) -> Plan:
         """The real plan, of something else."""
-        if self._kind == "cuts-one-way" and body.get("direction") == "both":
-            return self._real.plan(body | {"direction": "to"})
+        if self._kind == "cuts-one-way":
+            return self._plan_one_way(body)
         if self._kind != "hits-another":
             return self._real.plan(body)
+        self._lie()
         if "target" in body:
             plan = self._real.plan(body | {"target": self._other(body["target"])})
             plan.targets = [body["target"]]
@@ -56,43 +76,153 @@ class LyingDriver:
             plan.targets = list(body["targets"])
         return plan
 
+    def _plan_one_way(self, body: dict[str, Any]) -> Plan:
+        both = body.get("direction") == "both"
+        plan = self._real.plan(body | ({"direction": "to"} if both else {}))
+        if "cut" in plan.undo:  # what an XID error costs the peers
+            plan.undo["cut"]["undo"]["sides"] = ["to"]
+        if both or "cut" in plan.undo:
+            self._lie()
+        return plan
+
     async def apply(self, fault: Fault) -> None:
-        """Nothing, or what was planned."""
-        if self._kind == "swallows-rest" and "lines" in fault.undo:
+        """Nothing, or what was planned, or something like it."""
+        act = getattr(self, f"_{self._kind.replace('-', '_')}", None)
+        await (act(fault) if act else self._real.apply(fault))
+
+    async def _does_nothing(self, fault: Fault) -> None:
+        self._lie()
+
+    async def _swallows_rest(self, fault: Fault) -> None:
+        if "lines" in fault.undo:
+            self._lie()
             fault.undo["lines"] = fault.undo["lines"][:1]
-        if self._kind == "dawdles":
-            await asyncio.sleep(DAWDLE_SECONDS)
-        if self._kind == "kills-at-shutdown" and fault.type == "terminate":
-            node, identity = fault.undo["node"], tuple(fault.undo["identity"])
-            self._agent.table.signal(node, identity, signal.SIGKILL)
-        elif self._kind != "does-nothing":
+        await self._real.apply(fault)
+
+    async def _dawdles(self, fault: Fault) -> None:
+        self._lie()
+        await asyncio.sleep(DAWDLE_SECONDS)
+        await self._real.apply(fault)
+
+    async def _kills_at_shutdown(self, fault: Fault) -> None:
+        if fault.type != "terminate":
             await self._real.apply(fault)
+            return
+        self._lie()
+        self._agent.table.signal(fault.undo["node"], tuple(fault.undo["identity"]), signal.SIGKILL)
+
+    async def _swallows_consequence(self, fault: Fault) -> None:
+        if (consequence := fault.undo.get("consequence")) is None:
+            await self._real.apply(fault)
+            return
+        self._lie()
+        fault.undo["consequence"] = "none"
+        await self._real.apply(fault)
+        fault.undo["consequence"] = consequence
+
+    async def _starts_nothing(self, fault: Fault) -> None:
+        if fault.type != "restart":
+            await self._real.apply(fault)
+            return
+        self._lie()
+        await self._agent.table.end(fault.undo["node"], held=True)
+
+    async def _halves_strength(self, fault: Fault) -> None:
+        asked = dict(fault.parameters)
+        weaker = {name: asked[name] * times for name, times in WEAKER.items() if name in asked}
+        fault.parameters |= {name: type(asked[name])(value) for name, value in weaker.items()}
+        await self._real.apply(fault)
+        if weaker:
+            self._lie()
+            await asyncio.sleep(CUE_SECONDS)  # what works on beside us has read it by then
+            fault.evidence["asked"] = asked
+
+    async def _fakes_telemetry(self, fault: Fault) -> None:
+        self._lie()
+        self._real.adopt(fault)  # type: ignore[attr-defined]  # of a simulated GPU
+
+    async def _comes_too_late(self, fault: Fault) -> None:
+        self._on_cue(self._real.apply(fault))
+
+    async def _ends_early(self, fault: Fault) -> None:
+        await self._real.apply(fault)
+        self._on_cue(self._real.undo(fault))
+
+    def _on_cue(self, work: Coroutine[Any, Any, None]) -> None:
+        async def wait() -> None:
+            while not (self._agent.scratch / CUE).exists():
+                await asyncio.sleep(CUE_SECONDS)
+            await work
+            self._lie()
+            (self._agent.scratch / DONE).touch()
+
+        task = asyncio.get_running_loop().create_task(wait())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def undo(self, fault: Fault) -> None:
-        """Nothing, or the real undo."""
-        if self._kind != "recovers-nothing":
+        """Nothing, or the real undo, or more than that."""
+        if self._kind == "recovers-nothing":
+            self._lie()
+        elif not (self._kind == "starts-nothing" and fault.type == "restart"):
             await self._real.undo(fault)
+        for other in self._agent.book.owed() if self._kind == "undoes-others" else ():
+            if other is not fault:
+                self._lie()
+                await self._agent.real[other.kind].undo(other)
 
     def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         """None, whatever there is."""
-        return [] if self._kind == "recovers-nothing" else self._real.differences(before, after)
-
-
-def _swallow(line: str) -> dict[str, Any]:
-    """Say that a line is in the kernel log, and write none."""
-    return {"sequence": 0, "timestamp_us": 0, "text": line}
+        silent = self._kind in ("recovers-nothing", "starts-nothing")
+        return [] if silent else self._real.differences(before, after)
 
 
 class LyingAgent(NodeAgent):
     """Answers like the real one."""
 
     kind = ""
+    real: dict[str, Driver]
 
     def drivers(self) -> Sequence[Driver]:
-        """The real ones behind :class:`LyingDriver`."""
+        """The real ones, which are :attr:`real` by their kind, behind :class:`LyingDriver`."""
         if self.kind == "swallows-line":
-            self.gpus.write = _swallow
-        return [LyingDriver(driver, self.kind, self) for driver in super().drivers()]
+            self.gpus.write = self._swallow
+        if self.kind == "spares-children":
+            self._spare_children()
+        if self.kind == "cuts-one-family":
+            self._cut_one_family(self.cell.driver(CutDriver))
+        self.real = {driver.kind: driver for driver in super().drivers()}
+        return [LyingDriver(driver, self.kind, self) for driver in self.real.values()]
+
+    def _spare_children(self) -> None:
+        """Hit the first of a node's processes alone, and leave the others behind when it ends."""
+        whole = self.table.family
+
+        def first(node: str, identity: tuple[int, int]) -> list[tuple[int, int]]:
+            (self.scratch / LIED).touch()
+            return whole(node, identity)[:1]
+
+        async def leave(process: Process) -> None:
+            (self.scratch / LIED).touch()
+
+        self.table.family, self.table._end_rest = first, leave  # type: ignore[method-assign]
+
+    def _cut_one_family(self, driver: CutDriver) -> None:
+        """Know of no address of IPv6."""
+        whole = driver._addresses
+
+        async def some(node: str) -> list[str]:
+            found = await whole(node)
+            if any(":" in each for each in found):
+                (self.scratch / LIED).touch()
+            return [each for each in found if ":" not in each]
+
+        driver._addresses = some  # type: ignore[method-assign]
+
+    def _swallow(self, line: str) -> dict[str, Any]:
+        """Say that a line is in the kernel log, and write none."""
+        (self.scratch / LIED).touch()
+        return {"sequence": 0, "timestamp_us": 0, "text": line}
 
 
 def main() -> None:

@@ -149,6 +149,12 @@ class Fault:
             Inconclusive: the fault could not be proven.
         """
 
+    def unsound(self, ground: Ground, nodes: Sequence[Node], before: Any) -> str | None:
+        """What of the victims looks like the fault before it is ordered, in words; None: they are sound. What shows
+        already would prove nothing afterwards, and a witness who sees nothing takes everybody for broken.
+        """
+        raise NotImplementedError
+
     def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
         """The body for the fault service, without the lease."""
         raise NotImplementedError
@@ -163,6 +169,10 @@ class Fault:
         Raises:
             Inconclusive: they do not.
         """
+        raise NotImplementedError
+
+    def lapsed(self, ground: Ground, proven: "ProvenFault") -> str | None:
+        """What shows that it is over before anybody was to end it, in words; None while it is in force."""
         raise NotImplementedError
 
     def healing(self, ground: Ground, proven: "ProvenFault") -> Healing:
@@ -181,6 +191,7 @@ class ProvenFault:
         injected_at: when it was asked for; ``done_at``: when the service said that it is done; ``proven_at``: when
             the victim was seen to suffer it; ``struck_at``: when the injector sent its signal, where it says so,
             else when it was asked.
+        until: when it ends by itself; of one that is over as soon as it is done, when that was.
         life: the run of the victim's program that it hit; None for one that hits no process.
         details: what its recovery has to be compared with.
         loaded: whether a load was still asking once it was done.
@@ -193,6 +204,7 @@ class ProvenFault:
     done_at: float
     proven_at: float
     struck_at: float
+    until: float
     life: Life | None = None
     details: dict[str, Any] = field(default_factory=dict)
     loaded: bool = False
@@ -206,7 +218,8 @@ class ProvenFault:
     def of(cls, fault: Fault, ordered: Ordered, proof: Proof) -> "ProvenFault":
         """That of a fault, its order and its proof."""
         struck = float(ordered.made["evidence"].get("sent_at", ordered.at))
-        times = (ordered.at, ordered.done_at, proof.at, struck)
+        until = ordered.done_at if ordered.made["state"] == "recovered" else float(ordered.made["deadline"])
+        times = (ordered.at, ordered.done_at, proof.at, struck, until)
         return cls(ordered.made["id"], fault, ordered.nodes[0], *times, proof.life, proof.details, ordered.loaded)
 
 

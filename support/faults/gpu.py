@@ -3,14 +3,16 @@
 import functools
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
 from support.clock import now
 from support.contract.deployment import Node
 from support.data import read_yaml
 from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault, strength
-from support.faults.network import check_losses, see_losses
+from support.faults.network import check_losses, lossless, see_losses
+from support.faults.processes import started_again
+from support.judge.chance import draws_to_see
 from support.observe.waiting import prove
 from support.schema import Expected, OneOf
 from support.settings import ROOT
@@ -18,6 +20,8 @@ from support.settings import ROOT
 PROOF_SECONDS = 5.0
 CONSEQUENCES = {43: "gone", 48: "gone", 79: "gone", 94: "gone", 95: "gone", 119: "stopped", 120: "stopped"}
 """XID -> what the kernel shows of the victim's process afterwards; for all others it lives on."""
+OFF_THE_BUS = 79
+"""The one that keeps a worker from being started, whatever its restart policy."""
 SEQUENCES = {48: [63, 95, 154], 95: [154], 119: [154]}
 """XID -> those that follow it in real logs."""
 # The duty cycle is corrected every 0.4 s, and settles in a few of those.
@@ -37,6 +41,10 @@ class GpuFault(Fault):
     family = "gpu"
     workers_only = True
 
+    def unsound(self, ground: Ground, nodes: Sequence[Node], before: Any) -> str | None:
+        """It does not run, or its GPU is not as it was made."""
+        return _trouble(ground, nodes[0])
+
     def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
         """The victim is alive and its GPU as it was; one that was slowed down has to be as fast again as it was, for
         clients that still get tokens.
@@ -44,18 +52,22 @@ class GpuFault(Fault):
         base, since, name = proven.details.get("rate", 0.0), now(), proven.node.name
 
         def broken() -> str | None:
-            seen = ground.witness.state(ground.deployment.life(proven.node))
-            reading = ground.witness.telemetry(proven.node)
-            if seen != "alive" or reading["state"] != "ok":
-                return f"its process is {seen}, its GPU {reading['state']}"
-            if any(kind.shows(reading) for kind in Strain.__subclasses__()):
-                return f"its telemetry is {reading}"
+            if trouble := _trouble(ground, proven.node):
+                return trouble
             rate = ground.rate(WINDOW_SECONDS) if base and now() > since + WINDOW_SECONDS else 0.0
             if base and (now() <= since + WINDOW_SECONDS or 0 < rate < (1 - TOLERANCE) * base):
                 return f"{rate:.0f} tokens per second of {base:.0f}"
             return None
 
         return Healing(broken, f"{name} is free of {self.kind}", f"{name} runs, its GPU is sound")
+
+
+def _trouble(ground: Ground, node: Node) -> str | None:
+    seen, reading = ground.witness.state(ground.deployment.life(node)), ground.witness.telemetry(node)
+    if seen != "alive" or reading["state"] != "ok":
+        return f"its process is {seen}, its GPU {reading['state']}"
+    strained = any(kind.shows(reading) for kind in Strain.__subclasses__())
+    return f"its telemetry is {reading}" if strained else None
 
 
 @dataclass(frozen=True)
@@ -112,14 +124,41 @@ class XidError(GpuFault):
             return None if seen == wanted else f"its process is {seen}"
 
         at = prove(unproven, PROOF_SECONDS, f"{what} is seen", "the fault was not proven")
+        percent = parameters.get("link_loss_percent", 0)
         rest = f" and then {', '.join(str(each) for each in numbers[1:])}" if numbers[1:] else ""
         words = f"the kernel log shows {what}{rest}; its process is {wanted} ({ordered.made['fidelity']})"
-        if percent := parameters.get("link_loss_percent"):
-            for peer in ground.deployment.workers:
-                if peer != (node := ordered.nodes[0]):
-                    losses = check_losses(see_losses(ground.witness, peer, node, percent / 100), percent / 100)
-                    words += f"; between it and {peer.name} are lost {losses}"
-        return Proof(at, words, life)
+        for peer in _peers(ground, node := ordered.nodes[0]) if percent else ():
+            losses = check_losses(see_losses(ground.witness, peer, node, percent / 100), percent / 100)
+            words += f"; between it and {peer.name} are lost {losses}"
+        return Proof(at, words, life, {"link_loss": percent / 100})
+
+    def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
+        """The worker goes on, or another in its place, or nothing is lost between it and its peers."""
+        assert proven.life is not None
+        wanted, share = CONSEQUENCES.get(self.xid, "alive"), proven.details["link_loss"]
+        if wanted == "gone":
+            return started_again(ground, proven.node, proven.life, kept_from_it=self.xid == OFF_THE_BUS)
+        if wanted == "stopped" and (seen := ground.witness.state(proven.life)) != wanted:
+            return f"its process is {seen}"
+        whole = (lossless(ground.witness, peer, proven.node, share) for peer in _peers(ground, proven.node))
+        return next(filter(None, whole), None) if share else None
+
+    def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
+        """The same, and packets between it and its peers arrive again."""
+        healing, share = super().healing(ground, proven), proven.details["link_loss"]
+
+        def broken() -> str | None:
+            for peer in _peers(ground, proven.node) if share else ():
+                lost = ground.witness.lost_between(peer, proven.node, draws_to_see(share))
+                if any(lost.values()):
+                    return f"packets lost between it and {peer.name}: {lost}"
+            return healing.broken()
+
+        return replace(healing, broken=broken)
+
+
+def _peers(ground: Ground, node: Node) -> list[Node]:
+    return [peer for peer in ground.deployment.workers if peer != node]
 
 
 @dataclass(frozen=True)
@@ -140,12 +179,24 @@ class Strain(GpuFault):
         """Whether the victim's telemetry shows it."""
         raise NotImplementedError
 
+    def _shows_all(self, reading: dict[str, Any], before: float) -> bool:
+        """Whether telemetry shows it as strong as it was ordered; ``before``: what :meth:`look` saw."""
+        return self.shows(reading)
+
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> float:
-        """How many tokens per second clients get."""
+        """How many tokens per second clients get, once that is the same for a while: in a window alone it may be what
+        a busy machine has held back before.
+        """
+
+        def unsteady() -> str | None:
+            rate, longer = ground.rate(WINDOW_SECONDS), ground.rate(2 * WINDOW_SECONDS)
+            steady = longer and abs(rate - longer) <= TOLERANCE * longer
+            return None if steady else f"{rate:.0f} tokens per second, {longer:.0f} over twice the time"
+
         if self.slows:
-            nothing = "no tokens came before the fault, so none could come slower"
-            prove(lambda: None if ground.rate(WINDOW_SECONDS) else "none", SETTLE_SECONDS, "tokens come", nothing)
-        return ground.rate(WINDOW_SECONDS)
+            nothing = "no tokens came evenly before the fault, so none could come slower"
+            prove(unsteady, SETTLE_SECONDS, "tokens come evenly", nothing)
+        return ground.rate(2 * WINDOW_SECONDS)
 
     def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
@@ -166,7 +217,7 @@ class Strain(GpuFault):
 
         def unproven() -> str | None:
             reading = ground.witness.telemetry(ordered.nodes[0])
-            if not self.shows(reading):
+            if not self._shows_all(reading, base):
                 return f"its telemetry is {reading}"
             rate = ground.rate(WINDOW_SECONDS) if self.slows and now() > ordered.at + WINDOW_SECONDS else base
             close = not self.slows or abs(rate - wanted) <= TOLERANCE * self.share * base
@@ -176,6 +227,11 @@ class Strain(GpuFault):
         rate = f"clients get {ground.rate(WINDOW_SECONDS):.0f} of {base:.0f} tokens per second"
         effect = rate if self.slows else "so its telemetry says, and that alone: nobody else can see into its GPU"
         return Proof(at, f"{what}: {effect}", details={"rate": base} if self.slows else {})
+
+    def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
+        """Telemetry no longer shows it; how fast tokens come is a matter of the load as well."""
+        reading = ground.witness.telemetry(proven.node)
+        return None if self.shows(reading) else f"its telemetry is {reading}"
 
 
 @dataclass(frozen=True)
@@ -233,3 +289,18 @@ class MemoryPressure(Strain):
     def shows(reading: dict[str, Any]) -> bool:
         """See :class:`Strain`."""
         return bool(reading["memory_used_mib"] > 0.65 * reading["memory_total_mib"])
+
+    def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> float:
+        """How much of its memory is in use, in MiB."""
+        return float(ground.witness.telemetry(nodes[0])["memory_used_mib"])
+
+    def _shows_all(self, reading: dict[str, Any], before: float) -> bool:
+        """The share of it was taken, or all that was free."""
+        wanted = min(self.share * reading["memory_total_mib"], reading["memory_total_mib"] - before)
+        return self.shows(reading) and bool(reading["memory_used_mib"] - before >= (1 - TOLERANCE) * wanted)
+
+    def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
+        """None of it is taken but what the worker has, if that still runs."""
+        if ground.witness.state(ground.deployment.life(proven.node)) != "gone":
+            return super().lapsed(ground, proven)
+        return None if ground.witness.telemetry(proven.node)["memory_used_mib"] else "all of its memory is free"

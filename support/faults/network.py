@@ -123,6 +123,19 @@ class Cut(NetworkFault):
         others = self._across(ground, nodes, self.partition, self.others)
         return [(other, node) for node in nodes for other in others]
 
+    def unsound(self, ground: Ground, nodes: Sequence[Node], before: list[Pair]) -> str | None:
+        """Packets are lost where they are to be."""
+
+        def broken(pair: Pair) -> str | None:
+            lost = ground.witness.lost_between(*pair)
+            return f"packets lost: {lost}" if any(lost[way] for way in lost if self._loses(way)) else None
+
+        return _of_all(broken, before)
+
+    def _loses(self, way: str) -> bool:
+        """Whether packets are to be lost on a way, as the witness calls it."""
+        return self.direction in ("both", way.partition(" ")[0])
+
     def order(self, nodes: Sequence[Node], before: list[Pair]) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
         sides = self._sides(before, self.partition, self.others)
@@ -143,7 +156,6 @@ class Cut(NetworkFault):
             Inconclusive: a packet gets through that should not, or one does not that should.
         """
         witness, pairs, what = ground.witness, ordered.before, self._words(ordered.before)
-        lost = {"to": self.direction in ("both", "to"), "from": self.direction in ("both", "from")}
         manner, families = "silent" if self.mode == "drop" else "refused", set[str]()
 
         def unproven(pair: Pair) -> str | None:
@@ -155,7 +167,7 @@ class Cut(NetworkFault):
                 lambda: witness.connects(peer, victim),
             )
             seen = {way: bool(count) for way, count in gone.items()}
-            if seen != {way: lost[way.partition(" ")[0]] for way in seen}:
+            if seen != {way: self._loses(way) for way in seen}:
                 return f"packets lost: {seen}"
             for family in sorted(ways[0].keys() & ways[1].keys()):
                 # Of a one-way cut the other side only sees that no answer comes; over IPv6 nobody may listen anyway.
@@ -169,11 +181,20 @@ class Cut(NetworkFault):
         hit = sum(chain["packets"] for chain in _counters(ground, ordered))
         if not hit:
             raise Inconclusive("the fault was not proven: its rules have hit no packet")
-        ways = " and ".join(side for side, gone in lost.items() if gone)
+        ways = " and ".join(side for side in ("to", "from") if self._loses(side))
         over = " and ".join(sorted(families))
         words = f"{what}: packets {ways} the victim are lost over {over}, new connections {manner}"
         words += f", rules have hit {hit} packets"
         return Proof(at, words, details={"pairs": pairs})
+
+    def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
+        """A packet arrives that should not."""
+
+        def whole(pair: Pair) -> str | None:
+            lost = ground.witness.lost_between(*pair)
+            return None if all(lost[way] for way in lost if self._loses(way)) else f"packets lost: {lost}"
+
+        return _of_all(whole, proven.details["pairs"])
 
 
 @dataclass(frozen=True)
@@ -195,6 +216,15 @@ class Loss(NetworkFault):
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> list[Pair]:
         """Between whom probes go: the victim and everybody on the other side."""
         return [(peer, nodes[0]) for peer in self._across(ground, nodes, self.partition)]
+
+    def unsound(self, ground: Ground, nodes: Sequence[Node], before: list[Pair]) -> str | None:
+        """A packet is lost, of as many as would show the share."""
+
+        def broken(pair: Pair) -> str | None:
+            lost = ground.witness.lost_between(*pair, draws_to_see(self.percent / 100))
+            return f"packets lost: {lost}" if any(lost.values()) else None
+
+        return _of_all(broken, before)
 
     def order(self, nodes: Sequence[Node], before: list[Pair]) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
@@ -221,6 +251,10 @@ class Loss(NetworkFault):
         words = f"{self.describe(ordered)}: {check_losses(counts, share)}"
         return Proof(now(), words, details={"probes": probes, "pairs": ordered.before})
 
+    def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
+        """None is lost, of as many as would show the share."""
+        return _of_all(lambda pair: lossless(ground.witness, *pair, self.percent / 100), proven.details["pairs"])
+
 
 @dataclass(frozen=True)
 class Bandwidth(NetworkFault):
@@ -243,7 +277,12 @@ class Bandwidth(NetworkFault):
         """How long a transfer takes, and over what it went."""
         pair = self._across(ground, nodes, "FRONTEND_WORKER", self.others)[0], nodes[0]
         lines = until_proven.enter_context(_lines(ground.witness, *pair))
-        return pair, lines, _transfers(lines, self._size)
+        return pair, lines
+
+    def unsound(self, ground: Ground, nodes: Sequence[Node], before: Any) -> str | None:
+        """Transfers take as long as they are to."""
+        took = _transfers(before[1], self._size)
+        return f"the cable is as slow already: {took}" if max(took.values()) >= TRANSFER_SECONDS else None
 
     @property
     def _size(self) -> int:
@@ -262,28 +301,36 @@ class Bandwidth(NetworkFault):
         """Transfers take their time.
 
         Raises:
-            Inconclusive: they did before, or do not end within :data:`LONGEST_TRANSFER_SECONDS`.
+            Inconclusive: they do not, or do not end within :data:`LONGEST_TRANSFER_SECONDS`.
         """
-        pair, lines, before = ordered.before
+        pair, lines = ordered.before
         size = self._size + ordered.made["parameters"]["burst_bytes"]
         during = _transfers(lines, size)
         seen = ", ".join(f"{side} it {took:.2f} s" for side, took in during.items())
         words = f"{self.describe(ordered)}: {size} bytes take {seen}; {TRANSFER_SECONDS:g} s at least"
-        if max(before.values()) >= TRANSFER_SECONDS:
-            raise Inconclusive(f"the fault was not proven: the cable was as slow before ({before})")
         if not all(TRANSFER_SECONDS <= took < LONGEST_TRANSFER_SECONDS for took in during.values()):
             raise Inconclusive(f"the fault was not proven: {words}")
         return Proof(now(), words, details={"size": size, "pairs": [pair]})
+
+    def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
+        """A transfer is faster than the cable may be."""
+        [pair] = proven.details["pairs"]
+        took = self._take(ground, pair, proven.details["size"])
+        return f"transfers take {took} s" if min(took.values()) < TRANSFER_SECONDS else None
 
     def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
         """Transfers are as fast as before."""
 
         def broken(pair: Pair) -> str | None:
-            with _lines(ground.witness, *pair) as lines:
-                took = _transfers(lines, proven.details["size"])
+            took = self._take(ground, pair, proven.details["size"])
             return f"transfers take {took} s" if max(took.values()) >= TRANSFER_SECONDS else None
 
         return self._healing(broken, proven)
+
+    @staticmethod
+    def _take(ground: Ground, pair: Pair, size: int) -> dict[str, float]:
+        with _lines(ground.witness, *pair) as lines:
+            return _transfers(lines, size)
 
 
 @contextmanager
@@ -320,6 +367,12 @@ def see_losses(witness: Witness, peer: Node, victim: Node, share: float) -> dict
     counts = {way.replace(way.split()[0], sent[way.split()[0]], 1): (probes, lost[way]) for way in lost}
     check_losses(counts, share)
     return counts
+
+
+def lossless(witness: Witness, peer: Node, victim: Node, share: float) -> str | None:
+    """In words, that on one way no packet is lost of as many as would show a loss of ``share``; else None."""
+    lost = witness.lost_between(peer, victim, draws_to_see(share))
+    return None if all(lost.values()) else f"packets lost between {peer.name} and {victim.name}: {lost}"
 
 
 def check_losses(counts: dict[str, tuple[int, int]], share: float) -> str:

@@ -31,6 +31,11 @@ class ProcessFault(Fault):
         number = worker_id(nodes[0]) if nodes[0] in ground.deployment.workers else None
         return ground.deployment.life(nodes[0]), number
 
+    def unsound(self, ground: Ground, nodes: Sequence[Node], before: Any) -> str | None:
+        """It does not run."""
+        seen = ground.witness.state(ground.deployment.life(nodes[0]))
+        return None if seen == "alive" else f"its process is {seen}"
+
     def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
         return {"target_pod": nodes[0].name, "type": self.types[0]}
@@ -57,6 +62,14 @@ class ProcessFault(Fault):
         life, number = ordered.before
         words = f"{life.words} of {ordered.nodes[0].name} is {self._shown}, with all that it had started"
         return Proof(at, words, life, {"number": number})
+
+    def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
+        """It runs, or another runs in its place."""
+        assert proven.life is not None
+        if self.ends_process:
+            return started_again(ground, proven.node, proven.life)
+        seen = ground.witness.state(proven.life)
+        return None if seen == self._shown else f"its process is {seen}"
 
     def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
         """It runs."""
@@ -134,6 +147,30 @@ class Restart(ProcessFault):
     failure = "pod_kill"
     word, word_of_many = "is restarted", "are restarted"
     ends_process = True
+
+    def prove(self, ground: Ground, ordered: Ordered) -> Proof:
+        """It is gone, and another runs in its place."""
+        node, life = ordered.nodes[0], ordered.before[0]
+
+        def unproven() -> str | None:
+            if (seen := ground.witness.state(life)) != "gone":
+                return f"its process is {seen}"
+            after = ground.deployment.life(node)
+            seen = "gone" if after == life else ground.witness.state(after)
+            return None if seen == "alive" else f"the one in its place is {seen}"
+
+        return self._proof(self._await(unproven, ordered), ordered)
+
+
+def started_again(ground: Ground, node: Node, life: Life, kept_from_it: bool = False) -> str | None:
+    """What runs on ``node`` after the end of ``life``, in words; None: nothing does, or its restart policy may have
+    started it, from which ``kept_from_it`` says that the fault keeps it.
+    """
+    supervised = node in ground.deployment.dynamo and ground.deployment.shape.restart_policy != "Never"
+    after = ground.deployment.life(node)
+    if after == life or (supervised and not kept_from_it) or ground.witness.state(after) == "gone":
+        return None
+    return f"{after.words} runs in its place"
 
 
 def _has_left(ground: Ground, node: Node, number: str | None) -> bool:

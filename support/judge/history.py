@@ -44,6 +44,7 @@ class History:
         waits: spells in which processes of Dynamo and of the suite waited for a processor.
         leftovers: what was on the machine after the deployment went and had not been there before (namespaces, rules,
             processes, files), one line each.
+        lapsed: faults that were over before anybody was to end them, one line each.
         not_undone: steps of the scenario's end that were to put something back and failed, one line each.
         records_lost: what was seen and could not be kept or read, one line each.
         facts: what holds of the deployment; a rule that needs more than holds is not judged.
@@ -63,6 +64,7 @@ class History:
     etcd: list[dict[str, Any]] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
+    lapsed: list[str] = field(default_factory=list)
     not_undone: list[str] = field(default_factory=list)
     records_lost: list[str] = field(default_factory=list)
     facts: Facts = field(default_factory=Facts)

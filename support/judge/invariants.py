@@ -21,7 +21,7 @@ from support.judge.rules.answers import (
 from support.judge.rules.deployment import cancel_stays, counters, gauges, migration_limit, panics, replay, shutdown
 from support.judge.rules.etcd import etcd_agreement, etcd_leader, etcd_lease, etcd_revision
 from support.judge.rules.lookup import attempts_of, entry_of, etcd_records
-from support.judge.rules.suite import client_lag, gate, leftovers, not_undone, records_lost
+from support.judge.rules.suite import client_lag, gate, lapsed, leftovers, not_undone, records_lost
 from support.judge.verdict import Finding
 from support.requests.outcomes import outcome
 
@@ -47,6 +47,7 @@ RULES: dict[str, Callable[[History], Iterator[Finding]]] = {
     "panics": panics,
     "leftovers": leftovers,
     "gate": gate,
+    "lapsed": lapsed,
     "not-undone": not_undone,
     "records-lost": records_lost,
     "client-lag": client_lag,
@@ -90,6 +91,7 @@ EVIDENCE: dict[str, Callable[[History], int]] = {
     "panics": lambda history: len(history.panics),
     "leftovers": lambda history: len(history.topology.get("nodes", [])),
     "gate": _holding,
+    "lapsed": lambda history: sum(event.kind == "fault" for event in history.events),
     "not-undone": lambda history: len(history.topology.get("nodes", [])),
     "records-lost": lambda history: len(history.events),
     "client-lag": lambda history: len(history.entries),

@@ -16,15 +16,16 @@ _VOIDS = {
     "unproven": _EVERYTHING,
     "step-error": _EVERYTHING,
     "gate": _EVERYTHING,
+    "lapsed": _EVERYTHING,
     "records-lost": _EVERYTHING,
     "not-undone": frozenset({"gauges", "counters", "etcd-leader", "etcd-revision", "etcd-lease", "etcd-agreement"}),
     "client-lag": frozenset({"sentence"}),
     "starved": frozenset({"sentence"}),
 }
 """Suite's own rule -> rules whose findings then prove nothing. Without a proven fault, when a step broke down half-way,
-with an answer that nobody let go or a record that is lost, whatever was seen may have another cause; a lagging client
-spoils times, which only sentences speak of; things left behind on the machine spoil nothing that was seen before, a
-fault that lasts only what is looked at in the end."""
+with a fault that was over too early, an answer that nobody let go or a record that is lost, whatever was seen may have
+another cause; a lagging client spoils times, which only sentences speak of; things left behind on the machine spoil
+nothing that was seen before, a fault that lasts only what is looked at in the end."""
 
 
 def judge_scenario(history: History, step_failure: BaseException | None, step_name: str = "") -> list[Finding]:

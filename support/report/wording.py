@@ -21,7 +21,7 @@ CATEGORIES = {
 }
 """Category of a verdict -> its name in the report, the most urgent first."""
 
-_UNPROVEN_RULES = {"unproven", "client-lag", "starved"}
+_UNPROVEN_RULES = {"unproven", "lapsed", "client-lag", "starved"}
 
 
 def category(verdict: Verdict) -> str:

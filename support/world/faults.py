@@ -16,6 +16,11 @@ from support.world.clients import Clients
 from support.world.stage import Stage
 from support.world.victims import Victims
 
+# A look takes milliseconds; on a busy machine a packet may come too late for it.
+SOUND_SECONDS = 2.0
+# A cut ends in the kernel, which counts its lease in whole milliseconds.
+EARLY_SECONDS = 0.1
+
 
 class Faults:
     """All faults of a scenario.
@@ -68,7 +73,8 @@ class Faults:
             One for each order to the fault service: of several victims mostly one each.
 
         Raises:
-            Inconclusive: the victim is not to be found, does not show the fault, or nobody could notice it.
+            Inconclusive: the victim is not to be found, shows the fault before it is ordered, does not show it then, or
+                nobody could notice it.
             Refused: the fault service refused.
         """
         if fault.holds_answers and isinstance(fault.victim, Serving):
@@ -110,6 +116,8 @@ class Faults:
             if fault.urgent:
                 until_proven.enter_context(right_of_way())
             before = fault.look(ground, nodes, until_proven)
+            unsound = partial(fault.unsound, ground, nodes, before)
+            prove(unsound, SOUND_SECONDS, f"{name} is sound", "the fault was not proven, for before it")
             order, ordered_at = fault.order(nodes, before), now()
             made = ground.service.inject(fault.family, **order, duration_seconds=fault.lease_seconds)
             loaded = any(not load.ended for load in self._clients.loads)
@@ -140,7 +148,7 @@ class Faults:
         """Undo faults, several at once, and return once the victims show that they are gone.
 
         Raises:
-            Inconclusive: the service says recovered, a victim does not.
+            Inconclusive: a fault was over before, or the service says recovered, a victim does not.
         """
         if len(faults) == 1:
             self._recover(faults[0])
@@ -148,6 +156,8 @@ class Faults:
         at_once(*(partial(self._recover, fault) for fault in faults))
 
     def _recover(self, fault: ProvenFault) -> None:
+        if lapsed := self._lapsed(fault):
+            raise Inconclusive(lapsed)
         self._stage.target.service.recover(fault.id)
         self.undone.add(fault.id)
         if fault.fault.tells_undone:
@@ -159,15 +169,29 @@ class Faults:
         """Wait until no victim suffers any more, with nobody asked to undo its fault, ``timeout`` seconds from now.
 
         Raises:
-            Inconclusive: one does.
+            Inconclusive: one does, or had ceased to before its fault was due to end.
         """
         for fault in self.made:
-            self._see_healed(fault, timeout)
+            at = self._see_healed(fault, timeout)
+            if fault.id not in self.undone and at < fault.until - EARLY_SECONDS:
+                raise Inconclusive(f"{_called(fault)} was over {fault.until - at:.1f} s before its end")
 
-    def _see_healed(self, fault: ProvenFault, timeout: float) -> None:
+    def lapsed(self) -> list[str]:
+        """In words, the faults that are over although nobody has undone them and their time is not up."""
+        return [lapsed for fault in self.made if fault.id not in self.undone and (lapsed := self._lapsed(fault))]
+
+    def _lapsed(self, fault: ProvenFault) -> str | None:
+        if now() >= fault.until - EARLY_SECONDS:
+            return None
+        seen = fault.fault.lapsed(self._ground([fault.node]), fault)
+        early = seen is not None and now() < fault.until - EARLY_SECONDS
+        return f"{_called(fault)} was over before it was to end: {seen}" if early else None
+
+    def _see_healed(self, fault: ProvenFault, timeout: float) -> float:
         healing = fault.fault.healing(self._ground([fault.node]), fault)
         at = prove(healing.broken, timeout, healing.what, "the recovery was not proven")
         self._stage.events.add("proof", fault.node.name, healing.words, at=at, fault=fault.id)
+        return at
 
     def last_of(self, family: str) -> ProvenFault:
         """The last fault of a family of the fault service; RuntimeError: there is none."""
@@ -175,3 +199,7 @@ class Faults:
         if not found:
             raise RuntimeError(f"no fault of kind {family} was made yet")
         return found[-1]
+
+
+def _called(fault: ProvenFault) -> str:
+    return f"the fault {fault.kind} of {fault.node.name}"

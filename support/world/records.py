@@ -56,7 +56,10 @@ class Records:
             with end.recording("topology"):
                 topology = self._stage.deployment.topology()
         self._write_records(topology, end)
+        lapsed: list[str] = []
         if self._stage.deployed:
+            with end.recording("faults in force"):
+                lapsed = self._faults.lapsed()
             self._undo_faults(end)
         if self._stage.recorder:
             with end.recording("etcd"):
@@ -93,6 +96,7 @@ class Records:
             etcd=records,
             waits=waits,
             leftovers=left,
+            lapsed=lapsed,
             not_undone=end.not_undone,
             records_lost=end.records_lost,
             facts=self._stage.deployment.facts if self._stage.deployed else Facts(),

@@ -24,6 +24,12 @@ def gate(history: History) -> Iterator[Finding]:
             yield Finding("gate", about_request_id(history, note["request_id"]), message, blame="suite")
 
 
+def lapsed(history: History) -> Iterator[Finding]:
+    """A fault lasts as long as it was to: what was seen after its end was seen of a system that nothing ailed."""
+    for line in history.lapsed:
+        yield Finding("lapsed", "the end of the scenario", line, blame="suite")
+
+
 def not_undone(history: History) -> Iterator[Finding]:
     """The end of a scenario undoes what is left of its faults: that is the suite's own duty."""
     for line in history.not_undone:

@@ -1,17 +1,24 @@
-"""The local target with deployments that are broken on purpose; each sabotage that needs more than another shape is a
-deployment of its own.
+"""The local target with deployments that are broken on purpose, each sabotage that needs more than another shape being
+a deployment of its own; or with a witness that lies.
 """
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-from support.contract.deployment import Deployment, Node
+from agents.sabotage.signs import CUE, LIED
+from support.contract.deployment import Deployment, Life, Node
 from support.contract.shape import Shape
+from support.contract.target import KernelLog, Line, Witness
+from support.events import EventLog
+from support.releases import Release
 from support.sabotage import asked
-from support.settings import ROOT
+from support.settings import ROOT, Settings
 from support.targets.local.deployment import FRONTEND_PORT, LocalDeployment
 from support.targets.local.target import LocalTarget
 
@@ -29,6 +36,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 """``FT_SABOTAGE=shape=KIND`` -> what becomes of the shape; ``one-endpoint`` and ``slow-elections`` are no matter of it,
 see :data:`DEPLOYMENTS`.
+"""
+WITNESSES = ("refuses", "is-blind", "is-stale", "sees-no-end")
+"""``FT_SABOTAGE=witness=KIND``: it answers no question; it finds nobody and sees nothing arrive; it answers as
+if nothing were broken yet; on a cue, as it did when the fault was proven.
 """
 # Longer than any sentence allows, and still short enough for a cluster to form within ETCD_SECONDS.
 SLOW_ELECTION_SECONDS = 15.0
@@ -73,8 +84,100 @@ DEPLOYMENTS: dict[tuple[str, str], type[LocalDeployment]] = {
 }
 
 
+class _LyingLine:
+    """A line that has its answers from a liar; implements :class:`support.contract.target.Line`."""
+
+    def __init__(self, real: Line, answer: Callable[[Callable[[], float | None]], float | None]) -> None:
+        self._real, self._answer = real, answer
+
+    def __enter__(self) -> "_LyingLine":
+        self._real.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._real.__exit__(*error)
+
+    def seconds(self, size: int, timeout: float) -> float | None:
+        """See :class:`support.contract.target.Line`."""
+        return self._answer(lambda: self._real.seconds(size, timeout))
+
+
+class LyingWitness:
+    """Stands in front of a real witness and lies for it; implements :class:`support.contract.target.Witness`.
+
+    Args:
+        kind: one of :data:`WITNESSES`.
+    """
+
+    def __init__(self, real: Witness, kind: str) -> None:
+        if kind not in WITNESSES:
+            raise ValueError(f"FT_SABOTAGE=witness={kind}; expected one of {', '.join(WITNESSES)}")
+        self._real, self._kind, self._scratch = real, kind, Path(os.environ["FT_SCRATCH"])
+        self._known: dict[Any, Any] = {}
+
+    def _answer(self, question: Any, look: Callable[[], Any], blind: Any, sound: Any) -> Any:
+        late = (self._scratch / CUE).exists()
+        if self._kind != "sees-no-end" or late:
+            (self._scratch / LIED).touch()
+        if self._kind == "refuses":
+            raise OSError(f"the witness does not answer: {question[0]}")
+        if self._kind == "is-blind":
+            return blind
+        if self._kind == "is-stale":
+            return sound
+        if not late or question not in self._known:
+            self._known[question] = look()
+        return self._known[question]
+
+    def state(self, life: Life) -> str:
+        """See :class:`support.contract.target.Witness`."""
+        return str(self._answer(("state", life.node), lambda: self._real.state(life), "gone", "alive"))
+
+    def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
+        """See :class:`support.contract.target.Witness`."""
+        all_lost, none = ({"to": count, "from": count} for count in (packets, 0))
+
+        def look() -> dict[str, int]:
+            return self._real.lost_between(peer, victim, packets)
+
+        return dict(self._answer(("lost", peer, victim), look, all_lost, none))
+
+    def connects(self, source: Node, destination: Node) -> dict[str, str]:
+        """See :class:`support.contract.target.Witness`."""
+        pair, (silent, met) = (source, destination), ({"IPv4": each} for each in ("silent", "open"))
+        return dict(self._answer(("connects", *pair), lambda: self._real.connects(*pair), silent, met))
+
+    def line(self, source: Node, destination: Node, timeout: float) -> Line:
+        """See :class:`support.contract.target.Witness`."""
+        question = "line", source, destination
+        real = self._real.line(source, destination, timeout)
+        return _LyingLine(real, lambda look: cast(float | None, self._answer(question, look, None, 0.0)))
+
+    @contextmanager
+    def kernel_log(self, node: Node) -> Iterator[KernelLog]:
+        """See :class:`support.contract.target.Witness`."""
+        with self._real.kernel_log(node) as real:
+
+            def xids(pci: str) -> list[int]:
+                return list(self._answer(("kernel log", pci), lambda: real.xids(pci), [], []))
+
+            yield SimpleNamespace(xids=xids)
+
+    def telemetry(self, node: Node) -> dict[str, Any]:
+        """See :class:`support.contract.target.Witness`; where nothing is seen, that of a GPU that is lost."""
+        seen = self._real.telemetry(node)
+        sound = self._known.setdefault(("telemetry", node, "first"), seen)
+        return dict(self._answer(("telemetry", node), lambda: seen, seen | {"state": "lost"}, sound))
+
+
 class SabotagedTarget(LocalTarget):
     """The local target as ``FT_SABOTAGE`` wants it."""
+
+    def __init__(self, settings: Settings, release: Release, folder: Path, events: EventLog) -> None:
+        super().__init__(settings, release, folder, events)
+        kind, value = asked()
+        if kind == "witness":
+            self.witness = LyingWitness(self.witness, value)
 
     def deploy(self, shape: Shape, watch: Callable[[Deployment], None] = lambda _: None) -> LocalDeployment:
         """See :class:`support.contract.target.Target`; the deployment is another than the one that was asked for.

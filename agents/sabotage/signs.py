@@ -1,0 +1,8 @@
+"""Files in the scratch folder of a cell by which those who lie and those who listen understand each other."""
+
+CUE = "cue"
+"""Made by who plays a scenario: what lies on a cue does so now."""
+DONE = "done"
+"""The answer to it: what has waited for the cue is done."""
+LIED = "lied"
+"""A lie has been told."""
