@@ -60,13 +60,13 @@ def until(
     return now()
 
 
-def throughout(look: Callable[[], None], seconds: float, what: str) -> None:
-    """Look for ``seconds`` from now; ``look`` raises when ``what`` it looks for does not hold."""
+def throughout(look: Callable[[], None], seconds: float, what: str, period: float = PERIOD_SECONDS) -> None:
+    """Look for ``seconds`` from now, every ``period`` seconds; ``look`` raises when ``what`` it looks for is not so."""
     deadline = now() + seconds
     with activity.waiting(f"{what}, all the time", deadline):
         while now() < deadline:
             look()
-            clock.sleep(PERIOD_SECONDS)
+            clock.sleep(period)
     look()
 
 

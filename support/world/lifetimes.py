@@ -59,7 +59,7 @@ class Lifetimes:
             if (life.state, seen) != ("fenced", "gone"):
                 raise AssertionError(f"{node.name} is {life.state}, its process {seen}; it was to be kept out")
 
-        throughout(look, OUT_SECONDS, LOOK_SECONDS)
+        throughout(look, OUT_SECONDS, f"{node.name} is kept out", LOOK_SECONDS)
 
     def start_workers(self, count: int) -> None:
         """Start new workers and come back at once."""
