@@ -1,17 +1,22 @@
 """Waiting for a condition, never for a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from support import clock, slowness
 from support.clock import now
 from support.errors import Inconclusive, TooLate
+from support.seen import Seen, told
 
 PERIOD_SECONDS = 0.02
 
 
+Look = Callable[[], str | Sequence[Seen] | None]
+"""A look at a condition: None when it holds, else what is seen instead, in words or as :class:`support.seen.Seen`."""
+
+
 def until(
-    probe: Callable[[], str | None],
+    probe: Look,
     timeout: float,
     what: str,
     since: float | None = None,
@@ -20,7 +25,7 @@ def until(
     """Ask ``probe`` until it is content.
 
     Args:
-        probe: returns None when the condition holds, else what it saw instead, in words.
+        probe: looks for it.
         timeout: seconds; the deadline that the sentence names.
         what: the condition in words, for the message.
         since: from when on ``timeout`` counts; None: from now.
@@ -43,7 +48,8 @@ def until(
             return now()
         # A look that begins after the deadline proves nothing, be it content or not.
         if now() + period > deadline:
-            raise TooLate(f"not within {timeout:g} seconds: {what}; last seen: {seen}", timeout, since, now())
+            words, facts = (seen, ()) if isinstance(seen, str) else (told(seen), seen)
+            raise TooLate(f"not within {timeout:g} seconds: {what}; last seen: {words}", timeout, since, now(), facts)
         clock.sleep(period)
 
 
@@ -56,7 +62,7 @@ def throughout(look: Callable[[], None], seconds: float, period: float = PERIOD_
     look()
 
 
-def prove(probe: Callable[[], str | None], timeout: float, what: str, otherwise: str) -> float:
+def prove(probe: Look, timeout: float, what: str, otherwise: str) -> float:
     """The same for a condition without which a scenario proves nothing.
 
     Args:

@@ -107,7 +107,7 @@ class Faults:
             order, ordered_at = fault.order(nodes, before), now()
             made = ground.service.inject(fault.family, **order, duration_seconds=fault.lease_seconds)
             ordered = Ordered(nodes, before, made, ordered_at, now())
-            ground.events.add("fault", name, fault.describe(ordered), at=ordered_at, **on_clock(made))
+            ground.events.add("fault", name, fault.describe(ordered), at=ordered_at, order=fault.name, **on_clock(made))
             proof = fault.prove(ground, ordered)
         ground.events.add("proof", name, proof.words, at=proof.at, fault=made["id"])
         return ProvenFault.of(fault, ordered, proof)
@@ -141,7 +141,7 @@ class Faults:
         self.undone.add(fault.id)
         if fault.fault.tells_undone:
             text = f"{fault.kind} of {fault.node.name} undone"
-            self._stage.events.add("fault", fault.node.name, text, fault=fault.id)
+            self._stage.events.add("fault", fault.node.name, text, fault=fault.id, undo=fault.fault.name)
         self._see_healed(fault, fault.fault.healing_seconds)
 
     def see_healed(self, timeout: float) -> None:
