@@ -11,6 +11,8 @@ from typing import ClassVar
 
 Fact = str | int | float | bool | None
 
+NO_ANSWER = "the frontend does not answer"
+
 KINDS: dict[str, type["Seen"]] = {}
 """Name of a kind -> its class."""
 
@@ -392,17 +394,22 @@ class WorkersListed(Seen, kind="workers-listed"):
     @property
     def words(self) -> str:
         """See :class:`Seen`."""
-        seen = "the frontend does not answer" if self.listed is None else f"the frontend lists {self.listed} workers"
+        seen = NO_ANSWER if self.listed is None else f"the frontend lists {self.listed} workers"
         if self.dead:
             seen += f", {self.dead} of them no longer there"
         return f"{seen} after {self.after:.1f} s; expected {self.wanted}" if self.after is not None else seen
 
 
 @dataclass(frozen=True)
-class ModelsListed(Seen, kind="models-listed", words="the frontend lists {listed} models"):
-    """How many models the frontend lists, none of which is the one that it has to serve; None: it does not answer."""
+class ModelsListed(Seen, kind="models-listed"):
+    """How many models the frontend lists, where it has to list another number; None: it does not answer."""
 
     listed: int | None
+
+    @property
+    def words(self) -> str:
+        """See :class:`Seen`."""
+        return NO_ANSWER if self.listed is None else f"the frontend lists {self.listed} models"
 
 
 @dataclass(frozen=True)

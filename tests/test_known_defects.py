@@ -192,6 +192,13 @@ def test_what_shows_far_oftener_than_it_did_is_noticed() -> None:
     assert Rate(0.1, 0.3, 80).strays([True] * 80).endswith("expected 30% of them at most")
 
 
+def test_a_record_is_not_expected_where_none_of_its_rules_is_judged() -> None:
+    one, other = gauge(None), gauge(None)
+    both = replace(one, ways=[*one.ways, replace(other.ways[0], rule="counters")])
+    assert [each.can_show(["gauges"]) for each in (one, both)] == [False, True]
+    assert not both.can_show({"gauges": "others ask as well", "counters": "others ask as well"})
+
+
 def run(*words: str, shows: bool = False) -> list[Verdict]:
     seen = [Finding.of("gauges", "w-0", GaugeSeen("w-0", "worker", "busy", 1.0))] if shows else []
     return [Verdict("F", "S", "features/f.feature:1", [], word, 1.0, findings=seen) for word in words]

@@ -5,7 +5,7 @@ by field. Any other way of failing in that scenario is red, and so is a defect t
 """
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -161,6 +161,10 @@ class KnownDefect:
             and _matches(self.scenario, scenario)
             and (not self.feature or _matches(self.feature, feature))
         )
+
+    def can_show(self, not_judged: Container[str]) -> bool:
+        """Whether one of its ways is of a rule that is judged."""
+        return any(way.rule not in not_judged for way in self.ways)
 
     def explained(self, findings: Iterable[Finding]) -> list[Finding]:
         """Those of ``findings`` that are the known way of failing; none of a way of which there are too many."""

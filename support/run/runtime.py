@@ -146,7 +146,7 @@ class Run:
                 verdict.evidence = evidence(history)
                 release = self.release.version
                 known = self._records if targets.kind(self.settings).real else []
-                records = [each for each in known if each.rule not in verdict.not_judged]
+                records = [each for each in known if each.can_show(verdict.not_judged)]
                 verdict.verdict, verdict.reason, verdict.known_defects = decide(
                     verdict.findings, records, release, ended.name, ended.feature
                 )
