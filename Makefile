@@ -9,10 +9,14 @@ export TAGS
 
 # make up [ENGINE=vllm] [WORKERS=2]: a deployment that stays, with the frontend on localhost:8000 and the fault service on
 # localhost:8080; make down ends it. make crash-trials [N=200] [SEED=1]: kills agents at random moments, looks for leaks.
-.PHONY: acceptance test sabotage crash-trials up down bench doctor report bootstrap clean distclean
+.PHONY: acceptance rerun test sabotage crash-trials up watch down bench doctor report bootstrap clean distclean
 
 acceptance: bootstrap
 	@$(RUN) support.run.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
+
+# those of the last acceptance that were not good or did not run, with its settings
+rerun: bootstrap
+	@$(RUN) support.run.launcher rerun
 
 test: bootstrap
 	.venv/bin/ruff check .
@@ -29,6 +33,10 @@ crash-trials: bootstrap
 
 up: bootstrap
 	@$(RUN) support.run.stay up $(if $(ENGINE),--engine $(ENGINE)) $(if $(WORKERS),--workers $(WORKERS))
+
+# what runs, live: the deployment of `make up`, or FRONTEND_URL=http://host:8000
+watch: bootstrap
+	@$(RUN) support.run.watch
 
 down:
 	@$(RUN) support.run.stay down

@@ -59,6 +59,14 @@ def test_smoke_of_a_deployment_that_stays() -> None:
                 assert (done.returncode, bool(done.stdout.strip())) == (0, True), f"{line}: {done.stderr}"
         log = [json.loads(line) for line in (stay.FOLDER / stay.AUDIT).read_text().splitlines()]
         assert log[-1]["path"] == "/api/v1/capabilities"
+        seen = subprocess.run([sys.executable, "-m", "support.run.watch"], cwd=ROOT, capture_output=True, text=True)
+        assert seen.returncode == 0, seen.stdout + seen.stderr
+        assert f"http://localhost:{frontend}  Qwen/Qwen3-0.6B" in seen.stdout
+        rows = {row.split()[0]: row.split()[1:] for row in seen.stdout.splitlines() if "worker-" in row}
+        assert {name: (row[0], row[2]) for name, row in rows.items()} == {
+            "vllm-worker-0": ("worker", "running"),
+            "vllm-worker-1": ("worker", "running"),
+        }
     finally:
         ended = subprocess.run([*argv, "down"], cwd=ROOT, capture_output=True, text=True)
     assert "the deployment is gone" in ended.stdout, ended.stdout + ended.stderr

@@ -201,7 +201,7 @@ class Fleet:
             if listed != count:
                 raise NotKept(WorkersListed(count, listed, after=after))
 
-        throughout(look, seconds)
+        throughout(look, seconds, f"the frontend lists {count} workers")
 
     def expect_no_model(self, timeout: float) -> None:
         """The frontend lists no model within ``timeout`` seconds.

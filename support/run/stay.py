@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import psutil
 
@@ -33,6 +34,10 @@ from support.world.world import World
 FOLDER = ROOT / "reports" / "up"
 AUDIT = "audit.jsonl"
 """The fault service's log of calls; it stays from one deployment to the next."""
+STATE = "reports/up/state.sock"
+"""A socket that tells whoever connects what the processes of the deployment do; below the checkout's root, for the
+address of a socket has to be short.
+"""
 BOOT_SECONDS, END_SECONDS = 120.0, 10.0
 
 
@@ -45,6 +50,14 @@ def _running() -> psutil.Process | None:
         return None
     same = abs(found.create_time() - record["created"]) < 1
     return found if same and found.status() != psutil.STATUS_ZOMBIE else None
+
+
+def addresses() -> dict[str, str]:
+    """URLs of the ``frontend`` and of the fault ``service`` of the deployment that stays; empty when there is none."""
+    if _running() is None:
+        return {}
+    found: dict[str, str] = json.loads((FOLDER / "cell.json").read_text())["addresses"]
+    return found
 
 
 def _listen(port: int, what: str) -> socket.socket:
@@ -86,7 +99,10 @@ def up(options: argparse.Namespace) -> None:
             start_new_session=True,
         )
     try:
-        write_json(FOLDER / "cell.json", {"pid": cell.pid, "created": psutil.Process(cell.pid).create_time()})
+        ports = {"frontend": options.frontend_port, "service": options.service_port}
+        urls = {name: f"http://localhost:{port}" for name, port in ports.items()}
+        created = psutil.Process(cell.pid).create_time()
+        write_json(FOLDER / "cell.json", {"pid": cell.pid, "created": created, "addresses": urls})
     except (OSError, psutil.NoSuchProcess) as error:
         cell.kill()  # without its record `make down` would not find it
         cell.wait()
@@ -108,7 +124,7 @@ def up(options: argparse.Namespace) -> None:
     print((FOLDER / "ready").read_text(), end="")
     print(f"frontend       http://localhost:{options.frontend_port}")
     print(f"fault service  http://localhost:{options.service_port}  (the API: /docs; every call: {FOLDER / AUDIT})")
-    print("`make down` ends it")
+    print("`make watch` shows it, `make down` ends it")
 
 
 def down() -> None:
@@ -143,7 +159,29 @@ def hold(options: argparse.Namespace) -> None:
     draft.write_text(f"{deployment.shape.describe()}, model {deployment.model}\n{names}\n")
     draft.replace(FOLDER / "ready")
     host, _, port = deployment.frontend_url.removeprefix("http://").rpartition(":")
-    asyncio.run(_relay(socket.socket(fileno=options.relay_fd), host, int(port)))
+    asyncio.run(_serve(world, socket.socket(fileno=options.relay_fd), host, int(port)))
+
+
+def _state(world: World) -> list[dict[str, Any]]:
+    """What the processes do now; ``in_flight`` is None of whoever answers no requests, or does not say."""
+    deployment, flight = world.stage.deployment, world.fleet.in_flight()
+    lives = [(node, deployment.life(node)) for node in deployment.nodes]
+    return [
+        {"name": node.name, "role": node.role, "address": node.address}
+        | {"state": life.state, "restarts": life.restarts, "in_flight": flight.get(node.name)}
+        for node, life in lives
+    ]
+
+
+async def _serve(world: World, listener: socket.socket, host: str, port: int) -> None:
+    async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(json.dumps(await asyncio.to_thread(_state, world)).encode())
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_unix_server(tell, STATE):
+        await _relay(listener, host, port)
 
 
 async def _relay(listener: socket.socket, host: str, port: int) -> None:

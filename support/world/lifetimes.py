@@ -163,4 +163,4 @@ class Lifetimes:
         Raises:
             AssertionError: one has ended.
         """
-        throughout(self.expect_none_left, seconds)
+        throughout(self.expect_none_left, seconds, "no process leaves")
