@@ -12,7 +12,7 @@ def deploy(context: Context, **shape):
     try:
         context.world.deploy(**shape, **options(context.table, SHAPE_OPTIONS))
     except Unsupported as reason:
-        context.scenario.skip(str(reason))
+        context.run.skip(context.scenario, reason)
 
 
 @given("a Dynamo deployment with {count:Count} {engine:Engine} {noun:Noun}")

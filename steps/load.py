@@ -20,7 +20,7 @@ def play(context: Context, scenario):
     try:
         context.world.workload.play(scenario)
     except Unsupported as reason:
-        context.scenario.skip(str(reason))
+        context.run.skip(context.scenario, reason)
 
 
 @given(
@@ -47,7 +47,7 @@ def given_busy(context: Context, share):
     try:
         context.world.stage.set_busy_threshold(share)
     except Unsupported as reason:
-        context.scenario.skip(str(reason))
+        context.run.skip(context.scenario, reason)
 
 
 @when("{trigger:Trigger} the busiest worker {kind:Fate} for {duration:Time}")

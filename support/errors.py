@@ -1,7 +1,27 @@
-"""What the suite raises when it cannot do or cannot tell something, in one tree; and the one that blames Dynamo.
+"""What the suite raises when it cannot do or cannot tell something, in one tree; and those that blame Dynamo.
 
 Every message names what was wanted, what was found instead and, where somebody can do something, what to do.
 """
+
+from collections.abc import Sequence
+
+from support.seen import Seen, told
+
+LACKS = {
+    "simulated vllm": "has no simulated vllm",
+    "simulated sglang": "has no simulated sglang",
+    "simulated trtllm": "has no simulated trtllm",
+    "disaggregated vllm": "simulates no disaggregated vllm",
+    "disaggregated sglang": "simulates no disaggregated sglang",
+    "disaggregated trtllm": "simulates no disaggregated trtllm",
+    "sequence cap": "has no cap on the length of migrated sequences",
+    "sequence limit": "simulates no limit on the length of a sequence",
+    "stream timeout": "has no timeout for silent workers",
+    "cancel count": "has no count of cancelled requests",
+    "drain deadline": "has no drain deadline",
+    "busy threshold": "refuses nothing when its workers are busy",
+}
+"""What a release of Dynamo may lack, as support/judge/skips.yaml names it -> the same in words."""
 
 
 class SuiteError(Exception):
@@ -15,7 +35,15 @@ class Inconclusive(SuiteError):
 
 
 class Unsupported(SuiteError):
-    """The chosen Dynamo release cannot do what a scenario wants; the scenario is skipped with this reason."""
+    """The chosen Dynamo release cannot do what a scenario wants; the scenario is skipped with this reason.
+
+    Attributes:
+        lack: what it lacks, one of :data:`LACKS`.
+    """
+
+    def __init__(self, release: str, lack: str) -> None:
+        super().__init__(f"Dynamo {release} {LACKS[lack]}")
+        self.lack = lack
 
 
 class DeploymentFailed(SuiteError):
@@ -34,7 +62,20 @@ class Refused(SuiteError):
         self.status = status
 
 
-class TooLate(AssertionError):
+class NotKept(AssertionError):
+    """A promise of Dynamo was not kept.
+
+    Args:
+        seen: what was seen instead, one for each process, request or load that it is about.
+        message: empty: the words of ``seen``.
+    """
+
+    def __init__(self, *seen: Seen, message: str = "") -> None:
+        super().__init__(message or told(seen))
+        self.seen = seen
+
+
+class TooLate(NotKept):
     """Something that Dynamo has promised within a time did not come within it.
 
     Attributes:
@@ -42,6 +83,6 @@ class TooLate(AssertionError):
         since, until: the time that was given for it, on :mod:`support.clock`.
     """
 
-    def __init__(self, message: str, bound: float, since: float, until: float) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, bound: float, since: float, until: float, seen: Sequence[Seen] = ()) -> None:
+        super().__init__(*seen, message=message)
         self.bound, self.since, self.until = bound, since, until

@@ -8,6 +8,8 @@ from typing import Any
 
 from support.clock import now
 
+ENDED = ("stopped", "dead")
+"""States of a node whose process has ended: it exited with a status, or a signal ended it, or nobody knows what."""
 KINDS = ("fault", "proof", "state", "note", "gate", "leader", "lease")
 
 
@@ -18,13 +20,15 @@ class Event:
     Attributes:
         at: seconds on the clock of :mod:`support.clock`.
         kind: ``fault`` (an injection or its end), ``proof`` (evidence taken from the victim's side), ``state`` (a
-            node changed state: ``starting``, ``running``, ``leaving`` (told to shut down), ``stopped``, ``hung``,
-            ``dead``), ``note``, ``gate`` (answers are held in their middle or let go on, :mod:`support.world.gate`),
-            ``leader`` (another etcd member leads, or none) or ``lease`` (a lease or a registration in etcd came or
-            went).
+            node changed state), ``note``, ``gate`` (answers are held in their middle or let go on,
+            :mod:`support.world.gate`), ``leader`` (another etcd member leads, or none) or ``lease`` (a lease or a
+            registration in etcd came or went).
         subject: the logical node name or fault id that the event is about; may be empty for a note.
-        text: one line for a human reader.
-        data: whatever else is known, JSON-serialisable.
+        text: one line for a human reader, and for nobody else.
+        data: whatever is known, JSON-serialisable. Of a ``fault``: ``fault``, its id, and ``order`` of an injection or
+            ``undo`` of its end, each the kind of fault. Of a ``state``: ``state`` (``starting``, ``running``,
+            ``leaving``: told to shut down, with ``seconds`` for which it has been there with nothing to do; ``hung``;
+            and :data:`ENDED`), and of an end ``exit_code``, negative for a signal, None where nobody knows.
     """
 
     at: float
@@ -32,6 +36,11 @@ class Event:
     subject: str
     text: str
     data: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """What a node has become; empty for an event that is not about that."""
+        return str(self.data.get("state", "")) if self.kind == "state" else ""
 
 
 class EventLog:

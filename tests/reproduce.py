@@ -1,8 +1,9 @@
 """How often a scenario shows a defect: the evidence that a record in support/judge/known_defects.yaml needs.
 
 Usage: ``python -m tests.reproduce DEFECT RELEASE[,RELEASE...] NAME [--times 5] [--jobs 3]`` where NAME is behave's
-``--name``. Prints ``k/n`` and what was seen for each scenario and release, and keeps the ledgers in
-``docs/defects/DEFECT/``.
+``--name``. Prints ``k/n`` and what was seen for each scenario and release, keeps the ledgers in
+``docs/defects/DEFECT/``, and the findings that a record explains in ``docs/defects/findings.jsonl``, one line of each
+record and release.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from support.judge.verdict import Verdict
 from support.settings import ROOT
+from tests import evidence
 from tests.scenarios import run
 
 
@@ -44,6 +46,7 @@ def main() -> None:
                 seen[release, verdict.name].append(f"{verdict.verdict}: {verdict.reason}")
                 if verdict.verdict in ("failed", "known_defect"):
                     keep(folder / "ledger.jsonl", kept / f"{release}-{folder.name}-{time}.ledger.jsonl.gz")
+                    evidence.add(release, verdict)
     for (release, name), reasons in sorted(seen.items()):
         shown = sum(reason.startswith(("failed", "known_defect")) for reason in reasons)
         print(f"{release}  {shown}/{len(reasons)}  {name}")

@@ -15,29 +15,40 @@ from support.judge.judge import complaints, decide, judge_scenario, opt_outs
 from support.judge.verdict import Finding, Verdict
 from support.report.reading import read_verdict
 from support.requests.ledger import LedgerEntry
+from support.seen import BillSeen, GaugeSeen, Seen, Told
 
+WHERE = {"node": ["w-[01]", "w-9"], "role": "worker", "metric": "busy", "value": {"least": 1, "most": 2}}
 RECORD = {
     "id": "short-answer",
     "scenario": "A worker crashes*",
     "releases": ">=1.4,<1.7",
-    "rule": "sentence",
-    "seen": "no finish_reason",
+    "ways": [{"rule": "sentence", "seen": "gauge", "where": WHERE}],
     "frequency": "always",
     "reproductions": "5/5",
     "evidence": "five ledgers",
     "upstream": "none found",
 }
-SHOWN = Finding("sentence", "Then the answer completes", "37 of 200 tokens, no finish_reason")
-OTHER = Finding("usage", "request 1", "usage says prompt_tokens 7 instead of 3")
-UNPROVEN = Finding("unproven", "When it crashes", "pid 7 is alive", blame="suite")
-BROKE_DOWN = Finding("step-error", "When it crashes", "OSError: no route", blame="suite")
-LAGGED = Finding("client-lag", "request 1", "lagged 0.7 s", blame="suite")
-LEFT = Finding("leftovers", "machine", "left behind: namespace n", blame="suite")
+RATE = {"least": 0.5, "most": 1.0, "window": 11}
+GAUGE = GaugeSeen("w-1", "worker", "busy", 2.0)
+
+
+def found(seen: Seen = GAUGE, rule: str = "sentence", blame: str = "dynamo") -> Finding:
+    return Finding.of(rule, "Then the answer completes", seen, blame)
+
+
+SHOWN = found()
+OTHER = found(BillSeen(1, 7, 4, 5, 0, 12, 4), "usage")
+UNPROVEN = found(Told("pid 7 is alive"), "unproven", "suite")
+BROKE_DOWN = found(Told("OSError: no route"), "step-error", "suite")
+LAGGED = found(Told("lagged 0.7 s"), "client-lag", "suite")
+LEFT = found(Told("left behind: namespace n"), "leftovers", "suite")
 
 
 def records(tmp_path: Path, *changes: dict[str, Any]) -> list[defects.KnownDefect]:
     file = tmp_path / "records.yaml"
-    file.write_text(yaml.safe_dump([RECORD | change for change in changes]))
+    made = [RECORD | change for change in changes]
+    rated = [({"rate": RATE} if each["frequency"] == "sometimes" else {}) | each for each in made]
+    file.write_text(yaml.safe_dump(rated))
     return defects.load(file)
 
 
@@ -87,25 +98,41 @@ def test_a_defect_that_does_not_show_names_its_record(tmp_path: Path) -> None:
 
 def test_the_reason_names_the_first_finding_and_counts_the_others() -> None:
     reason = decide([SHOWN, OTHER], [], "1.6.1", "x")[1]
-    assert reason == "Then the answer completes: 37 of 200 tokens, no finish_reason (and 1 more)"
+    assert reason == ("Then the answer completes: busy is 2 after the last request ended; expected 0 (and 1 more)")
+
+
+def way(**change: Any) -> dict[str, Any]:
+    return {"ways": [{"rule": "sentence", "seen": "gauge", "where": WHERE} | change]}
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"rule": "nonsense"}, "rule is 'nonsense'; expected one of"),
+        (way(rule="nonsense"), "rule is 'nonsense'; expected one of"),
+        (way(seen="nonsense"), "seen is 'nonsense'; expected one of"),
+        (way(seen="told"), "seen is 'told'; expected one of"),
+        (way(most=0), "most is 0"),
+        (way(where={**WHERE, "pid": 7}), "'gauge' has no field 'pid'; its fields are node, role, metric, value"),
+        (way(where={"node": "w-1"}), "where lacks role, metric, value; a record says of each field what it may be"),
+        (way(where={**WHERE, "value": {"most": 2}}), "value is {'most': 2}; expected a value (texts may have * and ?)"),
+        (way(where={**WHERE, "value": []}), "value is []; expected a value"),
+        ({"ways": []}, "ways is []; expected how the defect shows"),
+        ({"frequency": "sometimes", "rate": None}, "frequency 'sometimes' without a rate"),
+        ({"rate": RATE}, "a rate of what shows always"),
+        ({"frequency": "sometimes", "rate": {**RATE, "least": 0.0}}, "least is 0.0; expected a share of runs"),
+        ({"frequency": "sometimes", "reproductions": "1/5"}, "rate is 0.5 to 1; expected least and most with 1/5"),
+        ({"frequency": "sometimes", "rate": {**RATE, "window": 5}}, "window is 5; expected so many runs that none"),
         ({"frequency": "often"}, "frequency is 'often'"),
         ({"reproductions": "3/5"}, "frequency 'always' with 3/5"),
         ({"reproductions": "3/3"}, "n at least 5"),
         ({"reproductions": "5"}, "expected k/n"),
         ({"releases": "new ones"}, "releases is 'new ones'"),
-        ({"seen": "("}, "seen is '('; expected a valid regular expression"),
         ({"upstream": "somewhere"}, "upstream is 'somewhere'"),
         ({"evidence": ""}, "evidence is ''"),
         ({"ticket": "x"}, "unknown key 'ticket'"),
     ],
 )
-def test_a_wrong_record_is_refused_with_its_line(tmp_path: Path, change: dict[str, str], said: str) -> None:
+def test_a_wrong_record_is_refused_with_its_line(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=r"records.yaml, line \d+: ") as refusal:
         records(tmp_path, change)
     assert said in str(refusal.value)
@@ -113,12 +140,12 @@ def test_a_wrong_record_is_refused_with_its_line(tmp_path: Path, change: dict[st
 
 def test_records_that_clash_or_lack_fields_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"records.yaml, line 10: a second KnownDefect 'short-answer'; give each its own id"
+        ValueError, match=r"records.yaml, line 20: a second KnownDefect 'short-answer'; give each its own id"
     ):
         records(tmp_path, {}, {})
     file = tmp_path / "one.yaml"
     file.write_text("- {id: x}")
-    with pytest.raises(ValueError, match=r"one.yaml, line 1: scenario, releases, rule, seen, .* missing"):
+    with pytest.raises(ValueError, match=r"one.yaml, line 1: scenario, releases, ways, .* missing"):
         defects.load(file)
 
 
@@ -144,7 +171,7 @@ def test_the_committed_records_and_skips_are_well_formed() -> None:
 
 def test_a_failed_step_blames_dynamo_and_anything_else_blames_us() -> None:
     def found(failure: BaseException) -> tuple[str, str, str]:
-        finding = judge_scenario(History(), failure, "Then it holds")[0]
+        [finding] = judge_scenario(History(), failure, "Then it holds")
         return finding.rule, finding.blame, finding.message
 
     assert found(AssertionError("no")) == ("sentence", "dynamo", "no")
@@ -195,13 +222,12 @@ def test_a_skip_that_is_not_allowed_is_red() -> None:
 
 def test_skips_are_allowed_by_release(tmp_path: Path) -> None:
     file = tmp_path / "skips.yaml"
-    file.write_text('- {reason: "no sglang", releases: "<1.1"}\n- {reason: "*", releases: "<1.0"}\n')
+    file.write_text('- {lack: simulated sglang, releases: "<1.1"}\n')
     known = skips.load(file)
-    assert skips.allowed("no sglang", "1.0.2", known)
-    assert not skips.allowed("no sglang", "1.1.0", known)
-    assert not skips.allowed("no sglang: none", "1.0.2", known)
-    assert skips.allowed("whatever", "0.9", known)
-    assert not skips.allowed("", "0.9", known)
+    assert skips.allowed("simulated sglang", "1.0.2", known)
+    assert not skips.allowed("simulated sglang", "1.1.0", known)
+    assert not skips.allowed("simulated trtllm", "1.0.2", known)
+    assert not skips.allowed("", "1.0.2", known)
 
 
 def test_the_allow_list_agrees_with_the_table_of_releases() -> None:
@@ -209,25 +235,34 @@ def test_the_allow_list_agrees_with_the_table_of_releases() -> None:
     for version in releases.known():
         release = releases.get(version)
         for engine in ("vllm", "sglang", "trtllm"):
-            reason = f"Dynamo {version} has no simulated {engine}"
-            assert skips.allowed(reason, version, known) == (engine not in release.engines)
-        reason = f"Dynamo {version} has no cap on the length of migrated sequences"
-        assert skips.allowed(reason, version, known) == (not release.sequence_cap)
-        reason = f"Dynamo {version} has no count of cancelled requests"
-        assert skips.allowed(reason, version, known) == (not release.counts_cancellations)
+            assert skips.allowed(f"simulated {engine}", version, known) == (engine not in release.engines)
+            lacking = engine not in release.disaggregated_engines and engine in release.engines
+            assert skips.allowed(f"disaggregated {engine}", version, known) >= lacking
+        has = {
+            "sequence cap": release.sequence_cap,
+            "sequence limit": release.max_model_len,
+            "cancel count": release.counts_cancellations,
+            "drain deadline": release.drain_deadline,
+            "stream timeout": release.stream_timeout,
+            "busy threshold": release.refuses_when_busy,
+        }
+        assert {lack: not skips.allowed(lack, version, known) for lack in has} == {
+            lack: bool(fact) for lack, fact in has.items()
+        }
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- {reason: x}", "skips.yaml, line 1: releases missing"),
-        ("- {reason: x, releases: old}", "releases is 'old'"),
+        ("- {lack: sequence cap}", "skips.yaml, line 1: releases missing"),
+        ("- {lack: sequence cap, releases: old}", "releases is 'old'"),
+        ("- {lack: wings, releases: <1.1}", "lack is 'wings'; expected one of simulated vllm, simulated sglang"),
         (
-            "- {reason: x, releases: <1.1, who: me}",
-            "unknown key 'who' of AllowedSkip; allowed are reason, releases",
+            "- {lack: sequence cap, releases: <1.1, who: me}",
+            "unknown key 'who' of AllowedSkip; allowed are lack, releases",
         ),
-        ("- reason: x\n  releases: 1.4", "skips.yaml, line 2: releases is 1.4"),
-        ("- x", "expected a mapping with keys reason"),
+        ("- lack: sequence cap\n  releases: 1.4", "skips.yaml, line 2: releases is 1.4"),
+        ("- x", "expected a mapping with keys lack"),
     ],
 )
 def test_a_wrong_allow_list_is_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -29,11 +29,11 @@ def fill(folder: Path, requests: int = 2, faults: int = 1, pause: float = 0.5) -
     folder.mkdir(parents=True, exist_ok=True)
     ledger, events = Ledger(), EventLog(folder / "events.jsonl")
     for node in ("frontend-0", "vllm-worker-0"):
-        events.add("state", node, "running: pid 7", at=99.0)
+        events.add("state", node, "running: pid 7", at=99.0, state="running")
     for number in range(faults):
         events.add("fault", "vllm-worker-0", f"crash <number> {number}", at=100.4)
         events.add("proof", "vllm-worker-0", f"pid {number} is gone", at=100.5)
-    events.add("state", "vllm-worker-0", "dead: SIGKILL", at=100.45)
+    events.add("state", "vllm-worker-0", "dead: SIGKILL", at=100.45, state="dead")
     for _ in range(requests):
         entry = ledger.open(api="completions", stream=True, model="m", prompt="a b", max_tokens=20, sent_at=100.0)
         for number in range(20):

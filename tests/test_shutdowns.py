@@ -1,6 +1,7 @@
 """What became of a worker that was told to shut down: real processes, a node agent and metrics that are made up."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -26,6 +27,8 @@ NODE = Node("w-0", "worker", "127.0.0.1", 9, None)
 
 class Seen:
     """A deployment in which one process lived, its witness, its fleet with so many migrations, and who had requests."""
+
+    nodes = (NODE,)
 
     def __init__(self, changes: list[Change], moved: float, producing: Collection[str]) -> None:
         self.seen, self.moved, self.producing = changes, moved, producing
@@ -72,14 +75,15 @@ def left() -> ProvenFault:
 
 def seen(
     fault: ProvenFault,
-    how: str = "exited with status 0",
+    code: int | None = 0,
     after: float = 1.0,
     moved: float = 0,
     producing: Collection[str] = ("w-0",),
 ) -> Shutdowns:
     assert fault.life
-    state = "stopped" if "status" in how else "dead"
-    every: Any = Seen([Change(fault.injected_at + after, "w-0", fault.life.identity, state, how)], moved, producing)
+    state = "stopped" if code is not None and code >= 0 else "dead"
+    change = Change(fault.injected_at + after, "w-0", fault.life.identity, state, "it is over", code)
+    every: Any = Seen([change], moved, producing)
     return Shutdowns(every, every, every, every)
 
 
@@ -103,9 +107,9 @@ def test_each_fate_is_believed_where_it_is_so(claim: str, left: ProvenFault) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"how": "ended by signal SIGTERM"}, "w-0 ended by signal SIGTERM; expected a clean end with status 0"),
-        ({"how": "ended by signal SIGABRT"}, "w-0 ended by signal SIGABRT"),
-        ({"how": "exited with status 1"}, "w-0 exited with status 1"),
+        ({"code": -signal.SIGTERM}, "w-0 ended by signal SIGTERM; expected a clean end with status 0"),
+        ({"code": -signal.SIGABRT}, "w-0 ended by signal SIGABRT"),
+        ({"code": 1}, "w-0 exited with status 1"),
         ({"after": 11.0}, "w-0 has left after 11.0 s; 10 s are allowed"),
     ],
 )
@@ -147,7 +151,7 @@ def test_a_worker_that_stays_has_not_left(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(shutdowns, "LEAVE_SECONDS", 0.1)
     with run() as process:
         fault, events = told(process), EventLog()
-        with pytest.raises(AssertionError, match=r"not within 0\.1 seconds: w-0 has left; .*its process is alive"):
+        with pytest.raises(AssertionError, match=r"not within 0\.1 seconds: w-0 has left; .*w-0 still there \(alive\)"):
             seen(fault).expect_left(fault, 0.1)
         seen(fault).see_gone([fault, told(process, kind=Crash)], events)
         assert [event.text.partition(" although")[0] for event in events.all()] == ["leaving: still there"]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,12 @@ from support.observe.waiting import prove, throughout, until
 from support.report import console
 from support.report.reading import read_waits
 from support.requests.ledger import LedgerEntry
+from support.seen import EtcdSeen
 from support.targets.local.waits import StarvationRecorder
 
-LATE = TooLate("not within 2 seconds: etcd has a leader; last seen: none", 2.0, since=10.0, until=12.0)
+LEADERLESS = EtcdSeen("", "no-leader", 0, "none")
+MISSED = "not within 2 seconds: etcd has a leader; last seen: none"
+LATE = TooLate(MISSED, 2.0, since=10.0, until=12.0, seen=[LEADERLESS])
 WAITS = [Wait(10.0, 11.0, "frontend-0 (pid 7)", 0.3), Wait(11.0, 12.0, "frontend-0 (pid 7)", 0.2)]
 
 
@@ -94,7 +98,8 @@ def test_a_deadline_that_was_missed_for_want_of_a_processor_says_nothing(
 
 def test_a_known_defect_needs_no_excuse(tmp_path: Path) -> None:
     findings = judge_scenario(History(waits=WAITS), LATE, "Then within 2 seconds etcd has a leader")
-    known = {"id": "d", "scenario": "*", "releases": "==1.6.1", "rule": "sentence", "seen": "etcd has a leader"}
+    way = {"rule": "sentence", "seen": "etcd", "where": {"node": "", "flaw": "no-leader", "amount": 0}}
+    known: dict[str, Any] = {"id": "d", "scenario": "*", "releases": "==1.6.1", "ways": [way]}
     known |= {"frequency": "always", "reproductions": "5/5", "evidence": "e", "upstream": "none found"}
     file = tmp_path / "records.yaml"
     file.write_text(json.dumps([known]))

@@ -123,7 +123,7 @@ def test_a_strike_looks_orders_proves_and_records() -> None:
     assert (proven.id, proven.node, proven.struck_at, world.faults.last) == ("f-1", NODES[0], 5.0, proven)
     told = [(event.kind, event.subject, event.text, event.data) for event in world.events.all()]
     assert told == [
-        ("fault", "w-0", "scratch w-0", {"fault": "f-1", "until": proven.until}),
+        ("fault", "w-0", "scratch w-0", {"order": "scratch", "fault": "f-1", "until": proven.until}),
         ("proof", "w-0", "w-0 is scratched", {"fault": "f-1"}),
     ]
 

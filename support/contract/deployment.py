@@ -64,8 +64,8 @@ class Change:
         identity: of the life that it is about, as :class:`Life` has it.
         state: ``starting``, ``running``, ``hung``, ``fenced``, ``stopped`` (it exited with a status, told to or not),
             ``dead`` (a signal ended it, or nobody knows what).
-        detail: in words. Of an end the judge compares them: ``exited with status N``, ``ended by signal SIGKILL``, and
-            ``ended`` where nobody knows how.
+        detail: in words.
+        exit_code: of an end: the exit status, negative for the signal that ended it; None where nobody knows.
     """
 
     at: float
@@ -73,6 +73,7 @@ class Change:
     identity: Hashable
     state: str
     detail: str
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True)

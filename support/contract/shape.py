@@ -119,14 +119,14 @@ class Shape:
         if self.grace_seconds is not None and self.leaving != "handing over":
             raise ValueError(f"grace_seconds is {self.grace_seconds:g}, but workers that leave by draining have none")
         if self.engine not in release.engines:
-            raise Unsupported(f"Dynamo {release.version} has no simulated {self.engine}")
+            raise Unsupported(release.version, f"simulated {self.engine}")
         if self.disaggregated and self.engine not in release.disaggregated_engines:
-            raise Unsupported(f"Dynamo {release.version} simulates no disaggregated {self.engine}")
+            raise Unsupported(release.version, f"disaggregated {self.engine}")
         if self.sequence_cap is not None and not release.sequence_cap:
-            raise Unsupported(f"Dynamo {release.version} has no cap on the length of migrated sequences")
+            raise Unsupported(release.version, "sequence cap")
         if self.max_model_len is not None and not release.max_model_len:
-            raise Unsupported(f"Dynamo {release.version} simulates no limit on the length of a sequence")
+            raise Unsupported(release.version, "sequence limit")
         if self.drain_seconds is not None and not release.drain_deadline:
-            raise Unsupported(f"Dynamo {release.version} has no drain deadline")
+            raise Unsupported(release.version, "drain deadline")
         if self.stream_timeout_seconds is not None and not release.stream_timeout:
-            raise Unsupported(f"Dynamo {release.version} has no timeout for silent workers")
+            raise Unsupported(release.version, "stream timeout")

@@ -116,7 +116,7 @@ class Terminate(ProcessFault):
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """It is gone, or nobody is sent to it any more."""
         node, (life, number) = ordered.nodes[0], ordered.before
-        ground.events.add("state", node.name, "leaving: told to shut down", at=ordered.at)
+        ground.events.add("state", node.name, "leaving: told to shut down", at=ordered.at, state="leaving")
 
         def unproven() -> str | None:
             seen = ground.witness.state(life)

@@ -23,7 +23,8 @@ from support.contract.target import Wait
 from support.judge.lag import see_keen
 from support.judge.recovery import Band
 from support.requests.ledger import LedgerEntry
-from support.requests.outcomes import describe
+from support.requests.outcomes import describe, outcome, seen_of
+from support.seen import LoadSeen
 
 CHECKERS: dict[str, type["BaseChecker"]] = {}
 """Name -> checker."""
@@ -108,7 +109,9 @@ class NothingToCheck(Exception):
 
 @dataclass
 class BaseChecker:
-    """One promise; ``message`` says after :meth:`check` what was seen. Parameters are fields of a dataclass."""
+    """One promise; after :meth:`check` ``message`` says what was seen, and ``silence`` how many seconds, where it has
+    measured that, nobody got a token. Parameters are fields of a dataclass.
+    """
 
     name: ClassVar[str] = ""
     bounds: ClassVar[Sequence[str]] = ()
@@ -122,6 +125,7 @@ class BaseChecker:
 
     def __post_init__(self) -> None:
         self.message = ""
+        self.silence: float | None = None
 
     def check(self, context: ValidationContext) -> bool:
         """Whether the promise held; an exception means that it did not."""
@@ -150,6 +154,32 @@ class BaseChecker:
                 f", due {min(times):.1f} to {max(times):.1f} s after the first {what}{counted(map(describe, wrong))}"
             )
         return self.say(not wrong, seen)
+
+
+def seen_of_load(check: str, said: str, silence: float | None, context: ValidationContext) -> LoadSeen:
+    """What a checker saw of a load, beside how the load's requests ended."""
+    due = sorted(context.asked, key=lambda entry: entry.intended_at)
+    failed = [(entry, end) for entry in due if (end := outcome(entry)).kind != "complete"]
+    times = [entry.intended_at for entry, _ in failed]
+    seen = [seen_of(entry) for entry, _ in failed]
+    return LoadSeen(
+        check=check,
+        requests=len(due),
+        failed=len(failed),
+        broken=sum(end.kind == "broken" for _, end in failed),
+        statuses=_each(answer.status for answer in seen),
+        error_codes=_each(answer.error_code for answer in seen),
+        flaws=", ".join(sorted({end.flaw for _, end in failed if end.flaw})),
+        failing_seconds=max(times) - min(times) if times else 0.0,
+        silence=silence,
+        recovered=context.results.get("phases", {}).get("RECOVERY", {}).get("success_rate"),
+        last_succeeded=bool(due) and outcome(due[-1]).kind == "complete",
+        said=said,
+    )
+
+
+def _each(values: Iterable[int | None]) -> str:
+    return ", ".join(sorted({"none" if value is None else str(value) for value in values}))
 
 
 def counted(findings: Iterable[str]) -> str:

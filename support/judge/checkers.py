@@ -9,13 +9,14 @@ from statistics import median
 from typing import Any, ClassVar
 
 from support.errors import Inconclusive
-from support.judge.checker import CHECKERS, BaseChecker, NothingToCheck, ValidationContext, counted
+from support.judge.checker import CHECKERS, BaseChecker, NothingToCheck, ValidationContext, counted, seen_of_load
 from support.judge.history import in_vain, longest_wait
 from support.judge.lag import own_lag, see_keen
 from support.judge.recovery import few
 from support.judge.rules.answers import prompt_tokens
 from support.judge.samples import Objectives
 from support.requests.outcomes import describe, outcome
+from support.seen import LoadSeen
 
 WORKER_ROLES = ("worker", "decode", "prefill")
 # A deployment that answers at all brings a token more often, on a machine whose cores are shared as well.
@@ -24,12 +25,15 @@ LEAST_SILENCE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a checker said; ``nothing`` where that proves nothing: it had nothing to check, or the client lagged."""
+    """What a checker said; ``nothing`` where that proves nothing: it had nothing to check, or the client lagged.
+    ``seen`` is what it holds against the load.
+    """
 
     name: str
     passed: bool
     message: str
     nothing: bool = False
+    seen: LoadSeen | None = None
 
 
 def run_check(name: str, context: ValidationContext, parameters: Mapping[str, Any] | None = None) -> CheckResult:
@@ -44,17 +48,19 @@ def run_check(name: str, context: ValidationContext, parameters: Mapping[str, An
         checker = CHECKERS[name](**(parameters or {}))
     except TypeError as error:
         raise ValueError(f"check {name!r}: {error}") from None
+    passed, nothing = False, False
     try:
         passed = checker.check(context) is True
     except NothingToCheck as error:
-        return CheckResult(name, False, f"nothing to check: {error}", nothing=True)
+        checker.message, nothing = f"nothing to check: {error}", True
     except Inconclusive as error:
-        return CheckResult(name, False, str(error), nothing=True)
+        checker.message, nothing = str(error), True
     except AssertionError as error:
-        return CheckResult(name, False, str(error))
+        checker.message = str(error)
     except Exception as error:  # noqa: BLE001 - a checker of somebody else's may raise anything; all of it fails
-        return CheckResult(name, False, f"{type(error).__name__}: {error}")
-    return CheckResult(name, passed, checker.message)
+        checker.message = f"{type(error).__name__}: {error}"
+    seen = None if passed or nothing else seen_of_load(name, checker.message, checker.silence, context)
+    return CheckResult(name, passed, checker.message, nothing, seen)
 
 
 def _starved(without: Mapping[str, Any]) -> str:
@@ -158,6 +164,7 @@ class HighAvailabilityChecker(BaseChecker):
         who, waited = longest_wait(context.waits, since, since + outage)
         if rate >= self.at_least and outage - waited <= self.longest_outage_seconds < outage:
             raise Inconclusive(f"longest outage: {outage:.2f} s without a token, and {who} {in_vain(waited)}")
+        self.silence = outage
         self.say(True, f"{rate:.2f} % of {asked} requests succeeded, {outage:.2f} s without a token")
         return self.whole(context, rate >= self.at_least and outage <= self.longest_outage_seconds)
 
@@ -190,6 +197,7 @@ class SingleWorkerChecker(BaseChecker):
         if kinds["complete"] == len(after) and silence < LEAST_SILENCE_SECONDS:
             raise NothingToCheck(f"nobody noticed: no request failed, and {silence:.2f} s at most had no token")
         back = outcome(after[-1]).kind == "complete"
+        self.silence = silence
         seen = f"after the failure: {dict(kinds)}, {silence:.2f} s without a token; the last request "
         self.say(True, seen + ("succeeded" if back else "did not succeed"))
         return self.whole(context, back and kinds["broken"] == 0)

@@ -3,29 +3,24 @@
 The always-on invariants (``invariants.py``) judge every request anyway; these say which sound outcome it had to be.
 """
 
-from support.errors import TooLate
+from support.errors import NotKept, TooLate
 from support.judge.lag import own_lag, see_keen
-from support.judge.rules.answers import misplaced, prompt_tokens
+from support.judge.rules.answers import bill_of, flaw_of_positions, misplaced, prompt_tokens
 from support.requests.ledger import LedgerEntry
-from support.requests.outcomes import describe, outcome
+from support.requests.outcomes import outcome, seen_of
+from support.seen import AnswerFlaw, TooSlow
 
 
 def expect_complete(entry: LedgerEntry, tokens: int) -> None:
     """A whole answer with exactly ``tokens`` tokens and one finish reason."""
-    seen = outcome(entry)
-    if seen.kind != "complete" or len(entry.tokens) != tokens:
-        why = f"{seen.kind}: {seen.why}" if seen.why else seen.kind
-        wanted = f"request {entry.number} was to complete with {tokens} tokens and a finish_reason"
-        raise AssertionError(f"{wanted}, but got {describe(entry)} ({why})")
+    if outcome(entry).kind != "complete" or len(entry.tokens) != tokens:
+        raise NotKept(seen_of(entry, "complete", tokens))
 
 
 def expect_clean_error(entry: LedgerEntry) -> None:
     """An error that says so and that nobody can take for an answer."""
-    seen = outcome(entry)
-    if seen.kind != "error":
-        raise AssertionError(
-            f"request {entry.number} was to end in a clean error, but is {seen.kind}: {seen.why or describe(entry)}"
-        )
+    if outcome(entry).kind != "error":
+        raise NotKept(seen_of(entry, "error"))
 
 
 def expect_positions(entry: LedgerEntry) -> None:
@@ -36,19 +31,21 @@ def expect_positions(entry: LedgerEntry) -> None:
     """
     if not entry.positions:
         raise ValueError(f"request {entry.number} carries no positions; only the ruler engine writes them")
-    wrong = misplaced(entry.positions, prompt_tokens(entry), entry.max_tokens)
+    where = entry.positions, prompt_tokens(entry), entry.max_tokens
+    wrong = misplaced(*where)
     if wrong or len(entry.positions) != entry.max_tokens:
         count = f"{len(entry.positions)} of {entry.max_tokens} positions came"
-        raise AssertionError(f"request {entry.number}: {count}; {wrong or 'the rest is missing'}")
+        said = f"request {entry.number}: {count}; {wrong or 'the rest is missing'}"
+        raise NotKept(
+            AnswerFlaw(entry.number, 0, flaw_of_positions(*where), len(entry.positions), entry.max_tokens, said)
+        )
 
 
 def expect_usage(entry: LedgerEntry) -> None:
     """The usage that the same request has without a fault: what was sent and what was asked for."""
-    prompt, completion = prompt_tokens(entry), entry.max_tokens
-    wanted = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-    seen = {key: entry.usage.get(key) for key in wanted} if entry.usage else None
-    if seen != wanted:
-        raise AssertionError(f"request {entry.number} was billed {seen}; without the fault it is {wanted}")
+    bill = bill_of(entry, entry.max_tokens)
+    if bill.wrong:
+        raise NotKept(bill, message=f"request {entry.number} was billed otherwise than without the fault: {bill.words}")
 
 
 def expect_prompt(entry: LedgerEntry, seconds: float) -> None:
@@ -60,8 +57,9 @@ def expect_prompt(entry: LedgerEntry, seconds: float) -> None:
     expect_no_pause(entry, seconds)
     first = entry.token_times[0] - entry.intended_at
     if first > seconds:
-        message = f"request {entry.number} waited for {first:.2f} s for its first token"
-        raise TooLate(f"{message}; at most {seconds:g} s is allowed", seconds, entry.intended_at, entry.token_times[0])
+        what = f"request {entry.number} waited for its first token for"
+        seen = TooSlow(entry.number, "first-token", first, seconds, what)
+        raise TooLate(seen.words, seconds, entry.intended_at, entry.token_times[0], [seen])
 
 
 def expect_no_pause(entry: LedgerEntry, seconds: float) -> None:
@@ -72,10 +70,10 @@ def expect_no_pause(entry: LedgerEntry, seconds: float) -> None:
         Inconclusive: the client lagged itself.
     """
     if len(entry.token_times) < 2:
-        raise AssertionError(
-            f"request {entry.number} has {len(entry.token_times)} tokens, too few for a pause between them"
-        )
+        few = f"request {entry.number} has {len(entry.token_times)} tokens, too few for a pause between them"
+        raise NotKept(seen_of(entry, "complete"), message=few)
     see_keen(own_lag(entry), seconds, f"request {entry.number}")
     if entry.longest_pause > seconds:
-        message = f"request {entry.number} paused for {entry.longest_pause:.2f} s; at most {seconds:g} s is allowed"
-        raise TooLate(message, seconds, *(entry.pause or (0.0, 0.0)))
+        what = f"request {entry.number} paused for"
+        seen = TooSlow(entry.number, "pause", entry.longest_pause, seconds, what)
+        raise TooLate(seen.words, seconds, *(entry.pause or (0.0, 0.0)), [seen])

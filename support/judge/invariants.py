@@ -87,7 +87,7 @@ EVIDENCE: dict[str, Callable[[History], int]] = {
     "etcd-revision": lambda history: sum(1 for _ in etcd_records(history, "status")),
     "etcd-lease": lambda history: sum(1 for _ in etcd_records(history, "lease")),
     "etcd-agreement": lambda history: sum(len(record["hashes"]) > 1 for record in etcd_records(history, "hash")),
-    "shutdown": lambda history: sum(event.text.startswith("terminate ") for event in history.events),
+    "shutdown": lambda history: sum(event.data.get("order") == "terminate" for event in history.events),
     "panics": lambda history: len(history.panics),
     "leftovers": lambda history: len(history.topology.get("nodes", [])),
     "gate": _holding,

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from support.errors import Inconclusive, TooLate
+from support.errors import Inconclusive, NotKept, TooLate
 from support.judge.defects import KnownDefect
 from support.judge.history import History
 from support.judge.invariants import RULES, check
 from support.judge.verdict import Finding, Verdict
+from support.seen import Told
 
 OPT_OUT = "not_judged."
 """Prefix of the tag that switches an invariant off: ``@not_judged.RULE.the_reason_in_words``."""
@@ -38,10 +39,11 @@ def judge_scenario(history: History, step_failure: BaseException | None, step_na
             exception blame the suite.
         step_name: the sentence of that step.
     """
-    findings = [] if step_failure is None else [_of_step(step_failure, step_name)]
+    findings = [] if step_failure is None else _of_step(step_failure, step_name)
     if isinstance(step_failure, TooLate):
         excuse = history.starved(step_failure.since, step_failure.until, step_failure.bound)
-        findings += [Finding("starved", step_name, f"{step_failure}; {excuse}", blame="suite")] if excuse else []
+        starved = Told(f"{step_failure}; {excuse}")
+        findings += [Finding.of("starved", step_name, starved, blame="suite")] if excuse else []
     return findings + check(history)
 
 
@@ -61,12 +63,12 @@ def decide(
     ours = [finding for finding in findings if finding.blame == "suite"]
     theirs = [finding for finding in findings if finding.blame != "suite"]
     void: set[str] = set().union(*(_VOIDS.get(finding.rule, frozenset()) for finding in ours))
-    unexplained = [finding for finding in theirs if not any(record.explains(finding) for record in expected)]
+    shown = {record.id: explained for record in expected if (explained := record.explained(theirs))}
+    unexplained = [finding for finding in theirs if not any(finding in explained for explained in shown.values())]
     if not any(finding.rule == "sentence" for finding in unexplained):
         ours = [finding for finding in ours if finding.rule != "starved"]  # what is known needs no excuse
     solid = [finding for finding in unexplained if finding.rule not in void]
-    shown = [record for record in expected if any(record.explains(finding) for finding in theirs)]
-    hidden = [record for record in expected if record.frequency == "always" and record not in shown]
+    hidden = [record for record in expected if record.frequency == "always" and record.id not in shown]
     if solid:
         return "failed", _reason(solid + [finding for finding in theirs if finding not in solid] + ours), []
     if ours:
@@ -75,21 +77,21 @@ def decide(
         names = ", ".join(record.id for record in hidden)
         return "failed", f"known defect {names} did not show on {release}: remove the record or narrow its releases", []
     if shown:
-        ids = [record.id for record in shown]
-        return "known_defect", f"{', '.join(ids)}: {_reason(theirs)}", ids
+        return "known_defect", f"{', '.join(shown)}: {_reason(theirs)}", list(shown)
     return "passed", "", []
 
 
 def complaints(verdicts: Sequence[Verdict], is_allowed_skip: Callable[[str], bool]) -> list[str]:
     """Why a run is red, one phrase each; empty for a green run.
 
-    Green are *passed*, *known_defect* and skips whose reason ``is_allowed_skip``; one scenario at least must have run.
+    Green are *passed*, *known_defect* and skips for the want of what ``is_allowed_skip``; one scenario at least must
+    have run.
     """
     found = []
     for name in ("failed", "inconclusive"):
         if count := sum(verdict.verdict == name for verdict in verdicts):
             found.append(f"{count} {name}")
-    if count := sum(verdict.verdict == "skipped" and not is_allowed_skip(verdict.reason) for verdict in verdicts):
+    if count := sum(verdict.verdict == "skipped" and not is_allowed_skip(verdict.lack) for verdict in verdicts):
         found.append(f"{count} skipped for a reason that is not allowed here (what may be: docs/verdicts.md)")
     if all(verdict.verdict == "skipped" for verdict in verdicts):
         found.append("no scenario ran")
@@ -115,13 +117,18 @@ def opt_outs(tags: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _of_step(failure: BaseException, step: str) -> Finding:
+def _of_step(failure: BaseException, step: str) -> list[Finding]:
+    """One for each thing that the step has seen; the first has the words of the whole failure."""
     said = " ".join(str(failure).split())
+    if isinstance(failure, NotKept) and failure.seen:
+        words = [said, *(each.words for each in failure.seen[1:])]
+        return [Finding.of("sentence", step, each, words=line) for each, line in zip(failure.seen, words, strict=True)]
     if isinstance(failure, AssertionError):
-        return Finding("sentence", step, said or "did not hold")
+        return [Finding.of("sentence", step, Told(said or "did not hold"))]
     if isinstance(failure, Inconclusive):
-        return Finding("unproven", step, said or "not proven", blame="suite")
-    return Finding("step-error", step, f"{type(failure).__name__}: {said}".rstrip(": "), blame="suite")
+        return [Finding.of("unproven", step, Told(said or "not proven"), blame="suite")]
+    told = Told(f"{type(failure).__name__}: {said}".rstrip(": "))
+    return [Finding.of("step-error", step, told, blame="suite")]
 
 
 def _reason(findings: Sequence[Finding]) -> str:

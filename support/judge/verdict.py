@@ -1,7 +1,10 @@
 """Verdicts: what is said of a scenario once its history has been judged."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from support.seen import Fact, Seen
 
 VERDICTS = ("passed", "failed", "inconclusive", "known_defect", "skipped")
 
@@ -14,14 +17,22 @@ class Finding:
         rule: short stable name of the broken invariant (:data:`support.judge.invariants.RULES`), ``sentence`` for a
             step that did not hold, ``unproven`` or ``step-error`` for one that broke down.
         about: what it is about: ``request 3``, ``vllm-worker-0``, or the sentence.
-        message: one line that says what was seen and what was expected.
+        message: one line that says what was seen and what was expected, for people alone: the words of ``facts``.
         blame: ``dynamo`` (the verdict is *failed*) or ``suite`` (*inconclusive*: us or the surroundings).
+        kind: what was seen, one of :data:`support.seen.KINDS`; ``facts``: its fields.
     """
 
     rule: str
     about: str
     message: str
     blame: str = "dynamo"
+    kind: str = "told"
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rule: str, about: str, seen: Seen, blame: str = "dynamo", words: str = "") -> "Finding":
+        """That of something seen; ``words``: more of them than it has itself."""
+        return cls(rule, about, words or seen.words, blame, seen.kind, seen.facts)
 
 
 @dataclass
@@ -35,6 +46,7 @@ class Verdict:
         known_defects: ids of the records that explain the findings; not empty only for ``known_defect``.
         evidence: invariant -> how many things it has looked at; with 0 it held for want of any.
         not_judged: invariant that was not judged -> why.
+        lack: what release or target lack, of a skipped scenario: one of :data:`support.errors.LACKS`, or a tag.
         slowness: how many times longer than alone the suite's own process took for what it did
             (:mod:`support.slowness`).
     """
@@ -51,6 +63,7 @@ class Verdict:
     evidence: dict[str, int] = field(default_factory=dict)
     not_judged: dict[str, str] = field(default_factory=dict)
     slowness: float = 1.0
+    lack: str = ""
 
     def __post_init__(self) -> None:
         self.tags = [str(tag) for tag in self.tags]  # behave's tags are strings with extras that JSON and asdict refuse

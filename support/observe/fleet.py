@@ -1,17 +1,18 @@
 """The fleet: workers and frontend of a deployment as their own metrics and lists show them. Looks and never touches."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from support.clock import now
 from support.contract.deployment import Deployment, Node
-from support.errors import Inconclusive
+from support.errors import Inconclusive, NotKept
 from support.events import EventLog
 from support.observe.health import models, numbers, serves
 from support.observe.metrics import Exposition
 from support.observe.waiting import prove, throughout, until
 from support.observe.workers import ENDPOINT, in_flight, produced_bytes, try_scrape, worker_id
 from support.releases import Release
+from support.seen import Busy, CounterSeen, ModelsListed, Seen, Silent, Told, Took, WorkersListed, told
 
 # How long a request may take to reach a worker, and gauges to settle after the last request: both take milliseconds on
 # an idle machine; the bounds leave room for a machine with every core busy. The second is Dynamo's to keep, and does
@@ -19,7 +20,6 @@ from support.releases import Release
 ARRIVAL_SECONDS, SETTLE_SECONDS = 10.0, 5.0
 # Standing still can only be seen over a while: at 170 tokens per second a worker that goes on would write 80 in it.
 QUIET_SECONDS = 0.5
-NO_ANSWER = "the frontend does not answer"
 
 
 class Fleet:
@@ -138,20 +138,22 @@ class Fleet:
             AssertionError: says which worker goes on, or does not answer.
         """
 
-        def busy() -> str | None:
+        roles = {node.name: node.role for node in self.deployment.workers}
+
+        def busy() -> Sequence[Seen] | None:
             counts = {name: count for name, count in self.in_flight().items() if count is not None}
-            working = [f"{name} has {count:g}" for name, count in counts.items() if count]
-            working += [f"{name} does not answer" for name in self._silent(counts, victims)]
-            return ", ".join(working) or (None if counts else "no worker answers")
+            working: list[Seen] = [Busy(name, roles[name], count) for name, count in counts.items() if count]
+            working += [Silent(name, roles[name]) for name in self._silent(counts, victims)]
+            return working or (None if counts else [Told("no worker answers")])
 
         until(busy, timeout, "no worker has a request in flight")
         before = self.produced_bytes()
-        rising: list[str] = []
+        rising: list[Took] = []
 
         def risen() -> str | None:
             current = self.produced_bytes()
             rising[:] = [
-                f"{name} by {current[name] - count:g}"
+                Took(name, roles[name], current[name] - count)
                 for name, count in before.items()
                 if current.get(name, count) > count
             ]
@@ -161,9 +163,10 @@ class Fleet:
             until(risen, QUIET_SECONDS, "a worker produces more bytes")
         except AssertionError:
             if silent := self._silent(self.produced_bytes(), victims):
-                raise AssertionError(f"with nothing in flight, {', '.join(silent)} does not answer any more") from None
+                seen = [Silent(name, roles[name]) for name in silent]
+                raise NotKept(*seen, message=f"with nothing in flight, {told(seen)} any more") from None
             return
-        raise AssertionError(f"with nothing in flight, bytes produced rose at {', '.join(rising)}")
+        raise NotKept(*rising, message=f"with nothing in flight, bytes were produced: {told(rising)}")
 
     def producing(self, names: Collection[str]) -> list[str]:
         """Those of the workers with these names that have sent bytes of answers since the deployment was ready."""
@@ -176,7 +179,9 @@ class Fleet:
             AssertionError: none has.
         """
         if not self.producing(names):
-            raise AssertionError(f"no worker took over; bytes produced: {self.grown_bytes(names)}")
+            roles = {node.name: node.role for node in self.deployment.workers}
+            seen = [Took(name, roles[name], count) for name, count in self.grown_bytes(names).items()]
+            raise NotKept(*seen, message=f"no worker took over: {told(seen)}")
 
     def expect_lone_production(self, victims: Collection[str]) -> None:
         """At most one worker has sent bytes since the deployment was ready; where one was hit, no other.
@@ -190,10 +195,11 @@ class Fleet:
             return ", ".join(self._silent(self.produced_bytes(), victims)) or None
 
         prove(silent, SETTLE_SECONDS, "every worker that runs tells its bytes", "nobody knows who has gone on")
-        producing = self.producing([node.name for node in self.deployment.workers])
-        others = [name for name in producing if name not in victims] if victims else producing[1:]
+        roles = {node.name: node.role for node in self.deployment.workers}
+        producing = [Took(name, roles[name], count) for name, count in self.grown_bytes(roles).items() if count]
+        others = [each for each in producing if each.node not in victims] if victims else producing[1:]
         if others:
-            raise AssertionError(f"{', '.join(others)} went on with the request")
+            raise NotKept(*others, message=f"another worker went on with the request: {told(others)}")
 
     def listed_workers(self) -> int | None:
         """How many workers the frontend lists right now; None when it does not answer."""
@@ -207,9 +213,9 @@ class Fleet:
             AssertionError: it does not.
         """
 
-        def others() -> str | None:
+        def others() -> list[WorkersListed] | None:
             listed = self.listed_workers()
-            return None if listed == count else _told(listed)
+            return None if listed == count else [WorkersListed(count, listed)]
 
         until(others, timeout, f"the frontend lists {count} workers")
 
@@ -223,10 +229,8 @@ class Fleet:
 
         def look() -> None:
             listed, after = self.listed_workers(), now() - since
-            if listed is None:
-                raise AssertionError(f"the frontend does not answer after {after:.1f} s; expected {count} workers")
             if listed != count:
-                raise AssertionError(f"the frontend lists {listed} workers after {after:.1f} s; expected {count}")
+                raise NotKept(WorkersListed(count, listed, after=after))
 
         throughout(look, seconds, f"the frontend lists {count} workers")
 
@@ -237,9 +241,9 @@ class Fleet:
             AssertionError: it does.
         """
 
-        def offered() -> str | None:
+        def offered() -> list[ModelsListed] | None:
             listed = models(self.deployment.frontend_url)
-            return NO_ANSWER if listed is None else ", ".join(listed) or None
+            return None if listed == [] else [ModelsListed(None if listed is None else len(listed))]
 
         until(offered, timeout, "the frontend lists no model")
 
@@ -253,15 +257,16 @@ class Fleet:
         url, model = self.deployment.frontend_url, self.deployment.model
         wanted = self.deployment.shape.workers + self.deployment.shape.prefill_workers
 
-        def others() -> str | None:
+        def others() -> list[WorkersListed] | None:
             listed = numbers(self.deployment.frontend_url)
             if listed is None or len(listed) != wanted:
-                return _told(None if listed is None else len(listed))
-            dead = sorted(listed - {str(worker_id(node)) for node in self.deployment.workers})
-            return f"{wanted} listed, but of those {', '.join(dead)} no longer there" if dead else None
+                return [WorkersListed(wanted, None if listed is None else len(listed))]
+            dead = len(listed - {str(worker_id(node)) for node in self.deployment.workers})
+            return [WorkersListed(wanted, wanted, dead)] if dead else None
 
-        def unserved() -> str | None:
-            return None if serves(self.deployment.frontend_url, model) else f"models {models(url)}"
+        def unserved() -> list[ModelsListed] | None:
+            listed = models(url)
+            return None if serves(url, model) else [ModelsListed(None if listed is None else len(listed))]
 
         until(others, timeout, f"the frontend lists {wanted} workers", since)
         until(unserved, timeout, f"the frontend lists {model}", since)
@@ -278,7 +283,7 @@ class Fleet:
         listed = numbers(self.deployment.frontend_url)
         found = [f"{name} ({number})" for name, number in dead.items() if listed is not None and number in listed]
         if not found:
-            count = _told(None if listed is None else len(listed))
+            count = WorkersListed(len(dead), None if listed is None else len(listed)).words
             raise Inconclusive(f"{count}, none of them {', '.join(dead) or 'a victim'}: no dead worker is listed")
         self.events.add("proof", "frontend-0", f"the frontend lists {', '.join(found)}, which is dead")
 
@@ -299,7 +304,7 @@ class Fleet:
 
         prove(silent, SETTLE_SECONDS, "every frontend that runs answers", "what frontends have counted is unknown")
         if not pages:
-            raise AssertionError("no frontend runs, so none tells what it has counted")
+            raise NotKept(Told("no frontend runs, so none tells what it has counted"))
         return pages
 
     def frontend_count(self, name: str, **labels: str) -> float:
@@ -328,11 +333,13 @@ class Fleet:
             AssertionError: it has not.
         """
 
-        def off() -> str | None:
-            grown = self.frontend_count(name, **labels)
-            return None if grown == count else f"{grown:g}"
+        metric = self.release.metrics[name]
 
-        until(off, SETTLE_SECONDS, f"{self.release.metrics[name]} has grown by {count}")
+        def off() -> list[CounterSeen] | None:
+            grown = self.frontend_count(name, **labels)
+            return None if grown == count else [CounterSeen(metric, grown, count, count)]
+
+        until(off, SETTLE_SECONDS, f"{metric} has grown by {count}")
 
     def expect_cancellations(self, count: int, stream: bool, api: str) -> None:
         """The frontend has counted ``count`` cancelled requests of this kind and none of another.
@@ -361,7 +368,3 @@ class Fleet:
         except (AssertionError, ValueError) as error:  # ValueError: a page that is not in Prometheus' format
             self.events.add("note", "", str(error))
         return self._scrape("after")
-
-
-def _told(listed: int | None) -> str:
-    return NO_ANSWER if listed is None else f"{listed} listed"

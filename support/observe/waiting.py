@@ -1,11 +1,12 @@
 """Waiting for a condition, never for a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from support import activity, clock, slowness
 from support.clock import now
 from support.errors import Inconclusive, TooLate
+from support.seen import Seen, told
 
 PERIOD_SECONDS, LONGEST_PERIOD_SECONDS = 0.02, 0.25
 # Who has waited for long can be told a little later: looks cost the processor of the one who is looked at, too.
@@ -18,8 +19,12 @@ def pause(waited: float, period: float = PERIOD_SECONDS) -> float:
     return max(period, min(LATER * waited, LONGEST_PERIOD_SECONDS))
 
 
+Look = Callable[[], str | Sequence[Seen] | None]
+"""A look at a condition: None when it holds, else what is seen instead, in words or as :class:`support.seen.Seen`."""
+
+
 def until(
-    probe: Callable[[], str | None],
+    probe: Look,
     timeout: float,
     what: str,
     since: float | None = None,
@@ -28,7 +33,7 @@ def until(
     """Ask ``probe`` until it is content.
 
     Args:
-        probe: returns None when the condition holds, else what it saw instead, in words.
+        probe: looks for it.
         timeout: seconds; the deadline that the sentence names.
         what: the condition in words, for the message.
         since: from when on ``timeout`` counts; None: from now.
@@ -53,7 +58,9 @@ def until(
             # A look that begins after the deadline proves nothing, be it content or not.
             left = deadline - now()
             if left < period:
-                raise TooLate(f"not within {timeout:g} seconds: {what}; last seen: {seen}", timeout, since, now())
+                words, facts = (seen, ()) if isinstance(seen, str) else (told(seen), seen)
+                said = f"not within {timeout:g} seconds: {what}; last seen: {words}"
+                raise TooLate(said, timeout, since, now(), facts)
             # The last look comes before the deadline.
             clock.sleep(max(period, min(pause(now() - began, period), left - period)))
             seen = probe()
@@ -70,7 +77,7 @@ def throughout(look: Callable[[], None], seconds: float, what: str, period: floa
     look()
 
 
-def prove(probe: Callable[[], str | None], timeout: float, what: str, otherwise: str) -> float:
+def prove(probe: Look, timeout: float, what: str, otherwise: str) -> float:
     """The same for a condition without which a scenario proves nothing.
 
     Args:

@@ -21,6 +21,7 @@ from support.judge.verdict import VERDICTS, Finding, Verdict
 from support.observe.logs import tail
 from support.report import allure, page, runs, story, timeline, wording
 from support.report.reading import read_verdict
+from support.seen import Told
 from support.settings import Settings
 
 TAIL_LINES, PASSED_TAIL_LINES = 150, 25
@@ -248,7 +249,7 @@ def _write_environment(results: Path, about: Mapping[str, Any]) -> None:
 def _verdict_of(result: Mapping[str, Any], location: str) -> Verdict:
     said = (result.get("statusDetails") or {}).get("message") or "the scenario left no verdict"
     skipped = result["status"] == "skipped"
-    finding = Finding("step-error", result["name"], said, blame="suite")
+    finding = Finding.of("step-error", result["name"], Told(said), blame="suite")
     return Verdict(
         feature=_label(result, "feature"),
         name=result["name"],

@@ -202,9 +202,7 @@ def _states(scale: _Scale, nodes: Sequence[str], events: Sequence[Event], top: f
         changes = [event for event in events if event.kind == "state" and event.subject == node]
         ends = [*(event.at for event in changes[1:]), *([scale.end] if changes else [])]
         for change, until in zip(changes, ends, strict=True):
-            colour = next(
-                (colour for state, colour in STATES.items() if change.text.startswith(state)), STATES["stopped"]
-            )
+            colour = STATES.get(change.state, STATES["stopped"])
             left = scale.x(change.at)
             yield box(left, top + LANE * row + 2, scale.x(until) - left, LANE - 5, colour, change.text)
     y = bottom + 34

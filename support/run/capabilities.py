@@ -30,8 +30,8 @@ def needed(location: str, tags: Iterable[str], settings: Settings) -> list[Need]
     return [known[tag] for tag in wanted]
 
 
-def lacking(location: str, tags: Iterable[str], settings: Settings, run: Path) -> str:
-    """Why a scenario cannot run on the target; empty when it can.
+def lacking(location: str, tags: Iterable[str], settings: Settings, run: Path) -> tuple[str, str]:
+    """The tag of a need that the target does not meet, and why the scenario cannot run therefore; empty when it can.
 
     Args:
         location: ``features/x.feature:12``.
@@ -44,24 +44,23 @@ def lacking(location: str, tags: Iterable[str], settings: Settings, run: Path) -
     names = {need: name for name, need in kind.needs.items()}
     for need in needed(location, tags, settings):
         if need not in names:
-            return _reason(need, f"the target {settings.target} knows of none")
+            return need.tag, _reason(need, f"the target {settings.target} knows of none")
         found = _of_run(kind, names[need], run)
         if not found.available:
-            return _reason(need, found.detail)
-    return ""
+            return need.tag, _reason(need, found.detail)
+    return "", ""
 
 
 def allowed_skips(settings: Settings) -> Callable[[str], bool]:
-    """Whether a reason to skip is in order: what the target lacks, or what the release cannot do."""
+    """Whether a skip for the want of something is in order: the target lacks it, or the release."""
     kind, entries = targets.kind(settings), skips.load()
 
     @functools.cache
-    def excused() -> tuple[str, ...]:
+    def excused() -> set[str]:
         # Asked for only when something was skipped: trying nftables and netem takes half a second.
-        lacked = [name for name, found in kind.capabilities(kind.needs).items() if not found.available]
-        return tuple(_reason(kind.needs[name]) for name in lacked)
+        return {kind.needs[name].tag for name, found in kind.capabilities(kind.needs).items() if not found.available}
 
-    return lambda reason: skips.allowed(reason, settings.dynamo, entries) or reason.startswith(excused())
+    return lambda lack: bool(lack) and (skips.allowed(lack, settings.dynamo, entries) or lack in excused())
 
 
 def _of_run(kind: TargetKind, name: str, run: Path) -> Capability:
@@ -72,5 +71,5 @@ def _of_run(kind: TargetKind, name: str, run: Path) -> Capability:
     return Capability(*json.loads(file.read_text(encoding="utf-8")))
 
 
-def _reason(need: Need, detail: str = "") -> str:
+def _reason(need: Need, detail: str) -> str:
     return f"needs {need.words}: {detail}"

@@ -28,15 +28,16 @@ from rich.console import Console
 from agents.core.forks import use_files
 from agents.core.kernel import die_with_parent
 from support import binaries, targets
-from support.judge import judge
+from support.judge import defects, judge
 from support.judge.verdict import Finding, Verdict
 from support.observe.logs import tail
 from support.report import console, publish, runs
 from support.report.reading import read_verdict
-from support.run import again, bootstrap, capabilities, cells
+from support.run import again, bootstrap, capabilities, cells, rates
 from support.run.live import Doing, LiveView, View
 from support.run.schedule import Cost, Schedule, costs_file, read_costs, write_costs
 from support.run.selection import Selected, enumerate_scenarios, with_defaults
+from support.seen import Told
 from support.settings import Settings, gather
 
 ALLURE = ["-f", "steps.allure_formatter:AllureFormatter", "-o"]
@@ -227,7 +228,7 @@ class Launcher:
         return self._inconclusive(scenario, seconds, trouble, left.findings if left else [])
 
     def _inconclusive(self, scenario: Selected, seconds: float, trouble: str, found: Sequence[Finding] = ()) -> Verdict:
-        findings = [Finding("step-error", scenario.name, trouble, blame="suite"), *found]
+        findings = [Finding.of("step-error", scenario.name, Told(trouble), blame="suite"), *found]
         verdict = Verdict(
             scenario.feature,
             scenario.name,
@@ -256,6 +257,8 @@ def finish(launcher: Launcher, seconds: float, further: Sequence[str] = ()) -> i
     settings = launcher.settings
     verdicts = publish.collect(launcher.run)
     complaints = [*judge.complaints(verdicts, capabilities.allowed_skips(settings)), *further, *launcher.complaints]
+    if targets.kind(settings).real and not os.environ.get("FT_SABOTAGE"):
+        complaints += rates.keep(rates.history_file(launcher.reports), defects.load(), settings.dynamo, verdicts)
     if launcher.interrupted:
         complaints.append(launcher.interrupted)
     title = f"Dynamo {settings.dynamo} on target {settings.target}"

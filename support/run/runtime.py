@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from support import activity, releases, slowness, targets
 from support.clock import now
 from support.contract.shape import SIMULATED
+from support.errors import Unsupported
 from support.judge import defects
 from support.judge.invariants import evidence, left_out
 from support.judge.judge import decide, judge_scenario, opt_outs
@@ -18,11 +19,12 @@ from support.releases import Release
 from support.report import runs
 from support.report.runs import scenario_folder, write_json
 from support.run import capabilities, cells
+from support.seen import Told
 from support.settings import ROOT, Settings
 from support.world.world import World
 
-RELEASE_FACTS = {"release.counts_cancellations": "no count of cancelled requests"}
-"""Tag -> what a release without that fact lacks, in words. What a shape needs is found out when it is deployed."""
+RELEASE_FACTS = {"release.counts_cancellations": "cancel count"}
+"""Tag -> what a release without that fact lacks. What a shape needs is found out when it is deployed."""
 
 
 def refuse_other_folder(root: Path) -> None:
@@ -75,6 +77,7 @@ class Run:
         self.release: Release = releases.get(settings.dynamo)
         self._records = defects.load()
         self._began = now()
+        self._lack = ""
 
     @classmethod
     def begin(cls, userdata: Mapping[str, str]) -> "Run":
@@ -100,14 +103,24 @@ class Run:
             ValueError: a tag names what no kind of target knows.
         """
         tags = list(tags)
-        if reason := capabilities.lacking(location, tags, self.settings, self.folder):
+        self._lack, reason = capabilities.lacking(location, tags, self.settings, self.folder)
+        if reason:
             return reason
-        for tag in tags:
-            if tag in RELEASE_FACTS and not getattr(self.release, tag.removeprefix("release.")):
-                return f"Dynamo {self.release.version} has {RELEASE_FACTS[tag]}"
-            if tag in SIMULATED and tag not in self.release.engines:
-                return f"Dynamo {self.release.version} has no simulated {tag}"
-        return ""
+        lacks = [
+            RELEASE_FACTS[tag]
+            for tag in tags
+            if tag in RELEASE_FACTS and not getattr(self.release, tag.removeprefix("release."))
+        ]
+        lacks += [f"simulated {tag}" for tag in tags if tag in SIMULATED and tag not in self.release.engines]
+        if not lacks:
+            return ""
+        self._lack = lacks[0]
+        return str(Unsupported(self.release.version, self._lack))
+
+    def skip(self, scenario: Any, reason: Unsupported) -> None:
+        """Skip a scenario (behave's) for what the release turned out to lack."""
+        self._lack = reason.lack
+        scenario.skip(str(reason))
 
     def make_world(self, location: str) -> World:
         """The world of the scenario at ``location`` (``features/x.feature:12``)."""
@@ -122,6 +135,7 @@ class Run:
     def judge(self, world: World | None, ended: Ended) -> Verdict:
         """Take the world down, judge its history and write the verdict down."""
         verdict = Verdict(ended.feature, ended.name, ended.location, ended.tags, "skipped", 0.0, ended.skipped)
+        verdict.lack = self._lack if ended.skipped else ""
         folder = self._folder(ended.location)
         folder.mkdir(parents=True, exist_ok=True)
         if world is not None:
@@ -135,7 +149,7 @@ class Run:
                 verdict.evidence = evidence(history)
                 release = self.release.version
                 known = self._records if targets.kind(self.settings).real else []
-                records = [each for each in known if each.rule not in verdict.not_judged]
+                records = [each for each in known if each.can_show(verdict.not_judged)]
                 verdict.verdict, verdict.reason, verdict.known_defects = decide(
                     verdict.findings, records, release, ended.name, ended.feature
                 )
@@ -146,7 +160,7 @@ class Run:
                 "inconclusive",
                 "it could not begin; HOOK-ERROR on the console says why",
             )
-            verdict.findings = [Finding("step-error", ended.name, verdict.reason, blame="suite")]
+            verdict.findings = [Finding.of("step-error", ended.name, Told(verdict.reason), blame="suite")]
         verdict.slowness = round(slowness.factor(), 1)
         verdict.seconds = round(now() - self._began, 3)
         write_json(folder / "verdict.json", verdict.as_dict())

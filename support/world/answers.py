@@ -3,7 +3,7 @@
 from support import activity, slowness
 from support.clock import now
 from support.contract.deployment import Node
-from support.errors import Inconclusive, TooLate
+from support.errors import Inconclusive, NotKept, TooLate
 from support.judge.expectations import expect_complete
 from support.judge.lag import own_lag, see_keen
 from support.judge.rules.lookup import is_answer_to
@@ -14,6 +14,7 @@ from support.observe.workers import in_flight
 from support.requests.client import Pending
 from support.requests.ledger import LedgerEntry
 from support.requests.outcomes import describe
+from support.seen import Handed, TooSlow
 from support.world.clients import FIRST_TOKENS, REQUEST_SECONDS, Clients
 from support.world.faults import Faults
 from support.world.stage import Stage
@@ -174,8 +175,8 @@ class Answers:
         end = entry.ended_at or now()
         took = end - start - entry.held_between(start, end)
         if took > timeout:
-            message = f"request {entry.number} ended after {took:.1f} s; {timeout:g} s are allowed"
-            raise TooLate(message, timeout, start, end)
+            seen = TooSlow(entry.number, "end", took, timeout, f"request {entry.number} ended after")
+            raise TooLate(seen.words, timeout, start, end, [seen])
         return entry
 
     def expect_no_later(self, seconds: float) -> None:
@@ -191,8 +192,9 @@ class Answers:
         alone = entry.max_tokens / self._stage.deployment.shape.pace
         late = end - since - entry.held_between(since, end) - alone
         if late > seconds:
-            message = f"request {entry.number} ended {late:.1f} s late: {alone:.1f} s is what it takes undisturbed"
-            raise TooLate(f"{message}, and {seconds:g} s more are allowed", seconds, since, end)
+            what = f"request {entry.number} takes {alone:.1f} s undisturbed, and was late by"
+            seen = TooSlow(entry.number, "end", late, seconds, what)
+            raise TooLate(seen.words, seconds, since, end, [seen])
 
     def expect_engine_stopped(self) -> None:
         """Every living worker that was given a watched request was told to stop before it had written the whole answer.
@@ -209,4 +211,5 @@ class Answers:
         for note in notes:
             if note["outcome"] not in ("stopped", "abandoned"):
                 ended = "still writes" if note["outcome"] is None else f"{note['outcome']} it"
-                raise AssertionError(f"{note['worker']} was not told to stop: it {ended} ({note['produced']} tokens)")
+                said = f"{note['worker']} was not told to stop: it {ended} ({note['produced']} tokens)"
+                raise NotKept(Handed(note["request_id"], note["worker"], "not-stopped", 1, None, said))

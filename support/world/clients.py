@@ -6,13 +6,14 @@ from typing import Any
 
 from support import clock, slowness
 from support.clock import now
-from support.errors import Inconclusive
+from support.errors import Inconclusive, NotKept
 from support.judge.expectations import expect_complete
 from support.observe.waiting import until
 from support.requests.client import Message, Pending, start_request
 from support.requests.load import LoadRun, start_load
 from support.requests.outcomes import outcome
 from support.requests.plan import Load, LoadPlan
+from support.seen import Seen
 from support.world.closing import Closing
 from support.world.stage import Stage
 
@@ -196,19 +197,19 @@ class Clients:
         """
         since = now()
 
-        def failing() -> str | None:
+        def failing() -> Sequence[Seen] | None:
             self._stage.fleet.expect_serving(timeout, since)
             return self._failing_request(since + timeout)
 
         until(failing, timeout, "a new request succeeds", since, RETRY_SECONDS)
 
-    def _failing_request(self, deadline: float) -> str | None:
+    def _failing_request(self, deadline: float) -> Sequence[Seen] | None:
         """Send a request and say what is wrong with its answer, None when nothing is."""
         entry = self.send(max_tokens=FIRST_TOKENS, watch=False, timeout=max(0.1, deadline - now())).join().entry
         try:
             expect_complete(entry, FIRST_TOKENS)
-        except AssertionError as error:
-            return str(error)
+        except NotKept as error:
+            return error.seen
         return None
 
     def expect_success(self, timeout: float) -> None:
@@ -239,7 +240,7 @@ class Clients:
         """
         since, successes = now(), 0
 
-        def failing() -> str | None:
+        def failing() -> str | Sequence[Seen] | None:
             nonlocal successes
             wrong = self._failing_request(since + timeout)
             successes = 0 if wrong else successes + 1

@@ -2,7 +2,7 @@
 
 from support.clock import now
 from support.contract.deployment import Node
-from support.errors import Inconclusive, TooLate
+from support.errors import Inconclusive, NotKept, TooLate
 from support.faults.fault import Fault, ProvenFault
 from support.faults.victims import Exactly
 from support.judge.history import History
@@ -10,6 +10,7 @@ from support.judge.rules.etcd import etcd_agreement
 from support.observe import etcd
 from support.observe.etcd_recorder import PERIOD_SECONDS
 from support.observe.waiting import until
+from support.seen import EtcdSeen
 from support.world.faults import Faults
 from support.world.members import LEADER_SECONDS, EtcdMembers
 from support.world.stage import Stage
@@ -90,8 +91,8 @@ class EtcdCluster:
                 for at, name in self._stage.etcd_recorder.leaders(since)
             ]
             what = f"not within {timeout:g} seconds: etcd has a leader other than {led.name}"
-            message = f"{what}; seen: {', '.join(seen) or 'no new leader'}"
-            raise TooLate(message, timeout, since, late.until) from None
+            none = EtcdSeen(led.name, "no-leader", len(seen), f"{what}; seen: {', '.join(seen) or 'no new leader'}")
+            raise TooLate(none.words, timeout, since, late.until, [none]) from None
 
     def expect_agreement(self, timeout: float) -> None:
         """All members follow one leader and have the same hash at the same revision, within ``timeout`` seconds.
@@ -106,7 +107,9 @@ class EtcdCluster:
             findings = etcd_agreement(History(etcd=[etcd.comparison(self._members.all)]))
             if own := next((finding for finding in findings if finding.blame == "suite"), None):
                 raise Inconclusive(own.message) from None
-            raise TooLate(f"{error}; {self._members.last_words()}", error.bound, error.since, error.until) from None
+            said = f"{error}; {self._members.last_words()}"
+            seen = EtcdSeen("", "disagreement", timeout, said)
+            raise TooLate(said, error.bound, error.since, error.until, [seen]) from None
         self._stage.events.add("note", "", f"{len(self._members.all)} etcd members agree", at=at)
 
     def registered(self, node: Node) -> bool:
@@ -124,7 +127,7 @@ class EtcdCluster:
                 return any(each.lease in leases for each in etcd.registrations(member))
             except etcd.EtcdError:
                 continue
-        raise AssertionError("no etcd member answers")
+        raise NotKept(EtcdSeen("", "no-answer", len(self._members.all), "no etcd member answers"))
 
     def expect_unregistered(self, node: Node, since: float, timeout: float) -> None:
         """The worker on ``node`` is registered no more, ``timeout`` seconds from ``since`` at the latest.
@@ -132,9 +135,8 @@ class EtcdCluster:
         Raises:
             AssertionError: it still is.
         """
-        until(
-            lambda: "it is" if self.registered(node) else None,
-            timeout,
-            f"{node.name} is no longer registered in etcd",
-            since,
-        )
+
+        def registered() -> list[EtcdSeen] | None:
+            return [EtcdSeen(node.name, "registered", now() - since, "it is")] if self.registered(node) else None
+
+        until(registered, timeout, f"{node.name} is no longer registered in etcd", since)

@@ -122,7 +122,7 @@ class Faults:
             made = ground.service.inject(fault.family, **order, duration_seconds=fault.lease_seconds)
             loaded = any(not load.ended for load in self._clients.loads)
             ordered = Ordered(nodes, before, made, ordered_at, now(), loaded)
-            ground.events.add("fault", name, fault.describe(ordered), at=ordered_at, **on_clock(made))
+            ground.events.add("fault", name, fault.describe(ordered), at=ordered_at, order=fault.name, **on_clock(made))
             proof = fault.prove(ground, ordered)
         ground.events.add("proof", name, proof.words, at=proof.at, fault=made["id"])
         return ProvenFault.of(fault, ordered, proof)
@@ -162,7 +162,7 @@ class Faults:
         self.undone.add(fault.id)
         if fault.fault.tells_undone:
             text = f"{fault.kind} of {fault.node.name} undone"
-            self._stage.events.add("fault", fault.node.name, text, fault=fault.id)
+            self._stage.events.add("fault", fault.node.name, text, fault=fault.id, undo=fault.fault.name)
         self._see_healed(fault, fault.fault.healing_seconds)
 
     def see_healed(self, timeout: float) -> None:

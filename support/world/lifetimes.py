@@ -2,10 +2,12 @@
 
 from support.clock import now
 from support.contract.deployment import Node
+from support.errors import NotKept
 from support.judge.expectations import expect_complete
 from support.observe.logs import poll_for_pattern
 from support.observe.waiting import prove, throughout, until
 from support.observe.workers import try_scrape
+from support.seen import ProcessGone, ProcessThere
 from support.world.answers import Answers
 from support.world.clients import FIRST_TOKENS, Clients
 from support.world.etcd import EtcdCluster
@@ -57,7 +59,9 @@ class Lifetimes:
             life = self._stage.deployment.life(node)
             seen = self._stage.target.witness.state(life)
             if (life.state, seen) != ("fenced", "gone"):
-                raise AssertionError(f"{node.name} is {life.state}, its process {seen}; it was to be kept out")
+                there = ProcessThere(node.name, node.role, seen, 0.0)
+                message = f"{node.name} is {life.state}, its process {seen}; it was to be kept out"
+                raise NotKept(there, message=message)
 
         throughout(look, OUT_SECONDS, f"{node.name} is kept out", LOOK_SECONDS)
 
@@ -128,15 +132,17 @@ class Lifetimes:
         finished_at = max(entry.ended_at or now() for entry in self._answers.all())
         self.shutdowns.expect_finished(self._faults.last, finished_at, timeout)
 
-    def _left(self) -> list[str]:
-        """Names of the nodes of Dynamo whose first process is there no more, without the victims of process faults."""
+    def _first(self) -> dict[Node, str]:
+        """Node of Dynamo -> what has become of its first process, without the victims of process faults."""
         hit = {fault.node.name for fault in self._faults.made if fault.fault.family == "process"}
         nodes = [
             node for node in self._stage.deployment.dynamo if node.name in self._stage.first and node.name not in hit
         ]
-        witness = self._stage.target.witness
-        state = {node.name: witness.state(self._stage.first[node.name]) for node in nodes}
-        return [name for name, seen in state.items() if seen == "gone"]
+        return {node: self._stage.target.witness.state(self._stage.first[node.name]) for node in nodes}
+
+    def _left(self) -> list[Node]:
+        """The nodes whose first process is there no more."""
+        return [node for node, state in self._first().items() if state == "gone"]
 
     def expect_all_left(self, timeout: float) -> None:
         """Every process of Dynamo that was there at first has ended by itself, with exit status 0, ``timeout`` seconds
@@ -146,13 +152,15 @@ class Lifetimes:
             AssertionError: one has not: it neither serves nor makes room for one that does; or it did not end cleanly.
         """
 
-        def staying() -> str | None:
-            hit = {fault.node.name for fault in self._faults.made if fault.fault.family == "process"}
-            stay = sorted(set(self._stage.first) - set(self._left()) - hit)
-            return f"{', '.join(stay)} still there" if stay else None
+        since = self._faults.last.injected_at
 
-        until(staying, timeout, "every Dynamo process has left", self._faults.last.injected_at)
-        self.shutdowns.expect_clean_exits([self._stage.first[name] for name in self._left()])
+        def staying() -> list[ProcessThere] | None:
+            states = {node: state for node, state in self._first().items() if state != "gone"}
+            seconds = now() - since
+            return [ProcessThere(node.name, node.role, state, seconds) for node, state in states.items()] or None
+
+        until(staying, timeout, "every Dynamo process has left", since)
+        self.shutdowns.expect_clean_exits([self._stage.first[node.name] for node in self._left()])
 
     def expect_none_left(self) -> None:
         """Every process of Dynamo that no fault has hit is the one that was there at first.
@@ -161,7 +169,7 @@ class Lifetimes:
             AssertionError: one has ended.
         """
         if left := self._left():
-            raise AssertionError(f"{', '.join(left)} ended although nothing was done to it")
+            raise NotKept(*(ProcessGone(node.name, node.role) for node in left))
 
     def expect_none_leaves(self, seconds: float) -> None:
         """The same at every look for ``seconds`` from now.

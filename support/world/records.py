@@ -43,7 +43,7 @@ class Records:
         topology = self._plain_topology()
         self._write_records(topology, end)  # as far as they go: who is waited for below may never come
         with end.recording("timeline"):
-            self._stage.events.add("note", "", "the steps are over")
+            self._stage.events.add("note", "", "the steps are over", steps="over")
         self._stage.let_go()
         self._clients.end(give_up, end)
         if self._stage.has_fleet:
@@ -157,4 +157,5 @@ class Records:
     def _add_states(self) -> None:
         for change in self._stage.deployment.changes():
             if change.state != "fenced":
-                self._stage.events.add("state", change.node, f"{change.state}: {change.detail}", at=change.at)
+                text, more = f"{change.state}: {change.detail}", {"state": change.state, "exit_code": change.exit_code}
+                self._stage.events.add("state", change.node, text, at=change.at, **more)

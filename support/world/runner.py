@@ -23,6 +23,7 @@ from support.requests.load_log import mark_phase
 from support.scenarios import chaos
 from support.scenarios.model import LOAD_TYPES, LONGEST_SECONDS, VICTIMS, Failure, Scenario
 from support.scenarios.record import FOOTPRINT, keep
+from support.seen import ProcessThere
 from support.world.clients import Clients
 from support.world.faults import Faults
 from support.world.stage import Stage
@@ -271,12 +272,15 @@ class _Play:
         number, before = worker_id(worker), self._stage.deployment.life(worker)
         [fault] = self._faults.strike(Terminate(Exactly(worker)))
 
-        def alive() -> str | None:
+        def alive() -> list[ProcessThere] | None:
             seen = self._stage.target.witness.state(before)
             # The target has to have noticed, too: it starts nothing that it believes to run.
             believed = self._stage.deployment.life(worker)
             running = believed.state == "running" and believed == before
-            return None if seen == "gone" and not running else f"its process is {seen}, {believed.state}"
+            if seen == "gone" and not running:
+                return None
+            state = believed.state if seen == "gone" else seen
+            return [ProcessThere(worker.name, worker.role, state, now() - fault.injected_at)]
 
         until(alive, DRAIN_SECONDS, f"{worker.name} has shut down")
         if not self._stage.deployment.life(worker).restarts > before.restarts:

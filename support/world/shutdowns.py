@@ -6,12 +6,13 @@ from support import clock
 from support.clock import now
 from support.contract.deployment import Deployment, Life
 from support.contract.target import Witness
-from support.errors import Inconclusive, TooLate
-from support.events import EventLog
+from support.errors import Inconclusive, NotKept, TooLate
+from support.events import ENDED, EventLog
 from support.faults.fault import ProvenFault
 from support.faults.processes import Terminate
 from support.observe.fleet import ARRIVAL_SECONDS, Fleet
 from support.observe.waiting import PERIOD_SECONDS, prove, until
+from support.seen import Moved, NotHandedOver, ProcessEnd, ProcessLeft, ProcessThere, told
 from support.world.takeovers import Takeovers
 
 # With nothing to finish a worker leaves within 0.1 s, a frontend that waits for its clients within 5 s, and a worker
@@ -44,15 +45,19 @@ class Shutdowns:
 
         prove(unknown, ARRIVAL_SECONDS, "all of them were seen to end", "how processes ended is unknown")
         ends = self._ends(lives)
-        unclean = [f"{name} {how}" for name, (_, how) in ends.items() if how != "exited with status 0"]
+        roles = {node.name: node.role for node in self._deployment.nodes}
+        unclean = [ProcessEnd.of(name, roles.get(name, ""), code) for name, (_, code) in ends.items() if code]
         if unclean:
-            raise AssertionError(f"{', '.join(unclean)}; expected a clean end with status 0")
+            raise NotKept(*unclean, message=f"{told(unclean)}; expected a clean end with status 0")
 
-    def _ends(self, lives: Sequence[Life]) -> dict[str, tuple[float, str]]:
-        """Name of the node -> when that life of it ended, and how."""
+    def _ends(self, lives: Sequence[Life]) -> dict[str, tuple[float, int]]:
+        """Name of the node -> when that life of it ended, and its exit code, where somebody knows it."""
         wanted = {(life.node, life.identity) for life in lives}
-        ends = [each for each in self._deployment.changes() if each.state in ("stopped", "dead")]
-        return {each.node: (each.at, each.detail) for each in ends if (each.node, each.identity) in wanted}
+        return {
+            each.node: (each.at, each.exit_code)
+            for each in self._deployment.changes()
+            if each.state in ENDED and each.exit_code is not None and (each.node, each.identity) in wanted
+        }
 
     def expect_left(self, fault: ProvenFault, timeout: float, since: float | None = None) -> None:
         """The victim's process has ended with exit status 0, ``timeout`` seconds after ``since`` (its fault, if None)
@@ -63,20 +68,21 @@ class Shutdowns:
         """
         name, victim, since = fault.node.name, _victim(fault), fault.injected_at if since is None else since
 
-        def there() -> str | None:
-            seen = self._witness.state(victim)
-            return None if seen == "gone" else f"its process is {seen}"
+        def there() -> list[ProcessThere] | None:
+            state = self._witness.state(victim)
+            return None if state == "gone" else [ProcessThere(name, fault.node.role, state, now() - since)]
 
         # Who looks late, because the answer took its time, still sees when it left.
         if now() < since + timeout:
             until(there, timeout, f"{name} has left", since)
-        elif there():
-            raise TooLate(f"{name} has not left {timeout:g} seconds later: {there()}", timeout, since, now())
+        elif still := there():
+            message = f"{name} has not left {timeout:g} seconds later: {told(still)}"
+            raise TooLate(message, timeout, since, now(), still)
         self.expect_clean_exits([victim])
         ended_at = self._ends([victim])[name][0]
         if ended_at > since + timeout:
-            message = f"{name} has left after {ended_at - since:.1f} s; {timeout:g} s are allowed"
-            raise TooLate(message, timeout, since, ended_at)
+            left = ProcessLeft(name, fault.node.role, ended_at - since, timeout)
+            raise TooLate(left.words, timeout, since, ended_at, [left])
 
     def expect_finished(self, fault: ProvenFault, finished_at: float, timeout: float) -> None:
         """The victim, told to shut down, has finished what it had and left within ``timeout`` seconds of that: nothing
@@ -103,7 +109,7 @@ class Shutdowns:
         """
         self.expect_left(_told(fault), timeout)
         if not self._moved():
-            raise AssertionError(f"{fault.node.name} handed nothing over: the frontend has moved no request under way")
+            raise NotKept(NotHandedOver(fault.node.name, fault.node.role))
         self._takeovers.expect_takeover([fault])
 
     def expect_drained(self, faults: Sequence[ProvenFault], timeout: float) -> None:
@@ -133,15 +139,16 @@ class Shutdowns:
             while self._witness.state(victim) == "alive" and now() - since < LEAVE_SECONDS:
                 clock.sleep(PERIOD_SECONDS)
             if self._witness.state(victim) == "alive":
-                text = f"nothing has been under way for {now() - since:.1f} s"
-                events.add("state", fault.node.name, f"leaving: still there although {text}")
+                seconds = now() - since
+                text = f"leaving: still there although nothing has been under way for {seconds:.1f} s"
+                events.add("state", fault.node.name, text, state="leaving", seconds=seconds)
 
     def _moved(self) -> float:
         return self._fleet.frontend_count("frontend_migrations", migration_type="ongoing_request")
 
     def _expect_nothing_moved(self) -> None:
         if moved := self._moved():
-            raise AssertionError(f"the frontend has moved requests that were under way, {moved:g} times; expected none")
+            raise NotKept(Moved(moved))
 
 
 def _told(fault: ProvenFault) -> ProvenFault:

@@ -149,7 +149,7 @@ class Stage:
             RuntimeError: the frontend does not take the order.
         """
         if not self.release.refuses_when_busy:
-            raise Unsupported(f"Dynamo {self.release.version} refuses nothing when its workers are busy")
+            raise Unsupported(self.release.version, "busy threshold")
         frontend = self.nodes("frontend")[0]
         wanted = {"model": self.deployment.model, "active_decode_blocks_threshold": percent / 100}
         answer = ask(f"http://{frontend.endpoint}/busy_threshold", ANSWER_SECONDS, "POST", wanted)

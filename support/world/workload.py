@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from support.errors import Inconclusive
+from support.errors import Inconclusive, NotKept
 from support.judge.checker import ValidationContext
 from support.judge.checkers import run_check
 from support.requests.plan import Load
@@ -67,5 +67,5 @@ class Workload:
         result = run_check(name, self.played, parameters)
         if result.nothing:
             raise Inconclusive(f"{name.replace('_', ' ')}: {result.message}")
-        if not result.passed:
-            raise AssertionError(f"{name.replace('_', ' ')}: {result.message}")
+        if result.seen:
+            raise NotKept(result.seen)

@@ -101,7 +101,7 @@ def added() -> float:
         (events,) = Path(folder).glob("scenarios/*/events.jsonl")
         notes = [event for event in read_events(events) if event.kind == "note"]
     ready = next(note for note in notes if "boot_seconds" in note.data)
-    over = next(note for note in notes if note.text == "the steps are over")
+    over = next(note for note in notes if note.data.get("steps") == "over")
     return wall - float(ready.data["boot_seconds"]) - (over.at - ready.at)
 
 

@@ -42,9 +42,9 @@ def main() -> int:
             word = "caught  " if caught else "SURVIVED"
             print(f"{word}  {row.sabotage:<28} {seen.verdict:<13} {seen.name}", flush=True)
             if not caught:
-                print(f"          expected {row.verdict} with {row.seen!r}, got: {seen.reason}")
+                print(f"          expected {row.verdict} with {row.words or row.finds}, got: {seen.reason}")
                 for each in seen.findings:
-                    print(f"          {each.blame}: {each.rule}: {each.about} {each.message}")
+                    print(f"          {each.blame}: {each.rule}: {each.about} {each.message} {dict(each.facts)}")
     print(f"{len(pairs) - survived} caught, {survived} survived")
     return 1 if survived or not pairs else 0
 

@@ -12,7 +12,8 @@ from support.judge.history import History
 from support.judge.rules.lookup import about_request
 from support.judge.verdict import Finding
 from support.requests.ledger import Chunk, LedgerEntry
-from support.requests.outcomes import TOOL_ENDS, choices, describe, of_choice, outcome, passes_for_answer, shorten
+from support.requests.outcomes import TOOL_ENDS, choices, of_choice, outcome, passes_for_answer, seen_of, shorten
+from support.seen import AnswerFlaw, BillSeen
 
 
 def one_outcome(history: History) -> Iterator[Finding]:
@@ -20,17 +21,18 @@ def one_outcome(history: History) -> Iterator[Finding]:
     these and passes for a whole one is told by the rule of that name.
     """
     for entry in history.entries:
-        end = outcome(entry)
-        if end.kind == "broken" and not passes_for_answer(entry):
-            yield Finding("one-outcome", about_request(entry), f"{end.why} ({describe(entry)})")
+        if outcome(entry).kind == "broken" and not passes_for_answer(entry):
+            yield Finding.of("one-outcome", about_request(entry), seen_of(entry))
 
 
 def passes_for_an_answer(history: History) -> Iterator[Finding]:
     """No broken answer is a whole one for the client library that users have: its program would never know."""
     for entry in history.entries:
         if passes_for_answer(entry) and entry.opinion is not None:
-            message = f"passes for an answer: {outcome(entry).why}; yet {entry.opinion.client} has {entry.opinion.says}"
-            yield Finding("passes-for-an-answer", about_request(entry), f"{message} ({describe(entry)})")
+            seen = seen_of(entry)
+            words = f"passes for an answer: {seen.why}; yet {entry.opinion.client} has {entry.opinion.says}"
+            words += f" ({seen.described})"
+            yield Finding.of("passes-for-an-answer", about_request(entry), seen, words=words)
 
 
 def token_count(history: History) -> Iterator[Finding]:
@@ -47,18 +49,18 @@ def token_count(history: History) -> Iterator[Finding]:
             if count > entry.max_tokens or (by_length and count != entry.max_tokens):
                 end = "by length " if by_length else ""
                 message = f"ended {end}with {count} tokens; {entry.max_tokens} were asked for"
-                yield Finding("token-count", about_request(entry, index), message)
+                seen = AnswerFlaw(entry.number, index, "token-count", count, entry.max_tokens, message)
+                yield Finding.of("token-count", about_request(entry, index), seen)
 
 
 def identity(history: History) -> Iterator[Finding]:
     """``id``, ``created`` and ``model`` stay the same from the first chunk to the last."""
     for entry in history.entries:
         for name, attribute in (("id", "completion_id"), ("created", "created"), ("model", "model")):
-            seen = list(dict.fromkeys(value for c in entry.chunks if (value := getattr(c, attribute)) is not None))
-            if len(seen) > 1:
-                yield Finding(
-                    "identity", about_request(entry), f"{name} changed from {seen[0]} to {seen[1]} in one answer"
-                )
+            told = list(dict.fromkeys(value for c in entry.chunks if (value := getattr(c, attribute)) is not None))
+            if len(told) > 1:
+                message = f"{name} changed from {told[0]} to {told[1]} in one answer"
+                yield Finding.of("identity", about_request(entry), _flaw(entry, "changed", message))
 
 
 def order(history: History) -> Iterator[Finding]:
@@ -71,10 +73,12 @@ def order(history: History) -> Iterator[Finding]:
         for chunk in entry.chunks:
             index = chunk.index or 0
             if done:
-                yield Finding("order", about_request(entry), f"{_what(chunk)} came after [DONE]")
+                seen = _flaw(entry, "after-done", f"{_what(chunk)} came after [DONE]")
+                yield Finding.of("order", about_request(entry), seen)
                 break
             if index in finished and (chunk.tokens or chunk.kind in ("token", "role", "finish", "other")):
-                yield Finding("order", about_request(entry, index), f"{_what(chunk)} came after the finish_reason")
+                seen = _flaw(entry, "after-finish", f"{_what(chunk)} came after the finish_reason", index)
+                yield Finding.of("order", about_request(entry, index), seen)
                 break
             if chunk.finish_reason:
                 finished.add(index)
@@ -90,10 +94,11 @@ def well_formed(history: History) -> Iterator[Finding]:
             if chunk.kind != "other" or chunk.raw.startswith("event:"):
                 continue
             if not chunk.raw.startswith("{"):
-                yield Finding("well-formed", about_request(entry), f"not a JSON object: {shorten(chunk.raw)}")
+                seen = _flaw(entry, "no-json", f"not a JSON object: {shorten(chunk.raw)}")
+                yield Finding.of("well-formed", about_request(entry), seen)
             elif chunk.index is None and '"choices"' not in chunk.raw:
                 message = f"neither a piece of an answer nor an error: {shorten(chunk.raw)}"
-                yield Finding("well-formed", about_request(entry), message)
+                yield Finding.of("well-formed", about_request(entry), _flaw(entry, "no-piece", message))
 
 
 def positions(history: History) -> Iterator[Finding]:
@@ -107,10 +112,11 @@ def positions(history: History) -> Iterator[Finding]:
             tokens = [token for chunk in chunks for token in chunk.tokens]
             if len(tokens) != len(seen):
                 message = f"{len(tokens) - len(seen)} of {len(tokens)} tokens carry no position: invented"
-                yield Finding("positions", about_request(entry, index), message)
-            wrong = misplaced(seen, prompt_tokens(entry), entry.max_tokens)
-            if wrong:
-                yield Finding("positions", about_request(entry, index), wrong)
+                yield Finding.of("positions", about_request(entry, index), _flaw(entry, "no-position", message, index))
+            start = prompt_tokens(entry)
+            if wrong := misplaced(seen, start, entry.max_tokens):
+                flaw = _flaw(entry, flaw_of_positions(seen, start, entry.max_tokens), wrong, index)
+                yield Finding.of("positions", about_request(entry, index), flaw)
 
 
 def usage(history: History) -> Iterator[Finding]:
@@ -120,18 +126,22 @@ def usage(history: History) -> Iterator[Finding]:
             continue
         if entry.usage is None:
             if entry.usage_asked or not entry.stream:
-                yield Finding("usage", about_request(entry), "the answer has no usage although one was due")
+                seen = _flaw(entry, "no-usage", "the answer has no usage although one was due")
+                yield Finding.of("usage", about_request(entry), seen)
             continue
-        counted = sum(len(chunk.tokens) for chunk in entry.chunks)
-        prompt = prompt_tokens(entry)
-        expected = {"prompt_tokens": prompt, "completion_tokens": counted, "total_tokens": prompt + counted}
-        wrong = [
-            f"{name} {entry.usage.get(name)} instead of {value}"
-            for name, value in expected.items()
-            if entry.usage.get(name) != value
-        ]
-        if wrong:
-            yield Finding("usage", about_request(entry), "usage says " + ", ".join(wrong))
+        bill = bill_of(entry, sum(len(chunk.tokens) for chunk in entry.chunks))
+        if bill.wrong:
+            yield Finding.of("usage", about_request(entry), bill)
+
+
+def bill_of(entry: LedgerEntry, completion: int) -> BillSeen:
+    """What was billed, beside what was sent and ``completion`` tokens of the answer."""
+    billed, prompt = entry.usage or {}, prompt_tokens(entry)
+    due = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    counts = {name: value if isinstance(value := billed.get(name), int) else None for name in due}
+    over = {name: None if count is None else count - due[name] for name, count in counts.items()}
+    pairs = (each for name in due for each in (counts[name], over[name]))
+    return BillSeen(entry.number, *pairs)
 
 
 def prompt_tokens(entry: LedgerEntry) -> int:
@@ -146,19 +156,35 @@ def prompt_tokens(entry: LedgerEntry) -> int:
 
 def misplaced(seen: list[int], start: int, budget: int) -> str:
     """What is wrong with positions that should run from ``start`` by one, ``budget`` at most; empty when nothing is."""
-    if seen == list(range(start, start + len(seen))) and len(seen) <= budget:
+    wrong = _wrong_positions(seen, start, budget)
+    if not wrong:
         return ""
+    parts = [
+        f"reordered from {which[0]} on" if kind == "reordered" else f"{kind} {_ranges(which)}"
+        for kind, which in wrong.items()
+    ]
+    return f"positions {', '.join(parts)} (expected {start} upwards by one, {len(seen)} came)"
+
+
+def flaw_of_positions(seen: list[int], start: int, budget: int) -> str:
+    """The same in a word or several: ``lost``, ``repeated, lost``; where none is wrong but the rest is missing,
+    ``lost``.
+    """
+    return ", ".join(_wrong_positions(seen, start, budget)) or "lost"
+
+
+def _wrong_positions(seen: list[int], start: int, budget: int) -> dict[str, list[int]]:
+    """What is wrong -> with which positions."""
+    if seen == list(range(start, start + len(seen))) and len(seen) <= budget:
+        return {}
     inside = [position for position in seen if start <= position < start + budget]
     wrong = {
         "invented": sorted(set(seen) - set(inside)),
         "repeated": sorted(position for position, times in Counter(inside).items() if times > 1),
         "lost": sorted(set(range(start, max(inside, default=start - 1) + 1)) - set(inside)),
     }
-    parts = [f"{kind} {_ranges(which)}" for kind, which in wrong.items() if which]
-    if not parts:
-        first = next(after for before, after in pairwise(seen) if after < before)
-        parts = [f"reordered from {first} on"]
-    return f"positions {', '.join(parts)} (expected {start} upwards by one, {len(seen)} came)"
+    found = {kind: which for kind, which in wrong.items() if which}
+    return found or {"reordered": [next(after for before, after in pairwise(seen) if after < before)]}
 
 
 def _ranges(values: list[int]) -> str:
@@ -171,6 +197,10 @@ def _ranges(values: list[int]) -> str:
             runs.append([value])
     shown = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:5]]
     return ", ".join(shown) + (f" and {len(runs) - 5} more" if len(runs) > 5 else "")
+
+
+def _flaw(entry: LedgerEntry, flaw: str, said: str, choice: int = 0) -> AnswerFlaw:
+    return AnswerFlaw(entry.number, choice, flaw, len(entry.tokens), entry.max_tokens, said)
 
 
 def _what(chunk: Chunk) -> str:

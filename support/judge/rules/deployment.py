@@ -1,15 +1,19 @@
 """Rules on what Dynamo does behind an answer: what it moves, counts, and how its processes end."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
+from support.events import ENDED
 from support.judge.history import History
-from support.judge.rules.lookup import about_request, about_request_id, attempts_of, entry_of
+from support.judge.rules.lookup import about_request, about_request_id, attempts_of, entry_of, role_of
 from support.judge.verdict import Finding
+from support.seen import CounterSeen, GaugeSeen, Handed, PanicSeen, ProcessEnd, ProcessThere
 
 CANCEL_BOUND = 0.25
 """Seconds that a cancel may take to get through; a migration that had begun before it may arrive until then."""
+_PANIC = re.compile(r"panicked at (?P<file>[^\s:]+):(?P<line>\d+):\d+:(?P<says>.*)", re.DOTALL)
 DYNAMO_ROLES = ("frontend", "worker", "decode", "prefill")
 """Roles of the nodes that run Dynamo itself; etcd, for one, ends by the signal that it is told to shut down with."""
 
@@ -24,10 +28,12 @@ def replay(history: History) -> Iterator[Finding]:
             given, budget = after["start"], after["max_tokens"]
             if given + budget != end:
                 message = f"{after['worker']} was given {given} tokens and a budget of {budget}: together not {end}"
-                yield Finding("replay", about, message)
+                seen = Handed(request_id, after["worker"], "budget", len(attempts), None, message)
+                yield Finding.of("replay", about, seen)
             if given < before["start"]:
                 message = f"{after['worker']} was given {given} tokens, fewer than the {before['start']} before it"
-                yield Finding("replay", about, message)
+                fewer = Handed(request_id, after["worker"], "fewer-tokens", len(attempts), None, message)
+                yield Finding.of("replay", about, fewer)
 
 
 def migration_limit(history: History) -> Iterator[Finding]:
@@ -40,7 +46,9 @@ def migration_limit(history: History) -> Iterator[Finding]:
             message = (
                 f"was given to {len(attempts)} workers ({workers}) with a migration limit of {history.migration_limit}"
             )
-            yield Finding("migration-limit", about_request_id(history, request_id), message)
+            last = attempts[-1]["worker"]
+            seen = Handed(request_id, last, "too-many-workers", len(attempts), None, message)
+            yield Finding.of("migration-limit", about_request_id(history, request_id), seen)
 
 
 def cancel_stays(history: History) -> Iterator[Finding]:
@@ -53,7 +61,8 @@ def cancel_stays(history: History) -> Iterator[Finding]:
             late = attempt["at"] - entry.cancelled_at
             if late > CANCEL_BOUND:
                 message = f"{attempt['worker']} was given it {late:.2f} s after it had been cancelled"
-                yield Finding("cancel-stays", about_request(entry), message)
+                seen = Handed(request_id, attempt["worker"], "after-cancel", len(attempts), late, message)
+                yield Finding.of("cancel-stays", about_request(entry), seen)
 
 
 def gauges(history: History) -> Iterator[Finding]:
@@ -63,7 +72,7 @@ def gauges(history: History) -> Iterator[Finding]:
         for node, metrics in history.metrics_after.items() if name else ():
             value = metrics.value(name or "")
             if value:
-                yield Finding("gauges", node, f"{name} is {value:g} after the last request ended; expected 0")
+                yield Finding.of("gauges", node, GaugeSeen(node, role_of(history, node), name or "", value))
 
 
 def counters(history: History) -> Iterator[Finding]:
@@ -89,9 +98,7 @@ def counters(history: History) -> Iterator[Finding]:
     least = sum(entry.status_code is not None and entry.status_code < 300 for entry in history.entries)
     most = sum(entry.connected_at is not None or entry.status_code is not None for entry in history.entries)
     if not least <= counted <= most:
-        expected = str(most) if least == most else f"{least} to {most}"
-        message = f"{name} rose by {counted:g} while {expected} requests reached the frontend"
-        yield Finding("counters", ", ".join(frontends), message)
+        yield Finding.of("counters", ", ".join(frontends), CounterSeen(name, counted, least, most))
 
 
 def shutdown(history: History) -> Iterator[Finding]:
@@ -106,20 +113,30 @@ def shutdown(history: History) -> Iterator[Finding]:
         told_at: float | None = None
         for event in (each for each in history.events if each.subject == name):
             if event.kind == "fault":
-                told_at = event.at if event.text == f"terminate {name}" else None
-            elif event.kind == "state" and event.text.startswith(("stopped", "dead")):
-                how = event.text.partition(": ")[2]
-                if told_at is not None and how not in ("exited with status 0", "ended"):
-                    message = f"told to shut down, it {how} after {event.at - told_at:.1f} s; expected exit status 0"
-                    yield Finding("shutdown", name, message)
+                told_at = event.at if event.data.get("order") == "terminate" else None
+            elif event.state in ENDED:
+                code = event.data.get("exit_code")
+                if told_at is not None and code:
+                    end = ProcessEnd.of(name, role_of(history, name), code, event.at - told_at)
+                    yield Finding.of("shutdown", name, end)
                 told_at = None
-            elif event.kind == "state" and event.text.startswith("leaving: still") and told_at is not None:
-                message = f"told to shut down, it is {event.text.removeprefix('leaving: ')}"
-                yield Finding("shutdown", name, message)
+            elif event.state == "leaving" and "seconds" in event.data and told_at is not None:
+                there = ProcessThere(name, role_of(history, name), "alive", event.data["seconds"])
+                words = f"told to shut down, it is still there with nothing under way for {there.seconds:.1f} s"
+                yield Finding.of("shutdown", name, there, words=words)
 
 
 def panics(history: History) -> Iterator[Finding]:
     """No process of Dynamo panics."""
     for node, messages in history.panics.items():
-        for message, times in Counter(messages).items():
-            yield Finding("panics", node, message + (f" ({times} times)" if times > 1 else ""))
+        for text, times in Counter(messages).items():
+            file, line, says = _of_panic(text)
+            yield Finding.of("panics", node, PanicSeen(node, role_of(history, node), file, line, says, times, text))
+
+
+def _of_panic(text: str) -> tuple[str, int, str]:
+    """File, line and message of a panic as Rust writes it: ``panicked at FILE:LINE:COLUMN: MESSAGE``; older compilers
+    put the message first.
+    """
+    found = _PANIC.search(text)
+    return (found["file"], int(found["line"]), found["says"].strip()) if found else ("", 0, text)

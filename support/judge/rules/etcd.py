@@ -7,6 +7,7 @@ from typing import Any
 from support.judge.history import History
 from support.judge.rules.lookup import etcd_records
 from support.judge.verdict import Finding
+from support.seen import EtcdSeen
 
 GIVE_BACK_BOUND = 2.0
 """Seconds by which a holder may outlive the lease that it gives back when it shuts down by itself."""
@@ -35,7 +36,8 @@ def etcd_leader(history: History) -> Iterator[Finding]:
                 leaders.setdefault(told[-1]["term"], {})[node] = None
     for term, seen in leaders.items():
         if len(seen) > 1:
-            yield Finding("etcd-leader", "etcd", f"term {term} has had {len(seen)} leaders: {', '.join(seen)}")
+            message = f"term {term} has had {len(seen)} leaders: {', '.join(seen)}"
+            yield Finding.of("etcd-leader", "etcd", EtcdSeen("", "two-leaders", len(seen), message))
 
 
 def etcd_revision(history: History) -> Iterator[Finding]:
@@ -45,7 +47,8 @@ def etcd_revision(history: History) -> Iterator[Finding]:
         member = record["node"], record["member"]
         if record["revision"] < last.get(member, 0):
             message = f"its revision went back from {last[member]} to {record['revision']}"
-            yield Finding("etcd-revision", record["node"], message)
+            seen = EtcdSeen(record["node"], "revision-back", last[member] - record["revision"], message)
+            yield Finding.of("etcd-revision", record["node"], seen)
         last[member] = record["revision"]
 
 
@@ -55,8 +58,7 @@ def etcd_lease(history: History) -> Iterator[Finding]:
     """
     ends: dict[str, list[float]] = {}
     for event in history.events:
-        told = event.kind == "fault" and event.text.startswith("terminate")
-        if told or (event.kind == "state" and event.text.startswith("stopped")):
+        if event.data.get("order") == "terminate" or event.state == "stopped":
             ends.setdefault(event.subject, []).append(event.at)
     frontends = [node["name"] for node in history.topology.get("nodes", []) if node.get("role") == "frontend"]
     for record in etcd_records(history, "lease"):
@@ -67,7 +69,8 @@ def etcd_lease(history: History) -> Iterator[Finding]:
         given_back = any(record["since"] <= at <= latest for name in holders for at in ends.get(name, ()))
         if early > 0 and not given_back:
             whose = record["holder"] or "a frontend or an unknown process"
-            yield Finding("etcd-lease", "etcd", f"the lease of {whose} was gone {early:.1f} s too early")
+            message = f"the lease of {whose} was gone {early:.1f} s too early"
+            yield Finding.of("etcd-lease", "etcd", EtcdSeen(record["holder"], "lease-early", early, message))
 
 
 def etcd_agreement(history: History) -> Iterator[Finding]:
@@ -77,11 +80,13 @@ def etcd_agreement(history: History) -> Iterator[Finding]:
     for record in etcd_records(history, "hash"):
         if len(set(record["hashes"].values())) <= 1:
             if record.get("disagreement"):
-                yield Finding("etcd-agreement", "etcd", f"the members do not agree: {record['disagreement']}")
+                message = f"the members do not agree: {record['disagreement']}"
+                yield Finding.of("etcd-agreement", "etcd", EtcdSeen("", "disagreement", 0, message))
         else:
             message = f"the members disagree about the store: {record['hashes']}"
             # A known defect of etcd itself says nothing about Dynamo (etcd.io, "Data inconsistency" in 3.5.0 to 3.5.2).
             own = set(record["versions"]) & ETCD_DIVERGES
             if own:
                 message += f"; etcd {', '.join(sorted(own))} is known for that, choose another with etcd_binary"
-            yield Finding("etcd-agreement", "etcd", message, blame="suite" if own else "dynamo")
+            seen = EtcdSeen("", "hashes", len(set(record["hashes"].values())), message)
+            yield Finding.of("etcd-agreement", "etcd", seen, blame="suite" if own else "dynamo")

@@ -12,6 +12,11 @@ def etcd_records(history: History, kind: str) -> Iterator[dict[str, Any]]:
     return (record for record in history.etcd if record["kind"] == kind)
 
 
+def role_of(history: History, node: str) -> str:
+    """The role of a node; empty where the topology does not have it."""
+    return next((each.get("role", "") for each in history.topology.get("nodes", []) if each["name"] == node), "")
+
+
 def attempts_of(history: History) -> dict[str, list[dict[str, Any]]]:
     """Request id -> what each worker was given of it, in the order of time; several notes on one attempt count once."""
     found: dict[str, dict[tuple[object, ...], dict[str, Any]]] = {}

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from support.judge.history import History
 from support.judge.rules.lookup import about_request, about_request_id
 from support.judge.verdict import Finding
+from support.seen import Handed, Told, TooSlow
 
 LAG_BOUND = 0.5
 """Seconds that the client's own event loop may lag before its times mean nothing."""
@@ -13,7 +14,7 @@ LAG_BOUND = 0.5
 def leftovers(history: History) -> Iterator[Finding]:
     """The machine is as it was before: that is the suite's own duty."""
     for line in history.leftovers:
-        yield Finding("leftovers", "machine", f"left behind: {line}", blame="suite")
+        yield Finding.of("leftovers", "machine", Told(f"left behind: {line}"), blame="suite")
 
 
 def gate(history: History) -> Iterator[Finding]:
@@ -21,7 +22,8 @@ def gate(history: History) -> Iterator[Finding]:
     for note in history.worker_journal:
         if any(hold["expired"] for hold in note.get("holds", ())):
             message = f"{note['worker']} was told to hold it and never to let it go"
-            yield Finding("gate", about_request_id(history, note["request_id"]), message, blame="suite")
+            seen = Handed(note["request_id"], note["worker"], "never-let-go", 1, None, message)
+            yield Finding.of("gate", about_request_id(history, note["request_id"]), seen, blame="suite")
 
 
 def lapsed(history: History) -> Iterator[Finding]:
@@ -33,18 +35,18 @@ def lapsed(history: History) -> Iterator[Finding]:
 def not_undone(history: History) -> Iterator[Finding]:
     """The end of a scenario undoes what is left of its faults: that is the suite's own duty."""
     for line in history.not_undone:
-        yield Finding("not-undone", "the end of the scenario", line, blame="suite")
+        yield Finding.of("not-undone", "the end of the scenario", Told(line), blame="suite")
 
 
 def records_lost(history: History) -> Iterator[Finding]:
     """What was seen has been kept: where it was not, what is left may look like a defect, or hide one."""
     for line in history.records_lost:
-        yield Finding("records-lost", "the end of the scenario", line, blame="suite")
+        yield Finding.of("records-lost", "the end of the scenario", Told(line), blame="suite")
 
 
 def client_lag(history: History) -> Iterator[Finding]:
     """A client that lags is a ruler that bends: its times prove nothing."""
     for entry in history.entries:
         if entry.lag_seconds > LAG_BOUND:
-            message = f"the client itself lagged {entry.lag_seconds:.2f} s (bound {LAG_BOUND} s)"
-            yield Finding("client-lag", about_request(entry), message, blame="suite")
+            seen = TooSlow(entry.number, "client", entry.lag_seconds, LAG_BOUND, "the client itself lagged")
+            yield Finding.of("client-lag", about_request(entry), seen, blame="suite")

@@ -1,5 +1,6 @@
 """A deployment in memory; implements :class:`support.contract.deployment.Deployment`."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,7 @@ class FakeDeployment:
         for node in self.nodes:
             host = self._hosts[node.name]
             host.policy, host.fences = "Never", set()
-            host.over("ended by signal SIGKILL")
+            host.over(-signal.SIGKILL)
         self._network.watchers.clear()
         self._network.rules.clear()
         return [line for host in self._hosts.values() for line in host.trouble]

@@ -5,6 +5,7 @@ tells of.
 """
 
 import itertools
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -173,7 +174,7 @@ class FaultServer:
             if host.program is not None and not host.program.gone:
                 host.program.told()
         else:
-            host.over("ended by signal SIGKILL", held_back=kind == "restart")
+            host.over(-signal.SIGKILL, held_back=kind == "restart")
             fault.undo = host.start
             if kind == "restart":
                 fault.view["state"] = "recovered"
@@ -212,7 +213,7 @@ class FaultServer:
             reason = f"GPU error {number} ({fault.view['id']})"
             gpu.broken = True
             host.fence(reason)
-            host.over("ended by signal SIGABRT")
+            host.over(-signal.SIGABRT)
 
             def repair() -> None:
                 gpu.broken = False

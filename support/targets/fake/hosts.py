@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from support.targets.fake.network import Connection, FakeNetwork, respond
 
 _pids = itertools.count(100)
 BACKOFF_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0)
-CLEAN = "exited with status 0"
 
 
 class FakeProgram:
@@ -74,7 +74,7 @@ class FakeProgram:
 
     def told(self) -> None:
         """SIGTERM."""
-        self.host.over("ended by signal SIGTERM")
+        self.host.over(-signal.SIGTERM)
 
     def call(self, order: Order) -> Response:
         """See :class:`support.targets.fake.network.Server`."""
@@ -141,8 +141,8 @@ class Host:
             return "gone"
         return "alive" if self.program.awake.is_set() else "stopped"
 
-    def _note(self, state: str, detail: str) -> None:
-        self.changes.append(Change(self.network.clock.now(), self.node.name, self.pid, state, detail))
+    def _note(self, state: str, detail: str, exit_code: int | None = None) -> None:
+        self.changes.append(Change(self.network.clock.now(), self.node.name, self.pid, state, detail, exit_code))
 
     def start(self) -> None:
         """A new life, unless there is one or it may not start."""
@@ -167,15 +167,18 @@ class Host:
         program.begin()
         self.network.change()
 
-    def over(self, how: str, held_back: bool = False) -> None:
-        """Its life has ended; ``held_back``: a fault keeps the restart policy from doing anything."""
+    def over(self, code: int, held_back: bool = False) -> None:
+        """Its life has ended with an exit status, negative for a signal; ``held_back``: a fault keeps the restart
+        policy from doing anything.
+        """
         if self.program is None or self.program.gone:
             return
         self.program.end()
         self.state = "ended"
-        self._note("stopped" if how.startswith("exited") else "dead", how)
+        how = f"ended by signal {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+        self._note("dead" if code < 0 else "stopped", how, code)
         self.network.change()
-        wanted = self.policy == "Always" or (self.policy == "OnFailure" and how != CLEAN)
+        wanted = self.policy == "Always" or (self.policy == "OnFailure" and code)
         if wanted and not held_back:
             self.again()
 

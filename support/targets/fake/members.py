@@ -7,7 +7,7 @@ from typing import Any
 
 from support.contract.shape import Shape
 from support.targets.fake.etcd import Cluster, FakeLease
-from support.targets.fake.hosts import CLEAN, FakeProgram, Host
+from support.targets.fake.hosts import FakeProgram, Host
 
 INSTANCES = "v1/instances/"
 DRAIN_SECONDS = 15.0
@@ -101,7 +101,7 @@ class DynamoProcess(FakeProgram):
         if self.lease is not None and self.cluster.member_of(self.name) is not None:
             self.cluster.drop(self.lease)
         self.cluster.attached.pop(self.name, None)
-        self.host.over(CLEAN)
+        self.host.over(0)
 
     async def finish(self) -> None:
         """Come to an end with what there is."""

@@ -382,7 +382,8 @@ class LocalDeployment:
             if state == "starting":
                 identities[node] = process.identity(seen["pid"], seen["start_time"])
             if state in STATES:
-                found.append(Change(seen["at"], node, identities.get(node), state, seen["detail"]))
+                change = Change(seen["at"], node, identities.get(node), state, seen["detail"], seen.get("exit_code"))
+                found.append(change)
         return found
 
     def _wait_until_serving(self) -> float:
