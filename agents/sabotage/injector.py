@@ -13,6 +13,7 @@ from typing import Any
 
 from agents.core.faults import Driver, Fault, Plan
 from agents.node.agent import NodeAgent, serve
+from agents.sabotage import marks
 
 KINDS = {
     "does-nothing": "inject answers success and does nothing",
@@ -40,11 +41,15 @@ class LyingDriver:
 
     def _other(self, name: str) -> str:
         role = self._agent.network.roles().get(name)
-        return next((each for each, its in self._agent.network.roles().items() if its == role and each != name), name)
+        others = [each for each, its in self._agent.network.roles().items() if its == role and each != name]
+        if others:
+            marks.leave(f"{others[0]} is hit, not {name}")
+        return others[0] if others else name
 
     def plan(self, body: dict[str, Any]) -> Plan:
         """The real plan, of something else."""
         if self._kind == "cuts-one-way" and body.get("direction") == "both":
+            marks.leave("one direction is cut, not both")
             return self._real.plan(body | {"direction": "to"})
         if self._kind != "hits-another":
             return self._real.plan(body)
@@ -58,19 +63,26 @@ class LyingDriver:
 
     async def apply(self, fault: Fault) -> None:
         """Nothing, or what was planned."""
-        if self._kind == "swallows-rest" and "lines" in fault.undo:
+        if self._kind == "swallows-rest" and len(fault.undo.get("lines", ())) > 1:
+            marks.leave(f"{len(fault.undo['lines']) - 1} lines are swallowed")
             fault.undo["lines"] = fault.undo["lines"][:1]
         if self._kind == "dawdles":
+            marks.leave(f"the fault {fault.type} is late")
             await asyncio.sleep(DAWDLE_SECONDS)
         if self._kind == "kills-at-shutdown" and fault.type == "terminate":
             node, identity = fault.undo["node"], tuple(fault.undo["identity"])
+            marks.leave(f"{node} is killed")
             self._agent.table.signal(node, identity, signal.SIGKILL)
-        elif self._kind != "does-nothing":
+        elif self._kind == "does-nothing":
+            marks.leave(f"the fault {fault.type} is not made")
+        else:
             await self._real.apply(fault)
 
     async def undo(self, fault: Fault) -> None:
         """Nothing, or the real undo."""
-        if self._kind != "recovers-nothing":
+        if self._kind == "recovers-nothing":
+            marks.leave(f"the fault {fault.type} is not undone")
+        else:
             await self._real.undo(fault)
 
     def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -80,6 +92,7 @@ class LyingDriver:
 
 def _swallow(line: str) -> dict[str, Any]:
     """Say that a line is in the kernel log, and write none."""
+    marks.leave("a line is swallowed")
     return {"sequence": 0, "timestamp_us": 0, "text": line}
 
 

@@ -2,12 +2,14 @@
 deployment of its own.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agents.sabotage import marks
 from support.contract.deployment import Deployment, Node
 from support.contract.shape import Shape
 from support.sabotage import asked
@@ -38,7 +40,10 @@ class OneEndpoint(LocalDeployment):
     """Dynamo is told of one member of etcd alone."""
 
     def _endpoints(self) -> list[Node]:
-        return super()._endpoints()[:1]
+        known = super()._endpoints()
+        if known[1:]:
+            marks.leave(f"Dynamo is told of {known[0].name} alone")
+        return known[:1]
 
 
 class SlowElections(LocalDeployment):
@@ -46,6 +51,7 @@ class SlowElections(LocalDeployment):
 
     def _member_argv(self, node: Node, cluster: list[Node], state: str, data: Path) -> list[str]:
         argv = super()._member_argv(node, cluster, state, data)
+        marks.leave(f"{node.name} elects late")
         return [*argv, "--election-timeout", f"{SLOW_ELECTION_SECONDS * 1000:.0f}"]
 
 
@@ -84,14 +90,23 @@ class SabotagedTarget(LocalTarget):
         """
         kind, value = asked()
         if kind == "ruler":
-            shape = replace(shape, worker_env=shape.worker_env | {"RULER_SABOTAGE": value})
+            told = {"RULER_SABOTAGE": value, "RULER_MARKS": os.environ.get(marks.VARIABLE, "")}
+            shape = replace(shape, worker_env=shape.worker_env | told)
         if kind == "migration-limit":
-            shape = replace(shape, migration_limit=int(value))
+            shape = _changed(shape, migration_limit=int(value))
         if kind == "shape":
-            shape = replace(shape, **SHAPES[value])
+            shape = _changed(shape, **SHAPES[value])
         return super().deploy(shape, watch)
 
     def _made(self, shape: Shape, watch: Callable[[Deployment], None]) -> LocalDeployment:
         kind, value = asked()
         made = BehindProxy if kind == "proxy" else DEPLOYMENTS.get((kind, value), LocalDeployment)
         return made(self._site, shape, watch)
+
+
+def _changed(shape: Shape, **fields: Any) -> Shape:
+    """Another shape, and a mark where it is one."""
+    other = replace(shape, **fields)
+    if other != shape:
+        marks.leave(f"the deployment is another: {', '.join(f'{name}={value}' for name, value in fields.items())}")
+    return other
