@@ -12,7 +12,6 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from agents.core.faults import Plan
 from agents.sabotage import injector, marks, proxy
 from agents.sabotage.injector import LyingDriver
 from agents.sabotage.proxy import Proxy
@@ -40,8 +39,8 @@ def test_who_is_not_asked_leaves_none(file: Path, monkeypatch: pytest.MonkeyPatc
 class Honest:
     """A driver that does what it is told."""
 
-    def plan(self, body: dict[str, Any]) -> Plan:
-        return Plan([body["target"]], {})
+    def plan(self, body: dict[str, Any]) -> Any:
+        return SimpleNamespace(targets=[body["target"]])
 
     async def apply(self, fault: Any) -> None:
         pass
@@ -115,7 +114,7 @@ async def ask(kind: str, *asked: dict[str, Any], leave_after: int | None = None)
     async with TestServer(honest) as server:
         between = Proxy(str(server.make_url("")).rstrip("/"), kind)
         bad.router.add_route("*", "/{path:.*}", between.handle)
-        async with TestServer(bad, handler_cancellation=True) as neighbour, aiohttp.ClientSession() as session:
+        async with TestServer(bad) as neighbour, aiohttp.ClientSession() as session:
             for each in asked:
                 body = {"model": "m", "stream": True, "status": 200, "error": False, "pace": 0.0} | each
                 async with session.post(neighbour.make_url("/v1/completions"), json=body) as answer:

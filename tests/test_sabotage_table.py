@@ -1,4 +1,4 @@
-"""Each scenario has a sabotage that turns it red, each row a scenario; `make sabotage` runs them and keeps the score."""
+"""Each scenario has a sabotage that turns it red, each row a scenario; `make sabotage` runs them and keeps score."""
 
 import json
 import os

@@ -20,6 +20,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         (
             "tests/test_chance.py",
+            "tests/test_figures.py",
             "tests/test_results.py",
             "tests/test_flattery.py",
             "tests/test_judge_invariants.py",
@@ -56,3 +57,6 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 """Room -> the modules that are changed, and the tests that have to notice: those that run in this process alone."""
+
+DESELECTED = ("tests/test_results.py::test_the_program_leaves_a_table_figures_and_a_picture",)
+"""Of those, the ones that start a program, in which there is no mutant."""
