@@ -1,5 +1,5 @@
-"""How well the suite itself is tested: the kill matrix of ``make sabotage``, where each scenario has something broken on
-purpose, and the score of ``make mutation``.
+"""How well the suite itself is tested: the kill matrix of ``make sabotage``, which breaks something on purpose in every
+scenario, and the score of ``make mutation``.
 """
 
 import json

@@ -41,7 +41,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "support/observe/waiting.py",
             "support/observe/workers.py",
         ),
-        ("tests/test_logs.py", "tests/test_metrics.py", "tests/test_etcd.py", "tests/test_world_close.py"),
+        ("tests/test_logs.py", "tests/test_metrics.py", "tests/test_world_close.py", "tests/mutation/plays.py"),
     ),
     "proofs": (
         (
@@ -53,7 +53,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "support/world/faults.py",
             "support/world/injectors.py",
         ),
-        ("tests/test_strike.py", "tests/test_words.py"),
+        ("tests/test_strike.py", "tests/test_words.py", "tests/mutation/plays.py"),
     ),
 }
 """Room -> the modules that are changed, and the tests that have to notice: those that run in this process alone."""

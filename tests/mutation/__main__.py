@@ -135,7 +135,7 @@ def _inside(
     """In a fork: load the tests, measure them, and try the mutants that are changes of functions."""
 
     def work(items: Sequence[pytest.Item]) -> None:
-        with told_by_fork(lambda tell: tell(measure(items, sources))) as told:
+        with told_by_fork(lambda tell: tell(measure(items, list(sources)))) as told:
             measured = next(told)
         if failed := [name for name, each in measured.items() if each is None]:
             raise RuntimeError(f"without a mutant: {', '.join(failed)} fail")

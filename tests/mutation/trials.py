@@ -14,7 +14,6 @@ import resource
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
@@ -83,31 +82,55 @@ def in_fork(work: Callable[[], int], cpu_seconds: float) -> int:
         os._exit(status)
 
 
-def measure(items: Sequence[pytest.Item], paths: Iterable[str]) -> Measured | dict[str, None]:
+class Reached:
+    """A trace function that keeps where the functions of some files begin that are called.
+
+    Args:
+        paths: of the files, below the root of the checkout.
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._files = {str(ROOT / path): path for path in paths}
+        self._lines = {path: set[int]() for path in self._files.values()}
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
+        """As sys.settrace wants it; called once for each call of a function."""
+        path = self._files.get(frame.f_code.co_filename)
+        if path:
+            self._lines[path].add(frame.f_code.co_firstlineno)
+
+    def told(self) -> dict[str, list[int]]:
+        """The lines by file."""
+        return {path: sorted(lines) for path, lines in self._lines.items()}
+
+    def add(self, told: Mapping[str, Iterable[int]]) -> None:
+        """Those that another one has told, of a fork."""
+        for path, lines in told.items():
+            self._lines[path].update(lines)
+
+
+def measure(items: Sequence[pytest.Item], paths: Sequence[str]) -> Measured | dict[str, None]:
     """What each test reaches of some files, or those that do not pass. To be called in a fork."""
-    files = {str(ROOT / path): path for path in paths}
     found: Measured = {}
     failed: dict[str, None] = {}
     for item in items:
-        reached = {path: set[int]() for path in files.values()}
-
-        def call(frame: FrameType, event: str, _: Any, reached: Mapping[str, set[int]] = reached) -> None:
-            path = files.get(frame.f_code.co_filename)
-            if path:
-                reached[path].add(frame.f_code.co_firstlineno)
-
-        began = time.process_time()
-        threading.settrace(call)
-        sys.settrace(call)
+        reached, began = Reached(paths), _cpu_seconds()
+        threading.settrace(reached)
+        sys.settrace(reached)
         try:
             good = passes(item)
         finally:
             sys.settrace(None)
             threading.settrace(None)  # type: ignore[arg-type]
-        found[item.nodeid] = time.process_time() - began, {path: sorted(lines) for path, lines in reached.items()}
+        found[item.nodeid] = _cpu_seconds() - began, reached.told()
         if not good:
             failed[item.nodeid] = None
     return failed or found
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its forks that are over."""
+    return sum(os.times()[:4])
 
 
 # -- the code of a mutant
