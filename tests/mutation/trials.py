@@ -51,7 +51,7 @@ class Loop:
 
 def with_tests(tests: Iterable[str], work: Callable[[Sequence[pytest.Item]], None]) -> int:
     """Have pytest collect tests and hand them over; returns its exit status."""
-    options = ["-q", "-s", "-p", "no:xdist", "-p", "no:cacheprovider", "-o", "addopts=", "-m", "not gpu"]
+    options = ["-q", "-s", "-n0", "-p", "no:cacheprovider", "-o", "addopts=", "-m", "not gpu"]
     options += (f"--deselect={test}" for test in DESELECTED)
     return int(pytest.main([*options, "--rootdir", str(ROOT), *tests], plugins=[Loop(work)]))
 
