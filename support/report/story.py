@@ -27,7 +27,7 @@ TABLE_ROWS = 300
 """Requests in the table; of more, those without a whole answer come first into it."""
 
 
-def story(folder: Path, verdict: Verdict, trials: Sequence[Trial]) -> str:
+def story(folder: Path, verdict: Verdict, trials: Sequence[Trial] = ()) -> str:
     """A few lines of HTML and the timeline that answer: what broke, what did users feel, is it Dynamo or us, and can
     the scenario fail at all, by the ``trials`` of it that are known.
     """
