@@ -70,7 +70,8 @@ class BehindProxy(LocalDeployment):
         node = self._node("sabotage-0", "proxy", FRONTEND_PORT, metrics=False)
         argv = [sys.executable, "-m", "agents.sabotage.proxy", "--listen", node.endpoint]
         argv += ["--upstream", upstream, "--kind", asked()[1]]
-        self._run(node, argv, {"PYTHONPATH": str(ROOT)}, ready=None, after=[])
+        env = {"PYTHONPATH": str(ROOT), marks.VARIABLE: os.environ.get(marks.VARIABLE, "")}
+        self._run(node, argv, env, ready=None, after=[])
 
 
 DEPLOYMENTS: dict[tuple[str, str], type[LocalDeployment]] = {
