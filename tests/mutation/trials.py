@@ -215,7 +215,8 @@ def fresh(path: str, source: str, tests: Sequence[str]) -> int:
     ended = [BROKEN]
 
     def work(items: Sequence[pytest.Item]) -> None:
-        ended[0] = first_failure(sorted(items, key=lambda item: order[item.nodeid]))
+        chosen = [item for item in items if item.nodeid in order]
+        ended[0] = first_failure(sorted(chosen, key=lambda item: order[item.nodeid])) if chosen else BROKEN
 
     order = {test: number for number, test in enumerate(tests)}
     sys.meta_path.insert(0, Mutated(path, source))
