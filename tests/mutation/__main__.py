@@ -29,6 +29,7 @@ from tests.mutation.survivors import read_survivors, unknown, unneeded
 from tests.mutation.trials import (
     BROKEN,
     SURVIVED,
+    Loop,
     Measured,
     Trial,
     at_import,
@@ -156,7 +157,7 @@ def _inside(
         for mutant, ended in side_by_side(trials(), jobs):
             say({"number": numbers[id(mutant)], "ended": ended})
 
-    status = with_tests(tests, work)
+    status = with_tests(tests, Loop(work))
     if status:
         raise RuntimeError(f"pytest ended with {status}")
 

@@ -35,10 +35,19 @@ Measured = dict[str, tuple[float, dict[str, list[int]]]]
 
 
 class Loop:
-    """A plugin of pytest in the place of its own loop over the tests."""
+    """A plugin of pytest in the place of its own loop over the tests.
+
+    Attributes:
+        loaded: whether all modules with tests could be imported.
+    """
 
     def __init__(self, work: Callable[[Sequence[pytest.Item]], None]) -> None:
         self._work = work
+        self.loaded = True
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Called for each module and class."""
+        self.loaded = self.loaded and not report.failed
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -49,11 +58,11 @@ class Loop:
         return True
 
 
-def with_tests(tests: Iterable[str], work: Callable[[Sequence[pytest.Item]], None]) -> int:
+def with_tests(tests: Iterable[str], loop: Loop) -> int:
     """Have pytest collect tests and hand them over; returns its exit status."""
     options = ["-q", "-s", "-n0", "-p", "no:cacheprovider", "-o", "addopts=", "-m", "not gpu"]
     options += (f"--deselect={test}" for test in DESELECTED)
-    return int(pytest.main([*options, "--rootdir", str(ROOT), *tests], plugins=[Loop(work)]))
+    return int(pytest.main([*options, "--rootdir", str(ROOT), *tests], plugins=[loop]))
 
 
 def passes(item: pytest.Item) -> bool:
@@ -220,8 +229,9 @@ def fresh(path: str, source: str, tests: Sequence[str]) -> int:
 
     order = {test: number for number, test in enumerate(tests)}
     sys.meta_path.insert(0, Mutated(path, source))
-    status = with_tests(dict.fromkeys(test.partition("[")[0] for test in tests), work)
-    return KILLED if status == pytest.ExitCode.INTERRUPTED else ended[0]
+    loop = Loop(work)
+    with_tests(dict.fromkeys(test.partition("[")[0] for test in tests), loop)
+    return ended[0] if loop.loaded else KILLED
 
 
 Trial = tuple[Mutant, Callable[[], int], float]
