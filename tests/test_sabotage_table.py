@@ -125,17 +125,18 @@ def test_the_score_names_whom_nobody_caught_and_who_caught_nobody(tmp_path: Path
         # It may not turn red, so it is no catch.
         trial("three", "injector=dawdles", expected="passed"),
         trial("three", "proxy=two-ends", "inconclusive"),
+        trial("three", "", "missed", expected="known_defect"),
     ]
-    found = score(every, 7)
+    found = score(every, 8)
     counts = {name: found[name] for name in ("wanted", "caught", "missed", "inconclusive", "not reached", "not run")}
-    assert list(counts.values()) == [7, 2, 1, 1, 1, 2]
+    assert list(counts.values()) == [8, 2, 2, 1, 1, 2]
     assert found["sabotages that nobody caught"] == ["proxy=truncates", "proxy=two-ends"]
     assert found["scenarios that caught nobody"] == ["F: three", "F: two"]
 
     assert read_trials(tmp_path) == []
-    write_trials(tmp_path, every, 7)
+    write_trials(tmp_path, every, 8)
     assert read_trials(tmp_path) == every
-    line = "2 of 7 caught, 1 missed, 1 inconclusive, 1 not reached, 2 not run"
+    line = "2 of 8 caught, 2 missed, 1 inconclusive, 1 not reached, 2 not run"
     assert self_tests.self_tests(tmp_path) == {"sabotage": line}
 
 
@@ -154,6 +155,7 @@ def test_how_long_trials_take_is_what_they_took_before(monkeypatch: pytest.Monke
     estimate = Estimate([trial("one")], {"F: two": Cost(60.0, 5.0)}, jobs=2)
     assert [estimate.seconds(pair) for pair in pairs] == [30.0, 60.0, trials.USUAL_SECONDS]
     assert estimate.left(pairs[:2], []) == 45.0
+    assert estimate.left(pairs[:1], []) == 30.0
     # Those two took 100 seconds together and not 45.
     assert estimate.left(pairs[2:], pairs[:2]) == pytest.approx(trials.USUAL_SECONDS * 100 / 90)
 

@@ -82,7 +82,7 @@ def score(trials: Sequence[Trial], wanted: int) -> dict[str, Any]:
         "wanted": wanted,
         **{name: counts[name] for name in OUTCOMES},
         "not run": wanted - len(trials),
-        "sabotages that nobody caught": sorted({each.sabotage for each in told} - caught),
+        "sabotages that nobody caught": sorted({each.sabotage for each in told} - caught - {""}),
         "scenarios that caught nobody": sorted(": ".join(each) for each in idle),
     }
 

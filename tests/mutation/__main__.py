@@ -79,7 +79,7 @@ def made(path: str) -> list[Mutant]:
     kept = REPORTS / "mutation" / f"{Path(path).stem}-{told}.jsonl"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        maker = [ENVIRONMENT / "bin" / "python", mutants.__file__, path]
+        maker = [str(ENVIRONMENT / "bin" / "python"), mutants.__file__, path]
         text = subprocess.run(maker, cwd=ROOT, check=True, capture_output=True, text=True).stdout
         draft = kept.with_suffix(".draft")
         draft.write_text(text, encoding="utf-8")

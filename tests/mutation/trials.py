@@ -130,7 +130,7 @@ def measure(items: Sequence[pytest.Item], paths: Sequence[str]) -> Measured | di
             good = passes(item)
         finally:
             sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)
         found[item.nodeid] = _cpu_seconds() - began, reached.told()
         if not good:
             failed[item.nodeid] = None
