@@ -139,5 +139,9 @@ class Estimate:
         """Seconds until all of ``waiting`` are over, by the pace of those that are ``done`` since this was made."""
         rest = sum(map(self.seconds, waiting))
         behind = sum(map(self.seconds, done))
-        pace = (time.monotonic() - self._began) / behind if len(done) >= self._jobs else 1 / max(1, min(self._jobs, len(waiting)))
+        pace = (
+            (time.monotonic() - self._began) / behind
+            if len(done) >= self._jobs
+            else 1 / max(1, min(self._jobs, len(waiting)))
+        )
         return rest * pace
