@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,7 +152,7 @@ def test_how_long_trials_take_is_what_they_took_before(monkeypatch: pytest.Monke
     row = Sabotage("*", "proxy=stalls", "x")
     pairs = [(each, row) for each in (one, two, three)]
     clock = iter([0.0, 100.0])
-    monkeypatch.setattr(trials.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     estimate = Estimate([trial("one")], {"F: two": Cost(60.0, 5.0)}, jobs=2)
     assert [estimate.seconds(pair) for pair in pairs] == [30.0, 60.0, trials.USUAL_SECONDS]
     assert estimate.left(pairs[:2], []) == 45.0

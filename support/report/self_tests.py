@@ -47,7 +47,7 @@ class Trial:
     sources: str
 
     @property
-    def row(self) -> tuple[str, ...]:
+    def row(self) -> tuple[str, str, str, str, str]:
         """What it is a trial of."""
         return self.feature, self.scenario, self.sabotage, self.expected, self.seen
 

@@ -38,7 +38,7 @@ def sources() -> str:
     return told.hexdigest()[:12]
 
 
-def row_of(pair: Pair) -> tuple[str, ...]:
+def row_of(pair: Pair) -> tuple[str, str, str, str, str]:
     """As :attr:`support.report.self_tests.Trial.row` has it."""
     scenario, sabotage = pair
     return scenario.feature, scenario.name, sabotage.sabotage, sabotage.verdict, sabotage.seen
