@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agents.core.forks import fork, run_module
+from agents.core.kernel import die_with_parent
 from tests.mutation import ROOT
 from tests.mutation.trials import Reached
 
@@ -32,6 +33,7 @@ def test_a_scenario_in_memory_passes(feature: str, tmp_path: Path) -> None:
     trace = sys.gettrace()
 
     def program() -> int:
+        die_with_parent()
         try:
             return _behave(feature, tmp_path)
         finally:

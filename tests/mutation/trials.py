@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from agents.core.kernel import die_with_parent
 from tests.mutation import DESELECTED, ROOT
 from tests.mutation.mutants import Mutant
 
@@ -79,6 +80,7 @@ def in_fork(work: Callable[[], int], cpu_seconds: float) -> int:
         return pid
     status = BROKEN
     try:
+        die_with_parent()
         quiet = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(quiet, stream)
@@ -262,6 +264,7 @@ def told_by_fork(work: Callable[[Callable[[Any], None]], None]) -> Iterator[Iter
     if not pid:
         status = BROKEN
         try:
+            die_with_parent()
             os.close(read)
             with os.fdopen(write, "w", buffering=1) as stream:
                 work(lambda content: print(json.dumps(content), file=stream))
