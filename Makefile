@@ -9,10 +9,14 @@ export TAGS
 
 # make up [ENGINE=vllm] [WORKERS=2]: a deployment that stays, with the frontend on localhost:8000 and the fault service on
 # localhost:8080; make down ends it. make crash-trials [N=200] [SEED=1]: kills agents at random moments, looks for leaks.
-.PHONY: acceptance test sabotage mutation crash-trials up down bench doctor report bootstrap clean distclean
+.PHONY: acceptance rerun test sabotage mutation crash-trials up down bench doctor report bootstrap clean distclean
 
 acceptance: bootstrap
 	@$(RUN) support.run.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
+
+# those of the last acceptance that were not good or did not run, with its settings
+rerun: bootstrap
+	@$(RUN) support.run.launcher rerun
 
 test: bootstrap
 	.venv/bin/ruff check .
@@ -20,11 +24,11 @@ test: bootstrap
 	.venv/bin/mypy
 	$(RUN) pytest
 
-# make sabotage [NAME="Every token*"] [KIND="injector=*"] [JOBS=4] [AGAIN=1] [PLAN=1]: every scenario with something broken on
-# purpose; each has to turn red for that reason (docs/sabotage.md). Goes on where it was broken off; PLAN says how long it takes.
+# make sabotage [SCENARIOS="Every token*"] [SABOTAGE="injector=*"] [JOBS=4] [AGAIN=1] [PLAN=1]: every scenario with something
+# broken on purpose has to turn red for that reason (docs/sabotage.md). Goes on where it was broken off; PLAN says how long it takes.
 sabotage: bootstrap
-	@$(RUN) tests.sabotage $(if $(NAME),--name "$(NAME)") $(if $(KIND),--sabotage "$(KIND)") $(if $(JOBS),--jobs $(JOBS)) \
-	  $(if $(AGAIN),--again) $(if $(PLAN),--plan)
+	@$(RUN) tests.sabotage $(if $(SCENARIOS),--name "$(SCENARIOS)") $(if $(SABOTAGE),--sabotage "$(SABOTAGE)") \
+	  $(if $(JOBS),--jobs $(JOBS)) $(if $(AGAIN),--again) $(if $(PLAN),--plan)
 
 # make mutation [ONLY="support/judge/*"] [JOBS=2]: the judge, observers and proofs with a fault in one place at a time; the
 # suite's own tests have to notice (docs/mutation.md)

@@ -6,6 +6,7 @@ from pathlib import Path
 from behave import register_type
 from behave.model_type import Status
 
+from support import activity
 from support.report import allure
 from support.run.runtime import Ended, Run, enter_cell, refuse_other_folder
 from support.words import TYPES
@@ -32,7 +33,10 @@ def before_scenario(context, scenario):
 
 
 def before_step(context, step):
-    """Answers that are held until the faults are proven go on with the first sentence about what became of them."""
+    """Tell who watches; answers that are held until the faults are proven go on with the first sentence about what
+    became of them.
+    """
+    activity.begin_step(f"{step.keyword} {step.name}")
     if step.step_type == "then" and context.world is not None:
         context.world.stage.let_go()
 

@@ -1,7 +1,7 @@
 """Asking over HTTP what is no user's request: control calls, and looks at metrics and lists.
 
 One connection for each, so that each look meets a fault afresh; no proxy, whatever the environment says. The
-standard library's client: conditions are looked at 50 times a second by several scenarios side by side, and one GET
+standard library's client: conditions are looked at up to 50 times a second by several scenarios at once, and one GET
 costs 0.3 ms of CPU with it and 1.0 ms with httpx2, which ``openai`` brings along (2.16, a shared client).
 """
 

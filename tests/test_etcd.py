@@ -11,13 +11,13 @@ from typing import Any, cast
 
 import pytest
 
-from support import binaries, releases
+from support import binaries, clock, releases
 from support.clock import now
 from support.contract.deployment import Node
 from support.contract.shape import Shape
 from support.errors import DeploymentFailed, Inconclusive
 from support.events import EventLog
-from support.observe import etcd, etcd_recorder
+from support.observe import etcd, etcd_recorder, waiting
 from support.observe.etcd_recorder import EtcdRecorder
 from support.observe.fleet import Fleet
 from support.observe.waiting import until
@@ -70,7 +70,10 @@ def test_a_member_is_seen_with_leader_leases_and_registrations(member: Node, tmp
     assert (seen.leads, seen.revision, seen.term >= 2, seen.version[:2]) == (True, 2, True, "3.")
     assert etcd.leader([member]) == member
     assert etcd.disagreement([member]) is None
-    [found] = etcd.leases(member)
+    [number] = etcd.lease_ids(member)
+    found = etcd.lease(member, number)
+    assert found
+    assert number == found.id
     assert (found.granted, 55 <= found.left <= 60, found.keys) == (60, True, ("v1/instances/a/b",))
     assert [(each.key, each.lease) for each in etcd.registrations(member)] == [("v1/instances/a/b", found.id)]
     until(lambda: None if told(events, "1 keys registered") else "not told", 10, "the registration is told")
@@ -97,14 +100,36 @@ def test_a_member_is_seen_with_leader_leases_and_registrations(member: Node, tmp
 
 def test_a_member_that_answers_late_makes_no_lease_end_early(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It is asked at 10 s and 10.6 s; a second of the lease is left at first, and the last answer comes at 11.2 s."""
-    times, answers = iter([10.0, 10.1, 10.6, 11.2, 11.4, 11.5]), iter([[etcd.Lease("a", 1, 30, ("v1/mdc/x",))], [], []])
+    times, answers = iter([10.0, 10.1, 10.6, 11.2, 11.4, 11.5]), iter([["a"], [], []])
     monkeypatch.setattr(etcd_recorder, "now", lambda: next(times))
-    monkeypatch.setattr(etcd, "leases", lambda _: next(answers))
+    monkeypatch.setattr(etcd, "lease_ids", lambda _: next(answers))
+    monkeypatch.setattr(etcd, "lease", lambda _, number: etcd.Lease(number, 1, 30, ("v1/mdc/x",)))
     recorder = EtcdRecorder([], EventLog(), dict)
     for _ in range(3):
         recorder._look_at_leases(cast(Node, None))
     [record] = recorder.records
     assert (record["at"], record["left"], record["gone_at"]) == (10.0, 1, 11.2)
+
+
+def test_a_lease_is_asked_for_when_it_may_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look every 0.2 s: at first, at a new revision, and otherwise once a second."""
+    looked, at, seen = list[float](), 10.0, etcd.Lease("a", 9, 10, ())
+
+    def lease(*_: Any) -> etcd.Lease:
+        looked.append(round(at, 1))
+        return seen
+
+    monkeypatch.setattr(etcd_recorder, "now", lambda: at)
+    monkeypatch.setattr(etcd, "lease_ids", lambda _: ["a"])
+    monkeypatch.setattr(etcd, "lease", lease)
+    recorder = EtcdRecorder([], EventLog(), lambda: {"a": "worker-0"})
+    for look in range(12):
+        at = 10.0 + 0.2 * look
+        if look == 2:
+            seen = etcd.Lease("a", 9, 10, ("v1/mdc/x",))
+        recorder._look_at_leases(cast(Node, None), 7 if look < 2 else 8)
+    assert looked == [10.0, 10.4, 11.4]
+    assert recorder.leases_of("worker-0") == {"a"}
 
 
 def count(events: EventLog, words: str) -> int:
@@ -275,6 +300,29 @@ def test_a_lease_is_counted_in_whole_seconds() -> None:
 def test_nothing_is_seen_after_the_deadline() -> None:
     with pytest.raises(AssertionError, match=r"not within 2 seconds: it holds; nobody looked in time, 3\.0 s late"):
         until(lambda: None, 2.0, "it holds", since=now() - 5.0)
+
+
+@pytest.mark.parametrize("holds_at", [0.0, 0.5, 4.9, 30.0, 59.9])
+def test_who_waits_for_long_looks_less_often_and_is_hardly_late(
+    monkeypatch: pytest.MonkeyPatch, holds_at: float
+) -> None:
+    """With a deadline of 60 s, before which it looks a last time."""
+    time, looks = 0.0, 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal time
+        time += seconds
+
+    def probe() -> str | None:
+        nonlocal looks
+        looks += 1
+        return None if time >= holds_at else "not yet"
+
+    monkeypatch.setattr(waiting, "now", lambda: time)
+    monkeypatch.setattr(clock, "sleep", sleep)
+    seen_at = until(probe, 60.0, "it holds")
+    assert holds_at <= seen_at <= min(60.0, holds_at * (1 + waiting.LATER) + waiting.PERIOD_SECONDS)
+    assert looks <= 100 + 4 * holds_at
 
 
 def test_a_frontend_that_does_not_answer_lists_nothing(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The launcher on a toy project: every way in which a scenario's process can end, limits, signals, selection."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -303,6 +305,7 @@ def test_plain_behave_passes_its_arguments_on_and_publishes(project: Path) -> No
     status, output = call(project, "behave", "--", "--tags=@slow", "-f", "plain", "-Djobs=3")
     assert status == 0, output
     assert "jobs              3" in output
+    assert "Warning" not in output
     assert "row 1" in output
     summary = json.loads((project / "reports" / "summary.json").read_text())
     assert summary["verdicts"]["passed"] == 2
@@ -382,3 +385,56 @@ def test_a_scenario_that_cannot_be_started_or_written_down_costs_no_other(
     assert {name: each.verdict for name, each in verdicts.items()} == {"dies": "inconclusive", "works": "passed"}
     assert "could not be started" in verdicts["dies"].reason
     assert ["could not be written" in each for each in made.complaints] == [True]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_what_runs_and_a_pipe_gets_lines(project: Path, terminal: bool) -> None:
+    arguments = ["acceptance", "--features", "features/toy.feature:4", "features/toy.feature:16"]
+    command = [sys.executable, "-c", STUB.format(arguments=arguments)]
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    env = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, cwd=project, stdin=subprocess.DEVNULL, stdout=theirs, env=env) as process:
+        os.close(theirs)
+        output = b""
+        with contextlib.suppress(OSError):  # a terminal whose other side is closed
+            while block := os.read(ours, 65536):
+                output += block
+    os.close(ours)
+    assert process.returncode == 0, output
+    assert (b"0 of 2 done, 1 running" in output) == terminal
+    assert (b"features/toy.feature:" in output) == terminal  # lines tell a pass by its name
+    assert b"GREEN (exit status 0)" in output
+
+
+def summary(project: Path) -> dict[str, str]:
+    """Name of a scenario of the last run -> its verdict."""
+    told = json.loads((project / "reports" / "summary.json").read_text())
+    return {each["name"]: each["verdict"] for each in told["scenarios"]}
+
+
+def test_what_was_not_good_is_run_again_with_the_settings_that_it_had(project: Path) -> None:
+    status, output = call(project, "rerun")
+    assert (status, "there is no run in" in output) == (2, True), output
+    chosen = ("--features", "features/toy.feature:4", "features/toy.feature:6")
+    status, output = call(project, "acceptance", *chosen, "-Djobs=3")
+    assert status == 1
+    assert " again: make acceptance FEATURES=features/toy.feature:6\n" in output
+    assert "\nagain:  make rerun\n" in output
+    assert summary(project) == {"works": "passed", "dies": "inconclusive"}
+    status, output = call(project, "rerun")
+    assert (status, summary(project)) == (1, {"dies": "inconclusive"})
+    assert "  jobs              3 " in output
+
+
+def test_a_run_that_is_green_leaves_nothing_to_run_again(project: Path) -> None:
+    assert call(project, "acceptance", "--features", "features/toy.feature:4")[0] == 0
+    status, output = call(project, "rerun")
+    assert (status, "nothing to run again" in output) == (0, True), output
+
+
+def test_a_scenario_that_has_another_name_now_is_not_run_again_in_silence(project: Path) -> None:
+    assert call(project, "acceptance", "--features", "features/toy.feature:6")[0] == 1
+    feature = project / "features" / "toy.feature"
+    feature.write_text(feature.read_text().replace("Scenario: dies", "Scenario: ends"))
+    status, output = call(project, "rerun")
+    assert (status, "'Toy' has no scenario 'dies' any more" in output) == (2, True), output

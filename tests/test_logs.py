@@ -10,7 +10,7 @@ import pytest
 from support import clock
 from support.clock import now
 from support.observe import logs
-from support.observe.logs import find_panics, find_tracebacks, poll_for_pattern, tail
+from support.observe.logs import find_panics, find_tracebacks, last_trouble, poll_for_pattern, tail
 
 
 @pytest.fixture
@@ -282,3 +282,21 @@ def test_tracebacks(log: Path) -> None:
     log.write_text(f"ok\n{one}\nok\n{two}\n\nok\n{cut}")
     assert find_tracebacks(log) == [one, two, cut]
     assert find_panics(log) == []
+
+
+def test_the_last_trouble_of_all_logs_comes_in_its_order(tmp_path: Path) -> None:
+    """Errors, panics and exceptions before warnings; what carries no time happened when the line before it did."""
+
+    def stamp(second: int, level: str, text: str) -> str:
+        return f"2026-11-27T22:28:{second:02}.359419Z {level:>5} dynamo_llm::http: {text}\n"
+
+    worker = stamp(1, "WARN", "odd") + stamp(4, "ERROR", "bad") + stamp(9, "WARN", "odd again") + stamp(9, "INFO", "x")
+    frontend = stamp(3, "INFO", "fine") + 'Traceback (most recent call last):\n  File "x.py"\nOSError: gone\n'
+    (tmp_path / "worker.log").write_text(worker)
+    (tmp_path / "frontend.log").write_text(frontend + stamp(6, "INFO", "y") + "thread 'main' panicked at src/a.rs:1\n")
+    first, second, third = last_trouble(tmp_path, 3)
+    assert first == "frontend: OSError: gone"
+    assert (second.partition(":")[0], second.endswith("dynamo_llm::http: bad")) == ("worker", True)
+    assert third == "frontend: thread 'main' panicked at src/a.rs:1"
+    assert [line[-9:] for line in last_trouble(tmp_path, 4)][-1] == "odd again"
+    assert last_trouble(tmp_path / "none", 3) == []

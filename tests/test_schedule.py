@@ -33,7 +33,7 @@ def test_only_so_many_boot_at_a_time_as_there_are_processors_for() -> None:
     assert len(begun) * BOOT <= CAPACITY * 2
     assert schedule.due([(each, False) for each in begun]) == []
     assert names(schedule.due([(begun[0], True), (begun[1], False)])) == ["long 2"]
-    assert schedule.waiting == 5
+    assert len(schedule.waiting) == 5
 
 
 def test_those_that_wait_leave_places_for_those_that_boot() -> None:
@@ -71,7 +71,7 @@ def test_something_always_begins() -> None:
     schedule = Schedule([*TIMED, *LONG], huge, jobs=1, processors=1)
     begun = [schedule.due([]) for _ in range(7)]
     assert [len(each) for each in begun] == [1] * 7
-    assert schedule.waiting == 0
+    assert schedule.waiting == []
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", '{"F: a": 3}', '{"F: a": ["x", 1]}'])

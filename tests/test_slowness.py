@@ -67,7 +67,7 @@ def test_where_the_kernel_does_not_tell_nothing_is_lengthened(monkeypatch: pytes
 
 def test_a_look_at_the_end_is_never_left_out() -> None:
     looks = []
-    throughout(lambda: looks.append(1), 0.0)
+    throughout(lambda: looks.append(1), 0.0, "it holds")
     assert looks == [1]
 
 
@@ -107,7 +107,7 @@ def test_a_process_that_gets_no_processor_is_seen(tmp_path: Path) -> None:
     recorder = StarvationRecorder(os.getpid(), tmp_path / FILE)
     spinners = [subprocess.Popen(spin, env=os.environ | {"FT_NODE": f"x:worker-{n}"}) for n in range(2)]
     try:
-        throughout(lambda: None, 1.5)
+        throughout(lambda: None, 1.5, "it holds")
     finally:
         for each in spinners:
             each.kill()

@@ -24,7 +24,8 @@ from agents.node.marks import kill_marked, mark, marked
 from agents.node.network import Network
 from agents.node.process import BACKOFF_RESET_SECONDS, LONGEST_BACKOFF_SECONDS, Process, Spec
 
-READINESS_PERIOD_SECONDS = 0.02
+# The longer a process takes to be ready the less often it is asked; that it is will be seen by a share of that late.
+READINESS_PERIOD_SECONDS, LONGEST_READINESS_PERIOD_SECONDS, READINESS_SHARE = 0.02, 0.25, 0.04
 LONGEST_HISTORY = 10000
 """Changes of state that are kept."""
 # Signals act at once; only a process in uninterruptible sleep takes longer.
@@ -234,6 +235,7 @@ class ProcessTable:
         self.note(spec.node, "starting", f"pid {process.pid}", pid=process.pid, start_time=process.start_time)
 
     async def _await_ready(self, process: Process, pid: int | None) -> None:
+        began = time.monotonic()
         if process.spec.ready:
             if self._http is None:
                 self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1))
@@ -242,7 +244,8 @@ class ProcessTable:
                     async with self._http.get(process.spec.ready) as answer:
                         if answer.status == 200:
                             break
-                await asyncio.sleep(READINESS_PERIOD_SECONDS)
+                share = READINESS_SHARE * (time.monotonic() - began)
+                await asyncio.sleep(max(READINESS_PERIOD_SECONDS, min(share, LONGEST_READINESS_PERIOD_SECONDS)))
         if process.pid == pid and not process.ended.is_set():
             process.ready.set()
             self.note(process.spec.node, "running", f"pid {pid} is ready", pid=pid)

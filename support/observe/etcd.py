@@ -142,20 +142,25 @@ class Lease:
     keys: tuple[str, ...]
 
 
-def leases(node: Node) -> list[Lease]:
-    """Every lease that the member knows, with the time that is left as the leader has it.
+def lease_ids(node: Node) -> list[str]:
+    """Ids of every lease that the member knows.
 
     Raises:
         EtcdError: it does not answer, or finds no leader.
     """
-    found = []
-    for each in call(node, "/v3/lease/leases", {}).get("leases", []):
-        seen = call(node, "/v3/lease/timetolive", {"ID": each["ID"], "keys": True})
-        left = int(seen.get("TTL", 0))
-        if left >= 0:  # -1: it has ended between the two questions
-            keys = tuple(sorted(base64.b64decode(key).decode(errors="replace") for key in seen.get("keys", [])))
-            found.append(Lease(f"{int(each['ID']):x}", left, int(seen.get("grantedTTL", 0)), keys))
-    return found
+    return [f"{int(each['ID']):x}" for each in call(node, "/v3/lease/leases", {}).get("leases", [])]
+
+
+def lease(node: Node, number: str) -> Lease | None:
+    """The lease with this id, with the time that is left as the leader has it; None when it has ended.
+
+    Raises:
+        EtcdError: it does not answer, or finds no leader.
+    """
+    seen = call(node, "/v3/lease/timetolive", {"ID": str(int(number, 16)), "keys": True})
+    left = int(seen.get("TTL", 0))
+    keys = tuple(sorted(base64.b64decode(key).decode(errors="replace") for key in seen.get("keys", [])))
+    return None if left < 0 else Lease(number, left, int(seen.get("grantedTTL", 0)), keys)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from support.observe import etcd
 from support.observe.etcd import EtcdError, Lease, Status
 
 PERIOD_SECONDS = 0.2
+# Asking for one lease costs a member as much as the list of all. Keys change with the revision of the store; the
+# time that is left changes whenever the lease is kept alive.
+LEASE_PERIOD_SECONDS = 1.0
 # A member that was away is sent what it missed within milliseconds of its return. After a cut TCP may
 # wait for as long again as the cut has lasted.
 CATCH_UP_SECONDS = 30.0
@@ -45,6 +48,7 @@ class EtcdRecorder:
         self._leader: str | None = None
         self._led: list[tuple[float, str]] = []
         self._leases: dict[str, dict[str, Any]] = {}
+        self._revisions: dict[str, int | None] = {}
         self._holders: dict[str, str] = {}
         self._threads: list[threading.Thread] = []
         self._members: list[Node] = []
@@ -74,7 +78,7 @@ class EtcdRecorder:
                 return
             leads = self._note_status(node, seen)
             if leads and seen:
-                self._look_at_leases(node)
+                self._look_at_leases(node, seen.revision)
 
     def _note_status(self, node: Node, seen: Status | None) -> bool:
         """Write down what has changed; whether this member leads in the highest term."""
@@ -96,39 +100,56 @@ class EtcdRecorder:
                 self._events.add("leader", LANE, text, leader=leader, term=term)
             return bool(seen and seen.leads and seen.term == term)
 
-    def _look_at_leases(self, node: Node) -> None:
+    def _look_at_leases(self, node: Node, revision: int | None = None) -> None:
+        """Look at every lease, or, with the ``revision`` of the store, at those that may have changed."""
         at = now()
         try:
-            seen = {lease.id: lease for lease in etcd.leases(node)}
+            listed = etcd.lease_ids(node)
+            asked = [each for each in listed if revision is None or self._is_due(each, revision, at)]
+            seen = [found for each in asked if (found := etcd.lease(node, each))]
         except EtcdError:
             return
         # A member may take a while to answer. What a lease has left it had at the earliest when it was asked, and what
         # is gone was gone at the latest when it had answered: neither makes a lease end early that has not.
         answered_at = now()
-        if any(lease.keys and lease.id not in self._holders for lease in seen.values()):
+        if any(lease.keys and lease.id not in self._holders for lease in seen):
             self._holders |= self._names()
         with self._lock:
-            for lease in seen.values():
+            for lease in seen:
                 self._note_lease(lease, at)
-            for number in set(self._leases) - set(seen):
-                entry = self._leases[number]
-                entry["missed"] += 1
-                entry.setdefault("gone_at", answered_at)
-                # A new leader may not have applied the last entries yet: gone is what two looks in a row miss.
-                if entry["missed"] == 2:
-                    del self._leases[number]
-                    self.records.append({"kind": "lease", "id": number} | entry)
-                    text = f"the lease of {_holder(entry)} is gone with {len(entry['keys'])} keys"
-                    self._events.add("lease", LANE, text, at=entry["gone_at"], lease=number, gone=True)
+                self._revisions[lease.id] = revision
+            there = {each.id for each in seen} | (set(listed) - set(asked))
+            for number, entry in list(self._leases.items()):
+                if number in there:
+                    entry["missed"] = 0
+                    entry.pop("gone_at", None)
+                else:
+                    self._miss_lease(number, entry, answered_at)
+
+    def _is_due(self, number: str, revision: int, at: float) -> bool:
+        entry = self._leases.get(number)
+        if entry is None or entry["missed"] or self._revisions[number] != revision:
+            return True
+        unnamed = entry["keys"] and number not in self._holders
+        return unnamed or at >= entry["at"] + LEASE_PERIOD_SECONDS
+
+    def _miss_lease(self, number: str, entry: dict[str, Any], at: float) -> None:
+        entry["missed"] += 1
+        entry.setdefault("gone_at", at)
+        # A new leader may not have applied the last entries yet: gone is what two looks in a row miss.
+        if entry["missed"] == 2:
+            del self._leases[number]
+            self.records.append({"kind": "lease", "id": number} | entry)
+            text = f"the lease of {_holder(entry)} is gone with {len(entry['keys'])} keys"
+            self._events.add("lease", LANE, text, at=entry["gone_at"], lease=number, gone=True)
 
     def _note_lease(self, lease: Lease, at: float) -> None:
         entry = self._leases.get(lease.id)
         if entry is None:
-            entry = self._leases[lease.id] = {"keys": [], "holder": "", "since": at}
+            entry = self._leases[lease.id] = {"keys": [], "holder": "", "since": at, "missed": 0}
             text = f"lease of {lease.granted} s granted"
             self._events.add("lease", LANE, text, at=at, lease=lease.id, gone=False)
-        entry.pop("gone_at", None)
-        entry |= {"at": at, "left": lease.left, "granted": lease.granted, "missed": 0}
+        entry |= {"at": at, "left": lease.left, "granted": lease.granted}
         before, keys, named = entry["keys"], list(lease.keys), self._holders.get(lease.id, "")
         if keys != before or named != entry["holder"]:
             entry |= {"keys": keys, "holder": named}

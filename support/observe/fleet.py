@@ -199,7 +199,7 @@ class Fleet:
             if listed != count:
                 raise AssertionError(f"the frontend lists {listed} workers after {after:.1f} s; expected {count}")
 
-        throughout(look, seconds)
+        throughout(look, seconds, f"the frontend lists {count} workers")
 
     def expect_no_model(self, timeout: float) -> None:
         """The frontend lists no model within ``timeout`` seconds.

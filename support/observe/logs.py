@@ -13,6 +13,8 @@ from support import clock
 from support.clock import now
 
 _ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z? +(?P<level>[A-Z]+) ")
+"""How a line of Dynamo's begins."""
 _USUAL_COLOURS = 16
 _BLOCK = 256 * 1024
 # A longer line is cut into pieces, each of them searched as a line of its own.
@@ -130,6 +132,25 @@ def find_tracebacks(path: str | os.PathLike[str]) -> list[str]:
     if block:
         tracebacks.append("\n".join(block))
     return tracebacks
+
+
+def last_trouble(folder: Path, count: int) -> list[str]:
+    """The last errors and warnings in all logs of a folder, in the order of their times, as ``NODE: line``: errors,
+    panics and exceptions first, warnings where there are fewer than ``count``.
+    """
+    found: list[tuple[bool, str, str]] = []
+    for log in sorted(folder.glob("*.log")):
+        stamp, in_traceback = "", False
+        for line in _lines(log):
+            if timed := _STAMP.match(line):
+                stamp = timed[0]
+            level = timed and timed["level"]
+            raised = in_traceback and bool(line.strip()) and not line.startswith((" ", "\t"))
+            in_traceback = (in_traceback and not raised) or line.endswith("Traceback (most recent call last):")
+            if raised or "panicked at" in line or level in ("ERROR", "WARN"):
+                found.append((level != "WARN", stamp, f"{log.stem}: {line}"))
+    chosen = sorted(found, key=lambda each: each[:2])[-count:] if count else []
+    return [line for _, _, line in sorted(chosen, key=lambda each: each[1])]
 
 
 def _text(content: bytes) -> str:

@@ -3,11 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
-from support import clock, slowness
+from support import activity, clock, slowness
 from support.clock import now
 from support.errors import Inconclusive, TooLate
 
-PERIOD_SECONDS = 0.02
+PERIOD_SECONDS, LONGEST_PERIOD_SECONDS = 0.02, 0.25
+# Who has waited for long can be told a little later: looks cost the processor of the one who is looked at, too.
+LATER = 0.04
+"""How much later, as a share of the time waited, one may see that a condition holds."""
+
+
+def pause(waited: float, period: float = PERIOD_SECONDS) -> float:
+    """Seconds to the next look for who has waited ``waited`` seconds: a share of that, ``period`` at least."""
+    return max(period, min(LATER * waited, LONGEST_PERIOD_SECONDS))
 
 
 def until(
@@ -24,35 +32,41 @@ def until(
         timeout: seconds; the deadline that the sentence names.
         what: the condition in words, for the message.
         since: from when on ``timeout`` counts; None: from now.
-        period: seconds from the end of one look to the next.
+        period: seconds from the end of one look to the next at first; :func:`pause` has them grow.
 
     Returns:
-        The time at which it held, on :mod:`support.clock`.
+        The time at which it was seen to hold, on :mod:`support.clock`.
 
     Raises:
         TooLate: it did not hold in time; the message has the last thing seen.
     """
-    since = now() if since is None else since
+    began = now()
+    since = began if since is None else since
     deadline = since + timeout
-    if now() > deadline:
+    if began > deadline:
         late = f"nobody looked in time, {now() - deadline:.1f} s late"
         raise TooLate(f"not within {timeout:g} seconds: {what}; {late}", timeout, since, now())
-    while True:
-        seen = probe()
-        if seen is None:
-            return now()
-        # A look that begins after the deadline proves nothing, be it content or not.
-        if now() + period > deadline:
-            raise TooLate(f"not within {timeout:g} seconds: {what}; last seen: {seen}", timeout, since, now())
-        clock.sleep(period)
+    if (seen := probe()) is None:
+        return now()
+    with activity.waiting(what, deadline):
+        while seen is not None:
+            # A look that begins after the deadline proves nothing, be it content or not.
+            left = deadline - now()
+            if left < period:
+                raise TooLate(f"not within {timeout:g} seconds: {what}; last seen: {seen}", timeout, since, now())
+            # The last look comes before the deadline.
+            clock.sleep(max(period, min(pause(now() - began, period), left - period)))
+            seen = probe()
+    return now()
 
 
-def throughout(look: Callable[[], None], seconds: float, period: float = PERIOD_SECONDS) -> None:
-    """Look for ``seconds`` from now; ``look`` raises when what it looks for does not hold."""
+def throughout(look: Callable[[], None], seconds: float, what: str) -> None:
+    """Look for ``seconds`` from now; ``look`` raises when ``what`` it looks for does not hold."""
     deadline = now() + seconds
-    while now() < deadline:
-        look()
-        clock.sleep(period)
+    with activity.waiting(f"{what}, all the time", deadline):
+        while now() < deadline:
+            look()
+            clock.sleep(PERIOD_SECONDS)
     look()
 
 

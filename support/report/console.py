@@ -5,11 +5,15 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 from support.judge.verdict import VERDICTS, Verdict
+from support.observe.logs import last_trouble
 from support.report.wording import MARKS, headline, invariants
+from support.requests.outcomes import shorten
 
+LOG_LINES, MOST_FINDINGS, WIDEST = 3, 3, 240
 _COLOURS = {"passed": "32", "failed": "31;1", "inconclusive": "33;1", "known_defect": "35", "skipped": "36"}
 
 
@@ -19,6 +23,22 @@ def line(verdict: Verdict, stream: TextIO = sys.stdout) -> str:
     worth = f" ({invariants(verdict)})" if verdict.verdict == "passed" and verdict.evidence else ""
     first = f"{mark} {verdict.seconds:6.1f} s  {verdict.feature}: {verdict.name}{worth}"
     return first + (f"\n{'':23}{headline(verdict)}" if headline(verdict) else "")
+
+
+def failure(verdict: Verdict, folder: Path, stream: TextIO = sys.stdout) -> str:
+    """What helps to find out about a scenario that did not pass: every finding but the one that its line has told, the
+    last troubles in the logs, and how to run it again.
+
+    Args:
+        folder: of the scenario.
+    """
+    told = [finding.message for finding in verdict.findings if finding.message not in verdict.reason]
+    logged = last_trouble(folder / "logs", LOG_LINES)
+    rows = [f"also: {shorten(each, WIDEST)}" for each in told[:MOST_FINDINGS]]
+    rows += [f"and {len(told) - MOST_FINDINGS} more findings"] * (len(told) > MOST_FINDINGS)
+    rows += [f"log: {shorten(each, WIDEST)}" for each in logged]
+    rows += [f"again: make acceptance FEATURES={verdict.location}"]
+    return "\n".join(f"{'':23}{row}" for row in rows)
 
 
 def table(
@@ -44,6 +64,7 @@ def table(
     rows += ["", _machine(verdicts)]
     if complaints:
         rows += ["", _paint(f"RED (exit status 1): {'; '.join(complaints)}", "failed", stream)]
+        rows += ["again:  make rerun"] * any(each.verdict in ("failed", "inconclusive") for each in verdicts)
     else:
         rows += ["", _paint("GREEN (exit status 0)", "passed", stream)]
     return "\n".join(row for before, row in zip(["x", *rows], rows, strict=False) if row or before)

@@ -123,6 +123,8 @@ class Cell:
 def _preload() -> None:
     for name in PRELOADED:
         importlib.import_module(name)
+        if name.endswith(".__main__"):  # it is run by that name, and what it imports is there; runpy warns of the rest
+            del sys.modules[name]
     gc.collect()
     gc.freeze()  # forks would else copy each page on which the collector leaves its marks
 

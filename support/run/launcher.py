@@ -2,6 +2,8 @@
 
 ``python -m support.run.launcher acceptance [--features F ...] [--tags T ...] [--jobs N] [-D NAME=VALUE ...]``
     one ``behave`` process per scenario, several side by side, long ones beside short ones.
+``python -m support.run.launcher rerun [--jobs N] [-D NAME=VALUE ...]``
+    those of the last such run that were not good or did not run, with its settings.
 ``python -m support.run.launcher behave -- ARGS``
     one ``behave ARGS`` for all of them, in one cell; what plain ``behave`` turns into.
 
@@ -21,6 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from agents.core.forks import use_files
 from agents.core.kernel import die_with_parent
 from support import binaries, targets
@@ -29,10 +33,11 @@ from support.judge.verdict import Finding, Verdict
 from support.observe.logs import tail
 from support.report import console, publish, runs
 from support.report.reading import read_verdict
-from support.run import bootstrap, capabilities, cells
+from support.run import again, bootstrap, capabilities, cells
+from support.run.live import Doing, LiveView, View
 from support.run.schedule import Cost, Schedule, costs_file, read_costs, write_costs
 from support.run.selection import Selected, enumerate_scenarios, with_defaults
-from support.settings import Settings
+from support.settings import Settings, gather
 
 ALLURE = ["-f", "steps.allure_formatter:AllureFormatter", "-o"]
 LOOK_SECONDS = 0.1
@@ -76,13 +81,18 @@ class Launcher:
         self.complaints: list[str] = []
 
     def acceptance(self, scenarios: Sequence[Selected], tags: Sequence[str], jobs: int) -> list[Verdict]:
-        """Run every scenario in a process of its own, ``jobs`` at a time and no more than the processors can take."""
+        """Run every scenario in a process of its own, ``jobs`` at a time and no more than the processors can take; what
+        goes on is shown on a terminal.
+        """
         file = costs_file(self.reports, self.settings.target)
         costs = read_costs(file)
         schedule = Schedule(scenarios, costs, jobs, len(os.sched_getaffinity(0)))
         verdicts: list[Verdict] = []
-        with _signals_blocked():
-            self._run_all(schedule, tags, jobs, verdicts, costs)
+        title = f"Dynamo {self.settings.dynamo} on target {self.settings.target}"
+        terminal = Console()
+        view = LiveView(terminal, title, costs) if terminal.is_terminal else View()
+        with _signals_blocked(), view:
+            self._run_all(schedule, tags, jobs, verdicts, costs, view)
         with contextlib.suppress(OSError):  # only the order of the next run suffers
             write_costs(file, costs)
         return verdicts
@@ -107,6 +117,7 @@ class Launcher:
         jobs: int,
         verdicts: list[Verdict],
         costs: dict[str, Cost],
+        view: View,
     ) -> None:
         running: list[Running] = []
         while running or (schedule.waiting and not self.interrupted):
@@ -118,8 +129,9 @@ class Launcher:
                 except OSError as error:  # those that run are not to suffer for it
                     verdicts.append(self._inconclusive(scenario, 0.0, f"it could not be started: {error}"))
                     print(console.line(verdicts[-1]), flush=True)
+            view.show([self._doing(busy) for busy in running], schedule.waiting, verdicts)
             if running:
-                self._wait(running, LOOK_SECONDS if schedule.waiting else None)
+                self._wait(running, LOOK_SECONDS if schedule.waiting else view.period)
             for ended in [busy for busy in running if busy.process.poll() is not None]:
                 running.remove(ended)
                 verdict = self._verdict(ended)
@@ -128,8 +140,13 @@ class Launcher:
                     seconds = time.monotonic() - ended.began
                     costs[ended.scenario.key] = Cost(round(seconds, 2), round(ended.process.cpu_seconds, 2))
                 print(console.line(verdict), flush=True)
+                if verdict.verdict in ("failed", "inconclusive"):
+                    print(console.failure(verdict, self._folder(ended.scenario)), flush=True)
                 for warning in _warnings(self._folder(ended.scenario)):
                     print(warning, flush=True)
+
+    def _doing(self, busy: Running) -> Doing:
+        return Doing(busy.scenario, busy.began, self._folder(busy.scenario))
 
     def _folder(self, scenario: Selected) -> Path:
         return runs.scenario_folder(self.run, scenario.location)
@@ -265,19 +282,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"{root} is not the root of the checkout (no behave.ini there); change to it first")
         given = options.arguments if options.mode == "behave" else [f"-D{define}" for define in options.defines]
         userdata = _userdata(given)
+        last = again.last_run(root / "reports") if options.mode == "rerun" else None
+        if last:
+            userdata = last.settings | {name: value for name, (value, _) in gather({}).items()} | userdata
         settings = Settings.load(userdata)
         cells.world(settings.cells)  # refuses what this machine cannot do, before anything is made
         defines = [f"-D{name}={value}" for name, value in userdata.items()]
-        jobs = options.jobs or settings.jobs if options.mode == "acceptance" else 1
+        jobs = options.jobs or settings.jobs if options.mode != "behave" else 1
+        tags, scenarios = list[str](), list[Selected]()
         if options.mode == "acceptance":
             tags = with_defaults(root, options.tags)
             scenarios = enumerate_scenarios(root, options.features, tags)
-            for each in scenarios:
-                capabilities.needed(each.location, each.tags, settings)  # refuses a tag that nobody knows
+        if last:
+            tags, scenarios = last.tags, last.to_repeat(root)
+            if not scenarios:
+                print(f"nothing to run again: in the last run, {last.folder.name}, all is good")
+                return 0
+        for each in scenarios:
+            capabilities.needed(each.location, each.tags, settings)  # refuses a tag that nobody knows
         if targets.kind(settings).real:
             bootstrap.ensure(("dynamo",), settings.dynamo)
         launcher = Launcher(root, settings, defines, runs.create(root / "reports", settings.log_dir))
-        _write_about(launcher)
+        _write_about(launcher, tags, scenarios)
     except (ValueError, RuntimeError, OSError, bootstrap.BootstrapError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -310,6 +336,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     acceptance.add_argument("--tags", action="append", default=[], metavar="EXPRESSION")
     acceptance.add_argument("--jobs", type=_jobs, metavar="N", help="scenarios side by side; default: the setting jobs")
     acceptance.add_argument("-D", dest="defines", action="append", default=[], metavar="NAME=VALUE")
+    rerun = modes.add_parser("rerun", help="those of the last run that were not good or did not run")
+    rerun.add_argument("--jobs", type=_jobs, metavar="N", help="scenarios side by side; default: the setting jobs")
+    rerun.add_argument("-D", dest="defines", action="append", default=[], metavar="NAME=VALUE")
     behave = modes.add_parser("behave", help="one behave process in one cell")
     behave.add_argument("arguments", nargs="*", metavar="-- ARGS")
     return parser.parse_args(arguments)
@@ -333,7 +362,7 @@ def _userdata(arguments: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _write_about(launcher: Launcher) -> None:
+def _write_about(launcher: Launcher, tags: Sequence[str], scenarios: Sequence[Selected]) -> None:
     settings = launcher.settings
     versions = {"Python": sys.version.split()[0], "behave": version("behave"), "openai": version("openai")}
     for name, find in (("etcd", binaries.etcd), ("NATS", binaries.nats), ("Node.js", binaries.node)):
@@ -346,6 +375,7 @@ def _write_about(launcher: Launcher) -> None:
         "target": settings.target,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "argv": sys.argv,
+        **again.kept(settings, tags, scenarios),
         "versions": versions,
     }
     runs.write_json(launcher.run / "run.json", about)

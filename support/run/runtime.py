@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from support import releases, slowness, targets
+from support import activity, releases, slowness, targets
 from support.clock import now
 from support.contract.shape import SIMULATED
 from support.judge import defects
@@ -112,7 +112,9 @@ class Run:
     def make_world(self, location: str) -> World:
         """The world of the scenario at ``location`` (``features/x.feature:12``)."""
         self._began = now()
-        return World(self.settings, self._folder(location))
+        world = World(self.settings, self._folder(location))
+        activity.begin(world.stage.folder)
+        return world
 
     def _folder(self, location: str) -> Path:
         return scenario_folder(self.folder, location)
@@ -124,6 +126,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         if world is not None:
             failure = ended.failure
+            activity.begin_step("closes its records")
             history = world.close(give_up=failure is not None or bool(ended.skipped) or ended.interrupted)
             if not ended.skipped:
                 history = replace(history, not_judged=opt_outs(ended.tags))

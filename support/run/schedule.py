@@ -62,9 +62,9 @@ class Schedule:
         self._longer, self._shorter = others[:half], others[half:]
 
     @property
-    def waiting(self) -> int:
-        """How many have not begun."""
-        return len(self._timed) + len(self._longer) + len(self._shorter)
+    def waiting(self) -> list[Selected]:
+        """Those that have not begun."""
+        return self._longer + self._shorter + self._timed
 
     def due(self, running: Iterable[tuple[Selected, bool]]) -> list[Selected]:
         """Those that are to begin now; they count as begun.

@@ -1,6 +1,6 @@
 """The answers that a scenario is about: how far they have come, and what became of them."""
 
-from support import slowness
+from support import activity, slowness
 from support.clock import now
 from support.contract.deployment import Node
 from support.errors import Inconclusive, TooLate
@@ -36,7 +36,9 @@ class Answers:
             RuntimeError: there is none, or more than one.
         """
         self._stage.let_go()
-        entry = (pending or self._clients.request).join().entry
+        pending = pending or self._clients.request
+        with activity.waiting(f"request {pending.entry.number} ends"):  # it has a deadline of its own
+            entry = pending.join().entry
         entry.holds = self._holds_of(entry)
         return entry
 
@@ -69,7 +71,10 @@ class Answers:
         def ended() -> int:
             return sum(each.entry.end is not None for each in list(self._clients.watched))
 
-        if not self._stage.ledger.wait_for(lambda: ended() >= count, REQUEST_SECONDS * slowness.factor()):
+        timeout = REQUEST_SECONDS * slowness.factor()
+        with activity.waiting(f"{count} requests end", now() + timeout):
+            done = self._stage.ledger.wait_for(lambda: ended() >= count, timeout)
+        if not done:
             raise Inconclusive(f"{count} requests were to end first; {ended()} have")
 
     def await_tokens(self, pending: Pending, count: int) -> None:
@@ -78,7 +83,10 @@ class Answers:
         Raises:
             Inconclusive: the answer ended before, or they did not come within :data:`REQUEST_SECONDS`.
         """
-        if not pending.wait_tokens(count, REQUEST_SECONDS * slowness.factor()) or pending.ended:
+        timeout = REQUEST_SECONDS * slowness.factor()
+        with activity.waiting(f"request {pending.entry.number} gets {count} tokens", now() + timeout):
+            came = pending.wait_tokens(count, timeout)
+        if not came or pending.ended:
             seen = describe(pending.entry)
             raise Inconclusive(f"request {pending.entry.number} was to get {count} tokens first, but got {seen}")
 

@@ -156,4 +156,4 @@ class Lifetimes:
         Raises:
             AssertionError: one has ended.
         """
-        throughout(self.expect_none_left, seconds)
+        throughout(self.expect_none_left, seconds, "no process leaves")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from support import clock
+from support import activity, clock
 from support.clock import now
 from support.contract.deployment import Node
 from support.errors import Inconclusive
@@ -108,8 +108,9 @@ class _Play:
             threads = [clock.thread(self._fail, (index, each), daemon=False) for index, each in enumerate(failures)]
             for thread in threads:
                 thread.start()
-            for thread in threads:
-                thread.join()
+            with activity.waiting("the failures are over"):
+                for thread in threads:
+                    thread.join()
             if self._problems:
                 first, *others = self._problems
                 for each in others:
@@ -118,7 +119,8 @@ class _Play:
             if self._scenario.recovery_seconds is not None:
                 self._main.wait_for(lambda _: False, self._scenario.recovery_seconds)
                 self._main.stop()
-            self._main.wait_for(lambda _: False, NEVER)
+            with activity.waiting("the load ends"):
+                self._main.wait_for(lambda _: False, NEVER)
         finally:
             footprint.close()  # before the ledgers are read, which takes memory for a moment
         for load in self._clients.loads:

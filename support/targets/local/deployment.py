@@ -14,7 +14,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from support import binaries, slowness
+from support import activity, binaries, slowness
 from support.clock import now
 from support.contract.deployment import Change, Facts, Life, Node
 from support.contract.shape import Shape
@@ -23,7 +23,7 @@ from support.events import EventLog
 from support.observe import etcd
 from support.observe.health import instances, serves
 from support.observe.logs import tail
-from support.observe.waiting import until
+from support.observe.waiting import pause, until
 from support.observe.workers import requests_served
 from support.releases import Release
 from support.requests.client import send_completion_request
@@ -39,7 +39,6 @@ BOOT_SECONDS = 90.0
 # A cluster elects a leader within 0.3 to 2 s with etcd's own heartbeat and election timeouts, which are left alone.
 ETCD_SECONDS = 30.0
 OLDEST_ETCD = Version("3.4")
-POLL_SECONDS = 0.02
 STATES = ("starting", "running", "hung", "stopped", "dead", "fenced")
 """Changes of lives; the others that the node agent notes are its own affair."""
 RULER = ROOT / "support" / "engines" / "ruler.py"
@@ -414,19 +413,23 @@ class LocalDeployment:
 
     def _wait(self, condition: Callable[[], bool], timeout: float, needed: list[Node], what: str) -> float:
         began = now()
-        names = {node.name: node for node in needed}
-        while not condition():
-            for name, seen in self._agent.processes().items():
-                if name in names and seen["state"] in ("exited", "failed"):
-                    why = seen["detail"] or f"ended with status {seen['exit_code']}"
-                    raise DeploymentFailed(
-                        f"{name} {why} while it was needed; last lines of its log:\n{self._tail(names[name])}"
-                    )
-            if now() > began + timeout * slowness.factor():
-                logs = "\n".join(f"--- {node.name}\n{self._tail(node)}" for node in needed)
-                raise DeploymentFailed(f"not within {now() - began:.0f} s: {what}; last lines of the logs:\n{logs}")
-            time.sleep(POLL_SECONDS)
+        with activity.waiting(what, began + timeout):
+            while not condition():
+                self._see_running(needed)
+                if now() > began + timeout * slowness.factor():
+                    logs = "\n".join(f"--- {node.name}\n{self._tail(node)}" for node in needed)
+                    raise DeploymentFailed(f"not within {now() - began:.0f} s: {what}; last lines of the logs:\n{logs}")
+                time.sleep(pause(now() - began))
         return now()
+
+    def _see_running(self, needed: list[Node]) -> None:
+        names = {node.name: node for node in needed}
+        for name, seen in self._agent.processes().items():
+            if name in names and seen["state"] in ("exited", "failed"):
+                why = seen["detail"] or f"ended with status {seen['exit_code']}"
+                raise DeploymentFailed(
+                    f"{name} {why} while it was needed; last lines of its log:\n{self._tail(names[name])}"
+                )
 
     def _log(self, node: Node) -> Path:
         return self.site.logs / f"{node.name}.log"

@@ -6,6 +6,7 @@ machine, not about Dynamo. Looks and never touches.
 
 import contextlib
 import json
+import os
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -79,7 +80,7 @@ def _waited(pid: int) -> dict[str, float]:
     """Thread -> seconds that it has waited for a processor since its start; of a process that is gone nothing."""
     found = {}
     with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                found[thread.name] = slowness.parse((thread / "schedstat").read_text(encoding="ascii"))[1]
+        for thread in os.listdir(f"/proc/{pid}/task"):  # many, four times a second: pathlib takes twice as long
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/schedstat", "rb", buffering=0) as file:
+                found[thread] = slowness.parse(file.read().decode("ascii"))[1]
     return found
