@@ -35,6 +35,10 @@ def test_what_always_comes_is_seen_at_once() -> None:
     assert draws_to_see(1.0) == 1
 
 
+def test_the_risk_is_one_in_a_million() -> None:
+    assert (bounds(40, 0.5), bounds(2000, 0.2), draws_to_see(0.1)) == ((5, 35), (315, 490), 138)
+
+
 def test_what_is_certain_has_no_room() -> None:
     assert (bounds(40, 1.0), bounds(40, 0.0)) == ((40, 40), (0, 0))
 

@@ -207,7 +207,7 @@ def die() -> None:
     """End as a process does that knows nothing of SIGTERM."""
     leave_mark()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
 
 
 def prepare_to_leave(runtime: DistributedRuntime, endpoint: Any) -> None:
