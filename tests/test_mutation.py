@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from tests.mutation import ROOMS, ROOT
-from tests.mutation.mutants import Mutant, _around, _difference, _spared, _without_statements
+from tests.mutation.mutants import Mutant, _around, _difference, _is_python, _spared, _without_statements
 from tests.mutation.survivors import Survivor, read_survivors, unknown, unneeded
 from tests.mutation.trials import KILLED, SURVIVED, at_import, fresh, in_fork, put, side_by_side
 
@@ -162,3 +162,8 @@ def test_every_record_of_a_survivor_is_of_a_module_that_is_tried_and_says_why() 
     assert {each.path for each in records} <= tried
     assert [each.now for each in records if len(each.why) < len("equivalent")] == []
     assert [path for path in tried if not Path(ROOT, path).is_file()] == []
+
+
+def test_what_is_no_python_is_no_mutant() -> None:
+    assert _is_python("if not (found := look()):\n    pass\n")
+    assert not _is_python("if not found := look():\n    pass\n")

@@ -58,13 +58,22 @@ def mutants(path: str) -> Iterator[Mutant]:
     tree = ast.parse(original)
     seen = set()
     for operator, place, mutated in [*_of_cosmic_ray(original), *_without_statements(original, tree)]:
-        if mutated in seen or _spared(tree, place):
+        if mutated in seen or _spared(tree, place) or not _is_python(mutated):
             continue
         seen.add(mutated)
         first, last, text = _difference(original, mutated)
         was = "".join(original.splitlines(keepends=True)[first:last])
         where, function = _around(tree, place[0])
         yield Mutant(path, where, function, operator, place[0], _flat(was), _flat(text), first, last, text)
+
+
+def _is_python(text: str) -> bool:
+    """Not all is that: cosmic-ray writes ``if not found := look()``."""
+    try:
+        compile(text, "mutant", "exec")
+    except SyntaxError:
+        return False
+    return True
 
 
 def _flat(text: str) -> str:
