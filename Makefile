@@ -9,7 +9,7 @@ export TAGS
 
 # make up [ENGINE=vllm] [WORKERS=2]: a deployment that stays, with the frontend on localhost:8000 and the fault service on
 # localhost:8080; make down ends it. make crash-trials [N=200] [SEED=1]: kills agents at random moments, looks for leaks.
-.PHONY: acceptance rerun test sabotage lies crash-trials up watch down bench doctor report bootstrap clean distclean
+.PHONY: acceptance rerun test sabotage lies mutation crash-trials up watch down bench doctor report bootstrap clean distclean
 
 acceptance: bootstrap
 	@$(RUN) support.run.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
@@ -24,9 +24,17 @@ test: bootstrap
 	.venv/bin/mypy
 	$(RUN) pytest
 
-# every scenario with something broken on purpose: each has to turn red for that reason (docs/sabotage.md)
+# make sabotage [SCENARIOS="Every token*"] [SABOTAGE="injector=*"] [JOBS=4] [AGAIN=1] [PLAN=1]: every scenario with something
+# broken on purpose has to turn red for that reason (docs/sabotage.md). Goes on where it was broken off; PLAN says how long it takes.
 sabotage: bootstrap
-	$(RUN) tests.sabotage
+	@$(RUN) tests.sabotage $(if $(SCENARIOS),--name "$(SCENARIOS)") $(if $(SABOTAGE),--sabotage "$(SABOTAGE)") \
+	  $(if $(JOBS),--jobs $(JOBS)) $(if $(AGAIN),--again) $(if $(PLAN),--plan)
+
+# make mutation [ONLY="support/judge/*"] [JOBS=2]: the judge, observers and proofs with a fault in one place at a time; the
+# suite's own tests have to notice (docs/mutation.md)
+mutation:
+	@$(BOOTSTRAP) suite cosmic-ray
+	@$(RUN) tests.mutation $(if $(ONLY),--only "$(ONLY)") $(if $(JOBS),--jobs $(JOBS))
 
 # every kind of fault times every lie about it, on markers without Dynamo (docs/sabotage.md):
 # make lies [KIND="network *"] [LIE="ends early"]

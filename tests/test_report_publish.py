@@ -13,6 +13,7 @@ from support import binaries
 from support.events import EventLog
 from support.judge.verdict import Finding, Verdict
 from support.report import allure, console, publish, runs, story, timeline
+from support.report.self_tests import Trial, write_trials
 from support.requests.ledger import Chunk, Ledger, Opinion, read_ledger
 from support.settings import Settings
 from tests.test_results import steady, three_phases
@@ -108,6 +109,28 @@ def test_a_run_is_published(run: Path, settings: Settings) -> None:
     ]
     assert all((reports / "allure-results" / attachment["source"]).exists() for attachment in failed["attachments"])
     assert "etcd=3.5.1" in (reports / "allure-results" / "environment.properties").read_text()
+
+
+def test_the_report_tells_whether_its_scenarios_can_fail(run: Path, settings: Settings) -> None:
+    reports, told = run.parents[1], ("failed", "", 1, "", 30.0, "2026-11-27T22:00:00+00:00", "1.6.1", "abc")
+    trials = [
+        Trial("Migration", "scenario 12", "proxy=drops-token", "failed", "x", "caught", *told),
+        Trial("Migration", "scenario 12", "", "known_defect", "x", "missed", *told),
+        Trial("Migration", "scenario 20", "proxy=<stalls>", "failed", "x", "not reached", *told),
+        Trial("Etcd", "scenario 12", "proxy=two-ends", "failed", "x", "caught", *told),
+    ]
+    write_trials(reports, trials, 9)
+    verdicts = [verdict(line=line) for line in (12, 20, 30)]
+    for each in verdicts:
+        fill(runs.scenario_folder(run, each.location))
+    publish.publish(run, reports, verdicts, settings)
+    pages = [results(reports)[each.name]["descriptionHtml"] for each in verdicts]
+    line = "With something broken on purpose (2026-11-27): "
+    assert f"{line}proxy=drops-token caught, a defect of Dynamo itself missed<" in pages[0]
+    assert f"{line}proxy=&lt;stalls&gt; not reached<" in pages[1]
+    assert "broken on purpose" not in pages[2]
+    environment = (reports / "allure-results" / "environment.properties").read_text()
+    assert "sabotage=2 of 9 caught, 1 missed, 1 not reached, 5 not run\n" in environment
 
 
 def test_publishing_again_replaces_what_was_attached(run: Path, settings: Settings) -> None:

@@ -15,7 +15,8 @@ from agents.core.faults import Driver, Fault, Plan
 from agents.node.agent import NodeAgent, serve
 from agents.node.drivers.cuts import CutDriver
 from agents.node.process import Process
-from agents.sabotage.signs import CUE, DONE, LIED
+from agents.sabotage import marks
+from agents.sabotage.signs import CUE, DONE
 
 KINDS = {
     "does-nothing": "inject answers success and does nothing",
@@ -54,12 +55,12 @@ class LyingDriver:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    def _lie(self) -> None:
-        (self._agent.scratch / LIED).touch()
-
     def _other(self, name: str) -> str:
         role = self._agent.network.roles().get(name)
-        return next((each for each, its in self._agent.network.roles().items() if its == role and each != name), name)
+        others = [each for each, its in self._agent.network.roles().items() if its == role and each != name]
+        if others:
+            marks.leave(f"{others[0]} is hit, not {name}")
+        return others[0] if others else name
 
     def plan(self, body: dict[str, Any]) -> Plan:
         """The real plan, of something else."""
@@ -67,7 +68,6 @@ class LyingDriver:
             return self._plan_one_way(body)
         if self._kind != "hits-another":
             return self._real.plan(body)
-        self._lie()
         if "target" in body:
             plan = self._real.plan(body | {"target": self._other(body["target"])})
             plan.targets = [body["target"]]
@@ -82,7 +82,7 @@ class LyingDriver:
         if "cut" in plan.undo:  # what an XID error costs the peers
             plan.undo["cut"]["undo"]["sides"] = ["to"]
         if both or "cut" in plan.undo:
-            self._lie()
+            marks.leave("one direction is cut, not both")
         return plan
 
     async def apply(self, fault: Fault) -> None:
@@ -91,16 +91,16 @@ class LyingDriver:
         await (act(fault) if act else self._real.apply(fault))
 
     async def _does_nothing(self, fault: Fault) -> None:
-        self._lie()
+        marks.leave(f"the fault {fault.type} is not made")
 
     async def _swallows_rest(self, fault: Fault) -> None:
-        if "lines" in fault.undo:
-            self._lie()
+        if len(fault.undo.get("lines", ())) > 1:
+            marks.leave(f"{len(fault.undo['lines']) - 1} lines are swallowed")
             fault.undo["lines"] = fault.undo["lines"][:1]
         await self._real.apply(fault)
 
     async def _dawdles(self, fault: Fault) -> None:
-        self._lie()
+        marks.leave(f"the fault {fault.type} is late")
         await asyncio.sleep(DAWDLE_SECONDS)
         await self._real.apply(fault)
 
@@ -108,14 +108,14 @@ class LyingDriver:
         if fault.type != "terminate":
             await self._real.apply(fault)
             return
-        self._lie()
+        marks.leave(f"{fault.undo['node']} is killed")
         self._agent.table.signal(fault.undo["node"], tuple(fault.undo["identity"]), signal.SIGKILL)
 
     async def _swallows_consequence(self, fault: Fault) -> None:
         if (consequence := fault.undo.get("consequence")) is None:
             await self._real.apply(fault)
             return
-        self._lie()
+        marks.leave(f"the consequence {consequence} is left out")
         fault.undo["consequence"] = "none"
         await self._real.apply(fault)
         fault.undo["consequence"] = consequence
@@ -124,7 +124,7 @@ class LyingDriver:
         if fault.type != "restart":
             await self._real.apply(fault)
             return
-        self._lie()
+        marks.leave(f"{fault.undo['node']} is not started again")
         await self._agent.table.end(fault.undo["node"], held=True)
 
     async def _halves_strength(self, fault: Fault) -> None:
@@ -133,12 +133,12 @@ class LyingDriver:
         fault.parameters |= {name: type(asked[name])(value) for name, value in weaker.items()}
         await self._real.apply(fault)
         if weaker:
-            self._lie()
+            marks.leave(f"{fault.type} is weaker: {weaker}")
             await asyncio.sleep(CUE_SECONDS)  # what works on beside us has read it by then
             fault.evidence["asked"] = asked
 
     async def _fakes_telemetry(self, fault: Fault) -> None:
-        self._lie()
+        marks.leave("telemetry shows it, and nothing else")
         self._real.adopt(fault)  # type: ignore[attr-defined]  # of a simulated GPU
 
     async def _comes_too_late(self, fault: Fault) -> None:
@@ -153,7 +153,7 @@ class LyingDriver:
             while not (self._agent.scratch / CUE).exists():
                 await asyncio.sleep(CUE_SECONDS)
             await work
-            self._lie()
+            marks.leave("done on the cue")
             (self._agent.scratch / DONE).touch()
 
         task = asyncio.get_running_loop().create_task(wait())
@@ -163,18 +163,24 @@ class LyingDriver:
     async def undo(self, fault: Fault) -> None:
         """Nothing, or the real undo, or more than that."""
         if self._kind == "recovers-nothing":
-            self._lie()
+            marks.leave(f"the fault {fault.type} is not undone")
         elif not (self._kind == "starts-nothing" and fault.type == "restart"):
             await self._real.undo(fault)
         for other in self._agent.book.owed() if self._kind == "undoes-others" else ():
             if other is not fault:
-                self._lie()
+                marks.leave(f"{other.type} is undone, which nobody has asked for")
                 await self._agent.real[other.kind].undo(other)
 
     def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         """None, whatever there is."""
         silent = self._kind in ("recovers-nothing", "starts-nothing")
         return [] if silent else self._real.differences(before, after)
+
+
+def _swallow(line: str) -> dict[str, Any]:
+    """Say that a line is in the kernel log, and write none."""
+    marks.leave("a line is swallowed")
+    return {"sequence": 0, "timestamp_us": 0, "text": line}
 
 
 class LyingAgent(NodeAgent):
@@ -186,7 +192,7 @@ class LyingAgent(NodeAgent):
     def drivers(self) -> Sequence[Driver]:
         """The real ones, which are :attr:`real` by their kind, behind :class:`LyingDriver`."""
         if self.kind == "swallows-line":
-            self.gpus.write = self._swallow
+            self.gpus.write = _swallow
         if self.kind == "spares-children":
             self._spare_children()
         if self.kind == "cuts-one-family":
@@ -199,11 +205,11 @@ class LyingAgent(NodeAgent):
         whole = self.table.family
 
         def first(node: str, identity: tuple[int, int]) -> list[tuple[int, int]]:
-            (self.scratch / LIED).touch()
+            marks.leave(f"the first process of {node} is hit alone")
             return whole(node, identity)[:1]
 
         async def leave(process: Process) -> None:
-            (self.scratch / LIED).touch()
+            marks.leave("the children of a process are left behind")
 
         self.table.family, self.table._end_rest = first, leave  # type: ignore[method-assign]
 
@@ -214,15 +220,10 @@ class LyingAgent(NodeAgent):
         async def some(node: str) -> list[str]:
             found = await whole(node)
             if any(":" in each for each in found):
-                (self.scratch / LIED).touch()
+                marks.leave(f"{node} is cut over IPv4 alone")
             return [each for each in found if ":" not in each]
 
         driver._addresses = some  # type: ignore[method-assign]
-
-    def _swallow(self, line: str) -> dict[str, Any]:
-        """Say that a line is in the kernel log, and write none."""
-        (self.scratch / LIED).touch()
-        return {"sequence": 0, "timestamp_us": 0, "text": line}
 
 
 def main() -> None:

@@ -11,11 +11,15 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from typing import Any, TypeVar
 
 import aiohttp
 from aiohttp import web
+
+from agents.sabotage import marks
+
+T = TypeVar("T")
 
 KINDS = {
     "cancel-not-passed-on": "a client that leaves is not noticed: the request runs on to its end",
@@ -36,6 +40,8 @@ KINDS = {
     "mistakes-overload": "a refusal says that the server has failed, not that it is busy",
 }
 VICTIM, STALL_SECONDS = 15, 6.0
+OF_A_TOKEN = ("drops-token", "repeats-token", "stalls", "truncates")
+"""What spoils the :data:`VICTIM` of each stream."""
 # After the STANDARD of a scenario. Its band ends one step, that from the median to the slow first tokens, above the
 # median: half of the requests must not be later than that. The client sees steps of up to twice the length that is seen
 # from here, for its own way to the proxy is on top.
@@ -59,6 +65,19 @@ class Proxy:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Pass one request on, spoiled."""
+        if self.kind != "cancel-not-passed-on":
+            return await self._pass_on(request)
+        under_way = self._in_background(self._pass_on(request))
+        try:
+            return await asyncio.shield(under_way)
+        except asyncio.CancelledError:
+            self._spoils("a client has left, and its request runs on")
+            raise
+
+    def _spoils(self, what: str) -> None:
+        marks.leave(f"{self.kind}: {what}")
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         async with aiohttp.ClientSession() as session:
             if request.method == "GET":
@@ -69,14 +88,18 @@ class Proxy:
             # The target asks with an empty body whether the API is switched on; that is no request.
             number = next(self.requests) if b'"model"' in body else 0
             if self.kind == "refuses-later" and number > 1:
+                self._spoils(f"request {number}")
                 return web.json_response({"message": "refused by sabotage", "code": 503}, status=503)
             if self.kind == "empties-later" and number > 1:
+                self._spoils(f"request {number}")
                 return _empty(json.loads(body), chat="chat" in request.path)
             began = time.monotonic()
             self.first_at = self.first_at or began
             if self.kind == "slows-later" and began > self.first_at + LATER_SECONDS:
+                self._spoils(f"request {number}")
                 await asyncio.sleep(self._late())
             if self.kind == "cancels-another":
+                self._spoils(f"beside request {number}")
                 self._in_background(self._send_and_leave(request.path, body))
             async with session.post(
                 self.upstream + request.path, data=body, headers={"Content-Type": "application/json"}
@@ -84,10 +107,14 @@ class Proxy:
                 if answer.content_type == "text/event-stream":
                     return await self._stream(request, answer, began)
                 content = self._spoil_body(await answer.json())
-                if self.kind in ("drops-token", "truncates"):
-                    _cut(content)
-                status = 200 if self.kind == "hides-errors" else answer.status
+                if self.kind in ("drops-token", "truncates") and _cut(content):
+                    self._spoils("the last word of a body")
+                status = answer.status
+                if self.kind == "hides-errors" and status != 200:
+                    self._spoils(f"status {status}")
+                    status = 200
                 if self.kind == "mistakes-overload" and status in (503, 529):
+                    self._spoils(f"status {status}")
                     status = 500
                 return web.json_response(content, status=status)
 
@@ -99,10 +126,11 @@ class Proxy:
             print(f"requests are late by {1000 * self.late_seconds:.0f} ms from now on", flush=True)
         return self.late_seconds
 
-    def _in_background(self, work: Any) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self.background.add(task)
         task.add_done_callback(self.background.discard)
+        return task
 
     async def _send_and_leave(self, path: str, body: bytes) -> None:
         content = json.loads(body) | {"stream": True, "max_tokens": 2000}
@@ -111,18 +139,24 @@ class Proxy:
 
     async def _stream(self, request: web.Request, answer: aiohttp.ClientResponse, began: float) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
+        there = await self._reached(response.prepare(request))
         first = True
         async for event in self._spoil(answer):
             if first and time.monotonic() < (self.first_at or 0.0) + STANDARD_SECONDS:
                 self.first_tokens.append(time.monotonic() - began)
             first = False
-            try:
-                await response.write(event)
-            except (ConnectionError, aiohttp.ClientError):
-                if self.kind != "cancel-not-passed-on":
-                    raise
+            there = there and await self._reached(response.write(event))
         return response
+
+    async def _reached(self, sending: Awaitable[Any]) -> bool:
+        """Whether the client is there to get it; one that has left ends the request, unless that is not passed on."""
+        try:
+            await sending
+        except (ConnectionError, aiohttp.ClientError):
+            if self.kind != "cancel-not-passed-on":
+                raise
+            return False
+        return True
 
     async def _spoil(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         tokens = 0
@@ -133,16 +167,21 @@ class Proxy:
             if b"[DONE]" in event:
                 yield event
                 if self.kind == "two-ends":
+                    self._spoils("a stream")
                     yield event
                 return
             content = json.loads(line.removeprefix(b"data:"))
             if "error" in content and self.kind == "hides-errors":
+                self._spoils("an event")
                 continue
             if "error" in content and self.kind == "comments-errors":
+                self._spoils("an event")
                 yield b"event: error\n: gone by sabotage\n\n"
                 continue
             tokens += bool(_text(content))
             if tokens == VICTIM and _text(content):
+                if self.kind in OF_A_TOKEN:
+                    self._spoils(f"token {VICTIM} of a stream")
                 if self.kind == "drops-token":
                     continue
                 if self.kind == "repeats-token":
@@ -156,9 +195,11 @@ class Proxy:
 
     def _spoil_body(self, content: dict[str, Any]) -> dict[str, Any]:
         if self.kind == "swallows-finish":
-            for choice in content.get("choices", []):
-                choice.pop("finish_reason", None)
+            reasons = [choice.pop("finish_reason", None) for choice in content.get("choices", [])]
+            if any(reasons):
+                self._spoils(", ".join(map(str, reasons)))
         if self.kind == "overcharges" and content.get("usage"):
+            self._spoils("a bill")
             content["usage"]["prompt_tokens"] += 1
         return content
 
@@ -180,11 +221,12 @@ def _text(content: dict[str, Any]) -> str:
     return delta.get("content") or delta.get("text") or ""
 
 
-def _cut(content: dict[str, Any]) -> None:
-    """Take the last word off a whole answer."""
+def _cut(content: dict[str, Any]) -> bool:
+    """Take the last word off a whole answer; returns whether there is one."""
     for choice in content.get("choices", []):
         place, name = (choice["message"], "content") if "message" in choice else (choice, "text")
         place[name] = " ".join(place[name].split()[:-1])
+    return bool(content.get("choices"))
 
 
 def main() -> None:
@@ -198,8 +240,8 @@ def main() -> None:
     app = web.Application()
     proxy = Proxy(options.upstream, options.kind)
     app.router.add_route("*", "/{path:.*}", proxy.handle)
-    # A real server cancels the handler when its client leaves; the sabotage is not to.
-    web.run_app(app, host=host, port=int(port), print=None, handler_cancellation=options.kind != "cancel-not-passed-on")
+    # As a real server does when its client leaves.
+    web.run_app(app, host=host, port=int(port), print=None, handler_cancellation=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ It runs in the environment of the Dynamo release under test and is set up by env
 ``RULER_GATE``                 ``ADDRESS:PORT`` where the gate is worked, see :class:`Gate`
 ``RULER_LEAVING``              how it leaves when it is told to shut down, one of :data:`LEAVINGS`
 ``RULER_SABOTAGE``             deliberate defect for the suite's own tests, see :data:`SABOTAGES`; empty: none
+``RULER_MARKS``                file that gets one JSON line each time that the defect shows; empty: none
 """
 
 import asyncio
@@ -43,6 +44,8 @@ SABOTAGES = (
     "ignores-shutdown",
     "stays-after-shutdown",
 )
+MOVED = ("forgets-position", "repeats-token", "drops-token", "invents-token")
+"""Those of them that show in an answer which another worker has begun."""
 LEAVINGS = ("draining", "handing-over")
 """``draining``: finish what is under way, as dynamo.mocker does, for as long as the runtime's own deadline allows.
 ``handing-over``: as the release's workers for vllm, sglang and trtllm do: leave the list, go on for a grace period,
@@ -68,10 +71,19 @@ def write_journal(**line: Any) -> None:
         stream.write(json.dumps({"at": time.monotonic(), **line}) + "\n")
 
 
+def leave_mark() -> None:
+    """Say that the deliberate defect shows now."""
+    if file := os.environ.get("RULER_MARKS"):
+        with open(file, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"at": time.time(), "what": f"a ruler worker {SABOTAGE}"}) + "\n")
+
+
 def positions(token_ids: list[int], budget: int) -> list[int]:
     """Positions to write for a request that brings ``token_ids`` and may have ``budget`` tokens more."""
     start = len(token_ids)
     migrated = any(token >= FIRST_ID for token in token_ids)
+    if migrated and SABOTAGE in MOVED:
+        leave_mark()
     if migrated and SABOTAGE == "forgets-position":
         start = sum(token < FIRST_ID for token in token_ids)
     if migrated and SABOTAGE == "repeats-token":
@@ -178,7 +190,9 @@ async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[dict[
                 raise EngineShutdown("Engine was shut down during generation.")
             answer: dict[str, Any] = {"token_ids": [FIRST_ID + position]}
             produced += 1
-            if produced == budget and SABOTAGE != "swallows-finish":
+            if produced == budget and SABOTAGE == "swallows-finish":
+                leave_mark()
+            elif produced == budget:
                 answer["finish_reason"] = "length"
             yield answer
             # A late token is made up for at once, a whole pause never: no more than a GPU catches up after one.
@@ -189,13 +203,20 @@ async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[dict[
         write_journal(event="left", request_id=context.id(), produced=produced, outcome=outcome)
 
 
+def die() -> None:
+    """End as a process does that knows nothing of SIGTERM."""
+    leave_mark()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGTERM)
+
+
 def prepare_to_leave(runtime: DistributedRuntime, endpoint: Any) -> None:
     """Have SIGTERM end this worker in good order; :func:`dynamo_worker` leaves it to kill the process."""
     loop = asyncio.get_running_loop()
     if SABOTAGE == "dies-at-shutdown":
-        return
-    if SABOTAGE == "ignores-shutdown":
-        loop.add_signal_handler(signal.SIGTERM, lambda: None)
+        loop.add_signal_handler(signal.SIGTERM, die)
+    elif SABOTAGE == "ignores-shutdown":
+        loop.add_signal_handler(signal.SIGTERM, leave_mark)
     elif LEAVING == "handing-over":
         install_signal_handlers(loop, runtime, [endpoint], giving_up)
     else:
@@ -214,6 +235,7 @@ async def main(runtime: DistributedRuntime) -> None:
     await register_model(ModelInput.Tokens, kinds, endpoint, os.environ["RULER_MODEL"], **worker_type)
     await endpoint.serve_endpoint(generate, graceful_shutdown=True)
     if SABOTAGE == "stays-after-shutdown":
+        leave_mark()
         await asyncio.Event().wait()
 
 

@@ -21,6 +21,7 @@ from support.judge.verdict import VERDICTS, Finding, Verdict
 from support.observe.logs import tail
 from support.report import allure, page, runs, story, timeline, wording
 from support.report.reading import read_verdict
+from support.report.self_tests import Trial, read_trials, self_tests
 from support.seen import Told
 from support.settings import Settings
 
@@ -86,8 +87,8 @@ def publish(run: Path, reports: Path, verdicts: Sequence[Verdict], settings: Set
     """
     about = _read(run / "run.json")
     results = run / "allure-results"
-    trouble = _attach(run, verdicts, {"target": about["target"], "dynamo": about["dynamo"]})
-    _write_environment(results, about)
+    trouble = _attach(run, verdicts, {"target": about["target"], "dynamo": about["dynamo"]}, read_trials(reports))
+    _write_environment(results, about, self_tests(reports))
     summary = summarize(about, verdicts)
     runs.write_json(run / "summary.json", summary)
     with _lock(reports / ".publish.lock"):
@@ -114,7 +115,9 @@ def summarize(about: Mapping[str, Any], verdicts: Sequence[Verdict]) -> dict[str
     }
 
 
-def _attach(run: Path, verdicts: Sequence[Verdict], parameters: Mapping[str, str]) -> list[str]:
+def _attach(
+    run: Path, verdicts: Sequence[Verdict], parameters: Mapping[str, str], trials: Sequence[Trial]
+) -> list[str]:
     for stale in (run / "allure-results").glob(f"{_OWN}*"):
         stale.unlink()
     files = {_label(result, "location"): file for file, result in _results(run).items()}
@@ -128,14 +131,14 @@ def _attach(run: Path, verdicts: Sequence[Verdict], parameters: Mapping[str, str
         result = _read(file)
         _settle(result, verdict)
         try:
-            _tell(run, verdict, result)
+            _tell(run, verdict, result, trials)
         except Exception as error:  # noqa: BLE001 - records that make no sense cost their own page, never the report
             trouble.append(f"the page of {verdict.location} is not whole: {type(error).__name__}: {error}")
         runs.write_json(file, result)
     return trouble
 
 
-def _tell(run: Path, verdict: Verdict, result: dict[str, Any]) -> None:
+def _tell(run: Path, verdict: Verdict, result: dict[str, Any], trials: Sequence[Trial]) -> None:
     """Put story, picture and attachments into a scenario's result."""
     folder = runs.scenario_folder(run, verdict.location)
     kept = [entry for entry in result.get("attachments", []) if not entry["source"].startswith(_OWN)]
@@ -143,7 +146,7 @@ def _tell(run: Path, verdict: Verdict, result: dict[str, Any]) -> None:
     passed = verdict.verdict == "passed"
     try:
         timeline.draw(folder)
-        result["descriptionHtml"] = story.story(folder, verdict)
+        result["descriptionHtml"] = story.story(folder, verdict, trials)
     finally:
         kept.extend(_attachments(folder, run / "allure-results", result["uuid"], passed))
 
@@ -229,12 +232,13 @@ def _shortened(content: str, most: int | None, source: str) -> bytes:
     return (begin + note.format(len(whole) - 2 * half) + end).encode()
 
 
-def _write_environment(results: Path, about: Mapping[str, Any]) -> None:
+def _write_environment(results: Path, about: Mapping[str, Any], tested: Mapping[str, str]) -> None:
     facts = {
         "Dynamo": about["dynamo"],
         "target": about["target"],
         **about.get("versions", {}),
         "started": about["started"],
+        **tested,
     }
     lines = "".join(f"{name}={value}\n" for name, value in facts.items())
     (results / "environment.properties").write_text(lines, encoding="utf-8")

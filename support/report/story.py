@@ -14,6 +14,7 @@ from support.judge.samples import NEVER
 from support.judge.verdict import Verdict
 from support.report import wording
 from support.report.results import process_overflow_recovery_test
+from support.report.self_tests import Trial
 from support.requests.ledger import LedgerEntry, Opinion, read_ledger
 from support.requests.load_log import find_loads
 from support.requests.outcomes import outcome, shorten
@@ -26,14 +27,17 @@ TABLE_ROWS = 300
 """Requests in the table; of more, those without a whole answer come first into it."""
 
 
-def story(folder: Path, verdict: Verdict) -> str:
-    """A few lines of HTML and the timeline that answer: what broke, what did users feel, is it Dynamo or us."""
+def story(folder: Path, verdict: Verdict, trials: Sequence[Trial] = ()) -> str:
+    """A few lines of HTML and the timeline that answer: what broke, what did users feel, is it Dynamo or us, and can
+    the scenario fail at all, by the ``trials`` of it that are known.
+    """
     entries = read_ledger(folder / "ledger.jsonl")
     return "".join(
         [
             f"<p><b>Verdict: {wording.CATEGORIES[wording.category(verdict)]}.</b> {escape(verdict.reason)}</p>",
             *(f"<p>{escape(words)}</p>" for words in _warnings(folder)),
             _worth(verdict),
+            _trials([each for each in trials if (each.feature, each.scenario) == (verdict.feature, verdict.name)]),
             f"<p><b>What broke</b></p>{_bullets(_faults(folder, entries))}",
             f"<p><b>What users felt</b></p>{_bullets(_felt(entries) + _phases(folder))}",
             _picture(folder / "timeline.svg"),
@@ -51,6 +55,13 @@ def _worth(verdict: Verdict) -> str:
     left_out = "".join(f"; {rule} was not judged: {why}" for rule, why in verdict.not_judged.items())
     told = looked_at + left_out + busy
     return f"<p>{escape(wording.invariants(verdict))}: {escape(told)}</p>" if looked_at else ""
+
+
+def _trials(trials: Sequence[Trial]) -> str:
+    """What became of the scenario with something broken on purpose."""
+    told = [f"{each.sabotage or 'a defect of Dynamo itself'} {each.outcome}" for each in trials]
+    when = max((each.at for each in trials), default="").partition("T")[0]
+    return f"<p>With something broken on purpose ({when}): {escape(', '.join(told))}</p>" if told else ""
 
 
 def requests_table(folder: Path) -> str:

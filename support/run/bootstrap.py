@@ -3,8 +3,9 @@
     python3 support/run/bootstrap.py [--dynamo VERSION] [PART ...]
 
 Parts: ``suite`` (.venv, from requirements.txt), ``report`` (.envs/allure, from support/report/package.json) and
-``dynamo`` (.envs/dynamo-VERSION); all three when none is named. One more has to be named: ``aiperf`` (.envs/aiperf),
-with which `make bench` compares the suite's own load. Everything is kept inside the checkout, caches and
+``dynamo`` (.envs/dynamo-VERSION); all three when none is named. Two more have to be named: ``aiperf`` (.envs/aiperf),
+with which `make bench` compares the suite's own load, and ``cosmic-ray`` (.envs/cosmic-ray), which makes the mutants
+of `make mutation`. Everything is kept inside the checkout, caches and
 temporary files included. An environment counts as finished only when its stamp, written last, agrees with what it
 should hold; any other is made anew. One lock makes runs in the same checkout take turns.
 
@@ -33,8 +34,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 OLDEST_PYTHON = (3, 11)
 PARTS = ("suite", "report", "dynamo")
-EXTRA_PARTS = ("aiperf",)
-AIPERF = "aiperf==0.13.0"
+EXTRA_PARTS = {"aiperf": "aiperf==0.13.0", "cosmic-ray": "cosmic-ray==8.7.0"}
+"""Part -> the package that it holds."""
 SUITE = ROOT / ".venv"
 ENVIRONMENTS = ROOT / ".envs"
 REQUIREMENTS = (ROOT / "requirements.txt", ROOT / "requirements-constraints.txt")
@@ -209,13 +210,11 @@ def _environment(part: str, dynamo: str | None) -> Environment:
         folder = ENVIRONMENTS / "allure"
         program = folder / "node_modules" / "allure" / "cli.js"
         return Environment("the report generator", folder, _texts(REPORT_PACKAGES), program, _build_report)
-    if part == "aiperf":
-        folder = ENVIRONMENTS / "aiperf"
-        return Environment(
-            "AIPerf", folder, AIPERF, folder / "bin" / "aiperf", lambda w: _build_python(w, folder, AIPERF)
-        )
+    if part in EXTRA_PARTS:
+        folder, package = ENVIRONMENTS / part, EXTRA_PARTS[part]
+        return Environment(part, folder, package, folder / "bin" / part, lambda w: _build_python(w, folder, package))
     if part != "dynamo":
-        raise ValueError(f"there is no part {part!r}; allowed: {', '.join(PARTS + EXTRA_PARTS)}")
+        raise ValueError(f"there is no part {part!r}; allowed: {', '.join((*PARTS, *EXTRA_PARTS))}")
     if not RELEASE.fullmatch(dynamo or ""):
         raise BootstrapError(f"dynamo is {dynamo!r}; expected a release such as 1.6.1")
     folder = ENVIRONMENTS / f"dynamo-{dynamo}"
@@ -387,8 +386,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dynamo", metavar="VERSION", help="the release of Dynamo; the settings' one when not given")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all when none is named")
     options = parser.parse_args(arguments)
-    if unknown := [part for part in options.parts if part not in PARTS + EXTRA_PARTS]:
-        parser.error(f"there is no part {unknown[0]!r}; allowed: {', '.join(PARTS + EXTRA_PARTS)}")
+    if unknown := [part for part in options.parts if part not in (*PARTS, *EXTRA_PARTS)]:
+        parser.error(f"there is no part {unknown[0]!r}; allowed: {', '.join((*PARTS, *EXTRA_PARTS))}")
     signal.signal(signal.SIGTERM, _interrupted)
     signal.signal(signal.SIGINT, _interrupted)
     sys.path[0] = str(ROOT)

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from agents.core.forks import use_files
+from agents.sabotage import marks
 from support.report.runs import write_json
 from support.run import cells
 from support.settings import ROOT
 from tests.lies import HONEST, LIES, Row, Way, impossible, rows, ways
+from tests.scenarios import MARKS
 
 # Proofs are waited for up to 15 s, ten times as long on a machine that is far too busy.
 LONGEST_SECONDS = 400.0
@@ -75,6 +77,7 @@ class Square:
     def _prepare(self) -> None:
         os.setpgid(0, 0)
         os.environ["FT_SABOTAGE"] = "" if self.way.sabotage.startswith("list=") else self.way.sabotage
+        os.environ[marks.VARIABLE] = str(self.folder / MARKS)
         console = os.open(self.folder / "console.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         use_files(os.open(os.devnull, os.O_RDONLY), console)
 

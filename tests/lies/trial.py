@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agents.sabotage.signs import CUE, DONE, LIED
+from agents.sabotage import marks
+from agents.sabotage.signs import CUE, DONE
 from support import releases
 from support.clock import now
 from support.contract.deployment import Node
@@ -71,7 +72,7 @@ class Trial:
         history = self._world.close(give_up=failure is not None)
         findings = judge_scenario(history, failure, "the scenario of the lie")
         verdict, reason, _ = decide(findings, [], self._world.stage.release.version, self._row.name)
-        told = self._way.sabotage.startswith("list=") or (self._scratch / LIED).exists()
+        told = self._way.sabotage.startswith("list=") or Path(os.environ[marks.VARIABLE]).exists()
         return Outcome(verdict, reason, told, round(now() - began, 2))
 
     def _act(self) -> None:

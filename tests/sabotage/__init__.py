@@ -36,6 +36,9 @@ class Find:
             raise ValueError(f"seen is {self.seen!r}; expected one of {', '.join(KINDS)}")
         check_where(self.seen or "told", self.where)
 
+    def __str__(self) -> str:
+        return " ".join([self.rule, self.seen, *(f"{name}={value}" for name, value in self.where.items())]).strip()
+
     def fits(self, finding: Finding) -> bool:
         """Whether ``finding`` is one of these."""
         return (
@@ -56,6 +59,11 @@ class Sabotage:
     verdict: str = "failed"
     finds: list[Find] = field(default_factory=list)
     words: str = ""
+
+    @property
+    def wanted(self) -> str:
+        """What has to be found, in short."""
+        return self.words or "; ".join(map(str, self.finds))
 
     def check(self) -> None:
         """Refuse a row of which nothing can be.

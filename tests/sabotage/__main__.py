@@ -1,16 +1,21 @@
-"""``python -m tests.sabotage [--jobs N] [--name GLOB]``: run the table; exit 1 when a row does not turn red."""
+"""``python -m tests.sabotage [--name GLOB] [--sabotage GLOB] [--jobs N] [--again] [--plan]``: run the table, or a part.
+
+Trials that are in ``reports/sabotage.json`` and are as they would be now (same suite, same row, same release) are not
+run again, so a run that was broken off goes on where it was. Exit 1 when one that was chosen is not caught.
+"""
 
 import argparse
 import sys
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from fnmatch import fnmatchcase
-from pathlib import Path
 
-from support.judge.verdict import Verdict
-from support.run.selection import Selected
-from tests.sabotage import Sabotage, scenarios, table
-from tests.scenarios import run
+from support.report.self_tests import OUTCOMES, Trial, read_trials, sabotage_line, score, write_trials
+from support.run.schedule import costs_file, read_costs
+from support.settings import ROOT, Settings
+from tests.sabotage import scenarios, table
+from tests.sabotage.trials import Estimate, Pair, play_all, row_of, sources
+
+REPORTS = ROOT / "reports"
 
 
 def main() -> int:
@@ -18,35 +23,65 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sabotage")
     parser.add_argument("--jobs", type=int, default=4)
     parser.add_argument("--name", default="*", help="only scenarios whose name matches this glob")
+    parser.add_argument("--sabotage", default="*", help="only sabotages that match this glob, such as 'injector=*'")
+    parser.add_argument("--again", action="store_true", help="run also what is known already")
+    parser.add_argument("--plan", action="store_true", help="say what would run and how long it takes, and run nothing")
     options = parser.parse_args()
-    pairs = [
-        (each, row)
-        for each in scenarios()
-        if fnmatchcase(each.name, options.name)
-        for row in table()
-        if row.matches(each.name)
+    every = [(scenario, row) for scenario in scenarios() for row in table() if row.matches(scenario.name)]
+    chosen = [
+        (scenario, row)
+        for scenario, row in every
+        if fnmatchcase(scenario.name, options.name) and fnmatchcase(row.sabotage, options.sabotage)
     ]
+    in_table = {row_of(pair) for pair in every}
+    known = {each.row: each for each in read_trials(REPORTS) if each.row in in_table}
+    now = sources(), Settings.load().dynamo
+    fresh = {row for row, each in known.items() if (each.sources, each.dynamo) == now and not options.again}
+    waiting = [pair for pair in chosen if row_of(pair) not in fresh]
+    costs, done = read_costs(costs_file(REPORTS, "local")), list[Pair]()
+    estimate = Estimate(list(known.values()), costs, options.jobs)
+    print(f"{len(every)} trials in the table, {len(chosen)} chosen, {len(chosen) - len(waiting)} of them known")
+    print(f"{len(waiting)} to run, {options.jobs} at a time: {_spell(estimate.left(waiting, []))}", flush=True)
+    if options.plan:
+        for pair in waiting:
+            print(f"{estimate.seconds(pair):6.0f} s  {pair[1].sabotage or '(none)':<28} {pair[0].name}")
+        return 0
+    by_row = {row_of(pair): pair for pair in chosen}
 
-    def one(pair: tuple[Selected, Sabotage]) -> tuple[Sabotage, Verdict]:
-        scenario, row = pair
-        with tempfile.TemporaryDirectory(prefix="sabotage-") as folder:
-            verdicts = run(Path(folder) / "run", scenario.location, sabotage=row.sabotage)
-        nothing = Verdict(scenario.feature, scenario.name, scenario.location, [], "no verdict", 0.0)
-        return row, verdicts[0] if verdicts else nothing
+    def tell(trial: Trial) -> None:
+        known[trial.row] = trial
+        write_trials(REPORTS, list(known.values()), len(every))
+        pair = by_row[trial.row]
+        done.append(pair)
+        waiting.remove(pair)
+        left = f"{len(waiting)} left, {_spell(estimate.left(waiting, done))}" if waiting else "the last"
+        print(_line(trial), f"({left})", flush=True)
 
-    survived = 0
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for row, seen in pool.map(one, pairs):
-            caught = row.explains(seen)
-            survived += not caught
-            word = "caught  " if caught else "SURVIVED"
-            print(f"{word}  {row.sabotage:<28} {seen.verdict:<13} {seen.name}", flush=True)
-            if not caught:
-                print(f"          expected {row.verdict} with {row.words or row.finds}, got: {seen.reason}")
-                for each in seen.findings:
-                    print(f"          {each.blame}: {each.rule}: {each.about} {each.message} {dict(each.facts)}")
-    print(f"{len(pairs) - survived} caught, {survived} survived")
-    return 1 if survived or not pairs else 0
+    play_all(list(waiting), REPORTS / "sabotage", options.jobs, costs, tell)
+    told = [known[row_of(pair)] for pair in chosen]
+    counts = Counter(each.outcome for each in told)
+    print(", ".join(f"{counts[name]} {name}" for name in OUTCOMES if counts[name]) or "nothing was chosen")
+    found = score(list(known.values()), len(every))
+    print(f"of the whole table: {sabotage_line(REPORTS)}")
+    idle = found["sabotages that nobody caught"], found["scenarios that caught nobody"]
+    for name, each in zip(("caught by nobody", "caught nobody"), idle, strict=True):
+        print(*(f"{name}: {one}" for one in each), sep="\n", end="\n" if each else "")
+    whole = len(chosen) == len(every) and any(idle)
+    return 1 if counts["caught"] < len(chosen) or not chosen or whole else 0
+
+
+def _line(trial: Trial) -> str:
+    word = trial.outcome if trial.outcome == "caught" else trial.outcome.upper()
+    line = f"{word:<12}  {trial.sabotage or '(none)':<28} {trial.verdict:<13} {trial.scenario}"
+    if trial.outcome == "caught":
+        return line
+    proof = f"{trial.marks} marks, first: {trial.proof}" if trial.marks else "no mark"
+    wanted = f"expected {trial.expected} with {trial.wanted!r}, got: {trial.reason}"
+    return f"{line}\n              {wanted}\n              {proof}\n             "
+
+
+def _spell(seconds: float) -> str:
+    return f"about {seconds / 60:.0f} minutes" if seconds >= 90 else f"about {seconds:.0f} seconds"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import itertools
 import random
 from typing import Any
 
+from agents.sabotage import marks
 from support import sabotage
 from support.targets.fake.etcd import FakeLease
 from support.targets.fake.hosts import Host
@@ -147,6 +148,8 @@ class Worker(DynamoProcess):
     def _tokens(self, position: int, number: int, total: int) -> list[str]:
         """The next token; none, several or another where it is to lie."""
         middle = total // 2
+        if self._lie and number == (total - total // 4 if self._lie == "cuts-short" else middle):
+            marks.leave(f"{self._lie}: token {number} of {total}")
         if self._lie == "drops-token" and number == middle:
             return [""]
         if self._lie == "cuts-short" and number >= total - total // 4:

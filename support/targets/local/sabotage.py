@@ -11,7 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from agents.sabotage.signs import CUE, LIED
+from agents.sabotage import marks
+from agents.sabotage.signs import CUE
 from support.contract.deployment import Deployment, Life, Node
 from support.contract.shape import Shape
 from support.contract.target import KernelLog, Line, Witness
@@ -49,7 +50,10 @@ class OneEndpoint(LocalDeployment):
     """Dynamo is told of one member of etcd alone."""
 
     def _endpoints(self) -> list[Node]:
-        return super()._endpoints()[:1]
+        known = super()._endpoints()
+        if known[1:]:
+            marks.leave(f"Dynamo is told of {known[0].name} alone")
+        return known[:1]
 
 
 class SlowElections(LocalDeployment):
@@ -57,6 +61,7 @@ class SlowElections(LocalDeployment):
 
     def _member_argv(self, node: Node, cluster: list[Node], state: str, data: Path) -> list[str]:
         argv = super()._member_argv(node, cluster, state, data)
+        marks.leave(f"{node.name} elects late")
         return [*argv, "--election-timeout", f"{SLOW_ELECTION_SECONDS * 1000:.0f}"]
 
 
@@ -75,7 +80,8 @@ class BehindProxy(LocalDeployment):
         node = self._node("sabotage-0", "proxy", FRONTEND_PORT, metrics=False)
         argv = [sys.executable, "-m", "agents.sabotage.proxy", "--listen", node.endpoint]
         argv += ["--upstream", upstream, "--kind", asked()[1]]
-        self._run(node, argv, {"PYTHONPATH": str(ROOT)}, ready=None, after=[])
+        env = {"PYTHONPATH": str(ROOT), marks.VARIABLE: os.environ.get(marks.VARIABLE, "")}
+        self._run(node, argv, env, ready=None, after=[])
 
 
 DEPLOYMENTS: dict[tuple[str, str], type[LocalDeployment]] = {
@@ -118,7 +124,7 @@ class LyingWitness:
     def _answer(self, question: Any, look: Callable[[], Any], blind: Any, sound: Any) -> Any:
         late = (self._scratch / CUE).exists()
         if self._kind != "sees-no-end" or late:
-            (self._scratch / LIED).touch()
+            marks.leave(f"the witness {self._kind}: {question[0]}")
         if self._kind == "refuses":
             raise OSError(f"the witness does not answer: {question[0]}")
         if self._kind == "is-blind":
@@ -187,14 +193,23 @@ class SabotagedTarget(LocalTarget):
         """
         kind, value = asked()
         if kind == "ruler":
-            shape = replace(shape, worker_env=shape.worker_env | {"RULER_SABOTAGE": value})
+            told = {"RULER_SABOTAGE": value, "RULER_MARKS": os.environ.get(marks.VARIABLE, "")}
+            shape = replace(shape, worker_env=shape.worker_env | told)
         if kind == "migration-limit":
-            shape = replace(shape, migration_limit=int(value))
+            shape = _changed(shape, migration_limit=int(value))
         if kind == "shape":
-            shape = replace(shape, **SHAPES[value])
+            shape = _changed(shape, **SHAPES[value])
         return super().deploy(shape, watch)
 
     def _made(self, shape: Shape, watch: Callable[[Deployment], None]) -> LocalDeployment:
         kind, value = asked()
         made = BehindProxy if kind == "proxy" else DEPLOYMENTS.get((kind, value), LocalDeployment)
         return made(self._site, shape, watch)
+
+
+def _changed(shape: Shape, **fields: Any) -> Shape:
+    """Another shape, and a mark where it is one."""
+    other = replace(shape, **fields)
+    if other != shape:
+        marks.leave(f"the deployment is another: {', '.join(f'{name}={value}' for name, value in fields.items())}")
+    return other
