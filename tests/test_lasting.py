@@ -179,6 +179,19 @@ def test_peers_that_lose_packets_have_not_healed() -> None:
     assert "packets lost between it and w-1" in str(healing.broken())
 
 
+def test_who_was_told_to_leave_and_stays_has_not_healed() -> None:
+    place, fault = Place(), Terminate(Exactly(VICTIM))
+    healing = fault.healing(place.ground, place.proven(fault))
+    assert healing.broken() == "pid 1, which was to end, runs on"
+    place.state[1] = "gone"
+    assert healing.broken() == "its process is gone"
+    place.start_again()
+    assert healing.broken() is None
+    hang = Hang(Exactly(VICTIM))
+    back = Place()
+    assert hang.healing(back.ground, back.proven(hang)).broken() is None
+
+
 def test_a_restart_that_starts_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Restart, "shown_seconds", 0.05)
     place, fault = Place(), Restart(Exactly(VICTIM))

@@ -217,6 +217,16 @@ def test_each_of_several_victims_is_hit_and_undone() -> None:
     ]
 
 
+def test_what_an_undo_does_to_its_victim_comes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    killed: list[float] = []
+    monkeypatch.setattr(world.faults._stage.target.service, "recover", lambda fault: killed.append(now()))
+    [proven] = world.faults.strike(Scratch(Exactly(NODES[0])))
+    world.faults.recover(proven)
+    [undone] = [event for event in world.events.all() if event.text == "scratch of w-0 undone"]
+    assert undone.at < killed[0]
+
+
 def test_what_shows_the_fault_before_it_is_ordered_is_not_hit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("support.world.faults.SOUND_SECONDS", 0.01)
     monkeypatch.setattr(Scratch, "shown_before", "it is scratched")

@@ -72,12 +72,14 @@ class ProcessFault(Fault):
         return None if seen == self._shown else f"its process is {seen}"
 
     def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
-        """It runs."""
+        """It runs; where its process was to end, another than the one that was hit."""
         name = proven.node.name
 
         def broken() -> str | None:
-            seen = ground.witness.state(ground.deployment.life(proven.node))
-            return None if seen == "alive" else f"its process is {seen}"
+            life = ground.deployment.life(proven.node)
+            if (seen := ground.witness.state(life)) != "alive":
+                return f"its process is {seen}"
+            return f"{life.words}, which was to end, runs on" if self.ends_process and life == proven.life else None
 
         return Healing(broken, f"{name} is free of the fault {self.kind}", f"{name} runs again")
 

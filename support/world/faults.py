@@ -158,11 +158,13 @@ class Faults:
     def _recover(self, fault: ProvenFault) -> None:
         if lapsed := self._lapsed(fault):
             raise Inconclusive(lapsed)
+        # What it does to its victim, as SIGKILL to one that takes long to leave, is its own doing, not the victim's.
+        undone_at = now()
         self._stage.target.service.recover(fault.id)
         self.undone.add(fault.id)
         if fault.fault.tells_undone:
             text = f"{fault.kind} of {fault.node.name} undone"
-            self._stage.events.add("fault", fault.node.name, text, fault=fault.id, undo=fault.fault.name)
+            self._stage.events.add("fault", fault.node.name, text, at=undone_at, fault=fault.id, undo=fault.fault.name)
         self._see_healed(fault, fault.fault.healing_seconds)
 
     def see_healed(self, timeout: float) -> None:

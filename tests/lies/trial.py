@@ -100,7 +100,8 @@ class Trial:
     def _options(self) -> tuple[list[str], list[str]]:
         child = ["--child"] if self._way.sabotage == "injector=spares-children" else []
         kind, _, value = self._way.sabotage.partition("=")
-        return child + (["--lingers"] if self._row.lingers else []), ["--list", value] if kind == "list" else []
+        told = value if kind == "list" else "stale" if value == "is-stale" else ""  # all who look are of that time
+        return child + (["--lingers"] if self._row.lingers else []), ["--list", told]
 
     def _ask_for_tokens(self) -> None:
         clients, sabotage = self._world.clients, self._way.sabotage
@@ -110,6 +111,7 @@ class Trial:
 
             def rate(seconds: float) -> float:
                 """Nobody counts, or nobody counts again once tokens have come."""
+                marks.leave("the rate of tokens is a lie")
                 if sabotage == "witness=is-blind":
                     return 0.0
                 if not rates and (seen := real(seconds)):
