@@ -24,22 +24,18 @@ from tests.evidence import Evidence
 RECORDS = {record.id: record for record in defects.load()}
 EVIDENCE = evidence.read()
 OWED = {
-    "waits-for-an-answer-without-bound-despite-deadline",
     "model-not-listed-after-quorum",
     "silent-etcd-member-reached-by-others-rarely",
-    "unanswered-request-waits-forever-gauges",
     "refused-handover-waits-forever-gauges",
     "worker-aborts-at-exit",
     "drain-deadline-does-not-bind",
-    "drain-deadline-does-not-bind-an-engine-in-python",
     "worker-aborts-at-exit-after-its-deadline",
-    "worker-aborts-at-exit-after-its-deadline-seen-afterwards",
     "worker-aborts-at-exit-told-to-shut-down",
     "worker-aborts-at-exit-told-to-shut-down-seen-afterwards",
     "unanswered-request-waits-forever-at-a-restart-in-flight",
 }
 """Records whose ledgers do not show what was seen (how a process ended, a gauge, a list): ``python -m tests.reproduce``
-has to see them again, on releases other than the default one but for the third, which shows now and then.
+has to see them again, on releases other than the default one but for the second, which shows now and then.
 """
 
 

@@ -246,18 +246,19 @@ class Launcher:
         return verdict
 
 
-def finish(launcher: Launcher, seconds: float, further: Sequence[str] = ()) -> int:
+def finish(launcher: Launcher, seconds: float, further: Sequence[str] = (), whole: bool = False) -> int:
     """Judge the run as a whole, publish it, tell it on the console; returns the exit status.
 
     Args:
         launcher: the run.
         seconds: its wall time.
         further: complaints that no verdict knows of.
+        whole: whether it was to be the whole default selection; the rates of known defects are of such runs alone.
     """
     settings = launcher.settings
     verdicts = publish.collect(launcher.run)
     complaints = [*judge.complaints(verdicts, capabilities.allowed_skips(settings)), *further, *launcher.complaints]
-    if targets.kind(settings).real and not os.environ.get("FT_SABOTAGE"):
+    if whole and targets.kind(settings).real and not os.environ.get("FT_SABOTAGE"):
         complaints += rates.keep(rates.history_file(launcher.reports), defects.load(), settings.dynamo, verdicts)
     if launcher.interrupted:
         complaints.append(launcher.interrupted)
@@ -319,7 +320,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verdicts = launcher.acceptance(scenarios, tags, jobs)
     missing = len(scenarios) - len(verdicts)
     further = [f"{missing} of {len(scenarios)} scenarios did not run"] if missing else []
-    return finish(launcher, time.monotonic() - began, further)
+    whole = not (missing or options.features or options.tags)
+    return finish(launcher, time.monotonic() - began, further, whole)
 
 
 def _finish_behave(launcher: Launcher, status: int, began: float) -> int:
