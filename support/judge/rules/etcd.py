@@ -60,11 +60,10 @@ def etcd_lease(history: History) -> Iterator[Finding]:
     for event in history.events:
         if event.data.get("order") == "terminate" or event.state == "stopped":
             ends.setdefault(event.subject, []).append(event.at)
-    frontends = [node["name"] for node in history.topology.get("nodes", []) if node.get("role") == "frontend"]
     for record in etcd_records(history, "lease"):
         early = record["at"] + record["left"] - record["gone_at"]
         # With no keys, and hence no name, it is a frontend's, or that of a worker which has yet to register.
-        holders = [record["holder"]] if record["holder"] else [*frontends, *ends]
+        holders = [record["holder"]] if record["holder"] else list(ends)
         latest = record["gone_at"] + GIVE_BACK_BOUND
         given_back = any(record["since"] <= at <= latest for name in holders for at in ends.get(name, ()))
         if early > 0 and not given_back:
