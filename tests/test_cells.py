@@ -1,5 +1,6 @@
 """Cells: nothing of one survives, whatever is killed."""
 
+import contextlib
 import json
 import os
 import signal
@@ -56,9 +57,16 @@ def tenant(mode: str, tmp_path: Path) -> tuple[psutil.Popen, Path]:
     return process, told
 
 
+def line_of(process: psutil.Process) -> str:
+    """Its command line; empty for one that has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one, too
+        return " ".join(process.cmdline())
+    return ""
+
+
 def one_of(process: psutil.Popen, words: str) -> psutil.Process:
     """The process of the cell whose command line begins so."""
-    lines = {each: " ".join(each.cmdline()).removeprefix(f"{sys.executable} ") for each in process.children(True)}
+    lines = {each: line_of(each).removeprefix(f"{sys.executable} ") for each in process.children(True)}
     (found,) = [each for each, line in lines.items() if line.startswith(words)]
     return found
 
@@ -85,7 +93,7 @@ def test_an_agent_that_is_killed_comes_back(tenant: tuple[psutil.Popen, Path], m
     agent.kill()
 
     def another() -> str | None:
-        found = [each for each in process.children(recursive=True) if "-m agents.node " in " ".join(each.cmdline())]
+        found = [each for each in process.children(recursive=True) if "-m agents.node " in line_of(each)]
         return None if found and agent not in found else "no agent"
 
     until(another, 10, "another agent runs")

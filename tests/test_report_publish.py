@@ -419,8 +419,8 @@ def test_the_console_table_says_it_in_ten_seconds() -> None:
     lines = console.table(verdicts, "Dynamo 1.6.1 on target local", 12.3, ["1 failed"]).splitlines()
     assert lines[1] == "Dynamo 1.6.1 on target local: 3 scenarios in 12 s"
     assert lines[3].split() == ["Migration", "1", "1", "-", "-", "1"]
-    assert lines[-1] == "RED (exit status 1): 1 failed"
-    assert lines[-7:-4] == [
+    assert lines[-2:] == ["RED (exit status 1): 1 failed", "again:  make rerun"]
+    assert lines[-8:-5] == [
         "FAILED          1.5 s  Migration: scenario 20",
         "                       Dynamo defect: cut off",
         "                       features/m.feature:20",

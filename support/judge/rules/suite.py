@@ -29,7 +29,7 @@ def gate(history: History) -> Iterator[Finding]:
 def lapsed(history: History) -> Iterator[Finding]:
     """A fault lasts as long as it was to: what was seen after its end was seen of a system that nothing ailed."""
     for line in history.lapsed:
-        yield Finding("lapsed", "the end of the scenario", line, blame="suite")
+        yield Finding.of("lapsed", "the end of the scenario", Told(line), blame="suite")
 
 
 def not_undone(history: History) -> Iterator[Finding]:
