@@ -422,7 +422,7 @@ def test_what_was_not_good_is_run_again_with_the_settings_that_it_had(project: P
     assert "\nagain:  make rerun\n" in output
     assert summary(project) == {"works": "passed", "dies": "inconclusive"}
     status, output = call(project, "rerun")
-    assert (status, summary(project)) == (1, {"dies": "inconclusive"})
+    assert (status, summary(project)) == (1, {"dies": "inconclusive"}), output
     assert "  jobs              3 " in output
 
 

@@ -320,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verdicts = launcher.acceptance(scenarios, tags, jobs)
     missing = len(scenarios) - len(verdicts)
     further = [f"{missing} of {len(scenarios)} scenarios did not run"] if missing else []
-    whole = not (missing or options.features or options.tags)
+    whole = not (missing or last or options.features or options.tags)
     return finish(launcher, time.monotonic() - began, further, whole)
 
 
