@@ -238,3 +238,26 @@ def test_a_rate_is_taken_for_the_usual_one_only_if_it_lasts(
 def replace_rate(ground: Ground, rate: Any) -> Ground:
     """The same place, where clients get that."""
     return cast(Ground, SimpleNamespace(**(vars(ground) | {"rate": rate})))
+
+
+@pytest.mark.parametrize("logged", ["0000:01:00", "0000:02:00"])
+def test_an_error_of_another_gpu_is_not_the_victims(monkeypatch: pytest.MonkeyPatch, logged: str) -> None:
+    """The injector names that GPU in its answer, and its line is in the log."""
+    monkeypatch.setattr(gpu, "PROOF_SECONDS", 0.05)
+    place, fault = Place(), XidError(Exactly(VICTIM), xid=13)
+    place.telemetry["pci"] = "0000:01:00"
+
+    @contextmanager
+    def kernel_log(node: Node) -> Any:
+        yield SimpleNamespace(xids=lambda pci: [13] if pci == logged else [])
+
+    cast(Any, place.ground.witness).kernel_log = kernel_log
+    made = {"parameters": {"pci": logged, "meaning": "graphics"}, "fidelity": "simulated"}
+    with ExitStack() as until_proven:
+        before = fault.look(place.ground, [VICTIM], until_proven)
+        ordered = Ordered([VICTIM], before, made, now(), now(), False)
+        if logged == "0000:01:00":
+            assert "shows XID 13" in fault.prove(place.ground, ordered).words
+        else:
+            with pytest.raises(Inconclusive, match="does not show XID 13 of the GPU at 0000:01:00"):
+                fault.prove(place.ground, ordered)

@@ -93,9 +93,9 @@ class XidError(GpuFault):
         return f"XID {self.xid}"
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> Any:
-        """The victim's life, and the kernel log from now on."""
-        life = ground.deployment.life(nodes[0])
-        return life, until_proven.enter_context(ground.witness.kernel_log(nodes[0]))
+        """The victim's life, its GPU by its place on the bus, and the kernel log from now on."""
+        life, pci = ground.deployment.life(nodes[0]), ground.witness.telemetry(nodes[0])["pci"]
+        return life, pci, until_proven.enter_context(ground.witness.kernel_log(nodes[0]))
 
     def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
@@ -107,19 +107,19 @@ class XidError(GpuFault):
         return f"XID {self.xid} ({ordered.made['parameters']['meaning']}) on the GPU of {ordered.nodes[0].name}"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
-        """The kernel log shows it and the worker suffers it.
+        """The kernel log shows it of the victim's own GPU, whichever the injector names, and the worker suffers it.
 
         Raises:
             Inconclusive: the log or the worker does not show it.
         """
-        life, log = ordered.before
+        life, pci, log = ordered.before
         what, parameters = self.describe(ordered), ordered.made["parameters"]
         wanted = CONSEQUENCES.get(self.xid, "alive")
         numbers = [self.xid, *(SEQUENCES.get(self.xid, []) if self.sequence else [])]
 
         def unproven() -> str | None:
-            if missing := [each for each in numbers if each not in log.xids(parameters["pci"])]:
-                return f"the kernel log does not show XID {', '.join(str(each) for each in missing)}"
+            if missing := [each for each in numbers if each not in log.xids(pci)]:
+                return f"the kernel log does not show XID {', '.join(map(str, missing))} of the GPU at {pci}"
             seen = ground.witness.state(life)
             return None if seen == wanted else f"its process is {seen}"
 

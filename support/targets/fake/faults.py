@@ -51,6 +51,7 @@ class Gpu:
         """As an agent has it."""
         reasons = {"THROTTLE": "sw_power_cap", "OVERHEAT": "hw_thermal_slowdown"}
         return {
+            "pci": self.pci,
             "state": "lost" if self.broken else "ok",
             "throttle_reasons": [reasons[each] for each in self.strains if each in reasons],
             "temperature_c": 95 if "OVERHEAT" in self.strains else 60,
@@ -79,7 +80,7 @@ class FaultServer:
     """Breaks hosts, the network between them, and GPUs; implements :class:`support.targets.fake.network.Server`.
 
     Attributes:
-        gpus: name of a worker -> its GPU, of those that a fault has hit.
+        gpus: name of a worker -> its GPU, of those that somebody has asked for.
     """
 
     listening = answering = True
@@ -90,7 +91,8 @@ class FaultServer:
         self._faults: dict[str, FakeFault] = {}
         self._numbers = itertools.count(1)
 
-    def _gpu(self, node: str) -> Gpu:
+    def gpu(self, node: str) -> Gpu:
+        """The GPU of a worker."""
         return self.gpus.setdefault(node, Gpu(f"0000:{len(self.gpus) + 1:02x}:00"))
 
     def call(self, order: Order) -> Response:
@@ -202,7 +204,7 @@ class FaultServer:
     # -- GPUs
 
     def _gpu_fault(self, fault: FakeFault, host: Host, kind: str, body: dict[str, Any]) -> None:
-        gpu, parameters = self._gpu(host.node.name), body.get("parameters", {})
+        gpu, parameters = self.gpu(host.node.name), body.get("parameters", {})
         fault.view["parameters"] |= {"pci": gpu.pci, "meaning": "an error of a GPU in memory"}
         if kind != "XID_ERROR":
             self._strain(fault, host, gpu, kind, float(parameters["share"]))

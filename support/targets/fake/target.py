@@ -92,7 +92,7 @@ class FakeTarget:
         self._network.servers[faults.ADDRESS, faults.PORT] = server
         self.service = FaultService(f"http://{faults.ADDRESS}:{faults.PORT}")
         self.injectors: Injectors = FakeInjectors()
-        self.witness: Witness = FakeWitness(self._hosts, self._network, server.gpus)
+        self.witness: Witness = FakeWitness(self._hosts, self._network, server)
 
     def deploy(self, shape: Shape, watch: Callable[[Deployment], None] = lambda _: None) -> FakeDeployment:
         """See :class:`support.contract.target.Target`."""

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from support.contract.deployment import Life, Node
-from support.targets.fake.faults import Gpu
+from support.targets.fake.faults import FaultServer, Gpu
 from support.targets.fake.hosts import Host
 from support.targets.fake.network import WIRE_SECONDS, FakeNetwork
 
@@ -13,8 +13,8 @@ from support.targets.fake.network import WIRE_SECONDS, FakeNetwork
 class FakeWitness:
     """Implements :class:`support.contract.target.Witness`."""
 
-    def __init__(self, hosts: dict[str, Host], network: FakeNetwork, gpus: dict[str, Gpu]) -> None:
-        self._hosts, self._network, self._gpus = hosts, network, gpus
+    def __init__(self, hosts: dict[str, Host], network: FakeNetwork, server: FaultServer) -> None:
+        self._hosts, self._network, self._server = hosts, network, server
 
     def state(self, life: Life) -> str:
         """See :class:`support.contract.target.Witness`."""
@@ -50,11 +50,11 @@ class FakeWitness:
     @contextmanager
     def kernel_log(self, node: Node) -> Iterator["Log"]:
         """See :class:`support.contract.target.Witness`."""
-        yield Log(self._gpus)
+        yield Log(self._server.gpus)
 
     def telemetry(self, node: Node) -> dict[str, Any]:
         """See :class:`support.contract.target.Witness`."""
-        return self._gpus[node.name].telemetry() if node.name in self._gpus else Gpu("").telemetry()
+        return self._server.gpu(node.name).telemetry()
 
 
 class FakeLine:
