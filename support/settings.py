@@ -101,6 +101,11 @@ class Settings:
 NAMES = tuple(each.name for each in fields(Settings) if each.name != "sources")
 
 
+def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings that an environment names, by their names in capitals; an empty one is none."""
+    return {name: environ[name.upper()] for name in NAMES if environ.get(name.upper())}
+
+
 def gather(userdata: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None) -> dict[str, Given]:
     """What was given for each setting, the strongest source only, values still unchecked.
 
@@ -113,9 +118,8 @@ def gather(userdata: Mapping[str, str] | None = None, environ: Mapping[str, str]
     if file is not None:
         for name, value in _read_file(file).items():
             given[_known(name, file.name)] = Given(value, file.name)
-    for name in NAMES:
-        if environ.get(name.upper()):
-            given[name] = Given(environ[name.upper()], f"environment {name.upper()}")
+    for name, value in from_environment(environ).items():
+        given[name] = Given(value, f"environment {name.upper()}")
     for name, value in userdata.items():
         if name != "settings":
             given[_known(name, "-D")] = Given(value, f"-D {name}")

@@ -414,7 +414,9 @@ def summary(project: Path) -> dict[str, str]:
     return {each["name"]: each["verdict"] for each in told["scenarios"]}
 
 
-def test_what_was_not_good_is_run_again_with_the_settings_that_it_had(project: Path) -> None:
+def test_what_was_not_good_is_run_again_with_the_settings_that_it_had(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     status, output = call(project, "rerun")
     assert (status, "there is no run in" in output) == (2, True), output
     chosen = ("--features", "features/toy.feature:4", "features/toy.feature:6")
@@ -426,6 +428,8 @@ def test_what_was_not_good_is_run_again_with_the_settings_that_it_had(project: P
     status, output = call(project, "rerun")
     assert (status, summary(project)) == (1, {"dies": "inconclusive"}), output
     assert "  jobs              3 " in output
+    monkeypatch.setenv("JOBS", "4")
+    assert "  jobs              4                              environment JOBS" in call(project, "rerun")[1]
 
 
 def test_a_run_that_is_green_leaves_nothing_to_run_again(project: Path) -> None:

@@ -61,7 +61,7 @@ def test_any_frontend_can_be_watched(frontend: str) -> None:
     seen = Watch(frontend, NAMES).look()
     assert (seen.counts, seen.failed, list(seen.models), seen.missing) == (COUNTED, 1.0, ["m"], [])
     head, titles, values, _, listed = shown(seen)
-    assert head == "http://f:8000  m  1 workers listed"
+    assert head == "http://f:8000  m  1 worker listed"
     assert dict(zip(titles.replace("in flight", "in-flight").split(), values.split(), strict=True))["failed"] == "1"
     assert listed.split() == ["backend", "1f", "10.0.0.2:99/x"]
 

@@ -38,7 +38,7 @@ from support.run.live import Doing, LiveView, View
 from support.run.schedule import Cost, Schedule, costs_file, read_costs, write_costs
 from support.run.selection import Selected, enumerate_scenarios, with_defaults
 from support.seen import Told
-from support.settings import Settings, gather
+from support.settings import Settings, from_environment
 
 ALLURE = ["-f", "steps.allure_formatter:AllureFormatter", "-o"]
 LOOK_SECONDS = 0.1
@@ -288,7 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         userdata = _userdata(given)
         last = again.last_run(root / "reports") if options.mode == "rerun" else None
         if last:
-            userdata = last.settings | {name: value for name, (value, _) in gather({}).items()} | userdata
+            stronger = from_environment(os.environ)
+            userdata = {name: value for name, value in last.settings.items() if name not in stronger} | userdata
         settings = Settings.load(userdata)
         cells.world(settings.cells)  # refuses what this machine cannot do, before anything is made
         defines = [f"-D{name}={value}" for name, value in userdata.items()]

@@ -121,7 +121,8 @@ def picture(url: str, seen: Look, before: Look | None) -> RenderableType:
     head = Text(no_wrap=True, overflow="ellipsis")
     head.append(url, style="bold").append(f"  {', '.join(seen.models) or 'no model'}")
     if seen.listed is not None:
-        head.append(f"  {len(seen.listed)} workers listed", style="" if seen.listed else "bold red")
+        count = len(seen.listed)
+        head.append(f"  {count} worker{'s' * (count != 1)} listed", style="" if count else "bold red")
     parts: list[RenderableType] = [head]
     if seen.counts is not None:
         parts.append(_counts(seen, before))
