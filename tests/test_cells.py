@@ -42,7 +42,13 @@ def _namespaces_or_skip(mode: str) -> None:
 
 def left(everything: list[psutil.Process]) -> str | None:
     """The processes that are still there, in words."""
-    found = [each for each in everything if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+
+    def lives(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end between the two questions
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    found = [each for each in everything if lives(each)]
     return str(found) if found else None
 
 

@@ -24,7 +24,7 @@ from support.targets.local.agent import Agent
 
 SLEEPER = ["sleep", "600"]
 NODE = "vllm-worker-0"
-# Mostly sleeps, as a simulated engine does, and works only while the file `load` says how much.
+# Mostly sleeps, as a simulated engine does, and works as much as the file `load` says.
 ENGINE = """
 import http.server, os, pathlib, sys, threading, time
 load, done, count = pathlib.Path(sys.argv[2]), 0.0, os.open(sys.argv[3], os.O_WRONLY | os.O_CREAT)
@@ -40,7 +40,7 @@ server = http.server.ThreadingHTTPServer((sys.argv[1], 9090), Page)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 while True:
     time.sleep(0.005 - time.monotonic() % 0.005)  # on a grid, so that a busy machine makes it little slower
-    done += float(load.read_text()) if load.exists() else 0.0
+    done += float(load.read_text())
     os.pwrite(count, b"%020.3f" % done, 0)
 """
 
@@ -228,12 +228,18 @@ def test_work_that_comes_later_and_grows_is_slowed_by_the_share(
 ) -> None:
     load, count, address = tmp_path / "load", tmp_path / "count", agent.add_node(NODE, "worker")
     progress = {"url": f"http://{address}:9090/", "metric": "work_total"}
+
+    def work(amount: int) -> None:
+        (draft := load.with_suffix(".draft")).write_text(str(amount))
+        draft.replace(load)  # the engine reads it at any moment
+
+    work(0)
     worker(
         argv=[sys.executable, "-c", ENGINE, address, str(load), str(count)], progress=progress, ready=progress["url"]
     )
-    load.write_text("1")
+    work(1)
     full = _rate(count)
-    load.unlink()
+    work(0)
     fault = gpu(faults, "THROTTLE", parameters={"share": share})
     assert fault["evidence"]["base_rate"] is None
 
@@ -246,11 +252,11 @@ def test_work_that_comes_later_and_grows_is_slowed_by_the_share(
 
         return check
 
-    load.write_text("1")
+    work(1)
     until(slowed(1), 30, "the work is slowed by the share")
-    load.write_text("3")
+    work(3)
     until(slowed(3), 30, "so is three times the work")
-    load.unlink()
+    work(0)
 
     def idle() -> str | None:
         evidence = faults.get(fault["id"])["evidence"]
