@@ -9,7 +9,7 @@ export TAGS
 
 # make up [ENGINE=vllm] [WORKERS=2]: a deployment that stays, with the frontend on localhost:8000 and the fault service on
 # localhost:8080; make down ends it. make crash-trials [N=200] [SEED=1]: kills agents at random moments, looks for leaks.
-.PHONY: acceptance rerun test sabotage lies mutation crash-trials up watch down bench doctor report bootstrap clean distclean
+.PHONY: acceptance rerun test sabotage lies mutation releases crash-trials up watch down bench doctor report bootstrap clean distclean
 
 acceptance: bootstrap
 	@$(RUN) support.run.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
@@ -40,6 +40,10 @@ mutation:
 # make lies [KIND="network *"] [LIE="ends early"]
 lies: bootstrap
 	$(RUN) tests.lies $(if $(KIND),--kind "$(KIND)") $(if $(LIE),--lie "$(LIE)")
+
+# the default selection on the last release of each 1.x: make releases [ONLY="1.4.2 1.5.1"] (docs/releases.md)
+releases: bootstrap
+	@$(RUN) support.run.survey $(ONLY)
 
 crash-trials: bootstrap
 	$(RUN) tests.crash_trials --trials $(or $(N),200) $(if $(SEED),--seed $(SEED))
