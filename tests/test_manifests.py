@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agents.gpu.__main__ import _parser
+from agents.gpu.__main__ import parser
 from support.settings import ROOT
 from tests.plain_http import Client
 
@@ -77,7 +77,7 @@ def test_devices_journal_and_token_are_where_the_program_looks(pod: dict[str, An
     volumes = {each["name"]: each for each in pod["volumes"]}
     places = {each["mountPath"]: volumes[each["name"]] for each in container["volumeMounts"]}
     assert len(places) == len(volumes)
-    options = _parser().parse_args(container["args"][1:])
+    options = parser().parse_args(container["args"][1:])
     assert places["/dev/kmsg"]["hostPath"] == {"path": "/dev/kmsg", "type": "CharDevice"}
     assert places[str(options.state_dir)]["hostPath"]["type"] == "DirectoryOrCreate"
     assert places[str(options.token_file.parent)]["secret"]["defaultMode"] == 0o400
@@ -89,7 +89,7 @@ def test_devices_journal_and_token_are_where_the_program_looks(pod: dict[str, An
 
 def test_its_options_are_the_programs_own(container: dict[str, Any]) -> None:
     program, *arguments = container["args"]
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     assert program == "agents.gpu"
     assert (options.host, options.name, options.allow_clock_control) == ("0.0.0.0", "$(NODE_NAME)", False)
     known = {each["name"] for each in container["env"]}
@@ -172,7 +172,7 @@ def entrypoint() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("program", ["agents.gpu", "agents.gpu.load", "agents.service"])
+@pytest.mark.parametrize("program", ["agents.gpu", "agents.gpu.load", "agents.pods", "agents.service"])
 def test_the_programs_of_the_image_start(image: Path, program: str) -> None:
     argv = [*entrypoint(), program, "--help"]
     done = subprocess.run(argv, cwd=image, env=environment(image), capture_output=True, text=True)
