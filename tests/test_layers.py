@@ -36,7 +36,7 @@ AGENTS = {
     "pods": {"core", "host", "network"},
     "registry": {"core", "gpu", "node"},
     "sabotage": {"core", "node"},
-    "service": {"core", "registry", "xid"},
+    "service": {"core", "host", "registry", "xid"},
     "watchdog": {"core"},
     "xid": set(),
 }

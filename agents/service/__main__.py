@@ -11,8 +11,10 @@ from pathlib import Path
 import uvicorn
 
 from agents.core.tokens import read_token
+from agents.host.pods import Api
 from agents.service.agents import AgentAddress
 from agents.service.api import application
+from agents.service.finder import LABEL, Finder, Where
 from agents.service.policy import Policy
 
 
@@ -36,6 +38,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--agent", action="append", default=[], metavar="DEPLOYMENT=URL", help="a node or GPU agent; wants a token"
     )
+    parser.add_argument(
+        "--agents-in",
+        action="append",
+        default=[],
+        metavar="NAMESPACE/APP:PORT",
+        help=f"agents that are pods of this cluster, by their label {LABEL}; wants a token",
+    )
     parser.add_argument("--agent-token-file", type=Path, help="token of the agents; else FT_AGENT_TOKEN")
     parser.add_argument("--state-dir", type=Path, help="for the audit log")
     parser.add_argument("--allow-node", action="append", default=[], metavar="NAME", help="the only targets allowed")
@@ -44,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-share",
         type=float,
-        help="share of nodes of a role under faults at once, but one at least (default 0.5 with --agent, else 1)",
+        help="share of nodes of a role under faults at once, but one at least (default 1; with --agent or --agents-in 0.5)",
     )
     return parser
 
@@ -80,11 +89,11 @@ def main() -> None:
         parser.error(f"{error.filename}: {error.strerror}")
     except ValueError as error:
         parser.error(str(error))
-    if not token and (options.agent or ("FT_AGENT" in os.environ and "FT_CELL" not in os.environ)):
+    if not token and (options.agent or options.agents_in or ("FT_AGENT" in os.environ and "FT_CELL" not in os.environ)):
         parser.error("every user of this machine could break what the agents reach: give a token with --token-file")
     if not options.listen_fd and not _is_loopback(options.host) and not token:
         parser.error(f"--host {options.host} can be reached from outside: give a token with --token-file")
-    share = (0.5 if options.agent else 1.0) if options.max_share is None else options.max_share
+    share = (0.5 if options.agent or options.agents_in else 1.0) if options.max_share is None else options.max_share
     if options.max_active < 1 or not 0 < share <= 1:
         parser.error("--max-active has to be 1 or more, --max-share above 0 and at most 1")
     agents = []
@@ -97,6 +106,16 @@ def main() -> None:
         agents.append(AgentAddress(name, url.rstrip("/"), agent_token))
     if os.environ.get("FT_AGENT") and "local" not in [agent.name for agent in agents]:
         agents.append(AgentAddress("local", os.environ["FT_AGENT"], agent_token))
+    try:
+        places = [Where.parse(each) for each in options.agents_in]
+    except ValueError as error:
+        parser.error(f"--agents-in {error}")
+    api = Api.of_this_cluster()
+    if places and api is None:
+        parser.error(
+            "--agents-in: this is no pod with a service account; outside of a cluster name agents with --agent"
+        )
+    search = Finder(api, places, agent_token) if places and api else None
     policy = Policy(
         audit=_state_dir(options.state_dir) / "audit.jsonl",
         token=token,
@@ -117,7 +136,7 @@ def main() -> None:
     for each in listeners if not token else ():
         if each.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(each.getsockname()[0]):
             parser.error(f"{each.getsockname()[0]} can be reached from outside: give a token with --token-file")
-    config = uvicorn.Config(application(agents, policy), log_level="warning", access_log=False, loop="asyncio")
+    config = uvicorn.Config(application(agents, policy, search), log_level="warning", access_log=False, loop="asyncio")
     uvicorn.Server(config).run(sockets=listeners)
 
 
