@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-share",
         type=float,
-        help="share of nodes of a role under faults at once, but one at least (default 1; with --agent or --agents-in 0.5)",
+        help="share of nodes of a role under faults at once, one at least (default 1; 0.5 with --agent or --agents-in)",
     )
     return parser
 

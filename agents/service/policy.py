@@ -27,8 +27,8 @@ class Policy:
 
     Attributes:
         token: bearer token that callers have to send; empty: none.
-        nodes: names that may be targets; namespaces: those of targets ``NAMESPACE/POD`` that may be hit, with ``*`` and ``?`` as in a shell. A target has
-            to be in the one or the other; both empty: all may.
+        nodes: names that may be targets; namespaces: those of targets ``NAMESPACE/POD`` that may be hit, with ``*``
+            and ``?`` as in a shell. A target has to be in the one or the other; both empty: all may.
         max_active: faults, of all agents, that may be live or have an undo that is owed at once.
         max_share: share of the nodes of a role that may be under such faults at once; one may in any case.
         hosts: names of this service that callers may use, beside ``localhost`` and addresses.
