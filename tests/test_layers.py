@@ -33,6 +33,7 @@ AGENTS = {
     "host": {"core", "watchdog"},
     "network": {"core"},
     "node": {"core", "gpu", "network", "xid"},
+    "observer": {"core"},
     "pods": {"core", "host", "network"},
     "registry": {"core", "gpu", "node"},
     "sabotage": {"core", "node"},
