@@ -20,7 +20,7 @@ from agents.network.netlink import KERNEL_SECONDS, Bench
 
 Identity = tuple[int, int]
 """Pid and start time."""
-ROLE = "dynamo-faults/role"
+ROLE = "fault-tolerance.dynamo/role"
 """Label of a pod that has a role in a deployment; of the operator's pods it is :data:`COMPONENT`."""
 COMPONENT = "nvidia.com/dynamo-component-type"
 
