@@ -58,11 +58,16 @@ def test_one_that_has_moved_is_found_again_and_one_that_is_gone_is_forgotten() -
     finder = Finder(cluster, [HERE], "token")
     look(finder, cluster)
     cluster.known = [pod("a", "fd00::7")]
-    cluster.silent = {"http://[fd00::7]:8082"}
-    assert look(finder, cluster) == {"fault-injection/a": "http://[fd00::7]:8082"}
+    assert look(finder, cluster) == {"node-1": "http://[fd00::7]:8082"}
+
+
+def test_one_that_does_not_answer_yet_has_the_name_of_its_pod() -> None:
+    cluster = Cluster(pod("a", "10.0.0.1"))
+    finder = Finder(cluster, [HERE], "token")
+    cluster.silent = {"http://10.0.0.1:8082"}
+    assert list(look(finder, cluster)) == ["fault-injection/a"]
     cluster.silent.clear()
-    assert list(look(finder, cluster).values()) == ["http://[fd00::7]:8082"]
-    assert "fault-injection/a" not in look(finder, cluster)
+    assert list(look(finder, cluster)) == ["node-1"]
 
 
 def test_while_the_api_is_away_those_of_the_last_time_are_known() -> None:
@@ -98,4 +103,4 @@ def test_outside_of_a_cluster_nobody_can_be_found() -> None:
     argv = [sys.executable, "-m", "agents.service", "--port=0", "--agents-in=a/b:1"]
     env = own | {"FT_SERVICE_TOKEN": "s", "FT_AGENT_TOKEN": "a"}
     done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, "outside of a cluster use --agent" in done.stderr) == (2, True)
+    assert (done.returncode, "outside of a cluster name agents with --agent" in done.stderr) == (2, True)

@@ -6,25 +6,30 @@ target of the agent on its own machine; pods elsewhere are known as the other si
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from agents.host.agent import HostAgent, HostSettings
 from agents.host.pods import Api, Pod
 from agents.network.cuts import CutDriver
 from agents.pods.driver import PodProcessDriver
-from agents.pods.machine import PodLinks, role
+from agents.pods.machine import MACHINE, PodLinks, role
 
 RECORD = "pods.json"
 
 
 class PodAgent(HostAgent):
-    """State and actions behind the HTTP API."""
+    """State and actions behind the HTTP API.
+
+    Args:
+        network: file of the network namespace of the machine.
+    """
 
     called = "pod agent"
     everywhere = True
 
-    def __init__(self, settings: HostSettings, api: Api | None = None) -> None:
-        self._links = PodLinks(settings.state / RECORD, settings.name)
+    def __init__(self, settings: HostSettings, api: Api | None = None, network: Path = MACHINE) -> None:
+        self._links = PodLinks(settings.state / RECORD, settings.name, network)
         super().__init__(settings, [PodProcessDriver(self._local), CutDriver(self._links)], api)
 
     def _local(self) -> Mapping[str, Pod]:

@@ -20,6 +20,7 @@ from agents.network.netlink import KERNEL_SECONDS, Bench
 
 Identity = tuple[int, int]
 """Pid and start time."""
+MACHINE = Path("/proc/1/ns/net")
 ROLE = "fault-tolerance.dynamo/role"
 """Label of a pod that has a role in a deployment; of the operator's pods it is :data:`COMPONENT`."""
 COMPONENT = "nvidia.com/dynamo-component-type"
@@ -47,15 +48,16 @@ class PodLinks:
     Args:
         record: file with what was known last.
         name: of this machine.
+        network: file of its network namespace.
     """
 
     namespaces = True
 
-    def __init__(self, record: Path, name: str) -> None:
+    def __init__(self, record: Path, name: str, network: Path = MACHINE) -> None:
         self._record, self._name = record, name
         self.pods: dict[str, Pod] = {}
         self._files: dict[str, tuple[str, int]] = {}
-        self.bridge: int | None = os.open("/proc/1/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self.bridge: int | None = os.open(network, os.O_RDONLY | os.O_CLOEXEC)
         with contextlib.suppress(OSError, ValueError, TypeError):
             content: list[dict[str, Any]] = json.loads(record.read_text(encoding="utf-8"))
             self.pods = {each["name"]: Pod(**each) for each in content}
@@ -87,7 +89,8 @@ class PodLinks:
         for name, (uid, _) in list(self._files.items()):
             if name not in self.pods or not any(uid in each or uid.replace("-", "_") in each for each in pids.values()):
                 self._forget(name)
-        shared = os.stat("/proc/1/ns/net").st_ino
+        assert self.bridge is not None
+        shared = os.fstat(self.bridge).st_ino
         return {name: fd for name, (_, fd) in self._files.items() if os.fstat(fd).st_ino != shared}
 
     def _forget(self, name: str) -> None:

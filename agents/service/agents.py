@@ -77,9 +77,7 @@ class Agents:
             return
         async with self._looking:
             if time.monotonic() - self._looked_at > FOUND_SECONDS:
-                found = await self._search.look(
-                    lambda agent: self.call(agent, "GET", "/v1/topology", None, READ_SECONDS)
-                )
+                found = await self._search.look(self._topology)
                 self.by_name = {agent.name: agent for agent in found} | self._given
                 self._looked_at = time.monotonic()
 

@@ -95,7 +95,7 @@ def _add_guards(app: FastAPI, service: Service) -> None:
         method = request.method if request.method in ("GET", "POST") else "other"
         request.state.known = service.policy.knows(request)
         try:
-            response = service.policy.refusal(request) or _too_large(request)
+            response: Response | None = service.policy.refusal(request) or _too_large(request)
             if response is None:
                 await service.agents.look()
                 response = await handler(request)

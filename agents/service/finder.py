@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agents.core.faults import Problem
@@ -43,20 +43,21 @@ class Finder:
 
     def __init__(self, api: Api, places: Sequence[Where], token: str) -> None:
         self._api, self._places, self._token = api, places, token
-        self._known: dict[str, AgentAddress] = {}
+        self._names: dict[str, str] = {}
+        self._last: list[AgentAddress] = []
 
     async def look(self, ask: Callable[[AgentAddress], Awaitable[Any]]) -> list[AgentAddress]:
         """Those that there are; while the API cannot be asked, those of the last time."""
         try:
             found = {uid: each for place in self._places for uid, each in (await self._pods(place)).items()}
         except PodsError:
-            return list(self._known.values())
-        new = {uid: each for uid, each in found.items() if uid not in self._known or self._known[uid].url != each.url}
-        named = dict(zip(new, await asyncio.gather(*(_named(each, ask) for each in new.values())), strict=True))
-        answers = {uid: each for uid, each in named.items() if each}
-        self._known = {uid: each for uid, each in self._known.items() if uid in found} | answers
+            return self._last
+        new = {uid: each for uid, each in found.items() if uid not in self._names}
+        named = dict(zip(new, await asyncio.gather(*(_name(each, ask) for each in new.values())), strict=True))
+        self._names |= {uid: name for uid, name in named.items() if name}
         # One that has not said yet what it is called is missing under the name of its pod.
-        return [answers.get(uid) or self._known.get(uid) or each for uid, each in found.items()]
+        self._last = [replace(each, name=self._names.get(uid, each.name)) for uid, each in found.items()]
+        return self._last
 
     async def _pods(self, place: Where) -> dict[str, AgentAddress]:
         pods = [pod for pod in await self._api.pods(place.namespace) if pod.labels.get(LABEL) == place.app]
@@ -67,8 +68,9 @@ class Finder:
         return AgentAddress(pod.name, f"http://{host}:{port}", self._token)
 
 
-async def _named(agent: AgentAddress, ask: Callable[[AgentAddress], Awaitable[Any]]) -> AgentAddress | None:
+async def _name(agent: AgentAddress, ask: Callable[[AgentAddress], Awaitable[Any]]) -> str:
+    """What an agent calls itself; empty when it does not answer."""
     try:
-        return AgentAddress(str((await ask(agent))["deployment"]), agent.url, agent.token)
+        return str((await ask(agent))["deployment"])
     except Problem:
-        return None
+        return ""
