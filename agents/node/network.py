@@ -34,7 +34,7 @@ class Network:
     """
 
     BRIDGE, PREFIX, GROUP = "cell0", "10.77.0.", 77
-    bridge = None
+    bridge: int | None = None
 
     def __init__(self, namespaces: bool, record: Path) -> None:
         self.namespaces, self._record = namespaces, record
