@@ -24,7 +24,8 @@ import pynvml
 
 from agents.core import kernel
 from agents.gpu import __main__ as command
-from agents.gpu import load, pods
+from agents.gpu import load
+from agents.host import pods
 from agents.xid import kmsg
 
 TOTAL_BYTES, OTHERS_BYTES = 80 << 30, 10 << 30

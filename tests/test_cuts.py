@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents.node import netlink
+from agents.network import netlink
 from support.run import cells
 from support.settings import ROOT, Settings
 from support.targets.local import machine
@@ -24,10 +24,9 @@ import asyncio, json, os, socket, sys, threading
 from pathlib import Path
 from pyroute2 import IPRoute, netns
 from pyroute2.nftables.main import NFTables
-from agents.node import netlink
-from agents.node.drivers import cuts
-from agents.node.drivers.cuts import CutDriver
-from agents.node.access import CellAccess
+from agents.network import netlink
+from agents.network import cuts
+from agents.network.cuts import CutDriver
 from agents.core.book import FaultBook
 from agents.core.faults import Problem
 from agents.node.network import Network
@@ -87,7 +86,7 @@ def look(connections):
     }
 
 async def main():
-    driver = CutDriver(CellAccess(network, None, ""))
+    driver = CutDriver(network)
     book = FaultBook(scratch / "journal.jsonl", [driver])
     on_node("worker-0", lambda: NFTables(nfgen_family=1).table("add", name="stranger"))
     seen = {}

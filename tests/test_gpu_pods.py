@@ -14,8 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from agents.gpu import pods
-from agents.gpu.agent import AgentSettings, GpuAgent
+from agents.gpu.agent import GpuAgent
+from agents.host import pods
+from agents.host.agent import HostSettings
 from tests.fake_gpu import FakeNvml
 from tests.gpu_machine import Machine
 
@@ -147,16 +148,18 @@ def test_only_pods_of_allowed_namespaces(machine: Machine, account: dict[str, st
     ],
 )
 def test_a_process_is_known_by_its_cgroup(cgroup: str, found: bool) -> None:
-    assert pods.names(cgroup, pods.Pod("inference/vllm-worker-0", UID, "", "Running", True)) is found
+    assert pods.names(cgroup, pods.Pod("inference/vllm-worker-0", UID, "", "Running")) is found
 
 
 def test_the_gpus_of_a_pod_are_those_that_its_processes_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_GPU", str(tmp_path))
     monkeypatch.setenv("FAKE_GPU_COUNT", "2")
-    agent = GpuAgent(AgentSettings("node-a", tmp_path, "token"), FakeNvml())
+    agent = GpuAgent(HostSettings("node-a", tmp_path, "token"), nvml=FakeNvml())
     own = Path("/proc/self/cgroup").read_text().strip()
-    mine, other = pods.Pod("n/mine", own, "", "Running", True), pods.Pod("n/other", UID, "", "Running", True)
-    monkeypatch.setattr(agent, "_pods", {"n/mine": mine, "n/other": other})
+    mine, other = (
+        pods.Pod(f"n/{name}", uid, "", "Running", wants_gpu=True) for name, uid in (("mine", own), ("other", UID))
+    )
+    monkeypatch.setattr(agent, "pods", {"n/mine": mine, "n/other": other})
     assert agent.places("n/mine") == [0, 1]
     (tmp_path / f"1-{os.getpid()}").write_text("1000")
     assert (agent.places("n/mine"), agent.places("n/other")) == ([1], [0, 1])

@@ -29,11 +29,15 @@ SIDEWAYS = {("support.api", "support.run"), ("support.run", "agents"), ("support
 AGENTS = {
     "cell": {"core"},
     "core": set(),
-    "gpu": {"core", "watchdog", "xid"},
-    "node": {"core", "gpu", "xid"},
+    "gpu": {"core", "host", "watchdog", "xid"},
+    "host": {"core", "watchdog"},
+    "network": {"core"},
+    "node": {"core", "gpu", "network", "xid"},
+    "observer": {"core"},
+    "pods": {"core", "host", "network"},
     "registry": {"core", "gpu", "node"},
     "sabotage": {"core", "node"},
-    "service": {"core", "registry", "xid"},
+    "service": {"core", "host", "registry", "xid"},
     "watchdog": {"core"},
     "xid": set(),
 }

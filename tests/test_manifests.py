@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from agents.gpu.__main__ import _parser
+import agents.observer.__main__
+import agents.pods.__main__
+import agents.service.__main__
+from agents.gpu.__main__ import parser
 from support.settings import ROOT
 from tests.plain_http import Client
 
@@ -77,7 +80,7 @@ def test_devices_journal_and_token_are_where_the_program_looks(pod: dict[str, An
     volumes = {each["name"]: each for each in pod["volumes"]}
     places = {each["mountPath"]: volumes[each["name"]] for each in container["volumeMounts"]}
     assert len(places) == len(volumes)
-    options = _parser().parse_args(container["args"][1:])
+    options = parser().parse_args(container["args"][1:])
     assert places["/dev/kmsg"]["hostPath"] == {"path": "/dev/kmsg", "type": "CharDevice"}
     assert places[str(options.state_dir)]["hostPath"]["type"] == "DirectoryOrCreate"
     assert places[str(options.token_file.parent)]["secret"]["defaultMode"] == 0o400
@@ -89,7 +92,7 @@ def test_devices_journal_and_token_are_where_the_program_looks(pod: dict[str, An
 
 def test_its_options_are_the_programs_own(container: dict[str, Any]) -> None:
     program, *arguments = container["args"]
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     assert program == "agents.gpu"
     assert (options.host, options.name, options.allow_clock_control) == ("0.0.0.0", "$(NODE_NAME)", False)
     known = {each["name"] for each in container["env"]}
@@ -106,6 +109,62 @@ def test_it_is_no_more_than_it_says(container: dict[str, Any]) -> None:
     assert container["securityContext"] == {"privileged": True, "runAsUser": 0, "readOnlyRootFilesystem": True}
     assert {"requests", "limits"} <= container["resources"].keys()
     assert re.fullmatch(r"[\w./-]+:(?!latest$)[\w.-]+", container["image"])
+
+
+# -- what runs in a cluster beside it
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return [each for each in yaml.load_all((FOLDER / name).read_text(), Loader=yaml.CSafeLoader) if each]
+
+
+OTHERS = {
+    "pod-fault-injector.yaml": (
+        agents.pods.__main__.parser,
+        "DaemonSet",
+        {"KILL", "NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"},
+    ),
+    "pod-observer.yaml": (agents.observer.__main__.parser, "DaemonSet", {"SYS_ADMIN", "SYS_PTRACE"}),
+    "fault-service.yaml": (agents.service.__main__.parser, "Deployment", set[str]()),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_each_starts_with_options_of_its_own_and_no_more_rights_than_it_says(name: str) -> None:
+    parser_of, kind, capabilities = OTHERS[name]
+    [workload] = [each for each in documents(name) if each["kind"] == kind]
+    spec = workload["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    options = parser_of().parse_args(container["args"][1:])
+    assert container["args"][0] == parser_of.__module__.removesuffix(".__main__")
+    assert (options.host, options.port) == ("0.0.0.0", container["ports"][0]["containerPort"])
+    context = container["securityContext"]
+    assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
+    assert set(context["capabilities"].get("add", [])) == capabilities
+    assert context["capabilities"]["drop"] == ["ALL"]
+    assert spec.get("hostPID", False) == bool(capabilities)
+    assert "hostNetwork" not in spec
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"] == {"path": "/health", "port": "http"}
+    secrets = {each["name"] for each in spec["volumes"] if "secret" in each}
+    [mount] = [each for each in container["volumeMounts"] if each["name"] in secrets]
+    assert str(options.token_file.parent) == mount["mountPath"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_policy_says_who_may_reach_it(name: str) -> None:
+    [workload] = [each for each in documents(name) if each["kind"] in ("DaemonSet", "Deployment")]
+    [policy] = [each for each in documents(name) if each["kind"] == "NetworkPolicy"]
+    labels = workload["spec"]["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["spec"]["ingress"][0]["from"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_its_account_may_look_at_pods_and_no_more(name: str) -> None:
+    rules = [rule for each in documents(name) if each["kind"] in ("Role", "ClusterRole") for rule in each["rules"]]
+    allowed = [] if "observer" in name else [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]
+    assert rules == allowed
 
 
 # -- the image
@@ -172,7 +231,9 @@ def entrypoint() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("program", ["agents.gpu", "agents.gpu.load", "agents.service"])
+@pytest.mark.parametrize(
+    "program", ["agents.gpu", "agents.gpu.load", "agents.observer", "agents.pods", "agents.service"]
+)
 def test_the_programs_of_the_image_start(image: Path, program: str) -> None:
     argv = [*entrypoint(), program, "--help"]
     done = subprocess.run(argv, cwd=image, env=environment(image), capture_output=True, text=True)

@@ -18,9 +18,9 @@ from agents.core import kernel
 from agents.core.book import FaultBook
 from agents.core.faults import Fault, Problem
 from agents.core.leases import JOURNAL
-from agents.gpu import pods
 from agents.gpu.nvml import Card
 from agents.gpu.real_gpu import RealGpuDriver
+from agents.host import pods
 from agents.node.network import Network
 from agents.xid import kmsg, xids
 from support.contract.fault_service import FaultService
@@ -219,6 +219,6 @@ def test_a_name_is_one_segment_of_a_path() -> None:
 
 
 def test_a_pod_of_any_cgroup_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pod = pods.Pod("dynamo/a", "1234-5678", "", "Running", False)
+    pod = pods.Pod("dynamo/a", "1234-5678", "", "Running")
     monkeypatch.setattr(Path, "read_bytes", lambda _: b"0::/kubepods\xff/pod1234_5678.slice\n")
     assert pods.is_of(1, pod)

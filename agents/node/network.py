@@ -34,6 +34,7 @@ class Network:
     """
 
     BRIDGE, PREFIX, GROUP = "cell0", "10.77.0.", 77
+    bridge: int | None = None
 
     def __init__(self, namespaces: bool, record: Path) -> None:
         self.namespaces, self._record = namespaces, record
@@ -47,10 +48,9 @@ class Network:
         """Node name -> IPv4 address."""
         return {name: node.address for name, node in self.nodes.items()}
 
-    @property
-    def links(self) -> dict[str, str]:
-        """Node name -> name of its cable's end at the bridge."""
-        return {name: node.link for name, node in self.nodes.items()}
+    def link(self, name: str) -> str:
+        """Name of the end at the bridge of a node's cable."""
+        return self.nodes[name].link
 
     def roles(self) -> dict[str, str]:
         """Node name -> role."""

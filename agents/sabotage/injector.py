@@ -13,7 +13,7 @@ from typing import Any
 
 from agents.core.faults import Driver, Fault, Plan
 from agents.node.agent import NodeAgent, serve
-from agents.node.drivers.cuts import CutDriver
+from agents.node.drivers.cuts import CellCutDriver
 from agents.node.process import Process
 from agents.sabotage import marks
 from agents.sabotage.signs import CUE, DONE
@@ -196,7 +196,7 @@ class LyingAgent(NodeAgent):
         if self.kind == "spares-children":
             self._spare_children()
         if self.kind == "cuts-one-family":
-            self._cut_one_family(self.cell.driver(CutDriver))
+            self._cut_one_family(self.cell.driver(CellCutDriver))
         self.real = {driver.kind: driver for driver in super().drivers()}
         return [LyingDriver(driver, self.kind, self) for driver in self.real.values()]
 
@@ -213,7 +213,7 @@ class LyingAgent(NodeAgent):
 
         self.table.family, self.table._end_rest = first, leave  # type: ignore[method-assign]
 
-    def _cut_one_family(self, driver: CutDriver) -> None:
+    def _cut_one_family(self, driver: CellCutDriver) -> None:
         """Know of no address of IPv6."""
         whole = driver._addresses
 

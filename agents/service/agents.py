@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import json
 import re
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -26,6 +28,8 @@ CUSTOM = "CUSTOM"
 ANSWER_SECONDS, CAPABILITY_SECONDS, FIND_SECONDS, READ_SECONDS = 90.0, 20.0, 5.0, 3.0
 """How long an agent has to make or undo a fault, to try out what it can, to tell its nodes before a fault (it may just
 be starting again), and to tell its faults. One that is silent for longer counts as missing."""
+FOUND_SECONDS = 1.0
+"""For how long it is known which agents there are."""
 SILENT_SECONDS, LONE_SECONDS = 0.5, 30.0
 """How long one of several agents has that was silent the last time, and an only one, beside which there is nothing to
 tell."""
@@ -40,11 +44,25 @@ class AgentAddress:
     token: str = field(repr=False)
 
 
-class Agents:
-    """All agents that the service was given."""
+class Search(Protocol):
+    """Looks for agents whose addresses nobody could name beforehand."""
 
-    def __init__(self, agents: list[AgentAddress]) -> None:
-        self.by_name = {agent.name: agent for agent in agents}
+    async def look(self, ask: Callable[[AgentAddress], Awaitable[Any]]) -> list[AgentAddress]:
+        """Those that there are; ``ask`` gets the topology of one, or raises :class:`Problem`."""
+
+
+class Agents:
+    """All agents that the service was given, and those that are found.
+
+    Attributes:
+        by_name: all of them.
+    """
+
+    def __init__(self, agents: list[AgentAddress], search: Search | None = None) -> None:
+        self._given = {agent.name: agent for agent in agents}
+        self.by_name = dict(self._given)
+        self._search = search
+        self._looked_at, self._looking = float("-inf"), asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
         self._silent: set[str] = set()
 
@@ -52,6 +70,19 @@ class Agents:
         """Close the connections."""
         if self._session:
             await self._session.close()
+
+    async def look(self) -> None:
+        """Look for agents, unless that was done within :data:`FOUND_SECONDS`; one that is no more is forgotten."""
+        if self._search is None:
+            return
+        async with self._looking:
+            if time.monotonic() - self._looked_at > FOUND_SECONDS:
+                found = await self._search.look(self._topology)
+                self.by_name = {agent.name: agent for agent in found} | self._given
+                self._looked_at = time.monotonic()
+
+    async def _topology(self, agent: AgentAddress) -> Any:
+        return await self.call(agent, "GET", "/v1/topology", seconds=READ_SECONDS)
 
     async def call(
         self, agent: AgentAddress, method: str, path: str, body: Any = None, seconds: float = ANSWER_SECONDS
@@ -157,7 +188,8 @@ class Agents:
     async def find(self, name: str, deployment: str | None) -> AgentAddress:
         """The agent that has the node ``name``; 404 when none, 409 when two have it, 503 when one that is away may."""
         topologies, missing = await self.topologies(deployment)
-        having = [each for each, nodes in topologies.items() if any(node["name"] == name for node in nodes)]
+        meant = {name, "/".join(name.split("/")[:2])}  # of NAMESPACE/POD/CONTAINER the pod
+        having = [each for each, nodes in topologies.items() if any(node["name"] in meant for node in nodes)]
         if not having:
             known = ", ".join(sorted(node["name"] for nodes in topologies.values() for node in nodes)) or "none"
             raise _unknown("Unknown target", f"no target {name!r}; known: {known}", missing)

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from agents.core.faults import DEFAULT_SECONDS, STATES, Problem
 from agents.core.kernel import take_right_of_way
 from agents.service import models
-from agents.service.agents import CAPABILITY_SECONDS, CUSTOM, AgentAddress
+from agents.service.agents import CAPABILITY_SECONDS, CUSTOM, AgentAddress, Search
 from agents.service.audit import Asked, named
 from agents.service.policy import PAGE, Policy
 from agents.service.problems import RESPONSES, problem
@@ -49,9 +49,9 @@ DryRunFlag = Annotated[bool, Query(description="say what would be touched, and t
 FaultId = Annotated[str, InPath(description="as the list has it")]
 
 
-def application(agents: list[AgentAddress], policy: Policy) -> FastAPI:
-    """The service in front of ``agents``."""
-    service = Service(agents, policy)
+def application(agents: list[AgentAddress], policy: Policy, search: Search | None = None) -> FastAPI:
+    """The service in front of ``agents`` and of those that ``search`` finds."""
+    service = Service(agents, policy, search)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -95,7 +95,10 @@ def _add_guards(app: FastAPI, service: Service) -> None:
         method = request.method if request.method in ("GET", "POST") else "other"
         request.state.known = service.policy.knows(request)
         try:
-            response = service.policy.refusal(request) or _too_large(request) or await handler(request)
+            response: Response | None = service.policy.refusal(request) or _too_large(request)
+            if response is None:
+                await service.agents.look()
+                response = await handler(request)
             status = response.status_code
         finally:
             seconds = time.monotonic() - began

@@ -1,6 +1,7 @@
 """Who may do what: callers by token, name and site, targets by name and namespace."""
 
 import contextlib
+import fnmatch
 import hashlib
 import hmac
 import ipaddress
@@ -26,8 +27,8 @@ class Policy:
 
     Attributes:
         token: bearer token that callers have to send; empty: none.
-        nodes: names that may be targets; namespaces: those of targets ``NAMESPACE/POD`` that may be hit. A target has
-            to be in the one or the other; both empty: all may.
+        nodes: names that may be targets; namespaces: those of targets ``NAMESPACE/POD`` that may be hit, with ``*``
+            and ``?`` as in a shell. A target has to be in the one or the other; both empty: all may.
         max_active: faults, of all agents, that may be live or have an undo that is owed at once.
         max_share: share of the nodes of a role that may be under such faults at once; one may in any case.
         hosts: names of this service that callers may use, beside ``localhost`` and addresses.
@@ -83,7 +84,9 @@ class Policy:
         """
         nodes, namespaces = self.nodes, self.namespaces
         namespace = name.partition("/")[0] if "/" in name else None
-        if not (nodes or namespaces) or name in nodes or namespace in namespaces:
+        if not (nodes or namespaces) or name in nodes:
+            return
+        if namespace is not None and any(fnmatch.fnmatchcase(namespace, each) for each in namespaces):
             return
         if namespaces and namespace is not None:
             raise Problem(403, "Not allowed", f"the namespace of {name!r} is not among the allowed ones")

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Request
 
 from agents.core.faults import LIVE, Problem
-from agents.service.agents import ANSWER_SECONDS, CUSTOM, READ_SECONDS, AgentAddress, Agents
+from agents.service.agents import ANSWER_SECONDS, CUSTOM, READ_SECONDS, AgentAddress, Agents, Search
 from agents.service.audit import Asked, AuditLog
 from agents.service.metrics import Metrics
 from agents.service.policy import Policy
@@ -19,8 +19,8 @@ MACHINES = ("machine", "pod")
 class Service:
     """Resolves, allows, passes on and records."""
 
-    def __init__(self, agents: list[AgentAddress], policy: Policy) -> None:
-        self.agents, self.policy, self.metrics = Agents(agents), policy, Metrics()
+    def __init__(self, agents: list[AgentAddress], policy: Policy, search: Search | None = None) -> None:
+        self.agents, self.policy, self.metrics = Agents(agents, search), policy, Metrics()
         self.audit = AuditLog(policy, self.metrics.lost)
         self._counting = asyncio.Lock()
         self._under_way: dict[str, set[tuple[str, str]]] = {}

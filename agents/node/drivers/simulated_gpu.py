@@ -29,7 +29,7 @@ from agents.core.faults import Fault, Plan, Problem
 from agents.core.kernel import signal_process
 from agents.gpu import requests
 from agents.node.access import CellAccess, NodeDriver
-from agents.node.drivers.cuts import CutDriver
+from agents.node.drivers.cuts import CellCutDriver
 from agents.node.drivers.processes import conflict, standing, stopping
 from agents.xid import kmsg, xids
 
@@ -67,7 +67,7 @@ class SimulatedGpuDriver(NodeDriver):
 
     def __init__(self, cell: CellAccess) -> None:
         super().__init__(cell)
-        self._table, self._network, self._cuts = cell.table, cell.network, cell.driver(CutDriver)
+        self._table, self._network, self._cuts = cell.table, cell.network, cell.driver(CellCutDriver)
         self._live: dict[str, Fault] = {}
         self._brakes: dict[str, asyncio.Task[None]] = {}
         self._pci: dict[tuple[str, int], str] = {}

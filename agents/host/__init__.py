@@ -1,0 +1,1 @@
+"""Agents that work on a whole machine, outside of cells: what they have in common."""

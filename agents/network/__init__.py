@@ -1,0 +1,1 @@
+"""Cuts and bottlenecks between network namespaces, made by netlink."""
