@@ -76,7 +76,7 @@ def test_the_last_release_of_each_line_is_looked_at() -> None:
 def test_the_page_shows_what_is_kept_and_nothing_red() -> None:
     results = survey.read()
     assert survey.tables(results) in survey.PAGE.read_text()
-    assert sorted(results) == survey.newest_of_each_line()
+    assert set(results) <= set(survey.newest_of_each_line())
     bad = {release: each.promises for release, each in results.items() if _red(each)}
     assert bad == {}
 
