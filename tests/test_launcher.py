@@ -119,7 +119,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     # The cell is tested elsewhere; here its place is taken by the bare program.
-    monkeypatch.setattr(cell, "run", lambda world, tenant, agent: tenant())
+    monkeypatch.setattr(cell, "run", lambda world, tenant, agent, way_out: tenant())
     return tmp_path
 
 
@@ -238,7 +238,7 @@ STUB = """
 import sys
 from agents import cell
 from support.run import launcher, selection
-cell.run = lambda world, tenant, agent: tenant()
+cell.run = lambda world, tenant, agent, way_out: tenant()
 sys.exit(launcher.main({arguments!r}))
 """
 

@@ -27,7 +27,7 @@ def line(verdict: Verdict, stream: TextIO = sys.stdout) -> str:
 
 def failure(verdict: Verdict, folder: Path, stream: TextIO = sys.stdout) -> str:
     """What helps to find out about a scenario that did not pass: every finding but the one that its line has told, the
-    last troubles in the logs, and how to run it again.
+    last troubles in the logs, how to look at what was left running, and how to run it again.
 
     Args:
         folder: of the scenario.
@@ -37,6 +37,7 @@ def failure(verdict: Verdict, folder: Path, stream: TextIO = sys.stdout) -> str:
     rows = [f"also: {shorten(each, WIDEST)}" for each in told[:MOST_FINDINGS]]
     rows += [f"and {len(told) - MOST_FINDINGS} more findings"] * (len(told) > MOST_FINDINGS)
     rows += [f"log: {shorten(each, WIDEST)}" for each in logged]
+    rows += [f"wreck: {each}" for each in verdict.kept]
     rows += [f"again: make acceptance FEATURES={verdict.location}"]
     return "\n".join(f"{'':23}{row}" for row in rows)
 

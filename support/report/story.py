@@ -36,6 +36,7 @@ def story(folder: Path, verdict: Verdict, trials: Sequence[Trial] = ()) -> str:
         [
             f"<p><b>Verdict: {wording.CATEGORIES[wording.category(verdict)]}.</b> {escape(verdict.reason)}</p>",
             *(f"<p>{escape(words)}</p>" for words in _warnings(folder)),
+            f"<p><b>Left running</b></p>{_bullets(verdict.kept)}" if verdict.kept else "",
             _worth(verdict),
             _trials([each for each in trials if (each.feature, each.scenario) == (verdict.feature, verdict.name)]),
             f"<p><b>What broke</b></p>{_bullets(_faults(folder, entries))}",
