@@ -15,6 +15,7 @@ from support.observe.waiting import until
 from support.run import cells
 from support.settings import ROOT
 from support.targets.local import namespaces
+from tests.plain_http import Client
 
 # Makes a node with a process, tells which pids the machine knows them by, and stays.
 TENANT = """
@@ -81,11 +82,11 @@ def one_of(process: psutil.Popen, words: str) -> psutil.Process:
 @pytest.mark.parametrize("victim", ["outermost", "first process", "tenant"])
 def test_nothing_survives(tenant: tuple[psutil.Popen, Path], mode: str, victim: str) -> None:
     process, _ = tenant
-    # the outermost, on a machine with namespaces the first process, two agents, the tenant, and the sleeper of its node
+    # the outermost, the first process, two agents, the tenant, and the sleeper of its node
     everything = [process, *process.children(recursive=True)]
-    assert len(everything) == (6 if mode == "on" else 5)
+    assert len(everything) == 6
     assert one_of(process, "sleep 600") in everything
-    first = process.children()[0].pid if mode == "on" else process.pid
+    first = process.children()[0].pid
     pids = {"outermost": process.pid, "first process": first, "tenant": one_of(process, "-c").pid}
     os.kill(pids[victim], signal.SIGKILL)
     until(lambda: left(everything), 10, "no process of the cell is left")
@@ -126,6 +127,74 @@ def test_status_of_the_command_is_the_status_of_the_cell(mode: str, tmp_path: Pa
     argv = cells.command(["sh", "-c", "exit 5"], mode)
     assert subprocess.run(argv, cwd=ROOT, env=os.environ | {"FT_RUN_DIR": str(tmp_path)}).returncode == 5
     assert list(tmp_path.iterdir()) == []
+
+
+# A program that ends with 3 and goes on without us: says by its pipe that it did, and ends when the kernel says so.
+LEAVING = """
+import os, signal, socket, sys, time
+from pathlib import Path
+from agents import cell
+from support.run import cells
+from support.settings import ROOT
+
+folder = Path(sys.argv[1])
+service = socket.socket()
+service.bind(("127.0.0.1", 0))
+log = (folder / "log").open("ab")
+
+def then(status):
+    print("still here", flush=True)
+    signal.setitimer(signal.ITIMER_REAL, float(sys.argv[3]))
+    cell.leave(status + 3)
+    print("left", flush=True)
+    time.sleep(600)
+
+way_out = cell.WayOut(service.fileno(), log.fileno())
+prepare = lambda: os.environ.update(FT_RUN_DIR=str(folder))
+made = cells.Cell("platform", [], sys.argv[2], prepare, way_out, then)
+while made.poll() is None:
+    time.sleep(0.01)
+(folder / "port").write_text(str(service.getsockname()[1]))
+sys.exit(made.status)
+"""
+LEFT_SECONDS = 20.0
+
+
+def writing_to(log: Path) -> list[psutil.Process]:
+    """All processes whose standard output is this file."""
+    found = []
+    for each in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.readlink(f"/proc/{each.pid}/fd/1") == str(log):
+                found.append(each)
+    return found
+
+
+@modes
+def test_a_cell_that_has_left_goes_on_by_itself_until_its_tenant_ends(mode: str, tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", LEAVING, str(tmp_path), mode, str(LEFT_SECONDS)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    # It came back, so nobody of the cell has our pipe any more.
+    assert (done.returncode, "still here" in done.stdout, "left" in done.stdout) == (3, True, False), done.stderr
+    assert "left\n" in (tmp_path / "log").read_text()
+    everything = writing_to(tmp_path / "log")
+    assert len(everything) == 4, "first process, two agents and the tenant"
+    service = Client(f"http://127.0.0.1:{(tmp_path / 'port').read_text()}")
+    assert service.ask("GET", "/api/v1/faults")[0] == 200
+    assert (tmp_path / "audit.jsonl").exists()
+    until(lambda: left(everything), LEFT_SECONDS + 20, "no process of the cell is left")
+
+
+@pytest.mark.parametrize("victim", [0, -1])
+@modes
+def test_nothing_of_a_cell_that_has_left_survives(mode: str, tmp_path: Path, victim: int) -> None:
+    argv = [sys.executable, "-c", LEAVING, str(tmp_path), mode, "600"]
+    subprocess.run(argv, cwd=ROOT, capture_output=True, timeout=60)
+    everything = writing_to(tmp_path / "log")
+    first = next(each for each in everything if all(each.ppid() != other.pid for other in everything))
+    tenant = next(each for each in everything if each != first and "agents." not in line_of(each))
+    (first, tenant)[victim].kill()
+    until(lambda: left(everything), 20, "no process of the cell is left")
 
 
 @pytest.mark.parametrize("mode", ["maybe"])
