@@ -205,14 +205,31 @@ def run(world: str, tenant: Callable[[], int], agent: str = AGENT, way_out: WayO
 
 def _live(world: str, tenant: Callable[[], int], agent: str, way_out: WayOut | None, leave_outside: Leave) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    with _scratch(world) as scratch:
+        status = _play(world, tenant, agent, way_out, leave_outside, scratch)
+    return status if status >= 0 else 128 - status
+
+
+@contextlib.contextmanager
+def _scratch(world: str) -> Iterator[Path]:
     if world == "namespaces":
         bring_loopback_up()
-        scratch = _make_private_run()
-    else:
-        import tempfile  # these two take as long to load as all the rest, and only this case needs them
+        yield _make_private_run()
+        return
+    from agents.core.scratch import folder  # it takes as long to load as all the rest, and only this case needs it
 
-        scratch = Path(tempfile.mkdtemp(prefix="cell-", dir=os.environ.get("FT_RUN_DIR")))
+    with folder(Path(os.environ.get("FT_RUN_DIR", "reports")).absolute(), "cell-") as scratch:
+        yield scratch
 
+
+def _play(
+    world: str,
+    tenant: Callable[[], int],
+    agent: str,
+    way_out: WayOut | None,
+    leave_outside: Leave,
+    scratch: Path,
+) -> int:
     token = os.urandom(16).hex()
     agent_socket, service_socket = (socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(2))
     environment = os.environ | {
@@ -253,11 +270,7 @@ def _live(world: str, tenant: Callable[[], int], agent: str, way_out: WayOut | N
     status = _wait_for(pid, programs, let_go)
     signal.setitimer(signal.ITIMER_REAL, 0)  # at its end Python takes its handler away, and the signal would kill us
     _end_all()
-    if world == "loopback":
-        import shutil
-
-        shutil.rmtree(scratch, ignore_errors=True)
-    return status if status >= 0 else 128 - status
+    return status
 
 
 def main() -> int:

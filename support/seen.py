@@ -154,7 +154,7 @@ class Handed(Seen, kind="given", words="{said}", prose=("said",)):
         request_id: as workers know it.
         node: the worker.
         flaw: ``budget``, ``fewer-tokens``, ``too-many-workers``, ``after-cancel``, ``never-let-go``,
-            ``not-stopped``.
+            ``not-stopped``, ``moved`` (it was to stay where it was).
         workers: how many were given it; ``late``: seconds after it was cancelled; None: no matter.
     """
 

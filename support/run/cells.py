@@ -95,7 +95,7 @@ class Cell:
             then: called in the program's process with its status, at its end; returns the one to end with.
         """
         kind = world(mode)
-        _preload()
+        preload()
         prepared, tell = os.pipe()
 
         def outermost() -> int:
@@ -125,7 +125,8 @@ class Cell:
 
 
 @functools.cache
-def _preload() -> None:
+def preload() -> None:
+    """Import what programs in cells need, so that their forks have it already; done once."""
     for name in PRELOADED:
         importlib.import_module(name)
         if name.endswith(".__main__"):  # it is run by that name, and what it imports is there; runpy warns of the rest

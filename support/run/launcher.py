@@ -95,6 +95,7 @@ class Launcher:
         title = f"Dynamo {self.settings.dynamo} on target {self.settings.target}"
         terminal = Console()
         view = LiveView(terminal, title, costs) if terminal.is_terminal else View()
+        cells.preload()  # or else it counted as a part of the first scenario
         with _signals_blocked(), view:
             self._run_all(schedule, tags, jobs, verdicts, costs, view)
         with contextlib.suppress(OSError):  # only the order of the next run suffers
@@ -161,9 +162,9 @@ class Launcher:
         folder.mkdir()
         selection = [f"--tags={tag}" for tag in tags]
         formats = [*ALLURE, str(self.run / "allure-results"), "-f", "plain", "--color=off"]
+        began = time.monotonic()  # it may be over before we are back: on a busy machine everybody gets as much as we do
         with (folder / "console.txt").open("wb") as output:
             process = self._spawn([*formats, *selection, *self.defines, scenario.location], f"slot {slot}", output)
-        began = time.monotonic()
         return Running(scenario, process, slot, began, began + scenario.limit)
 
     def _spawn(self, options: Sequence[str], slot: str, output: Any = None) -> cells.Cell:
