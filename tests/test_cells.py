@@ -15,6 +15,7 @@ from support.observe.waiting import until
 from support.run import cells
 from support.settings import ROOT
 from support.targets.local import namespaces
+from tests.patience import PATIENCE
 from tests.plain_http import Client
 
 # Makes a node with a process, tells which pids the machine knows them by, and stays.
@@ -60,7 +61,7 @@ def tenant(mode: str, tmp_path: Path) -> tuple[psutil.Popen, Path]:
     argv = cells.command([sys.executable, "-c", TENANT, str(told)], mode)
     env = os.environ | {"FT_RUN_DIR": str(tmp_path)}
     process = psutil.Popen(argv, cwd=ROOT, env=env)
-    until(lambda: None if told.exists() and told.read_text() else "nothing told", 20, "the tenant has moved in")
+    until(lambda: None if told.exists() and told.read_text() else "nothing told", PATIENCE, "the tenant has moved in")
     return process, told
 
 
@@ -89,7 +90,7 @@ def test_nothing_survives(tenant: tuple[psutil.Popen, Path], mode: str, victim: 
     first = process.children()[0].pid
     pids = {"outermost": process.pid, "first process": first, "tenant": one_of(process, "-c").pid}
     os.kill(pids[victim], signal.SIGKILL)
-    until(lambda: left(everything), 10, "no process of the cell is left")
+    until(lambda: left(everything), PATIENCE, "no process of the cell is left")
     process.wait()
 
 
@@ -103,13 +104,13 @@ def test_an_agent_that_is_killed_comes_back(tenant: tuple[psutil.Popen, Path], m
         found = [each for each in process.children(recursive=True) if "-m agents.node " in line_of(each)]
         return None if found and agent not in found else "no agent"
 
-    until(another, 10, "another agent runs")
+    until(another, PATIENCE, "another agent runs")
     # Without namespaces nothing but the agent's death would end its processes with the cell.
-    until(lambda: None if (left([sleeper]) is not None) == (mode == "on") else mode, 10, "the process of the node")
+    until(lambda: None if (left([sleeper]) is not None) == (mode == "on") else mode, PATIENCE, "the process of the node")
     everything = [*process.children(recursive=True), sleeper]
     process.kill()
     process.wait()
-    until(lambda: left(everything), 10, "no process of the cell is left")
+    until(lambda: left(everything), PATIENCE, "no process of the cell is left")
 
 
 @modes
@@ -194,7 +195,7 @@ def test_nothing_of_a_cell_that_has_left_survives(mode: str, tmp_path: Path, vic
     first = next(each for each in everything if all(each.ppid() != other.pid for other in everything))
     tenant = next(each for each in everything if each != first and "agents." not in line_of(each))
     (first, tenant)[victim].kill()
-    until(lambda: left(everything), 20, "no process of the cell is left")
+    until(lambda: left(everything), PATIENCE, "no process of the cell is left")
 
 
 @pytest.mark.parametrize("mode", ["maybe"])

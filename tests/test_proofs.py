@@ -12,7 +12,7 @@ import pytest
 from support import releases
 from support.clock import now
 from support.contract.deployment import Life, Node
-from support.errors import Inconclusive
+from support.errors import Inconclusive, NotKept
 from support.events import EventLog
 from support.faults import network, processes
 from support.faults.fault import Ground, Ordered, ProvenFault

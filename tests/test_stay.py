@@ -44,11 +44,6 @@ def lines_of_curl(document: str) -> list[str]:
     return [line for line in whole.splitlines() if line.startswith("curl ")]
 
 
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return str(probe.getsockname()[1])
-
-
 def inside(command: str, *options: str) -> str:
     """What a shell in the cell says to a command."""
     argv = [sys.executable, "-m", "support.run.stay", "enter", *options]
@@ -61,12 +56,12 @@ def inside(command: str, *options: str) -> str:
 @pytest.mark.skipif(bool(namespaces.missing() or kmsg.missing()), reason=f"{namespaces.missing()}; {kmsg.missing()}")
 @pytest.mark.skipif(bool(UP.owner() or WRECK.owner()), reason="`make up` or a wreck is in use here")
 def test_smoke_of_a_deployment_that_stays() -> None:
-    frontend, service = free_port(), free_port()
     argv = [sys.executable, "-m", "support.run.stay"]
-    ports = [f"--frontend-port={frontend}", f"--service-port={service}"]
+    ports = ["--frontend-port=0", "--service-port=0"]  # any that are free
     try:
         began = subprocess.run([*argv, "up", *ports], cwd=ROOT, capture_output=True, text=True)
         assert began.returncode == 0, began.stdout + began.stderr
+        frontend, service = (re.findall(r"http://localhost:(\d+)", began.stdout)[each] for each in (0, 1))
         for document in ("README.md", "docs/fault-service.md"):
             lines = lines_of_curl(document)
             assert len(lines) >= 2, document
