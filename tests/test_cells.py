@@ -106,7 +106,9 @@ def test_an_agent_that_is_killed_comes_back(tenant: tuple[psutil.Popen, Path], m
 
     until(another, PATIENCE, "another agent runs")
     # Without namespaces nothing but the agent's death would end its processes with the cell.
-    until(lambda: None if (left([sleeper]) is not None) == (mode == "on") else mode, PATIENCE, "the process of the node")
+    until(
+        lambda: None if (left([sleeper]) is not None) == (mode == "on") else mode, PATIENCE, "the process of the node"
+    )
     everything = [*process.children(recursive=True), sleeper]
     process.kill()
     process.wait()

@@ -84,7 +84,9 @@ def test_a_member_is_seen_with_leader_leases_and_registrations(member: Node, tmp
     put(member, "v1/event_channels/a", "{}", lease)
     until(lambda: None if told(events, "2 keys registered") else "not told", PATIENCE, "another key is told")
     etcd.call(member, "/v3/kv/deleterange", {"key": etcd._base64("v1/instances/a/b")})
-    until(lambda: None if count(events, "worker-7 has 1 keys") == 2 else "not told", PATIENCE, "it is still the worker's")
+    until(
+        lambda: None if count(events, "worker-7 has 1 keys") == 2 else "not told", PATIENCE, "it is still the worker's"
+    )
     assert [event.data["gone"] for event in events.all() if "keys registered" in event.text] == [False, False, True]
     assert recorder.leases_of("worker-7") == {found.id}
     hashed = etcd.hash_at(member, 4)

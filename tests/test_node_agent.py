@@ -26,12 +26,12 @@ from support.observe.waiting import until
 from support.run import cells
 from support.targets.local import process
 from support.targets.local.agent import Agent
+from tests.patience import PATIENCE
 
 SLEEPER = ["sleep", "600"]
 # A child, one that leads a session of its own, and one whose parent and session are gone.
 FAMILY = """
 import subprocess, time
-from tests.patience import PATIENCE
 child = subprocess.Popen(["sleep", "600"])
 leader = subprocess.Popen(["sleep", "600"], start_new_session=True)
 orphan = ["sh", "-c", "sleep 600 > /dev/null 2>&1 & echo $!"]
@@ -106,7 +106,11 @@ def test_hang_ends_by_itself_at_its_deadline(
     victim = start(SLEEPER)
     fault = break_it(faults, "hang", "node-0", 3.0)  # it has to be on still when we look
     assert process.state(victim["pid"], victim["start_time"]) == "stopped"
-    until(lambda: None if process.state(victim["pid"], victim["start_time"]) == "alive" else "stopped", PATIENCE, "it goes on")
+    until(
+        lambda: None if process.state(victim["pid"], victim["start_time"]) == "alive" else "stopped",
+        PATIENCE,
+        "it goes on",
+    )
     assert now() >= fault["deadline"]
     until(lambda: None if faults.get(fault["id"])["state"] == "recovered" else "not yet", PATIENCE, "the agent says so")
 
@@ -204,7 +208,9 @@ def test_a_shutdown_that_is_ignored_ends_with_its_lease(
     before = start(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.01; done"])
     until(lambda: None if (tmp_path / "node-0.log").read_text() else "no output", PATIENCE, "the trap is set")
     fault = break_it(faults, "terminate", "node-0", 0.3)
-    until(lambda: None if faults.get(fault["id"])["state"] == "recovered" else "not yet", PATIENCE, "the lease has ended")
+    until(
+        lambda: None if faults.get(fault["id"])["state"] == "recovered" else "not yet", PATIENCE, "the lease has ended"
+    )
     assert process.state(before["pid"], before["start_time"]) == "gone"
     assert view(agent)["pid"] != before["pid"]
 

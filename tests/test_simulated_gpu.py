@@ -21,13 +21,13 @@ from support.run import cells
 from support.settings import ROOT
 from support.targets.local import namespaces, process
 from support.targets.local.agent import Agent
+from tests.patience import PATIENCE
 
 SLEEPER = ["sleep", "600"]
 NODE = "vllm-worker-0"
 # Mostly sleeps, as a simulated engine does, and works as much as the file `load` says.
 ENGINE = """
 import http.server, os, pathlib, sys, threading, time
-from tests.patience import PATIENCE
 load, done, count = pathlib.Path(sys.argv[2]), 0.0, os.open(sys.argv[3], os.O_WRONLY | os.O_CREAT)
 os.pwrite(count, b"%020.3f" % done, 0)  # whoever sees the page below may read it
 class Page(http.server.BaseHTTPRequestHandler):

@@ -85,8 +85,8 @@ def test_smoke_of_a_deployment_that_stays() -> None:
         assert len(set(numbers)) == 2
         assert inside("ls /run/netns").split() == sorted(["etcd-0", "frontend-0", *rows])
         assert "eth0" in inside("cat /proc/net/dev", "--node=vllm-worker-0")
-        asked = subprocess.run([*argv, "enter", "--node=nobody"], cwd=ROOT, capture_output=True, text=True)
-        assert "no node 'nobody'; choose one of etcd-0, frontend-0" in asked.stderr
+        refused = subprocess.run([*argv, "enter", "--node=nobody"], cwd=ROOT, capture_output=True, text=True)
+        assert "no node 'nobody'; choose one of etcd-0, frontend-0" in refused.stderr
     finally:
         ended = subprocess.run([*argv, "down"], cwd=ROOT, capture_output=True, text=True)
     assert "the deployment is gone" in ended.stdout, ended.stdout + ended.stderr

@@ -1,7 +1,7 @@
 """What keeps a deployment running without those who made it: that of ``make up``, and the wreck of a scenario.
 
-Its cell goes on with the process that plays it (:func:`agents.cell.leave`), and ends with that process. Who that is, the
-kernel knows: it is the one that listens on the socket in the folder of the deployment.
+Its cell goes on with the process that plays it (:func:`agents.cell.leave`), and ends with that process. Who that is,
+the kernel knows: it is the one that listens on the socket in the folder of the deployment.
 """
 
 import asyncio
@@ -74,9 +74,10 @@ class Stay:
         return listener
 
     def ask(self) -> dict[str, Any]:
-        """What it tells of itself: ``title``, ``until`` (empty: no end), release of ``dynamo``, URLs of the ``frontend``
-        and of the fault ``service``, and of its ``nodes`` ``name``, ``role``, ``address``, ``state``, ``restarts``, ``in_flight``
-        (requests; None of whoever takes none, or does not answer), ``numbers`` (what Dynamo calls the worker, in hex).
+        """What it tells of itself: ``title``, ``until`` (empty: no end), release of ``dynamo``, URLs of the
+        ``frontend`` and of the fault ``service``, and of its ``nodes`` ``name``, ``role``, ``address``, ``state``,
+        ``restarts``, ``in_flight`` (requests; None of whoever takes none, or does not answer), ``numbers`` (what
+        Dynamo calls the worker, or has called it, in hex).
 
         Raises:
             OSError, ValueError: there is none, or it does not answer.

@@ -5,8 +5,8 @@
     (``FRONTEND_URL=http://host:8000 make watch``), any frontend; until Ctrl-C, or until nothing is left of what is
     watched. Into a file or a pipe it looks once.
 
-It asks the frontend for its list and its metrics once a second. Of what the suite runs it also shows every process, what
-is registered of it, and the faults that are on.
+It asks the frontend for its list and its metrics once a second. Of what the suite runs it also shows every process,
+what is registered of it, and the faults that are on.
 """
 
 import contextlib

@@ -2,8 +2,8 @@
 
 Its cell leaves the run (:mod:`support.run.keeping`), with everything that is broken in it, and ends after
 :data:`KEEP_SECONDS`, with ``make down``, or with the next run that is to keep one. There is one wreck at most, that of
-the first scenario that fails: a wreck keeps the memory of a whole deployment, and works on beside the scenarios that are
-still to come, whose times it would spoil.
+the first scenario that fails: a wreck keeps the memory of a whole deployment, and works on beside the scenarios that
+are still to come, whose times it would spoil.
 """
 
 import signal

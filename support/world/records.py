@@ -143,8 +143,8 @@ class Records:
         )
 
     def _ask_for_second_opinions(self) -> None:
-        """Of each watched answer, and of one of each shape of the others. Not before all requests are over and, unless a
-        wreck may be kept, the deployment is gone: it takes a second of CPU.
+        """Of each watched answer, and of one of each shape of the others. Not before all requests are over and, unless
+        a wreck may be kept, the deployment is gone: it takes a second of CPU.
         """
         found = opinions(self._stage.ledger.entries(), {pending.entry.number for pending in self._clients.watched})
         for entry in self._stage.ledger.entries():
