@@ -33,6 +33,8 @@ from support.settings import Settings
 
 WORKERS = ("worker", "prefill", "decode")
 PERIOD_SECONDS = 1.0
+WIDTH = 120
+"""Of what goes into a file or a pipe."""
 ANSWER_SECONDS = 2.0
 COUNTS = {
     "in flight": "frontend_inflight",
@@ -141,8 +143,9 @@ def _counts(seen: Look, before: Look | None) -> Table:
 
 def _nodes(seen: Look) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("process", "role", "address", "state", "restarts", "in flight", "registered as"):
-        table.add_column(title)
+    table.add_column("process", no_wrap=True, min_width=max(len(node["name"]) for node in seen.nodes))
+    for title in ("role", "address", "state", "restarts", "in flight", "registered as"):
+        table.add_column(title, no_wrap=True)
     registered = {f"{each.number:x}" for each in seen.listed or ()}
     for node in seen.nodes:
         silent = node["in_flight"] is None and node["role"] in (*WORKERS, "frontend")
@@ -190,7 +193,7 @@ def main() -> None:
         raise SystemExit(message + "FRONTEND_URL=http://localhost:8000 make watch")
     console = Console()
     if not console.is_terminal:
-        console.print(_pictures(seen, []))
+        Console(width=WIDTH).print(_pictures(seen, []))
         sys.exit(1 if any(each.missing for each in seen) else 0)
     with Live(_pictures(seen, []), console=console, auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
         while seen:
