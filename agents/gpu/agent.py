@@ -186,7 +186,7 @@ async def serve(agent: GpuAgent, listener: socket.socket) -> None:
     await runner.setup()
     await web.SockSite(runner, listener).start()
     host, port = listener.getsockname()[:2]
-    what = agent.cards.missing() or f"{len(agent.cards.all())} GPUs"
+    what = agent.cards.missing() or f"GPUs: {len(agent.cards.all())}"
     print(f"gpu agent {agent.settings.name}: http://{host}:{port} ({what})", flush=True)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -28,6 +28,7 @@ from rich.console import Console
 from agents.core.forks import use_files
 from agents.core.kernel import die_with_parent
 from support import binaries, targets
+from support.amounts import amount
 from support.judge import defects, judge
 from support.judge.verdict import Finding, Verdict
 from support.observe.logs import tail
@@ -332,10 +333,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"FT_SABOTAGE={sabotage}: this run is broken on purpose and says nothing about Dynamo", flush=True)
     if options.mode == "behave":
         return _finish_behave(launcher, launcher.behave(options.arguments), began)
-    print(f"{len(scenarios)} scenarios, at most {jobs} at a time", flush=True)
+    print(f"{amount(len(scenarios), 'scenario')}, at most {jobs} at a time", flush=True)
     verdicts = launcher.acceptance(scenarios, tags, jobs)
     missing = len(scenarios) - len(verdicts)
-    further = [f"{missing} of {len(scenarios)} scenarios did not run"] if missing else []
+    further = [f"{missing} of {amount(len(scenarios), 'scenario')} did not run"] if missing else []
     whole = not (missing or last or options.features or options.tags)
     return finish(launcher, time.monotonic() - began, further, whole)
 

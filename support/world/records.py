@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from support import slowness
+from support.amounts import amount
 from support.contract.deployment import Facts
 from support.contract.target import Wait
 from support.faults.registry import ordered_as
@@ -154,7 +155,7 @@ class Records:
             told = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
             client = next(iter(found.values())).client
             played = len({each.played for each in found.values()})
-            text = f"{client} was given {played} answers, which stand for {len(found)}: {told}"
+            text = f"{client} was given {amount(played, 'answer')}, which stand for {len(found)}: {told}"
             self._stage.events.add("note", "client", text)
 
     def _machine(self, end: Closing) -> list[Wait]:
