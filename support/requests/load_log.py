@@ -167,7 +167,7 @@ def read_load(folder: Path) -> LoadLog:
     found = [records[number] for number in sorted(records)]
     lost = sum(not record.closed for record in found)
     if lost:
-        problems.append(f"{lost} of {amount(len(found), 'planned request')} left no end")
+        problems.append(f"{lost} of {amount(len(found), 'planned request')} have left no end")
     if end is None:
         problems.append("the load has no end")
     began_at = head.get("began_at")

@@ -237,8 +237,8 @@ def _finished(entry: LedgerEntry) -> Outcome:
             )
         count = sum(len(chunk.tokens) for chunk in chunks)
         if count != entry.max_tokens and not may_end_early(entry):
-            said = f"{which}ended with finish_reason {reasons[0]} and {amount(count, 'token')} of {entry.max_tokens}"
-            return Outcome("broken", said, "short")
+            seen = f"{which}ended with finish_reason {reasons[0]} and {amount(count, 'token')}"
+            return Outcome("broken", f"{seen}; {entry.max_tokens} were asked for", "short")
     return Outcome("complete")
 
 
