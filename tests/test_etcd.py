@@ -79,15 +79,15 @@ def test_a_member_is_seen_with_leader_leases_and_registrations(member: Node, tmp
     assert number == found.id
     assert (found.granted, 55 <= found.left <= 60, found.keys) == (60, True, ("v1/instances/a/b",))
     assert [(each.key, each.lease) for each in etcd.registrations(member)] == [("v1/instances/a/b", found.id)]
-    until(lambda: None if told(events, "1 keys registered") else "not told", PATIENCE, "the registration is told")
+    until(lambda: None if told(events, "1 key registered") else "not told", PATIENCE, "the registration is told")
     # As a worker does that shuts down: its address goes first, another key with the lease.
     put(member, "v1/event_channels/a", "{}", lease)
     until(lambda: None if told(events, "2 keys registered") else "not told", PATIENCE, "another key is told")
     etcd.call(member, "/v3/kv/deleterange", {"key": etcd._base64("v1/instances/a/b")})
     until(
-        lambda: None if count(events, "worker-7 has 1 keys") == 2 else "not told", PATIENCE, "it is still the worker's"
+        lambda: None if count(events, "worker-7 has 1 key") == 2 else "not told", PATIENCE, "it is still the worker's"
     )
-    assert [event.data["gone"] for event in events.all() if "keys registered" in event.text] == [False, False, True]
+    assert [event.data["gone"] for event in events.all() if " registered" in event.text] == [False, False, True]
     assert recorder.leases_of("worker-7") == {found.id}
     hashed = etcd.hash_at(member, 4)
     etcd.call(member, "/v3/lease/revoke", {"ID": lease})
@@ -96,7 +96,7 @@ def test_a_member_is_seen_with_leader_leases_and_registrations(member: Node, tmp
     with pytest.raises(etcd.EtcdError, match="required revision"):
         etcd.hash_at(member, 99)
     records = recorder.close(tmp_path / "etcd.jsonl")  # which looks a last time
-    assert told(events, "the lease of worker-7 is gone with 1 keys")
+    assert told(events, "the lease of worker-7 is gone with 1 key")
     assert told(events, "etcd-0 leads in term")
     assert [each["holder"] for each in records if each["kind"] == "lease"] == ["worker-7"]
     assert (list(records[-1]["hashes"]), records[-1]["disagreement"]) == (["etcd-0"], "")
