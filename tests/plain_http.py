@@ -5,6 +5,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from tests.patience import PATIENCE
+
 
 class Client:
     """Plain HTTP, so that nothing of ours stands between the test and the service."""
@@ -20,7 +22,7 @@ class Client:
         headers |= {name.capitalize(): value for name, value in more.items()}
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             refusal = error

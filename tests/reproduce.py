@@ -8,11 +8,11 @@ record and release.
 
 import argparse
 import gzip
-import tempfile
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from agents.core import scratch
 from support.judge.verdict import Verdict
 from support.settings import ROOT
 from tests import evidence
@@ -34,13 +34,13 @@ def main() -> None:
 
     def one(which: tuple[str, int]) -> tuple[tuple[str, int], list[tuple[Verdict, Path]]]:
         release, time = which
-        folder = Path(scratch) / f"{release}-{time}"
+        folder = place / f"{release}-{time}"
         verdicts = run(folder, *selection, "-D", f"dynamo={release}")
         files = sorted(folder.glob("scenarios/*/verdict.json"))
         return which, [(verdict, file.parent) for verdict, file in zip(verdicts, files, strict=True)]
 
     seen: dict[tuple[str, str], list[str]] = defaultdict(list)
-    with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch, ThreadPoolExecutor(options.jobs) as pool:
+    with scratch.folder(ROOT / "reports", "reproduce-") as place, ThreadPoolExecutor(options.jobs) as pool:
         for (release, time), results in pool.map(one, runs):
             for verdict, folder in results:
                 seen[release, verdict.name].append(f"{verdict.verdict}: {verdict.reason}")

@@ -13,6 +13,7 @@ import pytest
 
 from support.run import bootstrap
 from support.run.bootstrap import BootstrapError, Environment, Workshop
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def _start(root: Path) -> subprocess.Popen[str]:
 
 
 def _wait_for_file(file: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while not file.exists():
         assert time.monotonic() < deadline, f"{file.name} did not come"
         time.sleep(0.01)
@@ -130,7 +131,7 @@ def test_two_at_once_make_it_once(tmp_path: Path) -> None:
     assert second.stdout is not None
     assert "waiting for another bootstrap" in second.stdout.readline()
     (tmp_path / "go").touch()
-    assert first.wait(20) == second.wait(20) == 0
+    assert first.wait(PATIENCE) == second.wait(PATIENCE) == 0
     assert (tmp_path / "made").read_text() == "x\n"
 
 
@@ -138,12 +139,12 @@ def test_one_that_is_killed_is_waited_for_until_its_installer_has_ended_and_then
     first = _start(tmp_path)
     _wait_for_file(tmp_path / "started")
     os.kill(first.pid, signal.SIGKILL)
-    first.wait(20)
+    first.wait(PATIENCE)
     second = _start(tmp_path)
     assert second.stdout is not None
     assert "waiting for another bootstrap" in second.stdout.readline()
     (tmp_path / "go").touch()
-    assert second.wait(20) == 0
+    assert second.wait(PATIENCE) == 0
     assert (tmp_path / "made").read_text() == "x\nx\n"
     assert (tmp_path / ".venv" / bootstrap.STAMP).exists()
 

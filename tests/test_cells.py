@@ -15,6 +15,8 @@ from support.observe.waiting import until
 from support.run import cells
 from support.settings import ROOT
 from support.targets.local import namespaces
+from tests.patience import PATIENCE
+from tests.plain_http import Client
 
 # Makes a node with a process, tells which pids the machine knows them by, and stays.
 TENANT = """
@@ -59,7 +61,7 @@ def tenant(mode: str, tmp_path: Path) -> tuple[psutil.Popen, Path]:
     argv = cells.command([sys.executable, "-c", TENANT, str(told)], mode)
     env = os.environ | {"FT_RUN_DIR": str(tmp_path)}
     process = psutil.Popen(argv, cwd=ROOT, env=env)
-    until(lambda: None if told.exists() and told.read_text() else "nothing told", 20, "the tenant has moved in")
+    until(lambda: None if told.exists() and told.read_text() else "nothing told", PATIENCE, "the tenant has moved in")
     return process, told
 
 
@@ -81,14 +83,14 @@ def one_of(process: psutil.Popen, words: str) -> psutil.Process:
 @pytest.mark.parametrize("victim", ["outermost", "first process", "tenant"])
 def test_nothing_survives(tenant: tuple[psutil.Popen, Path], mode: str, victim: str) -> None:
     process, _ = tenant
-    # the outermost, on a machine with namespaces the first process, two agents, the tenant, and the sleeper of its node
+    # the outermost, the first process, two agents, the tenant, and the sleeper of its node
     everything = [process, *process.children(recursive=True)]
-    assert len(everything) == (6 if mode == "on" else 5)
+    assert len(everything) == 6
     assert one_of(process, "sleep 600") in everything
-    first = process.children()[0].pid if mode == "on" else process.pid
+    first = process.children()[0].pid
     pids = {"outermost": process.pid, "first process": first, "tenant": one_of(process, "-c").pid}
     os.kill(pids[victim], signal.SIGKILL)
-    until(lambda: left(everything), 10, "no process of the cell is left")
+    until(lambda: left(everything), PATIENCE, "no process of the cell is left")
     process.wait()
 
 
@@ -102,13 +104,15 @@ def test_an_agent_that_is_killed_comes_back(tenant: tuple[psutil.Popen, Path], m
         found = [each for each in process.children(recursive=True) if "-m agents.node " in line_of(each)]
         return None if found and agent not in found else "no agent"
 
-    until(another, 10, "another agent runs")
+    until(another, PATIENCE, "another agent runs")
     # Without namespaces nothing but the agent's death would end its processes with the cell.
-    until(lambda: None if (left([sleeper]) is not None) == (mode == "on") else mode, 10, "the process of the node")
+    until(
+        lambda: None if (left([sleeper]) is not None) == (mode == "on") else mode, PATIENCE, "the process of the node"
+    )
     everything = [*process.children(recursive=True), sleeper]
     process.kill()
     process.wait()
-    until(lambda: left(everything), 10, "no process of the cell is left")
+    until(lambda: left(everything), PATIENCE, "no process of the cell is left")
 
 
 @modes
@@ -126,6 +130,79 @@ def test_status_of_the_command_is_the_status_of_the_cell(mode: str, tmp_path: Pa
     argv = cells.command(["sh", "-c", "exit 5"], mode)
     assert subprocess.run(argv, cwd=ROOT, env=os.environ | {"FT_RUN_DIR": str(tmp_path)}).returncode == 5
     assert list(tmp_path.iterdir()) == []
+
+
+# A program that ends with 3 and goes on without us: says by its pipe that it did, and ends when the kernel says so.
+LEAVING = """
+import os, signal, socket, sys, time
+from pathlib import Path
+from agents import cell
+from support.run import cells
+from support.settings import ROOT
+
+folder, mode, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+service = socket.socket()
+service.bind(("127.0.0.1", 0))
+log = (folder / "log").open("ab")
+
+def then(status):
+    print("still here", flush=True)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    cell.leave(status + 3)
+    print("left", flush=True)
+    time.sleep(600)
+
+way_out = cell.WayOut(service.fileno(), log.fileno())
+prepare = lambda: os.environ.update(FT_RUN_DIR=str(folder))
+made = cells.Cell("platform", [], mode, prepare, way_out, then)
+while made.poll() is None:
+    time.sleep(0.01)
+(folder / "port").write_text(str(service.getsockname()[1]))
+sys.exit(made.status)
+"""
+LEFT_SECONDS = 12.0
+
+
+def writing_to(log: Path) -> list[psutil.Process]:
+    """All processes whose standard output is this file."""
+    found = []
+    for each in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.readlink(f"/proc/{each.pid}/fd/1") == str(log):
+                found.append(each)
+    return found
+
+
+def left_alone(folder: Path, mode: str, seconds: float) -> list[psutil.Process]:
+    """The processes of a cell whose program has left, and ends after so many seconds."""
+    argv = [sys.executable, "-c", LEAVING, str(folder), mode, str(seconds)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    # It came back, so nobody of the cell has our pipe any more.
+    assert (done.returncode, "still here" in done.stdout, "left" in done.stdout) == (3, True, False), done.stderr
+    service = Client(f"http://127.0.0.1:{(folder / 'port').read_text()}")
+    assert service.ask("GET", "/api/v1/faults")[0] == 200  # from outside, without a token
+    everything = writing_to(folder / "log")
+    assert len(everything) == 4, "first process, two agents and the tenant"
+    return everything
+
+
+@modes
+def test_a_cell_that_has_left_goes_on_by_itself_until_its_tenant_ends(mode: str, tmp_path: Path) -> None:
+    everything = left_alone(tmp_path, mode, LEFT_SECONDS)
+    assert "left\n" in (tmp_path / "log").read_text()
+    assert (tmp_path / "audit.jsonl").exists()
+    until(lambda: left(everything), LEFT_SECONDS + PATIENCE, "no process of the cell is left")
+    assert list(tmp_path.glob("cell-*")) == []
+
+
+@pytest.mark.parametrize("victim", ["first process", "tenant"])
+@modes
+def test_nothing_of_a_cell_that_has_left_survives(mode: str, tmp_path: Path, victim: str) -> None:
+    everything = left_alone(tmp_path, mode, 600)
+    first = next(each for each in everything if each.ppid() not in [other.pid for other in everything])
+    tenant = next(each for each in everything if each != first and "agents." not in line_of(each))
+    (first if victim == "first process" else tenant).kill()
+    until(lambda: left(everything), PATIENCE, "no process of the cell is left")
 
 
 @pytest.mark.parametrize("mode", ["maybe"])

@@ -10,14 +10,13 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agents.service.agents import AgentAddress
+from agents.service.agents import FIND_SECONDS, AgentAddress
 from agents.service.policy import Policy
 from support.clock import now
 from support.observe.waiting import until
@@ -26,6 +25,7 @@ from support.settings import ROOT
 from support.targets.local import namespaces
 from support.targets.local.agent import Agent
 from tests.gpu_machine import Machine
+from tests.patience import PATIENCE
 from tests.plain_http import Client
 
 FUZZ_CASES = 2000
@@ -42,7 +42,7 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         agent.add_node(name, role)
         env = {"PATH": os.environ["PATH"]}
         agent.run(node=name, argv=["sleep", "600"], env=env, log=log, gpus=int(role == "worker"))
-    until(lambda: None if all(each["ready"] for each in agent.processes().values()) else "no", 10, "all run")
+    until(lambda: None if all(each["ready"] for each in agent.processes().values()) else "no", PATIENCE, "all run")
     yield found
     agent.remove_deployment()
 
@@ -65,22 +65,14 @@ def start(cell: dict[str, str], state: Path) -> Iterator[Any]:
     """Start a service with options in front of the cell's agent; returns a client."""
 
     def run(*options: str, token: str = TOKEN) -> Client:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
         agents = [] if "--agent" in " ".join(options) else [f"--agent=local={cell['FT_AGENT']}"]
-        argv = [sys.executable, "-m", "agents.service", f"--port={port}", f"--state-dir={state}"]
         env = os.environ | {"FT_AGENT_TOKEN": cell["FT_AGENT_TOKEN"], "FT_SERVICE_TOKEN": token}
-        started.append(subprocess.Popen([*argv, *agents, *options], cwd=ROOT, env=env))
-        client = Client(f"http://127.0.0.1:{port}", token)
-
-        def away() -> str | None:
-            try:
-                client.ask("GET", "/health")
-            except urllib.error.URLError as error:
-                return str(error)
-            return None
-
-        until(away, 20, "the service answers")
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            argv = [sys.executable, "-m", "agents.service", f"--listen-fd={listener.fileno()}", f"--state-dir={state}"]
+            descriptors = [listener.fileno()]
+            started.append(subprocess.Popen([*argv, *agents, *options], cwd=ROOT, env=env, pass_fds=descriptors))
+            client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", token)
+        client.ask("GET", "/health")  # who asks before it serves waits
         return client
 
     yield run
@@ -250,7 +242,7 @@ def test_an_agent_that_is_silent_costs_the_others_nothing(start: Any, cell: dict
         assert 'fault_agent_up{agent="mute"} 0.0' in service.ask("GET", "/metrics")[1]
         recovering_at = now()
         assert service.ask("POST", f"/api/v1/faults/{fault['id']}/recover")[0] == 200
-        assert now() - recovering_at < 3
+        assert now() - recovering_at < FIND_SECONDS, "nobody waited for the mute one"
         status, refusal = service.ask("POST", "/api/v1/faults/recover")
         assert (status, "'mute'" in refusal["detail"]) == (503, True)
         status, refusal = service.ask("POST", "/api/v1/faults/process/inject", HANG | {"target_pod": "vllm-worker-9"})
@@ -278,12 +270,15 @@ def test_an_injection_that_does_not_end_keeps_nobody_from_another_agent(
     client.start()
 
     def lines() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+        """Those that are whole: it is being written."""
+        log = tmp_path / "audit.jsonl"
+        text = log.read_text() if log.exists() else ""
+        return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
 
     def begun() -> str | None:
         return None if any(line["target"] == ["stuck-0"] for line in lines()) else "no line"
 
-    until(begun, 20, "the audit log has the call before it has ended")
+    until(begun, PATIENCE, "the audit log has the call before it has ended")
     status, text = service.ask("POST", "/api/v1/faults/process/inject", HANG)
     assert status == 201
     assert service.ask("POST", f"/api/v1/faults/{json.loads(text)['id']}/recover")[0] == 200
@@ -559,24 +554,15 @@ def test_a_full_disk_refuses_new_faults_and_loses_none(cell: dict[str, str], tmp
         pytest.skip(f"no disk of its own: {namespaces.missing()}")
     state = tmp_path / "state"
     state.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     argv = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k tmpfs "$0"; exec "$@"', str(state)]
-    argv += [sys.executable, "-m", "agents.service", f"--port={port}", f"--state-dir={state}"]
-    argv += [f"--agent=local={cell['FT_AGENT']}"]
     env = os.environ | {"FT_AGENT_TOKEN": cell["FT_AGENT_TOKEN"], "FT_SERVICE_TOKEN": TOKEN}
-    process = subprocess.Popen(argv, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
-    service = Client(f"http://127.0.0.1:{port}", TOKEN)
-
-    def away() -> str | None:
-        try:
-            service.ask("GET", "/health")
-        except urllib.error.URLError as error:
-            return str(error)
-        return None
-
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        argv += [sys.executable, "-m", "agents.service", f"--listen-fd={listener.fileno()}", f"--state-dir={state}"]
+        argv += [f"--agent=local={cell['FT_AGENT']}"]
+        fds = [listener.fileno()]
+        process = subprocess.Popen(argv, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, pass_fds=fds)
+        service = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", TOKEN)
     try:
-        until(away, 20, "the service answers")
         fault = json.loads(service.ask("POST", "/api/v1/faults/process/inject", HANG)[1])
         disk = Path(f"/proc/{process.pid}/root{state}")
         whole = (disk / "audit.jsonl").read_bytes()

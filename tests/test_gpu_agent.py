@@ -24,10 +24,10 @@ from support.observe.waiting import until
 from support.settings import ROOT
 from tests.fake_gpu import CLOCK_MHZ, POWER_MW, TOTAL_BYTES
 from tests.gpu_machine import TOKEN, Machine
+from tests.patience import PATIENCE
 
 MIB = 1 << 20
-LEASE = 4.0  # seconds: long enough for a load to begin, on a machine with other work
-PROMPT = 5.0  # seconds: for a process to be ended by the kernel, on a machine with other work
+LEASE = 8.0  # seconds: long enough for a load to begin, on a machine with other work
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_gpu_is_kept_busy_until_the_deadline(machine: Machine) -> None:
     assert (fault["state"], fault["fidelity"], fault["parameters"]["share"]) == ("active", "real", 0.75)
     assert fault["evidence"]["during"]["utilization_percent"] == 100
     over = until(
-        lambda: None if machine.fault(fault["id"])["state"] == "recovered" else "no", LEASE + PROMPT, "it is over"
+        lambda: None if machine.fault(fault["id"])["state"] == "recovered" else "no", LEASE + PATIENCE, "it is over"
     )
     assert over >= fault["deadline"]
     assert not runs(fault["evidence"]["load"])
@@ -120,14 +120,14 @@ def test_a_load_dies_with_its_agent_and_the_next_agent_takes_the_fault_up(machin
     fault = machine.inject("MEMORY_PRESSURE", duration_seconds=60)[1]
     first = fault["evidence"]["load"]
     machine.kill()
-    until(gone(first), PROMPT, "the load has died with its agent")
+    until(gone(first), PATIENCE, "the load has died with its agent")
     machine.start()
 
     def resumed() -> str | None:
         load = machine.fault(fault["id"])["evidence"]["load"]
         return None if load["pid"] != first["pid"] and load.get("bytes") else "not yet"
 
-    until(resumed, 10, "the memory is taken again")
+    until(resumed, PATIENCE, "the memory is taken again")
     second = machine.fault(fault["id"])
     assert (second["state"], second["deadline"], runs(second["evidence"]["load"])) == (
         "active",
@@ -143,7 +143,7 @@ def test_a_fault_that_cannot_be_taken_up_is_over(machine: Machine) -> None:
     fault = machine.inject("MEMORY_PRESSURE", duration_seconds=60)[1]
     machine.kill()
     machine.start(FAKE_GPU_QUIRK="no-memory")
-    until(lambda: None if machine.fault(fault["id"])["state"] == "recovered" else "no", 20, "it is over")
+    until(lambda: None if machine.fault(fault["id"])["state"] == "recovered" else "no", PATIENCE, "it is over")
     ended = machine.fault(fault["id"])
     assert "NVML shows neither" in ended["evidence"]["resume"]
     assert [each["why"] for each in ended["history"] if "why" in each] == ["not resumed"]
@@ -153,12 +153,12 @@ def test_a_load_ends_at_its_deadline_while_its_agent_is_frozen(machine: Machine)
     machine.start()
     fault = machine.inject("MEMORY_PRESSURE", duration_seconds=LEASE)[1]
     machine.agents[-1].send_signal(signal.SIGSTOP)
-    ended = until(gone(fault["evidence"]["load"]), LEASE + PROMPT, "the load ends by itself")
+    ended = until(gone(fault["evidence"]["load"]), LEASE + PATIENCE, "the load ends by itself")
     assert ended >= fault["deadline"]
     refused = machine.recover()
     assert (refused.returncode, "another one holds" in refused.stderr) == (3, True)
     machine.agents[-1].send_signal(signal.SIGCONT)
-    until(lambda: None if machine.fault(fault["id"])["state"] == "recovered" else "no", 10, "the agent says so")
+    until(lambda: None if machine.fault(fault["id"])["state"] == "recovered" else "no", PATIENCE, "the agent says so")
 
 
 def test_the_kernel_ends_a_load_that_is_stuck_in_the_driver(machine: Machine) -> None:
@@ -166,7 +166,7 @@ def test_the_kernel_ends_a_load_that_is_stuck_in_the_driver(machine: Machine) ->
     env = machine.environment(CUDA_VISIBLE_DEVICES="GPU-fake-0", FAKE_GPU_QUIRK="stuck")
     deadline = time.monotonic() + LEASE
     with subprocess.Popen([*argv, f"--until={deadline}"], cwd=ROOT, env=env, stdout=subprocess.PIPE) as load:
-        assert load.wait(LEASE + PROMPT) == -signal.SIGALRM
+        assert load.wait(LEASE + PATIENCE) == -signal.SIGALRM
     assert time.monotonic() >= deadline + 1.0
 
 
@@ -174,7 +174,7 @@ def test_a_load_without_its_parent_holds_nothing(machine: Machine) -> None:
     argv = [sys.executable, "-m", "tests.fake_gpu", "load", "memory", "--share=0.5", "--parent=1"]
     env = machine.environment(CUDA_VISIBLE_DEVICES="GPU-fake-0")
     late = [*argv, f"--until={time.monotonic() + 60}"]
-    done = subprocess.run(late, cwd=ROOT, env=env, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(late, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stdout, list(machine.folder.iterdir())) == (1, "", [])
 
 
@@ -250,9 +250,9 @@ def test_the_watchdog_puts_settings_back_whatever_becomes_of_the_agent(machine: 
     machine.inject("OVERHEAT", duration_seconds=1)
     assert machine.settings()["0"]["power"] == POWER_MW // 2
     machine.agents[-1].send_signal(fate)
-    until(lambda: None if machine.settings()["0"]["power"] == POWER_MW else "low", 20, "the power limit is back")
+    until(lambda: None if machine.settings()["0"]["power"] == POWER_MW else "low", PATIENCE, "the power limit is back")
     assert machine.agents[-1].wait(10) == -signal.SIGKILL
-    until(lambda: "guarded" if list(machine.state.glob("*.guard.json")) else None, 20, "nothing is left to guard")
+    until(lambda: "guarded" if list(machine.state.glob("*.guard.json")) else None, PATIENCE, "nothing is left to guard")
 
 
 def test_two_agents_do_not_share_a_journal(machine: Machine) -> None:

@@ -141,6 +141,17 @@ def test_the_judge_looks_at_a_history_and_at_nothing_else() -> None:
     assert [(name, line) for name, line in lines if any(each in line for each in readers)] == []
 
 
+def test_what_blames_dynamo_in_a_scenario_says_what_was_seen() -> None:
+    """Records of known defects and the table of sabotages compare fields; a bare AssertionError has none."""
+    bare = []
+    for module, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text())) if module.startswith("support.world.") else ():
+            if isinstance(node, ast.Raise) and node.exc is not None:
+                raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+                bare += [f"{module} line {node.lineno}"] if ast.unparse(raised) == "AssertionError" else []
+    assert bare == []
+
+
 LOCAL_NAMES = {"pid", "pids", "start_time", "getpid", "getppid", "pidfd_open", "setns", "psutil"}
 LOCAL_WORDS = ("/proc", "/run/netns", "/dev/kmsg", "FT_")
 MACHINE_ROOMS = ("support.targets", "support.run")

@@ -1,24 +1,29 @@
 """Injectors and witnesses that lie: the table is whole, some of its cells are caught; `make lies` plays them all."""
 
 import json
+import signal
 import subprocess
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from agents.core import scratch
 from agents.core.faults import KINDS
 from agents.registry import types
 from agents.sabotage import injector
 from agents.xid import kmsg
-from support.run import cells
+from support.observe.waiting import until
+from support.run import cells, keeping
 from support.settings import ROOT, Settings
 from support.targets.local import machine
 from support.targets.local.sabotage import WITNESSES
 from tests.lies import HALVES, HONEST, IMPOSSIBLE, LIES, Row, impossible, rows, ways
 from tests.lies.__main__ import select
+from tests.patience import PATIENCE
 
 CAN = machine.probe(Settings(), ["namespaces", "nftables"])
 MISSING = [each.detail for each in CAN.values() if not each.available] + ([kmsg.missing()] if kmsg.missing() else [])
@@ -97,3 +102,30 @@ def test_a_lie_is_caught_and_honesty_passes(kind: str, tmp_path: Path) -> None:
     found = json.loads(file.read_text())["cells"]
     assert len(found) == len(select(kind, *QUICK[kind])[0])
     assert {each["result"] for each in found} == {"caught", "passed"}
+
+
+def playing(before: set[Path]) -> list[Path]:
+    """What the cells write to that are played, but those of these folders."""
+    return [each for each in (ROOT / "reports").glob("lies-*/*/console.txt") if each.parents[1] not in before]
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"needs namespaces, nftables and the kernel log: {MISSING}")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_table_that_is_broken_off_leaves_no_cell_and_no_folder(number: signal.Signals, tmp_path: Path) -> None:
+    reports = ROOT / "reports"
+    before = set(reports.glob("lies-*"))
+    argv = [sys.executable, "-m", "tests.lies", "--kind", "process hang", "--out", str(tmp_path / "lies.json")]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(argv, cwd=ROOT, env=cells.environment(), stdout=quiet, stderr=quiet) as table:
+        try:
+            until(lambda: None if playing(before) else "no", PATIENCE, "the first cells are played")
+            everything = keeping.family(table.pid)
+            assert len(everything) > 2
+            table.send_signal(number)
+        finally:
+            table.wait(PATIENCE)
+    assert psutil.wait_procs(everything, PATIENCE)[1] == []
+    left = set(reports.glob("lies-*")) - before
+    assert bool(left) == (number == signal.SIGKILL)
+    with scratch.folder(reports, "lies-"):  # as the next one does
+        assert not any(each.exists() for each in left)

@@ -17,6 +17,7 @@ from support.observe.waiting import throughout, until
 from support.run.live import Doing, FaultsOn, LiveView, seconds_left
 from support.run.schedule import Cost
 from support.run.selection import Selected
+from tests.patience import PATIENCE
 
 
 def selected(name: str) -> Selected:
@@ -69,7 +70,7 @@ def test_parts_of_a_step_may_wait_at_once(told: Path) -> None:
     thread = threading.Thread(target=other)
     with activity.waiting("the one"):
         thread.start()
-        until(lambda: None if len(activity.read(told).awaited) >= 2 else "one", 10, "both wait")
+        until(lambda: None if len(activity.read(told).awaited) >= 2 else "one", PATIENCE, "both wait")
         assert Awaited("the one", None) in activity.read(told).awaited
     gone.set()
     thread.join()

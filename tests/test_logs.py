@@ -11,6 +11,7 @@ from support import clock
 from support.clock import now
 from support.observe import logs
 from support.observe.logs import find_panics, find_tracebacks, last_trouble, poll_for_pattern, tail
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -45,14 +46,14 @@ def test_a_line_that_is_written_later(log: Path) -> None:
     log.write_text("starting\n")
     timer = soon(lambda: append(log, "ready\n"))
     begin = now()
-    assert found(log, "ready", 5) == "ready"
-    assert now() - begin < 1
+    assert found(log, "ready", PATIENCE) == "ready"
+    assert now() - begin < PATIENCE / 2
     timer.join()
 
 
 def test_a_file_that_appears_later(log: Path) -> None:
     timer = soon(lambda: log.write_text("ready\n"))
-    assert found(log, "ready", 5) == "ready"
+    assert found(log, "ready", PATIENCE) == "ready"
     timer.join()
 
 
@@ -60,7 +61,7 @@ def test_nothing_found_in_time(log: Path) -> None:
     log.write_text("starting\n")
     begin = now()
     assert found(log, "ready", 0.15) is None
-    assert 0.15 <= now() - begin < 0.5
+    assert 0.15 <= now() - begin < PATIENCE
     assert found(log.with_name("none.log"), "ready") is None
 
 
@@ -126,7 +127,7 @@ def test_truncation(log: Path) -> None:
             stream.write("ready\n")
 
     timer = soon(truncate)
-    assert found(log, "ready", 5) == "ready"
+    assert found(log, "ready", PATIENCE) == "ready"
     timer.join()
 
 
@@ -151,8 +152,8 @@ def test_bytes_that_are_not_utf8(log: Path) -> None:
 def test_a_last_line_without_line_end_counts_once_it_is_quiet(log: Path) -> None:
     log.write_text("a\nEnter password: ")
     begin = now()
-    assert found(log, "password: $", 5) == "Enter password: "
-    assert now() - begin < 1
+    assert found(log, "password: $", PATIENCE) == "Enter password: "
+    assert now() - begin < PATIENCE / 2
 
 
 def test_a_half_written_line_is_not_taken_for_a_whole_one(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:

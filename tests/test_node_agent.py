@@ -26,6 +26,7 @@ from support.observe.waiting import until
 from support.run import cells
 from support.targets.local import process
 from support.targets.local.agent import Agent
+from tests.patience import PATIENCE
 
 SLEEPER = ["sleep", "600"]
 # A child, one that leads a session of its own, and one whose parent and session are gone.
@@ -62,7 +63,7 @@ def start(agent: Agent, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     def run(argv: list[str], name: str = "node-0", **spec: Any) -> dict[str, Any]:
         agent.add_node(name, "worker")
         agent.run(node=name, argv=argv, env={"PATH": os.environ["PATH"]}, log=str(tmp_path / f"{name}.log"), **spec)
-        until(lambda: None if view(agent, name)["ready"] else str(view(agent, name)), 10, f"{name} is ready")
+        until(lambda: None if view(agent, name)["ready"] else str(view(agent, name)), PATIENCE, f"{name} is ready")
         return view(agent, name)
 
     return run
@@ -103,11 +104,15 @@ def test_hang_ends_by_itself_at_its_deadline(
     agent: Agent, faults: FaultService, start: Callable[..., dict[str, Any]]
 ) -> None:
     victim = start(SLEEPER)
-    fault = break_it(faults, "hang", "node-0", 0.3)
+    fault = break_it(faults, "hang", "node-0", 3.0)  # it has to be on still when we look
     assert process.state(victim["pid"], victim["start_time"]) == "stopped"
-    until(lambda: None if process.state(victim["pid"], victim["start_time"]) == "alive" else "stopped", 5, "it goes on")
+    until(
+        lambda: None if process.state(victim["pid"], victim["start_time"]) == "alive" else "stopped",
+        PATIENCE,
+        "it goes on",
+    )
     assert now() >= fault["deadline"]
-    until(lambda: None if faults.get(fault["id"])["state"] == "recovered" else "not yet", 5, "the agent says so")
+    until(lambda: None if faults.get(fault["id"])["state"] == "recovered" else "not yet", PATIENCE, "the agent says so")
 
 
 @pytest.fixture
@@ -115,7 +120,7 @@ def family(start: Callable[..., dict[str, Any]], tmp_path: Path, cell: dict[str,
     """The life of a process that has started others, their pids, and the cell's mark."""
     victim = start([sys.executable, "-c", FAMILY])
     log = tmp_path / "node-0.log"
-    until(lambda: None if log.read_text().endswith("\n") else "no output", 10, "all of them run")
+    until(lambda: None if log.read_text().endswith("\n") else "no output", PATIENCE, "all of them run")
     life = Life("node-0", process.identity(victim["pid"], victim["start_time"]), "it", "running", victim["restarts"])
     return life, [int(each) for each in log.read_text().split()], cell["FT_SCRATCH"]
 
@@ -137,7 +142,7 @@ def test_nothing_that_the_process_has_started_outlives_it(
 ) -> None:
     life, pids, mark = family
     break_it(faults, kind, "node-0", 60)
-    until(lambda: None if process.state_of(life, mark) == "gone" else "some are there", 5, "all are gone")
+    until(lambda: None if process.state_of(life, mark) == "gone" else "some are there", PATIENCE, "all are gone")
     assert [process.state(pid, None) for pid in pids] == ["gone"] * 3
     # Of those that were told, none need be left to sweep; nobody has told the others of a shutdown.
     swept = " ".join(each["detail"] for each in agent.history() if each["state"] == "swept")
@@ -156,7 +161,7 @@ def test_the_witness_believes_in_no_crash_or_hang_of_one_process_of_several(
             os.kill(pid, number)
         assert process.state_of(life, mark) == "alive"
         os.kill(pids[which], number)
-        until(shows(seen, lambda: process.state_of(life, mark)), 5, seen)
+        until(shows(seen, lambda: process.state_of(life, mark)), PATIENCE, seen)
 
 
 def test_the_witness_sees_what_a_dead_process_has_left(tmp_path: Path) -> None:
@@ -178,7 +183,7 @@ def test_the_witness_sees_what_a_dead_process_has_left(tmp_path: Path) -> None:
                 "alive" if pid == pids[0] else "gone"  # by its session alone
             )
             os.kill(pid, signal.SIGKILL)
-            until(shows("gone", partial(process.state, pid, None)), 5, "it is gone")
+            until(shows("gone", partial(process.state, pid, None)), PATIENCE, "it is gone")
         assert process.state_of(life, own) == "gone"
     finally:
         for pid in pids:
@@ -191,9 +196,9 @@ def test_terminate_lets_the_process_end_as_it_likes(
 ) -> None:
     start(["sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"])
     log = tmp_path / "node-0.log"
-    until(lambda: None if log.read_text() else "no output", 5, "the trap is set")
+    until(lambda: None if log.read_text() else "no output", PATIENCE, "the trap is set")
     break_it(faults, "terminate", "node-0", 60)
-    until(lambda: None if view(agent)["state"] == "exited" else view(agent)["state"], 5, "it has ended")
+    until(lambda: None if view(agent)["state"] == "exited" else view(agent)["state"], PATIENCE, "it has ended")
     assert view(agent)["exit_code"] == 7
 
 
@@ -201,9 +206,11 @@ def test_a_shutdown_that_is_ignored_ends_with_its_lease(
     agent: Agent, faults: FaultService, start: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     before = start(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.01; done"])
-    until(lambda: None if (tmp_path / "node-0.log").read_text() else "no output", 5, "the trap is set")
+    until(lambda: None if (tmp_path / "node-0.log").read_text() else "no output", PATIENCE, "the trap is set")
     fault = break_it(faults, "terminate", "node-0", 0.3)
-    until(lambda: None if faults.get(fault["id"])["state"] == "recovered" else "not yet", 5, "the lease has ended")
+    until(
+        lambda: None if faults.get(fault["id"])["state"] == "recovered" else "not yet", PATIENCE, "the lease has ended"
+    )
     assert process.state(before["pid"], before["start_time"]) == "gone"
     assert view(agent)["pid"] != before["pid"]
 
@@ -254,7 +261,7 @@ def test_restarts_wait_longer_each_time_as_the_kubelet_does(agent: Agent, tmp_pa
     agent.add_node("node-0", "worker")
     spec = {"env": {"PATH": os.environ["PATH"]}, "log": str(tmp_path / "log"), "restart_policy": "OnFailure"}
     agent.run(node="node-0", argv=["sh", "-c", "exit 3"], backoff_seconds=0.1, **spec)
-    until(lambda: None if view(agent)["restarts"] >= 4 else str(view(agent)["restarts"]), 10, "four restarts")
+    until(lambda: None if view(agent)["restarts"] >= 4 else str(view(agent)["restarts"]), PATIENCE, "four restarts")
     waits = [
         change["detail"] for change in agent.history() if change["node"] == "node-0" and change["state"] == "backoff"
     ]
@@ -265,7 +272,7 @@ def test_on_failure_leaves_a_clean_exit_alone(agent: Agent, tmp_path: Path) -> N
     agent.add_node("node-0", "worker")
     spec = {"env": {"PATH": os.environ["PATH"]}, "log": str(tmp_path / "log"), "restart_policy": "OnFailure"}
     agent.run(node="node-0", argv=["sh", "-c", "exit 0"], **spec)
-    until(lambda: None if view(agent)["state"] == "exited" else view(agent)["state"], 5, "it has ended")
+    until(lambda: None if view(agent)["state"] == "exited" else view(agent)["state"], PATIENCE, "it has ended")
     assert view(agent)["restarts"] == 0
 
 
@@ -276,7 +283,7 @@ def test_what_comes_after_waits_for_readiness(agent: Agent, tmp_path: Path) -> N
     agent.run(node="server-0", argv=["python3", "-c", serve], ready=f"http://{address}:8000/", **spec)
     agent.add_node("client-0", "worker")
     agent.run(node="client-0", argv=SLEEPER, after=["server-0"], **spec)
-    until(lambda: None if view(agent, "client-0")["ready"] else "waiting", 10, "the client runs")
+    until(lambda: None if view(agent, "client-0")["ready"] else "waiting", PATIENCE, "the client runs")
     moves = [(change["node"], change["state"]) for change in agent.history()][-4:]
     assert moves.index(("server-0", "running")) < moves.index(("client-0", "starting"))
 
@@ -284,7 +291,7 @@ def test_what_comes_after_waits_for_readiness(agent: Agent, tmp_path: Path) -> N
 def test_a_program_that_is_not_there_is_named(agent: Agent, tmp_path: Path) -> None:
     agent.add_node("node-0", "worker")
     agent.run(node="node-0", argv=["/no/such/program"], env={"PATH": "/"}, log=str(tmp_path / "log"))
-    until(lambda: None if view(agent)["state"] == "failed" else view(agent)["state"], 5, "it has failed")
+    until(lambda: None if view(agent)["state"] == "failed" else view(agent)["state"], PATIENCE, "it has failed")
     assert "cannot start /no/such/program" in view(agent)["detail"]
 
 

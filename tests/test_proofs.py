@@ -12,7 +12,7 @@ import pytest
 from support import releases
 from support.clock import now
 from support.contract.deployment import Life, Node
-from support.errors import Inconclusive
+from support.errors import Inconclusive, NotKept
 from support.events import EventLog
 from support.faults import network, processes
 from support.faults.fault import Ground, Ordered, ProvenFault
@@ -403,8 +403,14 @@ def test_a_request_that_two_workers_of_a_kind_were_given_was_moved(
     moves.ask("req-1")
     for worker in given:
         moves.note(worker, "req-1", 0)
-    with pytest.raises(AssertionError, match=f"request 1 was given to {moved}$") if moved else nullcontext():
+    if not moved:
         moves.takeovers.expect_no_takeover(victims)
+        return
+    with pytest.raises(NotKept, match=f"request 1 was given to {moved}$") as caught:
+        moves.takeovers.expect_no_takeover(victims)
+    [seen] = caught.value.seen
+    wanted = {"request_id": "req-1", "node": moved.split(",")[0], "flaw": "moved", "workers": len(given), "late": None}
+    assert (seen.kind, seen.facts) == ("given", wanted)
 
 
 # -- a worker that comes back

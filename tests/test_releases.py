@@ -97,4 +97,4 @@ def test_an_even_count_of_etcd_members_is_allowed_and_warned_about() -> None:
 def test_a_shape_says_what_it_is() -> None:
     assert Shape(engine="vllm").describe() == "2 simulated vllm workers over tcp, migration limit 3"
     shape = Shape(engine="sglang", workers=1, prefill_workers=2, request_plane="nats")
-    assert shape.describe() == "2 prefill and 1 decode workers (simulated sglang) over nats, migration limit 3"
+    assert shape.describe() == "2 prefill and 1 decode worker (simulated sglang) over nats, migration limit 3"

@@ -23,6 +23,7 @@ from support.requests.client import (
 )
 from support.requests.ledger import Ledger, read_ledger
 from support.requests.reader import shared_reader
+from tests.patience import PATIENCE
 
 MESSAGES = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello big world"}]
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -130,12 +131,12 @@ def serve() -> Iterator[Serve]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
     for thread in threads:
-        thread.join(5)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 5.0) -> None:
-    deadline = now() + timeout
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = now() + PATIENCE
     while not condition():
         assert now() < deadline, "the condition did not come true in time"
         time.sleep(0.001)
@@ -351,7 +352,7 @@ def test_timeout(serve: Serve, first: bytes) -> None:
     server = serve(stall)
     begin = now()
     entry = send_completion_request(server.url, "m", "a", 9, stream=True, timeout=0.2).entry
-    assert 0.2 <= now() - begin < 1.0
+    assert 0.2 <= now() - begin < PATIENCE
     assert (entry.end, entry.tokens, entry.cancelled_at) == ("timeout", ["p1"] if first else [], None)
     wait_until(lambda: server.seen == ["FIN"])
 
@@ -392,7 +393,7 @@ def test_cancel(serve: Serve, how: str, seen: str, stage: str) -> None:
     handle = CancellableRequest()
     pending = start_request(server.url, "m", "a", 9, stream=stage == "in a stream", cancellable_request=handle)
     if stage == "in a stream":
-        assert pending.wait_tokens(2, 5)
+        assert pending.wait_tokens(2, PATIENCE)
     else:
         wait_until(lambda: bool(server.requests))
     before = now()
@@ -458,7 +459,7 @@ def test_a_close_with_unread_bytes_is_no_reset(serve: Serve) -> None:
         return pending.cancel("close")
 
     assert shared_reader().call(cancel_before_reading)
-    assert pending.join(5).tokens == ["p1"]
+    assert pending.join(PATIENCE).tokens == ["p1"]
     wait_until(lambda: server.seen == ["FIN"])
 
 
@@ -477,7 +478,7 @@ def test_one_of_many_is_cancelled_and_the_others_end_well(serve: Serve) -> None:
     assert all(each.wait_tokens(1, 5) for each in pending)
     assert pending[7].cancel("reset")
     go.set()
-    ends = [each.join(5).entry.end for each in pending]
+    ends = [each.join(PATIENCE).entry.end for each in pending]
     assert ends == ["complete"] * 7 + ["cancelled"] + ["complete"] * 12
     assert [entry.number for entry in ledger.entries()] == list(range(1, 21))
     assert all(entry.tokens == ["p1", "p2"] for entry in ledger.entries() if entry.end == "complete")
@@ -488,7 +489,7 @@ def test_cancel_from_the_thread_of_the_reader_does_not_hang(serve: Serve) -> Non
     pending = start_request(server.url, "m", "a", 9)
     wait_until(lambda: bool(server.requests))
     assert shared_reader().call(pending.cancel)
-    assert pending.join(5).entry.end == "cancelled"
+    assert pending.join(PATIENCE).entry.end == "cancelled"
 
 
 def test_sockets_are_closed_when_the_request_is_over(serve: Serve) -> None:
@@ -518,8 +519,8 @@ def test_sockets_are_closed_when_the_request_is_over(serve: Serve) -> None:
 def test_wait_tokens_gives_up_when_the_answer_ends(serve: Serve) -> None:
     pending = start_request(serve(finish_stream).url, "m", "a", 9, stream=True)
     begin = now()
-    assert not pending.wait_tokens(3, 5)
-    assert now() - begin < 2
+    assert not pending.wait_tokens(3, PATIENCE)
+    assert now() - begin < PATIENCE / 2
     assert pending.wait_tokens(2, 0)
 
 
@@ -538,7 +539,7 @@ def test_other_threads_can_wait_on_the_ledger(serve: Serve) -> None:
     ledger = Ledger()
     server = serve(finish_stream)
     threading.Timer(0.05, lambda: start_request(server.url, "m", "a", 2, stream=True, ledger=ledger)).start()
-    assert ledger.wait_for(lambda: [entry.end for entry in ledger.entries()] == ["complete"], 5)
+    assert ledger.wait_for(lambda: [entry.end for entry in ledger.entries()] == ["complete"], PATIENCE)
 
 
 def test_lag_is_noted_for_the_requests_that_it_hits(serve: Serve) -> None:
@@ -547,10 +548,10 @@ def test_lag_is_noted_for_the_requests_that_it_hits(serve: Serve) -> None:
     before = send_completion_request(quick.url, "m", "a", 2, stream=True).entry
     pending = start_request(slow.url, "m", "a", 9)
     wait_until(lambda: bool(slow.requests))
-    shared_reader().call(time.sleep, 0.3)
+    shared_reader().call(time.sleep, 2.0)
     pending.cancel()
-    assert 0.2 < pending.entry.lag_seconds < 1.0
-    assert before.lag_seconds < 0.2
+    assert pending.entry.lag_seconds > 1.9
+    assert before.lag_seconds < 1.9
 
 
 def test_the_intended_time_is_kept_and_the_ledger_can_be_read_back(serve: Serve, tmp_path: Any) -> None:

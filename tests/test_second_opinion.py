@@ -111,7 +111,7 @@ ANSWERS: dict[str, tuple[bytes, str, str, str, str, str]] = {
             delta(content="\n"),
             *(delta("length"), DONE),
         ),
-        *(CHAT_STREAM, "complete", "", "whole", "1 words"),
+        *(CHAT_STREAM, "complete", "", "whole", "1 word"),
     ),
     "white space": (
         stream(*[piece(text=" ")] * 3, piece(text="\n\n", finish_reason="length"), DONE),
@@ -305,7 +305,7 @@ ANSWERS: dict[str, tuple[bytes, str, str, str, str, str]] = {
             delta("stop", index=1),
             DONE,
         ),
-        *("chat stream two", "broken", "choice 1 ended with finish_reason stop and 1 tokens", "whole", ""),
+        *("chat stream two", "broken", "choice 1 ended with finish_reason stop and 1 token", "whole", ""),
     ),
     # an event for people who asked for it; whole for us, and the client falls over it
     "annotation": (

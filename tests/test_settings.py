@@ -53,6 +53,7 @@ def test_an_empty_variable_is_no_setting() -> None:
         ({"target": "moon"}, ["'moon'", "local, fake, kubernetes, attached"]),
         ({"request_plane": "udp"}, ["'udp'", "tcp, nats"]),
         ({"cells": "maybe"}, ["'maybe'", "auto, on, off"]),
+        ({"keep": "everything"}, ["'everything'", "nothing, failed"]),
         ({"jobs": "-1"}, ["jobs", "'-1'", "from 1"]),
         ({"jobs": "0"}, ["jobs", "'0'", "from 1"]),
         ({"jobs": "many"}, ["jobs", "'many'", "whole number"]),

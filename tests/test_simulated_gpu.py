@@ -21,6 +21,7 @@ from support.run import cells
 from support.settings import ROOT
 from support.targets.local import namespaces, process
 from support.targets.local.agent import Agent
+from tests.patience import PATIENCE
 
 SLEEPER = ["sleep", "600"]
 NODE = "vllm-worker-0"
@@ -28,6 +29,7 @@ NODE = "vllm-worker-0"
 ENGINE = """
 import http.server, os, pathlib, sys, threading, time
 load, done, count = pathlib.Path(sys.argv[2]), 0.0, os.open(sys.argv[3], os.O_WRONLY | os.O_CREAT)
+os.pwrite(count, b"%020.3f" % done, 0)  # whoever sees the page below may read it
 class Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         body = f"# TYPE work counter\\nwork_total {done}\\n".encode()
@@ -75,7 +77,7 @@ def worker(agent: Agent, tmp_path: Path) -> Callable[..., dict[str, Any]]:
         env = {"PATH": os.environ["PATH"]}
         spec |= {"node": NODE, "env": env, "log": str(tmp_path / "log"), "restart_policy": restart_policy}
         agent.run(argv=argv, gpus=1, **spec)
-        until(lambda: None if view(agent)["ready"] else str(view(agent)), 10, "the worker runs")
+        until(lambda: None if view(agent)["ready"] else str(view(agent)), PATIENCE, "the worker runs")
         return view(agent)
 
     return run
@@ -94,7 +96,7 @@ def break_process(faults: FaultService, kind: str) -> dict[str, Any]:
 
 
 def another(agent: Agent, before: dict[str, Any]) -> dict[str, Any]:
-    until(lambda: None if view(agent)["pid"] != before["pid"] else "the old one", 10, "another process runs")
+    until(lambda: None if view(agent)["pid"] != before["pid"] else "the old one", PATIENCE, "another process runs")
     return view(agent)
 
 
@@ -128,7 +130,7 @@ def test_worker_that_finds_too_little_memory_starts_when_it_is_given_back(
     before = worker("Always")
     memory = gpu(faults, "MEMORY_PRESSURE", severity="HIGH")
     os.kill(before["pid"], signal.SIGKILL)
-    until(lambda: None if view(agent)["state"] == "fenced" else view(agent)["state"], 10, "it may not start")
+    until(lambda: None if view(agent)["state"] == "fenced" else view(agent)["state"], PATIENCE, "it may not start")
     assert faults.recover(memory["id"])["state"] == "recovered"
     assert (view(agent)["ready"], view(agent)["fences"]) == (True, [])
 
@@ -195,7 +197,7 @@ def test_what_a_fault_has_ended_is_started_at_once_whatever_the_back_off(
         began, before = now(), view(agent)
         assert faults.recover(break_process(faults, "crash")["id"])["state"] == "recovered"
         assert another(agent, before)["ready"]
-        assert now() - began < 10
+        assert now() - began < 2 * PATIENCE, "it did not wait for its back-off of 300 s"
 
 
 # -- slower
@@ -238,7 +240,7 @@ def test_work_that_comes_later_and_grows_is_slowed_by_the_share(
         argv=[sys.executable, "-c", ENGINE, address, str(load), str(count)], progress=progress, ready=progress["url"]
     )
     work(1)
-    full = _rate(count)
+    full = max(_rate(count) for _ in range(3))  # in one of them somebody else may have had the processor
     work(0)
     fault = gpu(faults, "THROTTLE", parameters={"share": share})
     assert fault["evidence"]["base_rate"] is None
@@ -253,16 +255,16 @@ def test_work_that_comes_later_and_grows_is_slowed_by_the_share(
         return check
 
     work(1)
-    until(slowed(1), 30, "the work is slowed by the share")
+    until(slowed(1), PATIENCE, "the work is slowed by the share")
     work(3)
-    until(slowed(3), 30, "so is three times the work")
+    until(slowed(3), PATIENCE, "so is three times the work")
     work(0)
 
     def idle() -> str | None:
         evidence = faults.get(fault["id"])["evidence"]
         return None if (evidence["steered"], evidence["rate"]) == (False, None) else json.dumps(evidence)
 
-    until(idle, 10, "there is no rate without work")
+    until(idle, PATIENCE, "there is no rate without work")
     faults.recover(fault["id"])
 
 

@@ -12,7 +12,7 @@ from support.contract.shape import Shape
 from support.contract.target import Target
 from support.errors import Refused
 from support.judge.history import History
-from support.judge.invariants import check
+from support.judge.invariants import check, evidence
 from support.judge.judge import decide, judge_scenario
 from support.judge.verdict import Finding
 from support.observe import etcd
@@ -139,6 +139,46 @@ def test_the_ledger_is_on_disk_before_anybody_is_called(world: World) -> None:
     world.close(give_up=False)
     assert len(seen) == 6
     assert all({"ledger.jsonl", "topology.json"} <= each for each in seen)
+
+
+def test_a_wreck_is_judged_before_it_is_kept_and_is_left_as_it_is(world: World) -> None:
+    whole: Any = world.stage
+    whole._deployment.remove = whole._fleet.last_look = refuse
+    asked: list[History] = []
+
+    def keep(history: History) -> bool:
+        asked.append(history)
+        return True
+
+    kept = world.close(give_up=True, keep=keep)
+    assert asked == [kept]
+    assert whole.target.service.undone == []
+    assert (kept.not_undone, kept.records_lost, set(written(world))) == ([], [], set(RECORDS))
+    assert {"gauges", "etcd-lease", "leftovers", "not-undone"} <= set(kept.not_judged)
+    assert not set(evidence(kept)) & set(kept.not_judged)
+
+
+def test_one_that_only_the_last_look_shows_to_have_failed_is_kept_without_its_faults(world: World) -> None:
+    whole: Any = world.stage
+    whole._deployment.remove = refuse
+    kept = world.close(give_up=False, keep=lambda _: True)
+    assert whole.target.service.undone == ["f-1", "f-2"]
+    assert set(kept.not_judged) == {"leftovers", "not-undone"}
+    assert RECORD in kept.etcd
+
+
+def test_what_is_not_to_be_kept_ends_as_ever(world: World) -> None:
+    asked: list[History] = []
+
+    def keep(history: History) -> bool:
+        asked.append(history)
+        return False
+
+    history = world.close(give_up=True, keep=keep)
+    assert len(asked) == 2
+    assert (dict(history.not_judged), history.not_undone[0].startswith("fault f-0")) == ({}, True)
+    notes = [event.text for event in history.events if "slower than alone" in event.text]
+    assert len(notes) == 1, "what is looked at twice is told once"
 
 
 def test_a_boot_that_fails_keeps_what_was_seen_of_etcd(world: World) -> None:

@@ -30,6 +30,7 @@ from support.settings import ROOT
 from support.targets.local import process
 from support.targets.local.kernel_log import LocalKernelLog
 from support.targets.local.machine import _mounts
+from tests.patience import PATIENCE
 
 CORPUS = json.loads((ROOT / "tests" / "data" / "kernel_log.json").read_text())
 MONITORS = sorted(CORPUS["patterns"])
@@ -106,7 +107,7 @@ def test_a_line_is_read_back_and_seen_by_others() -> None:
     log, pci = LocalKernelLog(), kmsg.reserve_pci("7e57ed", 0)
     line = xids.lines(31, pci, 7, "python3", "abc123")[0]
     assert kmsg.write(line)["text"] == line
-    until(lambda: None if log.xids(pci) == [31] else str(log.xids(pci)), 2, "the observer sees it")
+    until(lambda: None if log.xids(pci) == [31] else str(log.xids(pci)), PATIENCE, "the observer sees it")
     log.close()
 
 

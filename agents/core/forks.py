@@ -3,8 +3,10 @@
 Loading them costs more than most of them do in their life: half a second of CPU for each fault service.
 """
 
+import contextlib
 import os
 import runpy
+import select
 import signal
 import sys
 import traceback
@@ -12,6 +14,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from setproctitle import getproctitle, setproctitle
+
+from agents.core.kernel import die_with_parent, outlive_parent
+
+Leave = Callable[[int], None]
 
 getproctitle()  # finds the memory for titles, which it no longer does once the environment was changed
 
@@ -44,16 +50,63 @@ def fork(program: Callable[[], int]) -> int:
             os._exit(status)
 
 
+def attend(program: Callable[[Leave], int]) -> int:
+    """Run ``program`` in a fork that ends with this process, and wait for it.
+
+    Args:
+        program: is given a function with which it may leave: called with a status, it lets the fork outlive this
+            process, for which the fork is over with that status.
+
+    Returns:
+        its exit status, 128 + N when signal N ended it, or the one that it has left with.
+    """
+    told, tell = os.pipe()
+
+    def leave(status: int) -> None:
+        outlive_parent()
+        os.write(tell, bytes([status]))
+
+    def attended() -> int:
+        die_with_parent()
+        os.close(told)
+        return program(leave)
+
+    pid = fork(attended)
+    os.close(tell)
+    # Whoever ends the run signals the whole process group, that fork included.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    waiting = select.poll()
+    for each in (told, os.pidfd_open(pid)):
+        waiting.register(each, select.POLLIN)
+    waiting.poll()
+    os.set_blocking(told, False)
+    try:
+        if said := os.read(told, 1):
+            return said[0]
+    except BlockingIOError:  # it has ended, and something that it started has not
+        pass
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status if status >= 0 else 128 - status
+
+
 def run_module(name: str, arguments: list[str]) -> int:
-    """Run a module as ``python -m`` does, in this process, which is called so from now on."""
+    """Run a module as ``python -m`` does, in this process, which is called so from now on; returns its exit status."""
     setproctitle(" ".join([sys.executable, "-m", name, *arguments]))
     sys.argv = [name, *arguments]
-    runpy.run_module(name, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return _status(end)
     return 0
 
 
 def use_files(stdin: int | None, output: int | None) -> None:
-    """Make the open files standard input, and standard output and error; None leaves them as they are."""
+    """Make the open files standard input, and standard output and error; None leaves them as they are. What is still to
+    be written goes where it was to go, if anybody reads it there.
+    """
+    with contextlib.suppress(OSError):
+        _flush()
     if stdin is not None:
         os.dup2(stdin, 0)
     if output is not None:

@@ -28,6 +28,11 @@ def die_with_parent() -> None:
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
+def outlive_parent() -> None:
+    """Take :func:`die_with_parent` back."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
 def take_right_of_way() -> bool:
     """Have this thread scheduled before all that is not as urgent (SCHED_RR, sched(7)); what it starts is not.
 

@@ -4,43 +4,36 @@
 """
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 
-from agents.core.forks import fork
-from agents.core.kernel import die_with_parent, enter_new_namespaces, mount_proc, mount_tmpfs
+from agents.core.forks import Leave, attend
+from agents.core.kernel import enter_new_namespaces, mount_proc, mount_tmpfs
 
 
-def run(first: Callable[[], int]) -> int:
-    """Run ``first`` as the first process of fresh namespaces and wait for it; users other than root get a user
-    namespace in which they are root. Every process in them ends with the first one, and that one with this process.
+def run(first: Callable[[Leave], int]) -> int:
+    """Run ``first`` as the first process of fresh namespaces and wait for it (:func:`agents.core.forks.attend`); users
+    other than root get a user namespace in which they are root. Every process in them ends with the first one.
 
     Returns:
-        its exit status, 128 + N when signal N ended it.
+        its exit status, 128 + N when signal N ended it, or the one that it has left with.
 
     Raises:
         OSError: not permitted; names what was refused.
     """
     enter_new_namespaces("pid", "mount", "net", *(["user"] if os.geteuid() else []))
 
-    def process() -> int:
-        die_with_parent()
+    def process(leave: Leave) -> int:
         try:
             mount_proc()
         except OSError as refused:
             raise SystemExit(str(refused)) from None
-        return first()
+        return first(leave)
 
-    pid = fork(process)
-    # Whoever ends the run signals the whole process group, the first process included.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return status if status >= 0 else 128 - status
+    return attend(process)
 
 
-def _try() -> int:
+def _try(_: Leave) -> int:
     try:
         mount_tmpfs("/run")
     except OSError as refused:

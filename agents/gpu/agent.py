@@ -76,7 +76,7 @@ class GpuAgent(HostAgent):
 
     def about(self) -> str:
         """How many GPUs there are, or why there are none."""
-        return self.cards.missing() or f"{len(self.cards.all())} GPUs"
+        return self.cards.missing() or f"GPUs: {len(self.cards.all())}"
 
     def application(self) -> web.Application:
         """The HTTP application around it."""

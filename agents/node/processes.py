@@ -115,7 +115,7 @@ class ProcessTable:
                 process.pid, process.start_time = min(found, key=lambda each: (each[1], each[0]))
                 process.state, process.started_at = "running", time.monotonic()
             self._spawn_task(self._run(process, adopted=True))
-        self.note("", "agent restarted", f"{len(strays)} processes adopted")
+        self.note("", "agent restarted", f"processes adopted: {len(strays)}")
 
     def _leaders(self) -> dict[str, list[tuple[int, int]]]:
         found: dict[str, list[tuple[int, int]]] = {}

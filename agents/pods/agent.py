@@ -50,4 +50,4 @@ class PodAgent(HostAgent):
 
     def about(self) -> str:
         """How many pods there are, or why it knows of none."""
-        return self.trouble or f"{len(self._links.local)} pods"
+        return self.trouble or f"pods: {len(self._links.local)}"

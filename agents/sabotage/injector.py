@@ -95,7 +95,7 @@ class LyingDriver:
 
     async def _swallows_rest(self, fault: Fault) -> None:
         if len(fault.undo.get("lines", ())) > 1:
-            marks.leave(f"{len(fault.undo['lines']) - 1} lines are swallowed")
+            marks.leave(f"lines swallowed: {len(fault.undo['lines']) - 1}")
             fault.undo["lines"] = fault.undo["lines"][:1]
         await self._real.apply(fault)
 

@@ -62,7 +62,7 @@ class Service:
         pending = sum(fault["state"] == "pending" for fault in owed)  # these are among those under way
         count = len(owed) - pending + max(pending, len(before))
         if count >= self.policy.max_active:
-            detail = f"{count} faults are live, begun or not undone; the limit is {self.policy.max_active}"
+            detail = f"faults that are live, begun or not undone: {count}; the limit is {self.policy.max_active}"
             raise Problem(409, "Too many faults", detail)
         if self.policy.max_share == 1:
             return
@@ -118,7 +118,7 @@ class Service:
         request.state.fault = [fault["id"] for fault in found]
         request.state.target = sorted({name for fault in found for name in fault["targets"]})
         failed = [fault for fault in found if fault["owed"]]
-        done = f"{len(found) - len(failed)} others are undone"
+        done = f"others that are undone: {len(found) - len(failed)}"
         if trouble:
             words = [*(each.detail for each in trouble), *([_not_undone(failed)] if failed else []), done]
             raise Problem(trouble[0].status, trouble[0].title, "; ".join(words))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from support.amounts import amount
 from support.errors import Unsupported
 from support.releases import Release
 from support.schema import Expected, NonNegativeFloat, NonNegativeInt, OneOf, PositiveFloat, PositiveInt, read
@@ -85,9 +86,9 @@ class Shape:
     def describe(self) -> str:
         """One phrase for reports: ``2 vllm workers over tcp, migration limit 3``."""
         kind = self.engine if self.engine == "ruler" else f"simulated {self.engine}"
-        count = f"{self.workers} {kind} workers" if self.workers != 1 else f"1 {kind} worker"
+        count = amount(self.workers, f"{kind} worker")
         if self.disaggregated:
-            count = f"{self.prefill_workers} prefill and {self.workers} decode workers ({kind})"
+            count = f"{self.prefill_workers} prefill and {amount(self.workers, 'decode worker')} ({kind})"
         behind = f", {self.etcd_members}-member etcd cluster" if self.etcd_members > 1 else ""
         several = f", {self.frontends} frontends" if self.frontends > 1 else ""
         return f"{count} over {self.request_plane}, migration limit {self.migration_limit}{behind}{several}"

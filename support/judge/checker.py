@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from support.amounts import amount
 from support.contract.target import Wait
 from support.judge.lag import see_keen
 from support.judge.recovery import Band
@@ -146,7 +147,7 @@ class BaseChecker:
         if not entries:
             raise NothingToCheck(f"there is no {what}")
         wrong = [each for each in entries if not holds(each)]
-        seen = f"{len(wrong)} of {len(entries)} {what}s do not"
+        seen = f"{len(wrong)} of {amount(len(entries), what)} do not"
         if wrong:
             first = min(each.intended_at for each in entries)
             times = [each.intended_at - first for each in wrong]

@@ -8,6 +8,7 @@ from math import inf
 from statistics import median
 from typing import Any, ClassVar
 
+from support.amounts import amount
 from support.errors import Inconclusive
 from support.judge.checker import CHECKERS, BaseChecker, NothingToCheck, ValidationContext, counted, seen_of_load
 from support.judge.history import in_vain, longest_wait
@@ -165,7 +166,7 @@ class HighAvailabilityChecker(BaseChecker):
         if rate >= self.at_least and outage - waited <= self.longest_outage_seconds < outage:
             raise Inconclusive(f"longest outage: {outage:.2f} s without a token, and {who} {in_vain(waited)}")
         self.silence = outage
-        self.say(True, f"{rate:.2f} % of {asked} requests succeeded, {outage:.2f} s without a token")
+        self.say(True, f"{rate:.2f} % of {amount(asked, 'request')} succeeded, {outage:.2f} s without a token")
         return self.whole(context, rate >= self.at_least and outage <= self.longest_outage_seconds)
 
 
@@ -229,7 +230,8 @@ class MigrationChecker(BaseChecker):
             raise NothingToCheck("no request was under way when the failure struck")
         failed = sum(outcome(each).kind != "complete" for each in across)
         moved = max(0, min(int(attempts), len(across)) - failed)
-        seen = f"{attempts:g} attempts, {failed} of {len(across)} requests under way did not complete: {moved} migrated"
+        lost = f"{failed} of {amount(len(across), 'request')} under way did not complete"
+        seen = f"{amount(attempts, 'attempt')}, {lost}: {moved} migrated"
         return self.say(moved >= self.at_least and not failed, seen)
 
 
@@ -245,7 +247,7 @@ class NothingMovedChecker(BaseChecker):
             raise NothingToCheck("nothing was hit")
         if (moved := context.metrics.get("ongoing_migrations_total")) is None:
             raise NothingToCheck("nobody has counted what was moved")
-        return self.say(not moved, f"{moved:g} attempts to move an answer that was under way")
+        return self.say(not moved, f"{amount(moved, 'attempt')} to move an answer that was under way")
 
 
 @dataclass
@@ -343,7 +345,7 @@ class OverlongRefusedChecker(BaseChecker):
                 wrong.append(f"{'overlong' if too_long else 'other'} request: {describe(entry)}")
         if not overlong:
             raise NothingToCheck(f"no prompt fills the {room} tokens that there is room for")
-        seen = f"{overlong} of {len(context.ledger)} prompts fill {room} tokens{counted(wrong)}"
+        seen = f"{overlong} of {amount(len(context.ledger), 'prompt')} fill {room} tokens{counted(wrong)}"
         return self.say(not wrong, seen)
 
 
@@ -358,7 +360,7 @@ class AllAccountedChecker(BaseChecker):
         if not context.results.get("planned"):
             raise NothingToCheck("no request was planned")
         lost, lacks = context.results["missing_ends"], context.results["missing"]
-        return self.say(not lost and not lacks, "; ".join([f"{lost} requests have left no end", *lacks]))
+        return self.say(not lost and not lacks, "; ".join([f"{amount(lost, 'request')} left no end", *lacks]))
 
 
 @dataclass
@@ -384,7 +386,7 @@ class FlatFootprintChecker(BaseChecker):
             if any(each["rss_mib"] is None for each in looks):
                 return self.say(False, f"the {name} has died")
             if len(looks) < self.least_samples:
-                raise NothingToCheck(f"{len(looks)} looks at the {name}; {self.least_samples} are needed")
+                raise NothingToCheck(f"{amount(len(looks), 'look')} at the {name} of {self.least_samples} needed")
             quarter = len(looks) // 4
             for unit, bound in (("rss_mib", self.memory_mib), ("fds", self.descriptors)):
                 first, last = (

@@ -166,6 +166,10 @@ class KnownDefect:
         """Whether one of its ways is of a rule that is judged."""
         return any(way.rule not in not_judged for way in self.ways)
 
+    def must_show(self, not_judged: Container[str]) -> bool:
+        """Whether it is wrong if it does not show: it always does, and each of its ways is of a rule that is judged."""
+        return self.frequency == "always" and not any(way.rule in not_judged for way in self.ways)
+
     def explained(self, findings: Iterable[Finding]) -> list[Finding]:
         """Those of ``findings`` that are the known way of failing; none of a way of which there are too many."""
         found: list[Finding] = []

@@ -3,6 +3,7 @@
 The always-on invariants (``invariants.py``) judge every request anyway; these say which sound outcome it had to be.
 """
 
+from support.amounts import amount
 from support.errors import NotKept, TooLate
 from support.judge.lag import own_lag, see_keen
 from support.judge.rules.answers import bill_of, flaw_of_positions, misplaced, prompt_tokens
@@ -34,7 +35,7 @@ def expect_positions(entry: LedgerEntry) -> None:
     where = entry.positions, prompt_tokens(entry), entry.max_tokens
     wrong = misplaced(*where)
     if wrong or len(entry.positions) != entry.max_tokens:
-        count = f"{len(entry.positions)} of {entry.max_tokens} positions came"
+        count = f"{len(entry.positions)} of {amount(entry.max_tokens, 'position')} came"
         said = f"request {entry.number}: {count}; {wrong or 'the rest is missing'}"
         raise NotKept(
             AnswerFlaw(entry.number, 0, flaw_of_positions(*where), len(entry.positions), entry.max_tokens, said)
@@ -70,7 +71,7 @@ def expect_no_pause(entry: LedgerEntry, seconds: float) -> None:
         Inconclusive: the client lagged itself.
     """
     if len(entry.token_times) < 2:
-        few = f"request {entry.number} has {len(entry.token_times)} tokens, too few for a pause between them"
+        few = f"request {entry.number} has {amount(len(entry.token_times), 'token')}, too few for a pause between them"
         raise NotKept(seen_of(entry, "complete"), message=few)
     see_keen(own_lag(entry), seconds, f"request {entry.number}")
     if entry.longest_pause > seconds:

@@ -51,7 +51,8 @@ class History:
         migration_limit: how often one request may be moved to another worker; None where it is not known.
         metric_names: the release's names for ``frontend_requests`` (counter), ``frontend_inflight``,
             ``frontend_queued`` and ``worker_inflight`` (gauges); a name that is missing is not judged.
-        not_judged: rules that a tag of the scenario switches off -> why (:func:`support.judge.judge.opt_outs`).
+        not_judged: rules that are not judged -> why: a tag of the scenario switches them off
+            (:func:`support.judge.judge.opt_outs`), or its wreck goes on.
     """
 
     entries: list[LedgerEntry] = field(default_factory=list)

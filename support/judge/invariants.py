@@ -126,7 +126,9 @@ def unjudged(facts: Facts) -> dict[str, str]:
 
 
 def left_out(history: History) -> dict[str, str]:
-    """Rule -> why it is not judged: a fact of the deployment is missing, or a tag of the scenario switches it off."""
+    """Rule -> why it is not judged: a fact of the deployment is missing, a tag of the scenario switches it off, or the
+    wreck of the scenario goes on.
+    """
     return unjudged(history.facts) | dict(history.not_judged)
 
 

@@ -1,6 +1,6 @@
 """From a history to a verdict: findings first, then what they mean for this scenario on this release."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from support.errors import Inconclusive, NotKept, TooLate
 from support.judge.defects import KnownDefect
@@ -13,13 +13,15 @@ OPT_OUT = "not_judged."
 """Prefix of the tag that switches an invariant off: ``@not_judged.RULE.the_reason_in_words``."""
 
 _EVERYTHING = frozenset({*RULES, "sentence"})
+LAST_LOOK = frozenset({"gauges", "counters", "etcd-leader", "etcd-revision", "etcd-lease", "etcd-agreement"})
+"""Rules on what is looked at in the end, which says nothing while a fault lasts."""
 _VOIDS = {
     "unproven": _EVERYTHING,
     "step-error": _EVERYTHING,
     "gate": _EVERYTHING,
     "lapsed": _EVERYTHING,
     "records-lost": _EVERYTHING,
-    "not-undone": frozenset({"gauges", "counters", "etcd-leader", "etcd-revision", "etcd-lease", "etcd-agreement"}),
+    "not-undone": LAST_LOOK,
     "client-lag": frozenset({"sentence"}),
     "starved": frozenset({"sentence"}),
 }
@@ -48,7 +50,12 @@ def judge_scenario(history: History, step_failure: BaseException | None, step_na
 
 
 def decide(
-    findings: Sequence[Finding], records: Iterable[KnownDefect], release: str, scenario: str, feature: str = ""
+    findings: Sequence[Finding],
+    records: Iterable[KnownDefect],
+    release: str,
+    scenario: str,
+    feature: str = "",
+    not_judged: Container[str] = (),
 ) -> tuple[str, str, list[str]]:
     """The verdict on a scenario, its reason in one line, and the ids of the known defects that explain it.
 
@@ -56,7 +63,8 @@ def decide(
     - Something found that voids the rest, or that is ours alone: *inconclusive*. That a process got no processor counts
       for a missed deadline alone that no record explains.
     - A finding about Dynamo that no record explains: *failed*.
-    - A defect that is recorded as ``always`` and did not show: *failed*, for the record is wrong by now.
+    - A defect that is recorded as ``always`` and did not show, though all its rules are judged (none of them is in
+      ``not_judged``): *failed*, for the record is wrong by now.
     - Everything explained by records: *known_defect*.
     """
     expected = [record for record in records if record.applies(release, scenario, feature)]
@@ -68,7 +76,7 @@ def decide(
     if not any(finding.rule == "sentence" for finding in unexplained):
         ours = [finding for finding in ours if finding.rule != "starved"]  # what is known needs no excuse
     solid = [finding for finding in unexplained if finding.rule not in void]
-    hidden = [record for record in expected if record.frequency == "always" and record.id not in shown]
+    hidden = [record for record in expected if record.must_show(not_judged) and record.id not in shown]
     if solid:
         return "failed", _reason(solid + [finding for finding in theirs if finding not in solid] + ours), []
     if ours:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from support.amounts import amount
 from support.judge.figures import WINDOW_SECONDS, Window, windows
 from support.judge.history import LEAST_SECONDS, STARVED_SHARE
 from support.judge.samples import NEVER, NO_OBJECTIVES, LoadHistory, Objectives, Sample, milliseconds, percentile
@@ -47,9 +48,9 @@ class Band:
 
     def describe(self) -> str:
         """One line with the bounds and where they come from."""
-        seen = f"median {self.middle_ms:.0f} ms, p90 {self.slowest_ms:.0f} ms at worst, of {self.requests} requests"
+        seen = f"median {self.middle_ms:.0f} ms, p90 {self.slowest_ms:.0f} ms at worst"
         bounds = f"STANDARD band: p50 up to {self.p50_ms:.0f} ms, p99 up to {self.p99_ms:.0f} ms"
-        return f"{bounds} ({seen}, client lag {self.lag_ms:.0f} ms)"
+        return f"{bounds} ({seen}, of {amount(self.requests, 'request')}, client lag {self.lag_ms:.0f} ms)"
 
     def slow(self, firsts: Iterable[float]) -> int:
         """How many of these times in seconds are beyond the bound for p99."""
@@ -74,9 +75,9 @@ def band(samples: Sequence[Sample], slices: Sequence[Window]) -> Band:
     judged = [each for each in samples if each.judged]
     busy = [each for each in slices if each.due]
     if lost := sum(not each.answered for each in judged):
-        raise StandardFailed(f"STANDARD itself failed {lost} of {len(judged)} requests, so it shows no band")
+        raise StandardFailed(f"STANDARD itself failed {lost} of {amount(len(judged), 'request')}, so it shows no band")
     if len(judged) < LEAST_REQUESTS or len(busy) < LEAST_WINDOWS:
-        seen = f"{len(judged)} requests in {len(busy)} windows of {WINDOW_SECONDS:g} s"
+        seen = f"{amount(len(judged), 'request')} in {amount(len(busy), 'window')} of {WINDOW_SECONDS:g} s"
         wanted = f"{LEAST_REQUESTS} in {LEAST_WINDOWS} windows"
         raise ValueError(f"STANDARD had {seen}; a band takes {wanted}, so let the failure strike later")
     middle = 1000 * (percentile(sorted(each.first for each in judged), 0.5) or 0.0)

@@ -49,6 +49,7 @@ class Verdict:
         lack: what release or target lack, of a skipped scenario: one of :data:`support.errors.LACKS`, or a tag.
         slowness: how many times longer than alone the suite's own process took for what it did
             (:mod:`support.slowness`).
+        kept: how to look at what was left running of it, line by line; empty where nothing was.
     """
 
     feature: str
@@ -64,6 +65,7 @@ class Verdict:
     not_judged: dict[str, str] = field(default_factory=dict)
     slowness: float = 1.0
     lack: str = ""
+    kept: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tags = [str(tag) for tag in self.tags]  # behave's tags are strings with extras that JSON and asdict refuse

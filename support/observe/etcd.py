@@ -261,5 +261,5 @@ def await_agreement(members: Sequence[Node], timeout: float) -> float:
     Raises:
         AssertionError: not within ``timeout`` seconds.
     """
-    what = f"{len(members)} etcd members follow one leader and have the same hash at the same revision"
+    what = f"all etcd members ({len(members)}) follow one leader and have the same hash at the same revision"
     return until(lambda: disagreement(members), timeout, what)

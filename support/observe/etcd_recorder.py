@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support import clock
+from support.amounts import amount
 from support.clock import now
 from support.contract.deployment import Node
 from support.events import EventLog
@@ -140,7 +141,7 @@ class EtcdRecorder:
         if entry["missed"] == 2:
             del self._leases[number]
             self.records.append({"kind": "lease", "id": number} | entry)
-            text = f"the lease of {_holder(entry)} is gone with {len(entry['keys'])} keys"
+            text = f"the lease of {_holder(entry)} is gone with {amount(len(entry['keys']), 'key')}"
             self._events.add("lease", LANE, text, at=entry["gone_at"], lease=number, gone=True)
 
     def _note_lease(self, lease: Lease, at: float) -> None:
@@ -153,7 +154,7 @@ class EtcdRecorder:
         before, keys, named = entry["keys"], list(lease.keys), self._holders.get(lease.id, "")
         if keys != before or named != entry["holder"]:
             entry |= {"keys": keys, "holder": named}
-            text = f"{_holder(entry)} has {len(keys)} keys registered"
+            text = f"{_holder(entry)} has {amount(len(keys), 'key')} registered"
             fewer = bool(set(before) - set(keys))
             self._events.add("lease", LANE, text, at=at, lease=lease.id, gone=fewer, keys=keys)
 

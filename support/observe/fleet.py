@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from support.amounts import amount
 from support.clock import now
 from support.contract.deployment import Deployment, Node
 from support.errors import Inconclusive, NotKept
@@ -217,7 +218,7 @@ class Fleet:
             listed = self.listed_workers()
             return None if listed == count else [WorkersListed(count, listed)]
 
-        until(others, timeout, f"the frontend lists {count} workers")
+        until(others, timeout, f"the frontend lists {amount(count, 'worker')}")
 
     def expect_listed_throughout(self, count: int, seconds: float) -> None:
         """The frontend lists exactly ``count`` workers at every look for ``seconds`` from now.
@@ -232,7 +233,7 @@ class Fleet:
             if listed != count:
                 raise NotKept(WorkersListed(count, listed, after=after))
 
-        throughout(look, seconds, f"the frontend lists {count} workers")
+        throughout(look, seconds, f"the frontend lists {amount(count, 'worker')}")
 
     def expect_no_model(self, timeout: float) -> None:
         """The frontend lists no model within ``timeout`` seconds.
@@ -268,7 +269,7 @@ class Fleet:
             listed = models(url)
             return None if serves(url, model) else [ModelsListed(None if listed is None else len(listed))]
 
-        until(others, timeout, f"the frontend lists {wanted} workers", since)
+        until(others, timeout, f"the frontend lists {amount(wanted, 'worker')}", since)
         until(unserved, timeout, f"the frontend lists {model}", since)
 
     def expect_dead_listed(self, dead: Mapping[str, str | None]) -> None:

@@ -26,7 +26,12 @@ def written_by(entry: LedgerEntry, logs: Path) -> set[str]:
     return {note["worker"] for note in notes if note["produced"]}
 
 
-def _logged(entry: LedgerEntry, log: Path) -> bool:
+def name_of(entry: LedgerEntry) -> str:
+    """What workers call a request; empty where it was given no name, and has no answer yet that tells it."""
     sent = {name.lower(): value for name, value in entry.headers_sent.items()}
-    number = sent.get(ID_HEADER) or (entry.completion_id or "").partition("-")[2]
+    return sent.get(ID_HEADER) or (entry.completion_id or "").partition("-")[2]
+
+
+def _logged(entry: LedgerEntry, log: Path) -> bool:
+    number = name_of(entry)
     return bool(number) and poll_for_pattern(log, re.escape(number), 0) is not None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from support import activity, clock, slowness
+from support.amounts import amount
 from support.clock import now
 from support.errors import Inconclusive, TooLate
 from support.seen import Seen, told
@@ -50,7 +51,7 @@ def until(
     deadline = since + timeout
     if began > deadline:
         late = f"nobody looked in time, {now() - deadline:.1f} s late"
-        raise TooLate(f"not within {timeout:g} seconds: {what}; {late}", timeout, since, now())
+        raise TooLate(f"not within {amount(timeout, 'second')}: {what}; {late}", timeout, since, now())
     if (seen := probe()) is None:
         return now()
     with activity.waiting(what, deadline):
@@ -59,7 +60,7 @@ def until(
             left = deadline - now()
             if left < period:
                 words, facts = (seen, ()) if isinstance(seen, str) else (told(seen), seen)
-                said = f"not within {timeout:g} seconds: {what}; last seen: {words}"
+                said = f"not within {amount(timeout, 'second')}: {what}; last seen: {words}"
                 raise TooLate(said, timeout, since, now(), facts)
             # The last look comes before the deadline.
             clock.sleep(max(period, min(pause(now() - began, period), left - period)))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from support.amounts import amount
 from support.judge.verdict import VERDICTS, Verdict
 from support.observe.logs import last_trouble
 from support.report.wording import MARKS, headline, invariants
@@ -27,7 +28,7 @@ def line(verdict: Verdict, stream: TextIO = sys.stdout) -> str:
 
 def failure(verdict: Verdict, folder: Path, stream: TextIO = sys.stdout) -> str:
     """What helps to find out about a scenario that did not pass: every finding but the one that its line has told, the
-    last troubles in the logs, and how to run it again.
+    last troubles in the logs, how to look at what was left running, and how to run it again.
 
     Args:
         folder: of the scenario.
@@ -35,8 +36,9 @@ def failure(verdict: Verdict, folder: Path, stream: TextIO = sys.stdout) -> str:
     told = [finding.message for finding in verdict.findings if finding.message not in verdict.reason]
     logged = last_trouble(folder / "logs", LOG_LINES)
     rows = [f"also: {shorten(each, WIDEST)}" for each in told[:MOST_FINDINGS]]
-    rows += [f"and {len(told) - MOST_FINDINGS} more findings"] * (len(told) > MOST_FINDINGS)
+    rows += [f"and {amount(len(told) - MOST_FINDINGS, 'more finding')}"] * (len(told) > MOST_FINDINGS)
     rows += [f"log: {shorten(each, WIDEST)}" for each in logged]
+    rows += [f"wreck: {each}" for each in verdict.kept]
     rows += [f"again: make acceptance FEATURES={verdict.location}"]
     return "\n".join(f"{'':23}{row}" for row in rows)
 
@@ -54,7 +56,7 @@ def table(
     features = list(dict.fromkeys(verdict.feature for verdict in verdicts))
     width = max([len(feature) for feature in features] + [len("all")])
     heads = "".join(f"{MARKS[name]:>14}" for name in VERDICTS)
-    rows = ["", f"{title}: {len(verdicts)} scenarios in {seconds:.0f} s", f"{'':{width}}{heads}"]
+    rows = ["", f"{title}: {amount(len(verdicts), 'scenario')} in {seconds:.0f} s", f"{'':{width}}{heads}"]
     for feature in features:
         rows.append(f"{feature:{width}}" + _counts([v for v in verdicts if v.feature == feature], stream))
     if len(features) > 1:

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from support.amounts import amount
 from support.judge.figures import figures
 from support.judge.recovery import Band, recovery
 from support.judge.rules.suite import LAG_BOUND
@@ -101,7 +102,7 @@ def table(results: dict[str, Any]) -> str:
     lines.append(Band(**back["band"]).describe() if back["band"] else f"no band: {back['no_band']}")
     if back["since"] is not None:
         lines.append(f"first success after {_cell(back['to_first_success_seconds'])} s")
-        relapses = f", then out of it in {back['relapses']} windows" if back["relapses"] else ""
+        relapses = f", then out of it in {amount(back['relapses'], 'window')}" if back["relapses"] else ""
         lines.append(f"stable after {_cell(back['to_stable_seconds'])} s{relapses}")
     if not results["latency_valid"]:
         lines.append(f"times are void: the clients lagged ({results['lag']})")

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.amounts import amount
 from support.events import read_events
 from support.judge.recovery import Band
 from support.judge.samples import NEVER
@@ -36,6 +37,7 @@ def story(folder: Path, verdict: Verdict, trials: Sequence[Trial] = ()) -> str:
         [
             f"<p><b>Verdict: {wording.CATEGORIES[wording.category(verdict)]}.</b> {escape(verdict.reason)}</p>",
             *(f"<p>{escape(words)}</p>" for words in _warnings(folder)),
+            f"<p><b>Left running</b></p>{_bullets(verdict.kept)}" if verdict.kept else "",
             _worth(verdict),
             _trials([each for each in trials if (each.feature, each.scenario) == (verdict.feature, verdict.name)]),
             f"<p><b>What broke</b></p>{_bullets(_faults(folder, entries))}",
@@ -71,7 +73,7 @@ def requests_table(folder: Path) -> str:
         return ""
     telling = sorted(every, key=lambda entry: outcome(entry).kind == "complete")[:TABLE_ROWS]
     entries = sorted(telling, key=lambda entry: entry.number)
-    left_out = f"{len(every) - len(entries)} more requests in ledger.jsonl of the run's folder\n"
+    left_out = f"{amount(len(every) - len(entries), 'more request')} in ledger.jsonl of the run's folder\n"
     zero = min((entry.sent_at for entry in entries if entry.sent_at is not None), default=0.0)
     rows = [("no", "api", "sent", "status", "tokens", "first", "pause", "ended", "client", "outcome")]
     for entry in entries:
@@ -155,14 +157,15 @@ def _felt(entries: list[LedgerEntry]) -> list[str]:
         return ["nothing: no request was sent"]
     ends = [outcome(entry) for entry in entries]
     counts = Counter(end.kind for end in ends)
-    told = [f"{len(entries)} requests: " + ", ".join(f"{number} {kind}" for kind, number in counts.most_common())]
+    kinds = ", ".join(f"{number} {kind}" for kind, number in counts.most_common())
+    told = [f"{amount(len(entries), 'request')}: {kinds}"]
     if len(entries) <= SHOWN_REQUESTS:
         told = []
     for entry, end in zip(entries, ends, strict=True):
         if len(entries) <= SHOWN_REQUESTS or end.kind == "broken":
             why = f" ({shorten(end.why)})" if end.why else ""
             client = f"; {_second(entry.opinion)}" if entry.opinion else ""
-            seen = f"{end.kind}, {len(entry.tokens)} of {entry.max_tokens} tokens{why}{client}"
+            seen = f"{end.kind}, {len(entry.tokens)} of {amount(entry.max_tokens, 'token')}{why}{client}"
             told.append(f"request {entry.number}: {seen}")
     told = told[: SHOWN_REQUESTS + 1]
     if pause := max(entry.longest_pause for entry in entries):
@@ -187,13 +190,14 @@ def _phases(folder: Path) -> list[str]:
         shown = [f"p99 {what} {_spell(value)}" for what, value in times.items() if value is not None]
         if not results["latency_valid"]:
             shown = ["times are void, the clients lagged"]
-        told.append(", ".join([f"{name}: {phase['planned']} requests", rate, *shown]))
+        told.append(", ".join([f"{name}: {amount(phase['planned'], 'request')}", rate, *shown]))
     back = results["recovery"]
     if "RECOVERY" in results["phases"]:
         told.append(Band(**back["band"]).describe() if back["band"] else f"no band: {back['no_band']}")
         stable, relapses = back["to_stable_seconds"], back["relapses"]
         after = "never" if stable == NEVER else f"{stable:g} s after the failure was over"
-        told.append(f"in that band again: {after}{f', then out of it in {relapses} windows' if relapses else ''}")
+        again = f", then out of it in {amount(relapses, 'window')}" if relapses else ""
+        told.append(f"in that band again: {after}{again}")
     return told
 
 

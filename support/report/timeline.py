@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.amounts import amount
 from support.events import Event, read_events
 from support.judge.samples import LoadHistory
 from support.report import load_panels, wording
@@ -121,7 +122,9 @@ def _load(scale: _Scale, run: LoadHistory, shades: Sequence[str]) -> Iterator[st
     yield from load_panels.panels(run, scale.x, scale.top, LEFT, RIGHT)
     counts = Counter(sample.kind for sample in run.samples)
     told = ", ".join(f"{number} {kind}" for kind, number in counts.most_common())
-    yield text(RIGHT + 12, scale.top + 13, f"{len(run.samples)} requests: {told}" if len(counts) < 3 else told, size=11)
+    if len(counts) < 3:
+        told = f"{amount(len(run.samples), 'request')}: {told}"
+    yield text(RIGHT + 12, scale.top + 13, told, size=11)
 
 
 def _faults(scale: _Scale, events: Sequence[Event], height: float) -> Iterator[str]:
@@ -160,7 +163,7 @@ def _requests(scale: _Scale, entries: Sequence[LedgerEntry]) -> Iterator[str]:
         yield from _labels(scale, ends)
     else:
         counts = Counter((colour, words) for _, colour, words in ends)
-        yield text(RIGHT + 12, scale.top + 14, f"{len(entries)} requests")
+        yield text(RIGHT + 12, scale.top + 14, amount(len(entries), "request"))
         for row, ((colour, words), number) in enumerate(counts.most_common(), 1):
             yield text(RIGHT + 12, scale.top + 14 + LINE * row, f"{number} {words}", colour)
 

@@ -1,5 +1,6 @@
 """The words in which reports speak of verdicts: the same on the console, in Allure and in the summary."""
 
+from support.amounts import amount
 from support.judge.verdict import Finding, Verdict
 
 MARKS = {
@@ -47,7 +48,7 @@ def invariants(verdict: Verdict) -> str:
     """How much a pass is worth: invariants that had something to look at; empty where none was judged."""
     if not verdict.evidence:
         return ""
-    return f"{sum(map(bool, verdict.evidence.values()))} of {len(verdict.evidence)} invariants had evidence"
+    return f"{sum(map(bool, verdict.evidence.values()))} of {amount(len(verdict.evidence), 'invariant')} had evidence"
 
 
 def listing(findings: list[Finding]) -> str:

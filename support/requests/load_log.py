@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.amounts import amount
 from support.clock import now
 from support.requests.ledger import LedgerEntry, unpack
 from support.requests.plan import LoadPlan, Planned
@@ -166,7 +167,7 @@ def read_load(folder: Path) -> LoadLog:
     found = [records[number] for number in sorted(records)]
     lost = sum(not record.closed for record in found)
     if lost:
-        problems.append(f"{lost} of {len(found)} planned requests have left no end")
+        problems.append(f"{lost} of {amount(len(found), 'planned request')} have left no end")
     if end is None:
         problems.append("the load has no end")
     began_at = head.get("began_at")

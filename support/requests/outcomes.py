@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from support.amounts import amount
 from support.requests.ledger import Chunk, LedgerEntry
 from support.seen import AnswerSeen
 
@@ -144,7 +145,7 @@ def shorten(text: str, limit: int = 160) -> str:
 
 
 def _progress(entry: LedgerEntry) -> str:
-    return f"after {len(entry.tokens)} of {entry.max_tokens} tokens"
+    return f"after {len(entry.tokens)} of {amount(entry.max_tokens, 'token')}"
 
 
 def _refusal(entry: LedgerEntry, status: int) -> Outcome:
@@ -189,7 +190,9 @@ def _stream_error(entry: LedgerEntry) -> Outcome:
     if any(chunk.finish_reason for chunk in entry.chunks):
         return Outcome("broken", f"a finish_reason and an error in one stream: {said}", "finish-and-error")
     if len(entry.errors) > 1:
-        return Outcome("broken", f"{len(entry.errors)} errors in one stream, the first: {said}", "several-errors")
+        return Outcome(
+            "broken", f"{amount(len(entry.errors), 'error')} in one stream, the first: {said}", "several-errors"
+        )
     first = next(number for number, chunk in enumerate(entry.chunks) if chunk.kind == "error")
     after = [chunk.kind for chunk in entry.chunks[first + 1 :]]
     if after not in ([], ["done"]):
@@ -222,7 +225,9 @@ def _finished(entry: LedgerEntry) -> Outcome:
             return Outcome("broken", f"{which}ended {_progress(entry)} with no finish_reason", "no-finish")
         if len(reasons) > 1:
             return Outcome(
-                "broken", f"{which}had {len(reasons)} finish reasons: {', '.join(reasons)}", "several-finishes"
+                "broken",
+                f"{which}had {amount(len(reasons), 'finish reason')}: {', '.join(reasons)}",
+                "several-finishes",
             )
         if reasons[0] not in proper_ends(entry):
             return Outcome(
@@ -232,8 +237,8 @@ def _finished(entry: LedgerEntry) -> Outcome:
             )
         count = sum(len(chunk.tokens) for chunk in chunks)
         if count != entry.max_tokens and not may_end_early(entry):
-            said = f"{which}ended with finish_reason {reasons[0]} and {count} tokens; {entry.max_tokens} were asked for"
-            return Outcome("broken", said, "short")
+            seen = f"{which}ended with finish_reason {reasons[0]} and {amount(count, 'token')}"
+            return Outcome("broken", f"{seen}; {entry.max_tokens} were asked for", "short")
     return Outcome("complete")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import openai
 
+from support.amounts import amount
 from support.requests.ledger import LedgerEntry, Opinion
 from support.requests.outcomes import shorten
 
@@ -52,7 +53,7 @@ class _Choice:
         self.finish_reason: object = None
 
     def __str__(self) -> str:
-        words = f"{len(self.text.split())} words of text"
+        words = f"{amount(len(self.text.split()), 'word')} of text"
         end = "no finish_reason" if self.finish_reason is None else f"finish_reason {self.finish_reason}"
         return f"{words}, {end}, no exception"
 

@@ -56,23 +56,16 @@ def world(mode: str) -> str:
     return "loopback" if reason else "namespaces"
 
 
-def command(
-    argv: list[str],
-    mode: str = "auto",
-    service_fd: int | None = None,
-    environ: Mapping[str, str] = os.environ,
-) -> list[str]:
+def command(argv: list[str], mode: str = "auto", environ: Mapping[str, str] = os.environ) -> list[str]:
     """Wrap ``argv`` so that it runs as the one command of a cell and everything in the cell ends with it.
 
     Args:
         argv: the command and its arguments.
         mode: see :func:`world`, which says what is raised as well.
-        service_fd: a listening socket that the fault service is to serve as well, for callers outside of the cell.
         environ: what the cell will be started with; it may want sabotage.
     """
-    outside = [] if service_fd is None else [f"--service-fd={service_fd}"]
     agent = f"--agent={sabotage.node_agent(environ) or cell.AGENT}"
-    return [sys.executable, "-m", "agents.cell", "--world", world(mode), agent, *outside, "--", *argv]
+    return [sys.executable, "-m", "agents.cell", "--world", world(mode), agent, "--", *argv]
 
 
 class Cell:
@@ -80,18 +73,29 @@ class Cell:
 
     Attributes:
         pid: of its outermost process, the leader of a process group if ``prepare`` made it one.
-        status: its exit status once :meth:`poll` has seen its end, negative when a signal ended it.
+        status: its exit status once :meth:`poll` has seen its end, negative when a signal ended it; that with which its
+            program has left (:func:`agents.cell.leave`), which is an end as well, for us.
         cpu_seconds: what its processes have had of the processors, once :meth:`poll` has seen its end.
     """
 
-    def __init__(self, module: str, arguments: list[str], mode: str, prepare: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        module: str,
+        arguments: list[str],
+        mode: str,
+        prepare: Callable[[], None],
+        way_out: cell.WayOut | None = None,
+        then: Callable[[int], int] = int,
+    ) -> None:
         """Run ``python -m MODULE ARGUMENTS`` in it; see :func:`world` for ``mode`` and what is raised.
 
         Args:
             prepare: called first of all in the new process.
+            way_out: lets the program leave.
+            then: called in the program's process with its status, at its end; returns the one to end with.
         """
         kind = world(mode)
-        _preload()
+        preload()
         prepared, tell = os.pipe()
 
         def outermost() -> int:
@@ -100,7 +104,8 @@ class Cell:
                 os.close(end)
             os.environ.pop(BYTECODE, None)
             sys.dont_write_bytecode = False
-            return cell.run(kind, lambda: run_module(module, arguments), sabotage.node_agent(os.environ) or cell.AGENT)
+            agent = sabotage.node_agent(os.environ) or cell.AGENT
+            return cell.run(kind, lambda: then(run_module(module, arguments)), agent, way_out)
 
         self.pid = fork(outermost)
         self.status: int | None = None
@@ -120,7 +125,8 @@ class Cell:
 
 
 @functools.cache
-def _preload() -> None:
+def preload() -> None:
+    """Import what programs in cells need, so that their forks have it already; done once."""
     for name in PRELOADED:
         importlib.import_module(name)
         if name.endswith(".__main__"):  # it is run by that name, and what it imports is there; runpy warns of the rest

@@ -28,12 +28,14 @@ from rich.console import Console
 from agents.core.forks import use_files
 from agents.core.kernel import die_with_parent
 from support import binaries, targets
+from support.amounts import amount
 from support.judge import defects, judge
 from support.judge.verdict import Finding, Verdict
 from support.observe.logs import tail
 from support.report import console, publish, runs
 from support.report.reading import read_verdict
-from support.run import again, bootstrap, capabilities, cells, rates
+from support.run import again, bootstrap, capabilities, cells, rates, wreck
+from support.run.keeping import Door
 from support.run.live import Doing, LiveView, View
 from support.run.schedule import Cost, Schedule, costs_file, read_costs, write_costs
 from support.run.selection import Selected, enumerate_scenarios, with_defaults
@@ -73,10 +75,12 @@ class Running:
 
 
 class Launcher:
-    """One run: its folder, its settings, its processes."""
+    """One run: its folder, its settings, its processes; with a ``door``, a wreck may be kept behind it."""
 
-    def __init__(self, root: Path, settings: Settings, defines: Sequence[str], run: Path) -> None:
-        self.root, self.settings, self.defines, self.run = root, settings, defines, run
+    def __init__(
+        self, root: Path, settings: Settings, defines: Sequence[str], run: Path, door: Door | None = None
+    ) -> None:
+        self.root, self.settings, self.defines, self.run, self._door = root, settings, defines, run, door
         self.reports = root / "reports"
         self.interrupted = ""
         self.complaints: list[str] = []
@@ -92,6 +96,7 @@ class Launcher:
         title = f"Dynamo {self.settings.dynamo} on target {self.settings.target}"
         terminal = Console()
         view = LiveView(terminal, title, costs) if terminal.is_terminal else View()
+        cells.preload()  # or else it counted as a part of the first scenario
         with _signals_blocked(), view:
             self._run_all(schedule, tags, jobs, verdicts, costs, view)
         with contextlib.suppress(OSError):  # only the order of the next run suffers
@@ -137,7 +142,8 @@ class Launcher:
                 running.remove(ended)
                 verdict = self._verdict(ended)
                 verdicts.append(verdict)
-                if not ended.reason and verdict.verdict != "skipped":  # else it is no measure for the next run
+                measured = not (ended.reason or verdict.kept) and verdict.verdict != "skipped"
+                if measured:  # else it is no measure for the next run
                     seconds = time.monotonic() - ended.began
                     costs[ended.scenario.key] = Cost(round(seconds, 2), round(ended.process.cpu_seconds, 2))
                 print(console.line(verdict), flush=True)
@@ -157,9 +163,9 @@ class Launcher:
         folder.mkdir()
         selection = [f"--tags={tag}" for tag in tags]
         formats = [*ALLURE, str(self.run / "allure-results"), "-f", "plain", "--color=off"]
+        began = time.monotonic()  # it may be over before we are back: on a busy machine everybody gets as much as we do
         with (folder / "console.txt").open("wb") as output:
             process = self._spawn([*formats, *selection, *self.defines, scenario.location], f"slot {slot}", output)
-        began = time.monotonic()
         return Running(scenario, process, slot, began, began + scenario.limit)
 
     def _spawn(self, options: Sequence[str], slot: str, output: Any = None) -> cells.Cell:
@@ -167,6 +173,7 @@ class Launcher:
             die_with_parent()
             os.chdir(self.root)
             os.environ.update({"FT_RUN_DIR": str(self.run), "FT_SLOT": slot})
+            os.environ.update(self._door.environment if self._door else {})
             if output is None:
                 os.setpgid(0, 0)
             else:
@@ -176,7 +183,13 @@ class Launcher:
             stdin = None if output is None else os.open(os.devnull, os.O_RDONLY)
             use_files(stdin, None if output is None else output.fileno())
 
-        return cells.Cell("behave", list(options), self.settings.cells, prepare)
+        way_out = None
+        with contextlib.ExitStack() as opened:
+            if self._door:
+                # A wreck that goes on must not hold our terminal, or the pipe that stands for it.
+                log = output or opened.enter_context((self.run / "console.txt").open("ab"))
+                way_out = self._door.way_out(log.fileno())
+            return cells.Cell("behave", list(options), self.settings.cells, prepare, way_out, wreck.hold)
 
     def _wait(self, running: Sequence[Running], longest: float | None) -> None:
         """Sleep until a process ended, a signal came, a deadline passed or ``longest`` seconds are over, and do what is
@@ -273,6 +286,8 @@ def finish(launcher: Launcher, seconds: float, further: Sequence[str] = (), whol
     if (page := launcher.reports / "allure-report" / "index.html").exists():
         print(f"report: {page.relative_to(launcher.root)}")
     print(f"logs:   {(launcher.run / 'scenarios').relative_to(launcher.root)}")
+    for line in [line for verdict in verdicts for line in verdict.kept]:
+        print(f"wreck:  {line}")
     return 1 if complaints else 0
 
 
@@ -307,7 +322,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             capabilities.needed(each.location, each.tags, settings)  # refuses a tag that nobody knows
         if targets.kind(settings).real:
             bootstrap.ensure(("dynamo",), settings.dynamo)
-        launcher = Launcher(root, settings, defines, runs.create(root / "reports", settings.log_dir))
+        door = wreck.open_door(settings)
+        launcher = Launcher(root, settings, defines, runs.create(root / "reports", settings.log_dir), door)
         _write_about(launcher, tags, scenarios)
     except (ValueError, RuntimeError, OSError, bootstrap.BootstrapError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -317,10 +333,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"FT_SABOTAGE={sabotage}: this run is broken on purpose and says nothing about Dynamo", flush=True)
     if options.mode == "behave":
         return _finish_behave(launcher, launcher.behave(options.arguments), began)
-    print(f"{len(scenarios)} scenarios, at most {jobs} at a time", flush=True)
+    print(f"{amount(len(scenarios), 'scenario')}, at most {jobs} at a time", flush=True)
     verdicts = launcher.acceptance(scenarios, tags, jobs)
     missing = len(scenarios) - len(verdicts)
-    further = [f"{missing} of {len(scenarios)} scenarios did not run"] if missing else []
+    further = [f"{missing} of {amount(len(scenarios), 'scenario')} did not run"] if missing else []
     whole = not (missing or last or options.features or options.tags)
     return finish(launcher, time.monotonic() - began, further, whole)
 

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,13 +13,14 @@ from support.clock import now
 from support.contract.shape import SIMULATED
 from support.errors import Unsupported
 from support.judge import defects
+from support.judge.history import History
 from support.judge.invariants import evidence, left_out
 from support.judge.judge import decide, judge_scenario, opt_outs
 from support.judge.verdict import Finding, Verdict
 from support.releases import Release
 from support.report import runs
 from support.report.runs import scenario_folder, write_json
-from support.run import capabilities, cells
+from support.run import capabilities, cells, wreck
 from support.seen import Told
 from support.settings import ROOT, Settings
 from support.world.world import World
@@ -78,6 +80,7 @@ class Run:
         self._records = defects.load()
         self._began = now()
         self._lack = ""
+        self._kept: list[str] = []
 
     @classmethod
     def begin(cls, userdata: Mapping[str, str]) -> "Run":
@@ -88,6 +91,7 @@ class Run:
         """
         try:
             settings = Settings.load(userdata)
+            wreck.check(settings)
         except ValueError as error:
             raise SystemExit(f"settings: {error}") from None
         kind = targets.kind(settings)
@@ -102,6 +106,9 @@ class Run:
         Raises:
             ValueError: a tag names what no kind of target knows.
         """
+        if self._kept:
+            self._lack = ""
+            return "its place is taken by the wreck of a scenario that failed (KEEP=failed); run the others without"
         tags = list(tags)
         self._lack, reason = capabilities.lacking(location, tags, self.settings, self.folder)
         if reason:
@@ -133,26 +140,17 @@ class Run:
         return scenario_folder(self.folder, location)
 
     def judge(self, world: World | None, ended: Ended) -> Verdict:
-        """Take the world down, judge its history and write the verdict down."""
-        verdict = Verdict(ended.feature, ended.name, ended.location, ended.tags, "skipped", 0.0, ended.skipped)
-        verdict.lack = self._lack if ended.skipped else ""
+        """Take the world down, judge its history and write the verdict down; or keep the world, as one that failed."""
         folder = self._folder(ended.location)
         folder.mkdir(parents=True, exist_ok=True)
+        verdict = _unjudged(ended)
+        verdict.lack = self._lack if ended.skipped else ""
         if world is not None:
-            failure = ended.failure
             activity.begin_step("closes its records")
-            history = world.close(give_up=failure is not None or bool(ended.skipped) or ended.interrupted)
+            give_up = ended.failure is not None or bool(ended.skipped) or ended.interrupted
+            history = world.close(give_up, partial(self._keeps, world, ended) if self._may_keep(ended) else None)
             if not ended.skipped:
-                history = replace(history, not_judged=opt_outs(ended.tags))
-                verdict.not_judged = left_out(history)
-                verdict.findings = judge_scenario(history, failure, ended.failed_step)
-                verdict.evidence = evidence(history)
-                release = self.release.version
-                known = self._records if targets.kind(self.settings).real else []
-                records = [each for each in known if each.can_show(verdict.not_judged)]
-                verdict.verdict, verdict.reason, verdict.known_defects = decide(
-                    verdict.findings, records, release, ended.name, ended.feature
-                )
+                verdict = self._judged(ended, history)
             if ended.interrupted:
                 verdict.verdict, verdict.reason = "inconclusive", "the run was broken off"
         elif not ended.skipped:
@@ -161,16 +159,43 @@ class Run:
                 "it could not begin; HOOK-ERROR on the console says why",
             )
             verdict.findings = [Finding.of("step-error", ended.name, Told(verdict.reason), blame="suite")]
+        verdict.kept = self._kept if not ended.skipped else []
         verdict.slowness = round(slowness.factor(), 1)
         verdict.seconds = round(now() - self._began, 3)
         write_json(folder / "verdict.json", verdict.as_dict())
         return verdict
+
+    def _judged(self, ended: Ended, history: History) -> Verdict:
+        verdict = _unjudged(ended)
+        history = replace(history, not_judged={**history.not_judged, **opt_outs(ended.tags)})
+        verdict.not_judged = left_out(history)
+        verdict.findings = judge_scenario(history, ended.failure, ended.failed_step)
+        verdict.evidence = evidence(history)
+        known = self._records if targets.kind(self.settings).real else []
+        records = [each for each in known if each.can_show(verdict.not_judged)]
+        verdict.verdict, verdict.reason, verdict.known_defects = decide(
+            verdict.findings, records, self.release.version, ended.name, ended.feature, verdict.not_judged
+        )
+        return verdict
+
+    def _may_keep(self, ended: Ended) -> bool:
+        return self.settings.keep == "failed" and not ended.skipped and not ended.interrupted
+
+    def _keeps(self, world: World, ended: Ended, history: History) -> bool:
+        """For :meth:`support.world.records.Records.close`."""
+        if self._judged(ended, history).verdict == "failed":
+            self._kept = wreck.keep(world, ended.location)
+        return bool(self._kept)
 
     def parameters(self, world: World | None) -> dict[str, str]:
         """What a scenario ran on, for its report and the identity of its history."""
         engine = world.stage.engine if world else ""
         found = {"target": self.settings.target, "dynamo": self.release.version, "engine": engine}
         return {name: value for name, value in found.items() if value}
+
+
+def _unjudged(ended: Ended) -> Verdict:
+    return Verdict(ended.feature, ended.name, ended.location, ended.tags, "skipped", 0.0, ended.skipped)
 
 
 class Context(Protocol):

@@ -2,10 +2,10 @@
 
 import configparser
 import json
+import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +57,15 @@ def enumerate_scenarios(root: Path, features: Sequence[str], tags: Sequence[str]
     Raises:
         RuntimeError: behave cannot parse them, or steps are undefined; the message is what behave said.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        listing = Path(scratch, "scenarios.json")
-        options = ["--dry-run", "--no-snippets", "--color=off", "-f", "json", "-o", str(listing)]
+    with os.fdopen(os.memfd_create("scenarios"), encoding="utf-8") as listing:  # in memory: there is nothing to remove
+        fd = listing.fileno()
+        options = ["--dry-run", "--no-snippets", "--color=off", "-f", "json", "-o", f"/proc/self/fd/{fd}"]
         selection = [f"--tags={tag}" for tag in tags]
         command = [sys.executable, "-m", "behave", *options, *selection, *features]
-        done = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        text = listing.read_text(encoding="utf-8").strip() if listing.exists() else ""
+        done = subprocess.run(
+            command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, pass_fds=[fd]
+        )
+        text = listing.read().strip()
     features_found = json.loads(text) if text else []
     elements = [(feature, element) for feature in features_found for element in feature.get("elements", [])]
     steps = [step for _, element in elements for step in element["steps"]]

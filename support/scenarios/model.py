@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import support.judge.checkers  # noqa: F401 - with it every checker is known by its name
+from support.amounts import amount
 from support.contract.shape import ENGINES, SIMULATED, Shape
 from support.data import read_list
 from support.faults.fault import Fault
@@ -120,7 +121,9 @@ class Failure(_Open):  # type: ignore[misc]
         """
         given = [(name, value) for name in TRIGGERS if (value := getattr(self, name)) is not None]
         if len(given) != 1:
-            raise ValueError(f"failure {self.type!r} has {len(given)} triggers; expected one of {', '.join(TRIGGERS)}")
+            raise ValueError(
+                f"failure {self.type!r} has {amount(len(given), 'trigger')}; expected one of {', '.join(TRIGGERS)}"
+            )
         return given[0]
 
     def check(self, scenario: "Scenario") -> None:

@@ -1,6 +1,7 @@
 """The answers that a scenario is about: how far they have come, and what became of them."""
 
 from support import activity, slowness
+from support.amounts import amount
 from support.clock import now
 from support.contract.deployment import Node
 from support.errors import Inconclusive, NotKept, TooLate
@@ -73,10 +74,10 @@ class Answers:
             return sum(each.entry.end is not None for each in list(self._clients.watched))
 
         timeout = REQUEST_SECONDS * slowness.factor()
-        with activity.waiting(f"{count} requests end", now() + timeout):
+        with activity.waiting(f"{amount(count, 'request')} ended", now() + timeout):
             done = self._stage.ledger.wait_for(lambda: ended() >= count, timeout)
         if not done:
-            raise Inconclusive(f"{count} requests were to end first; {ended()} have")
+            raise Inconclusive(f"{amount(count, 'request')} had to end first; {ended()} did")
 
     def await_tokens(self, pending: Pending, count: int) -> None:
         """Wait until the client has ``count`` tokens of an answer that is still under way.
@@ -85,11 +86,13 @@ class Answers:
             Inconclusive: the answer ended before, or they did not come within :data:`REQUEST_SECONDS`.
         """
         timeout = REQUEST_SECONDS * slowness.factor()
-        with activity.waiting(f"request {pending.entry.number} gets {count} tokens", now() + timeout):
+        with activity.waiting(f"request {pending.entry.number} gets {amount(count, 'token')}", now() + timeout):
             came = pending.wait_tokens(count, timeout)
         if not came or pending.ended:
             seen = describe(pending.entry)
-            raise Inconclusive(f"request {pending.entry.number} was to get {count} tokens first, but got {seen}")
+            raise Inconclusive(
+                f"request {pending.entry.number} was to get {amount(count, 'token')} first, but got {seen}"
+            )
 
     def see_under_way(self) -> None:
         """Make sure that every watched answer is coming in: its first tokens are there, or a worker produces them.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from support import clock, slowness
+from support.amounts import amount
 from support.clock import now
 from support.errors import Inconclusive, NotKept
 from support.judge.expectations import expect_complete
@@ -56,7 +57,9 @@ class Clients:
             RuntimeError: there is none, or more than one.
         """
         if len(self.watched) != 1:
-            raise RuntimeError(f"the scenario has {len(self.watched)} requests where its sentence speaks of one")
+            raise RuntimeError(
+                f"the scenario has {amount(len(self.watched), 'request')} where its sentence speaks of one"
+            )
         return self.watched[0]
 
     def send(

@@ -110,7 +110,7 @@ class EtcdCluster:
             said = f"{error}; {self._members.last_words()}"
             seen = EtcdSeen("", "disagreement", timeout, said)
             raise TooLate(said, error.bound, error.since, error.until, [seen]) from None
-        self._stage.events.add("note", "", f"{len(self._members.all)} etcd members agree", at=at)
+        self._stage.events.add("note", "", f"etcd members that agree: {len(self._members.all)}", at=at)
 
     def registered(self, node: Node) -> bool:
         """Whether anything is registered with a lease of the worker on ``node``, as any living member has it.

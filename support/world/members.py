@@ -3,6 +3,7 @@
 import contextlib
 import json
 
+from support.amounts import amount
 from support.contract.deployment import Node
 from support.errors import Inconclusive
 from support.observe import etcd
@@ -86,7 +87,7 @@ class EtcdMembers:
             "majority": [leader, *followers[:half]],
         }[part]
         if not found:
-            raise Inconclusive(f"a cluster with {len(self.all)} members has no {part}")
+            raise Inconclusive(f"a cluster with {amount(len(self.all), 'member')} has no {part}")
         return found
 
     def _busiest(self) -> Node:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from support import activity, clock
+from support.amounts import amount
 from support.clock import now
 from support.contract.deployment import Node
 from support.errors import Inconclusive
@@ -239,7 +240,9 @@ class _Play:
             seconds = steady.look(count, now())
             if self._main.ended or seconds >= SERVING_SECONDS:
                 return None
-            return "it does not answer" if count is None else f"{count:g} requests, new ones for {seconds:.1f} s only"
+            if count is None:
+                return "it does not answer"
+            return f"{amount(count, 'request')}, new ones for {seconds:.1f} s only"
 
         until(passed_over, BACK_SECONDS, f"{worker.name} is given requests for {SERVING_SECONDS:g} s without a pause")
 

@@ -4,12 +4,13 @@ from collections.abc import Collection, Sequence
 from functools import partial
 
 from support.clock import now
-from support.errors import Inconclusive
+from support.errors import Inconclusive, NotKept
 from support.faults.fault import ProvenFault
 from support.observe.fleet import SETTLE_SECONDS
-from support.observe.routes import given_to, written_by
+from support.observe.routes import given_to, name_of, written_by
 from support.observe.waiting import until
 from support.requests.ledger import LedgerEntry
+from support.seen import Handed
 from support.world.clients import Clients
 from support.world.stage import Stage
 
@@ -77,12 +78,14 @@ class Takeovers:
         one worker has written anything.
 
         Raises:
-            AssertionError: one was, or more have.
+            NotKept: one was.
+            AssertionError: more have.
         """
         role = {node.name: node.role for node in self._stage.deployment.workers}
         for entry, names in self._given():
             others = [name for name in names if name in self._peers(victims)]
             twice = [name for name in names if [role[each] for each in names].count(role[name]) > 1]
             if moved := others or twice:
-                raise AssertionError(f"request {entry.number} was given to {', '.join(moved)}")
+                said = f"request {entry.number} was given to {', '.join(moved)}"
+                raise NotKept(Handed(name_of(entry), moved[0], "moved", len(names), None, said))
         self._stage.fleet.expect_lone_production(victims)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
+from support.amounts import amount
 from support.contract.deployment import Node
 from support.errors import Inconclusive
 from support.faults import victims
@@ -68,7 +69,7 @@ class Victims:
         page = try_scrape(nodes[-1])
         busy = page.value(self._stage.release.metrics["frontend_inflight"]) if page else None
         if len(nodes) < 2 or page is None or busy:
-            raise Inconclusive(f"of {len(nodes)} frontends none is idle")
+            raise Inconclusive(f"of {amount(len(nodes), 'frontend')} none is idle")
         return nodes[-1]
 
     def _others(self, who: str, of: Sequence[Node]) -> list[Node]:

@@ -3,6 +3,7 @@
 Feature files reach it through the steps; Python programs use it through :mod:`support.api`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,6 @@ class World:
         """The deployment as its own metrics and lists show it; RuntimeError: there is none yet."""
         return self.stage.fleet
 
-    def close(self, give_up: bool) -> History:
+    def close(self, give_up: bool, keep: Callable[[History], bool] | None = None) -> History:
         """End the scenario and return what was seen of it; see :meth:`support.world.records.Records.close`."""
-        return self.records.close(give_up)
+        return self.records.close(give_up, keep)

@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from agents.core import scratch
 from agents.core.forks import use_files
 from support import binaries, releases
 from support.clock import now
@@ -85,11 +86,11 @@ def added() -> float:
     """Seconds that one smoke scenario takes in a cell as the launcher makes it, less its boot and the time from there
     to its end.
     """
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "r+b") as nothing:
-        (Path(folder) / "scenarios").mkdir()
+    with scratch.folder(ROOT / "reports", "bench-") as folder, open(os.devnull, "r+b") as nothing:
+        (folder / "scenarios").mkdir()
 
         def prepare() -> None:
-            os.environ["FT_RUN_DIR"] = folder
+            os.environ["FT_RUN_DIR"] = str(folder)
             use_files(nothing.fileno(), nothing.fileno())
 
         began = now()
@@ -98,7 +99,7 @@ def added() -> float:
             time.sleep(0.005)
         wall = now() - began
         assert status == 0
-        (events,) = Path(folder).glob("scenarios/*/events.jsonl")
+        (events,) = folder.glob("scenarios/*/events.jsonl")
         notes = [event for event in read_events(events) if event.kind == "note"]
     ready = next(note for note in notes if "boot_seconds" in note.data)
     over = next(note for note in notes if note.data.get("steps") == "over")
@@ -109,7 +110,7 @@ def main() -> int:
     """Print both figures and their bounds; returns 1 when one is out of bounds."""
     argv = cells.command([sys.executable, "-m", "tests.bench.bench_boot", "inside"])
     answer = subprocess.run(
-        argv, cwd=ROOT, env=cells.environment() | {"FT_RUN_DIR": tempfile.gettempdir()}, capture_output=True
+        argv, cwd=ROOT, env=cells.environment() | {"FT_RUN_DIR": str(ROOT / "reports")}, capture_output=True
     )
     pairs = json.loads(answer.stdout)
     hand, suite = (statistics.median(times) for times in zip(*pairs, strict=True))

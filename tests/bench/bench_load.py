@@ -140,7 +140,7 @@ def main() -> int:
     """Print the comparison and its bounds; returns 1 when one is broken."""
     bootstrap.ensure(["aiperf"])
     argv = cells.command([sys.executable, "-m", "tests.bench.bench_load", "inside"])
-    env = cells.environment() | {"FT_RUN_DIR": tempfile.gettempdir()}
+    env = cells.environment() | {"FT_RUN_DIR": str(ROOT / "reports")}
     answer = subprocess.run(argv, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
     if answer.returncode:
         return answer.returncode

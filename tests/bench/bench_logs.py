@@ -10,13 +10,14 @@ import os
 import resource
 import statistics
 import sys
-import tempfile
 import time
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
+from agents.core import scratch
 from support.clock import now
 from support.observe.logs import poll_for_pattern
+from support.settings import ROOT
 
 SIZE = 1_000_000_000
 RATE = 50_000_000
@@ -56,8 +57,8 @@ def grow(path: Path, found: Semaphore, first_needle: float) -> None:
 
 def main() -> int:
     """Print the figures; the exit status."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "worker.log"
+    with scratch.folder(ROOT / "reports", "bench-") as folder:
+        path = folder / "worker.log"
         with path.open("wb") as log:
             block = LINE * (1_000_000 // len(LINE))
             while log.tell() < SIZE:

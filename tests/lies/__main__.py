@@ -3,13 +3,12 @@ passes, is blamed on Dynamo, is not told, or is caught for another reason than i
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from agents.core import scratch
 from agents.core.forks import use_files
+from agents.core.kernel import die_with_parent
 from agents.sabotage import marks
 from support.report.runs import write_json
 from support.run import cells
@@ -75,6 +76,7 @@ class Square:
         self.running = cells.Cell("tests.lies.trial", arguments, "on", self._prepare)
 
     def _prepare(self) -> None:
+        die_with_parent()
         os.setpgid(0, 0)
         os.environ["FT_SABOTAGE"] = "" if self.way.sabotage.startswith("list=") else self.way.sabotage
         os.environ[marks.VARIABLE] = str(self.folder / MARKS)
@@ -86,13 +88,19 @@ class Square:
         assert self.running is not None
         if self.running.poll() is None:
             if time.monotonic() > self.since + LONGEST_SECONDS:
-                os.killpg(self.running.pid, signal.SIGKILL)
+                self.end()
             return False
         file = self.folder / "outcome.json"
         console = self.folder / "console.txt"
         said = console.read_text(errors="replace")[-2000:] if console.exists() else ""
         self.outcome = json.loads(file.read_text()) if file.exists() else {"reason": said, "lied": False}
         return True
+
+    def end(self) -> None:
+        """End it at once."""
+        assert self.running is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.running.pid, signal.SIGKILL)
 
 
 def select(kind: str, *lies: str) -> tuple[list[Square], list[tuple[Row, str, str]]]:
@@ -107,17 +115,28 @@ def select(kind: str, *lies: str) -> tuple[list[Square], list[tuple[Row, str, st
 def play(squares: list[Square], jobs: int, folder: Path) -> None:
     """Play them all, ``jobs`` at once, and tell of each as it ends."""
     waiting, running = list(enumerate(squares)), list[Square]()
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            number, square = waiting.pop(0)
-            square.start(folder / str(number))
-            running.append(square)
-        for square in [each for each in running if each.over()]:
-            running.remove(square)
-            print(f"{square.result:<26} {square.outcome.get('seconds', 0.0):6.1f} s  {square.name}", flush=True)
-            if not square.good:
-                print(f"    expected {square.way.seen!r}, got: {square.outcome['reason']}", flush=True)
-        time.sleep(POLL_SECONDS)
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                number, square = waiting.pop(0)
+                square.start(folder / str(number))
+                running.append(square)
+            for square in [each for each in running if each.over()]:
+                running.remove(square)
+                tell(square)
+            time.sleep(POLL_SECONDS)
+    finally:
+        for square in running:  # somebody has broken it off
+            square.end()
+        while not all(square.over() for square in running):
+            time.sleep(POLL_SECONDS)
+
+
+def tell(square: Square) -> None:
+    """What came of it."""
+    print(f"{square.result:<26} {square.outcome.get('seconds', 0.0):6.1f} s  {square.name}", flush=True)
+    if not square.good:
+        print(f"    expected {square.way.seen!r}, got: {square.outcome['reason']}", flush=True)
 
 
 def main() -> int:
@@ -131,11 +150,10 @@ def main() -> int:
     squares, cannot = select(options.kind, *(options.lie or "*"))
     if not squares and not cannot:
         parser.error(f"no kind and lie match {options.kind!r} and {options.lie!r}")
-    began, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="lies-"))
-    try:
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    began = time.monotonic()
+    with scratch.folder(ROOT / "reports", "lies-") as folder:
         play(squares, options.jobs, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     for row, lie, why in cannot:
         print(f"{IMPOSSIBLE:<26}           {row.name:<34} {lie:<22} {why}")
     counts = Counter(square.result for square in squares)

@@ -23,6 +23,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from support.amounts import amount
 from tests.mutation import ENVIRONMENT, LEAST_PERCENT, ROOMS, ROOT, mutants
 from tests.mutation.mutants import Mutant
 from tests.mutation.survivors import read_survivors, unknown, unneeded
@@ -65,7 +66,7 @@ def main() -> int:
         chosen = [path for path in modules if fnmatchcase(path, options.only)]
         if chosen:
             found = [mutant for path in chosen for mutant in made(path)]
-            print(f"{room}: {len(found)} mutants of {len(chosen)} modules", flush=True)
+            print(f"{room}: {amount(len(found), 'mutant')} of {amount(len(chosen), 'module')}", flush=True)
             outcomes += room_outcomes(found, tests, options.jobs)
     if not outcomes:
         print(f"no module is called {options.only}", file=sys.stderr)
@@ -210,8 +211,8 @@ def tell(outcomes: Sequence[tuple[Mutant, str]], seconds: float, whole: bool) ->
         dead = sum(word in ("killed", "ended") for word in its)
         print(f"{100 * dead / len(its):5.1f} %  {dead:4} of {len(its):4}  {path}")
     print(
-        f"{percent:.1f} % of {len(outcomes)} mutants killed in {seconds / 60:.1f} minutes; {len(left)} survived, "
-        f"{len(left) - len(new)} of them accepted"
+        f"{percent:.1f} % of {amount(len(outcomes), 'mutant')} killed in {seconds / 60:.1f} minutes; "
+        f"{len(left)} survived, {len(left) - len(new)} of them accepted"
     )
     content = {
         "mutants": len(outcomes),

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from fnmatch import fnmatchcase
 
+from support.amounts import amount
 from support.report.self_tests import OUTCOMES, Trial, read_trials, sabotage_line, score, write_trials
 from support.run.schedule import costs_file, read_costs
 from support.settings import ROOT, Settings
@@ -40,7 +41,9 @@ def main() -> int:
     waiting = [pair for pair in chosen if row_of(pair) not in fresh]
     costs, done = read_costs(costs_file(REPORTS, "local")), list[Pair]()
     estimate = Estimate(list(known.values()), costs, options.jobs)
-    print(f"{len(every)} trials in the table, {len(chosen)} chosen, {len(chosen) - len(waiting)} of them known")
+    print(
+        f"{amount(len(every), 'trial')} in the table, {len(chosen)} chosen, {len(chosen) - len(waiting)} of them known"
+    )
     print(f"{len(waiting)} to run, {options.jobs} at a time: {_spell(estimate.left(waiting, []))}", flush=True)
     if options.plan:
         for pair in waiting:

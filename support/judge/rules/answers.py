@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
+from support.amounts import amount
 from support.judge.history import History
 from support.judge.rules.lookup import about_request
 from support.judge.verdict import Finding
@@ -48,7 +49,7 @@ def token_count(history: History) -> Iterator[Finding]:
                 continue
             if count > entry.max_tokens or (by_length and count != entry.max_tokens):
                 end = "by length " if by_length else ""
-                message = f"ended {end}with {count} tokens; {entry.max_tokens} were asked for"
+                message = f"ended {end}with {amount(count, 'token')}; {entry.max_tokens} were asked for"
                 seen = AnswerFlaw(entry.number, index, "token-count", count, entry.max_tokens, message)
                 yield Finding.of("token-count", about_request(entry, index), seen)
 
@@ -111,7 +112,7 @@ def positions(history: History) -> Iterator[Finding]:
                 continue
             tokens = [token for chunk in chunks for token in chunk.tokens]
             if len(tokens) != len(seen):
-                message = f"{len(tokens) - len(seen)} of {len(tokens)} tokens carry no position: invented"
+                message = f"{len(tokens) - len(seen)} of {amount(len(tokens), 'token')} carry no position: invented"
                 yield Finding.of("positions", about_request(entry, index), _flaw(entry, "no-position", message, index))
             start = prompt_tokens(entry)
             if wrong := misplaced(seen, start, entry.max_tokens):

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
+from support.amounts import amount
 from support.events import ENDED
 from support.judge.history import History
 from support.judge.rules.lookup import about_request, about_request_id, attempts_of, entry_of, role_of
@@ -43,9 +44,8 @@ def migration_limit(history: History) -> Iterator[Finding]:
     for request_id, attempts in attempts_of(history).items():
         if len(attempts) > history.migration_limit + 1:
             workers = ", ".join(attempt["worker"] for attempt in attempts)
-            message = (
-                f"was given to {len(attempts)} workers ({workers}) with a migration limit of {history.migration_limit}"
-            )
+            given = f"was given to {amount(len(attempts), 'worker')} ({workers})"
+            message = f"{given} with a migration limit of {history.migration_limit}"
             last = attempts[-1]["worker"]
             seen = Handed(request_id, last, "too-many-workers", len(attempts), None, message)
             yield Finding.of("migration-limit", about_request_id(history, request_id), seen)

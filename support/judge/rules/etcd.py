@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+from support.amounts import amount
 from support.judge.history import History
 from support.judge.rules.lookup import etcd_records
 from support.judge.verdict import Finding
@@ -36,7 +37,7 @@ def etcd_leader(history: History) -> Iterator[Finding]:
                 leaders.setdefault(told[-1]["term"], {})[node] = None
     for term, seen in leaders.items():
         if len(seen) > 1:
-            message = f"term {term} has had {len(seen)} leaders: {', '.join(seen)}"
+            message = f"term {term} has had {amount(len(seen), 'leader')}: {', '.join(seen)}"
             yield Finding.of("etcd-leader", "etcd", EtcdSeen("", "two-leaders", len(seen), message))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from support import clock
+from support.amounts import amount
 from support.contract.deployment import Change, Deployment, Facts, Life, Node
 from support.contract.shape import Shape
 from support.errors import DeploymentFailed
@@ -167,7 +168,7 @@ class FakeDeployment:
             seen = [numbers(url) for url in urls]
             return None if all(each is not None and len(each) == count for each in seen) else f"{seen}"
 
-        _see(missing, f"{count} workers are listed")
+        _see(missing, f"the frontends list {amount(count, 'worker')}")
 
     # -- while it runs
 

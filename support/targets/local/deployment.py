@@ -15,6 +15,7 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from support import activity, binaries, slowness
+from support.amounts import amount
 from support.clock import now
 from support.contract.deployment import Change, Facts, Life, Node
 from support.contract.shape import Shape
@@ -236,9 +237,11 @@ class LocalDeployment:
         def formed() -> bool:
             return all(etcd.healthy(node) for node in members) and etcd.leader(members) is not None
 
-        at = self._wait(formed, ETCD_SECONDS, members, f"{len(members)} etcd members are healthy and have a leader")
+        what = f"all etcd members ({len(members)}) are healthy and have a leader"
+        at = self._wait(formed, ETCD_SECONDS, members, what)
         leader = etcd.leader(members)
-        text = f"etcd {version} with {len(members)} members has a leader, {leader.name if leader else 'none'}, after "
+        who = leader.name if leader else "none"
+        text = f"etcd {version} with {amount(len(members), 'member')} has a leader, {who}, after "
         self.site.events.add("note", "", f"{text}{at - began:.2f} s", etcd=version, seconds=at - began)
 
     def _start_member(self, node: Node, cluster: list[Node], state: str) -> None:
@@ -398,7 +401,7 @@ class LocalDeployment:
 
         waiting_for = [node for node in self.nodes if node.role in ("etcd", "nats", "frontend")] + self.workers
         return self._wait(
-            serving, BOOT_SECONDS, waiting_for, f"frontend lists {wanted} workers and serves {self.model}"
+            serving, BOOT_SECONDS, waiting_for, f"frontend lists {amount(wanted, 'worker')} and serves {self.model}"
         )
 
     def _wait_until_prefill_is_used(self) -> float:

@@ -4,12 +4,13 @@ Every whitespace-separated word is one token. Words ``w3`` to ``w4095`` are what
 ids from about 1000 to 2000), words ``p0`` to ``p12287`` are the ruler's positions, any other word is ``<unk>``.
 """
 
+import contextlib
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from agents.core import scratch
 
 MODEL = "Qwen/Qwen3-0.6B"
 FIRST_POSITION_ID = 4096
@@ -31,18 +32,16 @@ def ensure(home: Path) -> Path:
     if repository.exists():
         return home
     repository.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=repository.parent))
-    snapshot = draft / "snapshots" / _REVISION
-    snapshot.mkdir(parents=True)
-    (draft / "refs").mkdir()
-    (draft / "refs" / "main").write_text(_REVISION)
-    for name, content in _files().items():
-        (snapshot / name).write_text(json.dumps(content))
-    draft.chmod(0o755)
-    try:
-        os.rename(draft, repository)
-    except OSError:  # another process was first
-        shutil.rmtree(draft)
+    with scratch.folder(repository.parent, ".draft-") as draft:
+        snapshot = draft / "snapshots" / _REVISION
+        snapshot.mkdir(parents=True)
+        (draft / "refs").mkdir()
+        (draft / "refs" / "main").write_text(_REVISION)
+        for name, content in _files().items():
+            (snapshot / name).write_text(json.dumps(content))
+        draft.chmod(0o755)
+        with contextlib.suppress(OSError):  # another process was first
+            os.rename(draft, repository)
     return home
 
 
