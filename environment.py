@@ -1,5 +1,6 @@
 """Wires behave's hooks to the suite; everything else is in support/."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,11 +9,16 @@ from behave.model_type import Status
 
 from support import activity
 from support.report import allure
-from support.run.runtime import Ended, Run, enter_cell, refuse_other_folder
+from support.run.runtime import Ended, Run, enter_cell, failure_of, refuse_other_folder
 from support.words import TYPES
 
 refuse_other_folder(Path(__file__).parent)
 register_type(**TYPES)
+# At once: a dry run calls no hook. What a launcher has begun, it has looked through before.
+if "FT_RUN_DIR" not in os.environ:
+    from steps.lint import refuse_mistakes
+
+    refuse_mistakes(sys.argv[1:])
 
 
 def before_all(context):
@@ -48,13 +54,13 @@ def after_scenario(context, scenario):
         feature=scenario.feature.name,
         name=scenario.name,
         location=allure.location_of(scenario),
-        tags=[str(tag) for tag in scenario.effective_tags],
+        tags=allure.tags_of(scenario),
         skipped=scenario.skip_reason or "",
         failed_step=f"{broken.keyword} {broken.name}" if broken else "",
-        failure=broken and (broken.exception or LookupError(f"the step is {broken.status.name}")),
+        failure=broken and failure_of(broken),
         interrupted=context.aborted,
     )
     verdict = context.run.judge(context.world, ended)
     allure.set_verdict(verdict, context.run.parameters(context.world))
-    if verdict.verdict in ("failed", "inconclusive", "known_defect") and not broken:
-        scenario.set_status(Status.failed if verdict.verdict != "inconclusive" else Status.error)
+    if verdict.verdict not in ("passed", "skipped") and not broken:
+        scenario.set_status(Status.error if verdict.verdict == "inconclusive" else Status.failed)

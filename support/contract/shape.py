@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from support.errors import Unsupported
+from support.errors import Mistake, Unsupported
 from support.releases import Release
 from support.schema import Expected, NonNegativeFloat, NonNegativeInt, OneOf, PositiveFloat, PositiveInt, read
 
@@ -106,18 +106,18 @@ class Shape:
         """Refuse what cannot be.
 
         Raises:
-            ValueError: a value that makes no sense, with the allowed ones.
+            Mistake: a value that makes no sense, with the allowed ones.
             Unsupported: the release cannot do it.
         """
         read(Shape, self)
         if self.disaggregated and self.engine == "ruler":
-            raise ValueError(f"the ruler engine has no prefill workers; choose one of {', '.join(SIMULATED)}")
+            raise Mistake(f"the ruler engine has no prefill workers; choose one of {', '.join(SIMULATED)}")
         if self.max_model_len is not None and self.engine == "ruler":
-            raise ValueError(f"the ruler engine has no max_model_len; choose one of {', '.join(SIMULATED)}")
+            raise Mistake(f"the ruler engine has no max_model_len; choose one of {', '.join(SIMULATED)}")
         if self.leaving == "handing over" and self.engine != "ruler":
-            raise ValueError(f"simulated {self.engine} workers always leave by draining; only the ruler can hand over")
+            raise Mistake(f"simulated {self.engine} workers always leave by draining; only the ruler can hand over")
         if self.grace_seconds is not None and self.leaving != "handing over":
-            raise ValueError(f"grace_seconds is {self.grace_seconds:g}, but workers that leave by draining have none")
+            raise Mistake(f"grace_seconds is {self.grace_seconds:g}, but workers that leave by draining have none")
         if self.engine not in release.engines:
             raise Unsupported(release.version, f"simulated {self.engine}")
         if self.disaggregated and self.engine not in release.disaggregated_engines:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from support import activity, releases, slowness, targets
 from support.clock import now
 from support.contract.shape import SIMULATED
-from support.errors import Unsupported
+from support.errors import Mistake, Unsupported
 from support.judge import defects
 from support.judge.invariants import evidence, left_out
 from support.judge.judge import decide, judge_scenario, opt_outs
@@ -67,6 +67,16 @@ class Ended:
     failed_step: str
     failure: BaseException | None
     interrupted: bool
+
+
+def failure_of(step: Any) -> BaseException:
+    """What ended one of behave's steps: a sentence that nobody knows and a word in it that cannot be read are mistakes
+    of whoever wrote them.
+    """
+    error: BaseException | None = step.exception
+    if error is None:
+        return Mistake(f"there is no such sentence (behave: {step.status.name})")
+    return error.__cause__ if isinstance(error.__cause__, Mistake) else error
 
 
 class Run:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import support.judge.checkers  # noqa: F401 - with it every checker is known by its name
 from support.contract.shape import ENGINES, SIMULATED, Shape
 from support.data import read_list
+from support.errors import Mistake
 from support.faults.fault import Fault
 from support.faults.registry import KINDS, all_strengths, strengths
 from support.faults.victims import Busiest, First, Victim
@@ -283,14 +284,14 @@ def scenario_of(file: Path, name: str) -> Scenario:
     try:
         found = {each.name: each for each in read_scenarios(file)}
     except OSError as error:
-        raise ValueError(f"the scenarios of {file} cannot be read: {error}") from None
+        raise Mistake(f"the scenarios of {file} cannot be read: {error}") from None
     return _named(name, found, f"scenario of {file.name}")
 
 
 def _named(name: str, found: Mapping[str, Scenario], what: str) -> Scenario:
     if name not in found:
-        like = difflib.get_close_matches(name, found, 5) or list(found)[:30]
-        raise ValueError(f"unknown {what} {name!r}; expected such as {', '.join(like)}")
+        like = difflib.get_close_matches(name, found, 5)
+        raise Mistake(f"unknown {what} {name!r}", like or list(found)[:30], f'"{like[0]}"' if like else "")
     return found[name]
 
 

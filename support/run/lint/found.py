@@ -1,0 +1,61 @@
+"""A mistake and its place, and how all of them are told."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from support.errors import Mistake
+
+WIDEST = 100
+"""Characters; more of what is allowed is told a line each."""
+
+
+@dataclass(frozen=True, order=True)
+class FoundMistake:
+    """One mistake in a feature file.
+
+    Attributes:
+        file: as it was given; ``line`` from 1 up.
+        wrong, allowed, write: as :class:`support.errors.Mistake` has them.
+        called: what ``allowed`` are.
+    """
+
+    file: str
+    line: int
+    wrong: str
+    allowed: tuple[str, ...] = ()
+    write: str = ""
+    called: str = "allowed"
+
+    @classmethod
+    def at(cls, file: str, line: int, mistake: Mistake) -> "FoundMistake":
+        """A mistake at its place."""
+        return cls(file, line, mistake.wrong, mistake.allowed, mistake.write, getattr(mistake, "called", "allowed"))
+
+    def told(self) -> str:
+        """In a few lines: the place with what is wrong, what is allowed, what to write."""
+        lines = [f"{self.file}:{self.line}: {self.wrong}"]
+        if self.allowed:
+            together = ", ".join(self.allowed)
+            apart = len(together) > WIDEST and any(" " in each for each in self.allowed)
+            rows = self.allowed if apart else (together,)
+            lines += [f"    {f'{self.called}:' if n == 0 else '':<9}{row}" for n, row in enumerate(rows)]
+        if self.write:
+            lines.append(f"    {'write:':<9}{self.write}")
+        return "\n".join(lines)
+
+
+class Unclear(Mistake):
+    """A mistake for which there are only sentences that are much like what was written."""
+
+    called = "nearest"
+
+
+def report(found: Iterable[FoundMistake]) -> str:
+    """All mistakes, by place, and how many there are; empty for none."""
+    mistakes = sorted(set(found))
+    if not mistakes:
+        return ""
+    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    files = len({each.file for each in mistakes})
+    where = "1 feature file" if files == 1 else f"{files} feature files"
+    return "\n".join([*(each.told() for each in mistakes), "", f"{count} in {where}; nothing was started"])
