@@ -1,6 +1,5 @@
 """Wires behave's hooks to the suite; everything else is in support/."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -9,13 +8,13 @@ from behave.model_type import Status
 
 from support import activity
 from support.report import allure
-from support.run.runtime import Ended, Run, enter_cell, failure_of, refuse_other_folder
+from support.run.runtime import Ended, Run, enter_cell, failure_of, launched, refuse_other_folder
 from support.words import TYPES
 
 refuse_other_folder(Path(__file__).parent)
 register_type(**TYPES)
-# At once: a dry run calls no hook. What a launcher has begun, it has looked through before.
-if "FT_RUN_DIR" not in os.environ:
+# At once, for a dry run calls no hook. A launcher has had its feature files looked through before.
+if not launched():
     from steps.lint import refuse_mistakes
 
     refuse_mistakes(sys.argv[1:])

@@ -32,7 +32,7 @@ def when_xid_sequence(context: Context, xid):
     context.world.faults.strike(XidError(Serving(), xid, sequence=True))
 
 
-@when("the GPU of the worker serving the request {strain:Strain} by {share:Percentage} percent")
+@when("the GPU of the worker serving the request {strain:Strain} by {share:Percent} percent")
 @marks(needs="request", brings="fault")
 def when_strained(context: Context, strain, share):
     """Seen in its telemetry and, where it makes the worker slower, in the client's tokens per second."""

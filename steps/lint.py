@@ -8,11 +8,11 @@ import sys
 from behave import register_type
 from behave.configuration import Configuration
 from behave.parser import Parser, ParserError
+from behave.runner import the_step_registry as registry
 from behave.runner_util import collect_feature_locations, load_step_modules
-from behave.step_registry import registry
 
 from support.run.lint.files import Unreadable, find
-from support.run.lint.found import FoundMistake, report
+from support.run.lint.found import FoundMistake, files_of, report
 from support.run.lint.sentences import Sentences
 from support.run.selection import MISTAKES
 from support.settings import ROOT
@@ -28,7 +28,7 @@ def refuse_mistakes(arguments):
     config = Configuration(arguments)
     try:
         locations = collect_feature_locations(config.paths)
-    except (LookupError, ValueError):
+    except (OSError, ValueError):
         return  # behave says itself which file there is not
     told = report(mistakes([each.filename for each in locations if not config.exclude(each.filename)]))
     if told:
@@ -62,11 +62,11 @@ def main(arguments) -> int:
     try:
         config = Configuration(arguments)
         files = list(dict.fromkeys(each.filename for each in collect_feature_locations(config.paths)))
-    except (LookupError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: there is no such feature: {error}; expected such as features/soak.feature", file=sys.stderr)
         return MISTAKES
     told = report(mistakes(files))
-    print(told or f"no mistakes in {len(files)} feature files", file=sys.stderr if told else sys.stdout)
+    print(told or f"no mistakes in {files_of(len(files))}", file=sys.stderr if told else sys.stdout)
     return MISTAKES if told else 0
 
 

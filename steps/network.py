@@ -30,7 +30,7 @@ def when_one_way(context: Context, flow, manner, time):
 
 
 @when(
-    "{percent:Percentage} % of the packets between the worker serving the request and {side:Side} are lost for {time:Time}"
+    "{percent:Percent} % of the packets between the worker serving the request and {side:Side} are lost for {time:Time}"
 )
 @marks(needs="request", brings="fault")
 def when_lossy(context: Context, percent, side, time):

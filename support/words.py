@@ -75,7 +75,11 @@ def _whole(text: str, what: str, least: int, most: float = float("inf")) -> int:
 
 UNITS = {"second": 1.0, "seconds": 1.0, "millisecond": 0.001, "milliseconds": 0.001}
 OTHER_UNITS = {"s": 1.0, "sec": 1.0, "secs": 1.0, "ms": 0.001, "msec": 0.001, "min": 60.0, "minute": 60.0} | {
-    **{"mins": 60.0, "minutes": 60.0, "h": 3600.0, "hour": 3600.0, "hours": 3600.0}
+    "mins": 60.0,
+    "minutes": 60.0,
+    "h": 3600.0,
+    "hour": 3600.0,
+    "hours": 3600.0,
 }
 """Unit that people write as well -> how many seconds it has; they are told what to write instead."""
 
@@ -183,15 +187,23 @@ count.pattern = tally.pattern = percentage.pattern = xid.pattern = r"-?\d+"  # t
 seconds.pattern = time.pattern = r"-?\d+(?:\.\d+)?(?: ?[a-z]+)?"  # type: ignore[attr-defined]
 plural.pattern = r"frontends?|workers?|clients?|requests?|migrations?|tokens?|words?"  # type: ignore[attr-defined]
 EXAMPLES = {
-    **{"Count": "2", "Tally": "0", "Percentage": "40", "Share": "99", "Fraction": "0.5", "Time": "2 seconds", "Noun": "workers"},
-    **{"Xid": "79", "Trigger": "after 3 seconds", "File": "docs/scenarios.yaml"},
+    "Count": "2",
+    "Tally": "0",
+    "Percent": "40",
+    "Share": "99",
+    "Fraction": "0.5",
+    "Time": "2 seconds",
+    "Noun": "workers",
+    "Xid": "79",
+    "Trigger": "after 3 seconds",
+    "File": "docs/scenarios.yaml",
 }
 """Type whose words cannot be listed -> one of them; of the others ``TYPES[...].words`` has them all."""
 
 TYPES: dict[str, Callable[[str], Any]] = {
     "Count": count,
     "Tally": tally,
-    "Percentage": percentage,
+    "Percent": percentage,
     "Xid": xid,
     "Fraction": fraction,
     "Time": time,

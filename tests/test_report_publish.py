@@ -87,9 +87,8 @@ def test_a_run_is_published(run: Path, settings: Settings) -> None:
     assert publish.publish(run, reports, verdicts, settings) == ["no HTML report: Node.js is not here"]
 
     summary = json.loads((reports / "summary.json").read_text())
-    assert summary["verdicts"] == {
-        **{"passed": 1, "failed": 1, "mistake": 0, "inconclusive": 0, "known_defect": 0, "skipped": 0}
-    }
+    counts = {"passed": 1, "failed": 1, "mistake": 0, "inconclusive": 0, "known_defect": 0, "skipped": 0}
+    assert summary["verdicts"] == counts
     assert summary["scenarios"][1] == {
         "feature": "Migration",
         "name": "scenario 20",

@@ -15,7 +15,7 @@ KEEP = 10
 
 
 def slug(location: str) -> str:
-    """Folder name of a scenario: ``features/migration.feature:12`` is ``migration-12``. Where letters of the path had to
+    """Folder name of a scenario: ``features/migration.feature:12`` is ``migration-12``. Where letters of it had to
     be replaced, a checksum of it keeps ``a b.feature`` and ``a-b.feature`` apart.
     """
     path, _, line = location.rpartition(":")

@@ -37,6 +37,11 @@ def refuse_other_folder(root: Path) -> None:
         raise SystemExit(f"behave was started in {Path.cwd()}; start it in the suite's root: cd {root}")
 
 
+def launched() -> bool:
+    """Whether this behave is one of a run that a launcher has prepared."""
+    return "FT_RUN_DIR" in os.environ
+
+
 def enter_cell(arguments: list[str], userdata: Mapping[str, str]) -> None:
     """Unless this behave runs in a cell, or its target needs none, replace it by the launcher, which runs it again in
     one of its own.
@@ -102,7 +107,7 @@ class Run:
             raise SystemExit(f"settings: {error}") from None
         kind = targets.kind(settings)
         kind.begin()
-        if kind.in_cells or "FT_RUN_DIR" in os.environ:
+        if kind.in_cells or launched():
             return cls(settings, Path(os.environ["FT_RUN_DIR"]))
         return cls(settings, runs.create(ROOT / "reports" / settings.target, settings.log_dir))
 

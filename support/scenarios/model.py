@@ -1,6 +1,7 @@
 """What a scenario is. Wrong ones are refused before anything starts, with the place and the allowed words."""
 
 import difflib
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -295,7 +296,8 @@ def _named(name: str, found: Mapping[str, Scenario], what: str) -> Scenario:
     return found[name]
 
 
-def library() -> dict[str, Scenario]:
+@functools.cache
+def library() -> Mapping[str, Scenario]:
     """The ready scenarios by name: each of ``library.yaml`` on every simulated engine, aggregated and disaggregated,
     with 2 and with 1 replica.
 

@@ -81,27 +81,32 @@ class Reading:
         for part in [feature, *feature.iter_rules()]:
             for outline in part.iter_scenario_outlines():  # behave would print of those without a table
                 outline.examples = [block for block in outline.examples if block.table is not None]
+        above = 0
         for index in keywords.descriptions(feature, self._lines):
             line = self._lines[index]
             if right := keywords.corrected(line, self._sentences):
-                self._tell(index, keywords.misspelt(line, right))
-                self._lines[index] = right
-                return True
+                return self._correct(index, right)
             if keywords.is_step(line, self._sentences):
+                if right := keywords.without_colon(self._lines[above]):
+                    return self._correct(above, right)
                 self._tell(index, Mistake(f"{line.strip()!r} stands in no scenario", write="Scenario: NAME above it"))
                 self._lines[index] = ""
                 return True
+            above = index
         self.feature = feature
         return False
+
+    def _correct(self, index: int, right: str) -> bool:
+        self._tell(index, keywords.misspelt(self._lines[index], right))
+        self._lines[index] = right
+        return True
 
     def _mend_unreadable(self, index: int, said: str) -> bool:
         line = self._lines[index]
         if "REQUIRES" in said and (first := self._misspelt_above(index)) is not None:
             index, line = first, self._lines[first]
         if right := keywords.corrected(line, self._sentences) or keywords.without_colon(line):
-            self._tell(index, keywords.misspelt(line, right))
-            self._lines[index] = right
-            return True
+            return self._correct(index, right)
         outline = self._outline_above(index) if "Examples must only appear" in said else None
         if outline is not None:
             mistake = Mistake("Examples stand below a Scenario, which has none", write="Scenario Outline: instead")

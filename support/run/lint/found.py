@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from support.errors import Mistake
 
-WIDEST = 100
-"""Characters; more of what is allowed is told a line each."""
+WIDEST, LONGEST_WORD = 100, 40
+"""Characters of a line; of something allowed that has a line of its own, as sentences have."""
 
 
 @dataclass(frozen=True, order=True)
@@ -35,13 +35,21 @@ class FoundMistake:
         """In a few lines: the place with what is wrong, what is allowed, what to write."""
         lines = [f"{self.file}:{self.line}: {self.wrong}"]
         if self.allowed:
-            together = ", ".join(self.allowed)
-            apart = len(together) > WIDEST and any(" " in each for each in self.allowed)
-            rows = self.allowed if apart else (together,)
+            apart = max(map(len, self.allowed)) > LONGEST_WORD
+            rows = self.allowed if apart else _wrapped(self.allowed)
             lines += [f"    {f'{self.called}:' if n == 0 else '':<9}{row}" for n, row in enumerate(rows)]
         if self.write:
             lines.append(f"    {'write:':<9}{self.write}")
         return "\n".join(lines)
+
+
+def _wrapped(words: Iterable[str]) -> list[str]:
+    rows = [""]
+    for word in words:
+        if rows[-1] and len(rows[-1]) + len(word) > WIDEST:
+            rows.append("")
+        rows[-1] += f"{', ' if rows[-1] else ''}{word}"
+    return [f"{row}," for row in rows[:-1]] + rows[-1:]
 
 
 class Unclear(Mistake):
@@ -56,6 +64,10 @@ def report(found: Iterable[FoundMistake]) -> str:
     if not mistakes:
         return ""
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    files = len({each.file for each in mistakes})
-    where = "1 feature file" if files == 1 else f"{files} feature files"
+    where = files_of(len({each.file for each in mistakes}))
     return "\n".join([*(each.told() for each in mistakes), "", f"{count} in {where}; nothing was started"])
+
+
+def files_of(count: int) -> str:
+    """So many feature files, in words."""
+    return "1 feature file" if count == 1 else f"{count} feature files"

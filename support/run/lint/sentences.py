@@ -94,9 +94,7 @@ class Sentences:
 
     def looks_like_one(self, kind: str, text: str) -> bool:
         """Whether a line that nothing calls a sentence was meant for one."""
-        return self._understand(kind, text) is not None or any(
-            alike >= SURE for alike, _ in self._near(kind, text)
-        )
+        return self._understand(kind, text) is not None or any(alike >= SURE for alike, _ in self._near(kind, text))
 
 
 def _filled(pattern: str, text: str) -> str:
