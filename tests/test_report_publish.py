@@ -419,7 +419,7 @@ def test_the_console_table_says_it_in_ten_seconds() -> None:
     verdicts = [verdict(), verdict("failed", 20, reason="cut off"), verdict("skipped", 30, reason="needs a GPU")]
     lines = console.table(verdicts, "Dynamo 1.6.1 on target local", 12.3, ["1 failed"]).splitlines()
     assert lines[1] == "Dynamo 1.6.1 on target local: 3 scenarios in 12 s"
-    assert lines[3].split() == ["Migration", "1", "1", "-", "-", "1"]
+    assert lines[3].split() == ["Migration", "1", "1", "-", "-", "-", "1"]
     assert lines[-2:] == ["RED (exit status 1): 1 failed", "again:  make rerun"]
     assert lines[-8:-5] == [
         "FAILED          1.5 s  Migration: scenario 20",
