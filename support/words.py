@@ -45,8 +45,7 @@ def _one_of(what: str, words: Mapping[str, Any]) -> Callable[[str], Any]:
 
     # Any run of words reaches the conversion, which then says what is wrong; a pattern of the right ones alone would
     # make the whole step undefined.
-    one = all(" " not in word for word in words)
-    convert.pattern = r"[\w-]+" if one else r"[\w-]+(?: [\w-]+){0,4}?"  # type: ignore[attr-defined]
+    convert.pattern = r"[\w-]+" if all(" " not in word for word in words) else r"[\w-]+(?: [\w-]+){0,4}?"  # type: ignore[attr-defined]
     convert.words = tuple(words)  # type: ignore[attr-defined]
     return convert
 
@@ -85,7 +84,7 @@ OTHER_UNITS = {"s": 1.0, "sec": 1.0, "secs": 1.0, "ms": 0.001, "msec": 0.001, "m
 
 
 def seconds(text: str) -> float:
-    """``2 seconds``, ``500 milliseconds`` in seconds."""
+    """A time, such as ``2 seconds`` or ``500 milliseconds``."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)( ?)([a-z]*)", text)
     if not found:
         raise Mistake(f"{text!r} is no time; expected such as 2 seconds or 500 milliseconds")
@@ -101,8 +100,8 @@ def seconds(text: str) -> float:
     raise Mistake(f"{text!r} has no unit that is known", UNITS, instead)
 
 
-def time(text: str) -> float:
-    """As :func:`seconds`, and more than 0."""
+def duration(text: str) -> float:
+    """A time of more than 0, such as ``2 seconds`` or ``500 milliseconds``."""
     found = seconds(text.removeprefix("-"))
     if not found or text.startswith("-"):
         raise Mistake(f"{text!r} is no time to wait for; expected more than 0 seconds")
@@ -149,9 +148,7 @@ def xid(text: str) -> int:
 
 
 def trigger(text: str) -> dict[str, Any]:
-    """``after 3 seconds``, ``after 20 requests``, ``after 300 tokens`` or ``once OVERFLOW begins``, as a field of a
-    failure.
-    """
+    """``after 3 seconds``, ``after 20 requests``, ``after 300 tokens`` or ``once OVERFLOW begins``."""
     begin, _, rest = text.partition(" ")
     if begin == "once":
         phase = rest.removesuffix(" begins")
@@ -184,7 +181,7 @@ share.pattern = r"-?\d+(?:\.\d+)?"  # type: ignore[attr-defined]
 fraction.pattern = r"\d+(?:\.\d+)?"  # type: ignore[attr-defined]
 count.pattern = tally.pattern = percentage.pattern = xid.pattern = r"-?\d+"  # type: ignore[attr-defined]
 # A unit that is missing or unknown reaches the conversion as well.
-seconds.pattern = time.pattern = r"-?\d+(?:\.\d+)?(?: ?[a-z]+)?"  # type: ignore[attr-defined]
+seconds.pattern = duration.pattern = r"-?\d+(?:\.\d+)?(?: ?[a-z]+)?"  # type: ignore[attr-defined]
 plural.pattern = r"frontends?|workers?|clients?|requests?|migrations?|tokens?|words?"  # type: ignore[attr-defined]
 EXAMPLES = {
     "Count": "2",
@@ -206,7 +203,7 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "Percent": percentage,
     "Xid": xid,
     "Fraction": fraction,
-    "Time": time,
+    "Time": duration,
     "Noun": plural,
     "Trigger": trigger,
     "File": file,
@@ -268,7 +265,7 @@ FAILURE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "failure": ("type", _one_of("failure", _spaced(FAILURE_TYPES))),
     "target": ("target", _one_of("target", _spaced(VICTIMS))),
     "when": ("", trigger),
-    "for": ("duration_seconds", time),
+    "for": ("duration_seconds", duration),
     **{
         each.metadata["column"]: (name, TYPES.get(each.metadata["read"], each.metadata["read"]))
         for name, (_, each) in registry.all_strengths().items()

@@ -72,6 +72,8 @@ Feature: What people write
       | frontends       | 2     |
       #! 'frontends' is in the table 2 times -> it once
       | frontends       | 3     |
+      #! the row does not end with | -> | speed | 0.5 |
+      | speed | 0.5
     And a client is receiving a streamed completions answer of 200 tokens
       #! the table has no heading row -> | setting | value | above it
       | prompt words | 10 |

@@ -63,11 +63,20 @@ class Reading:
         except UnicodeDecodeError as error:
             self._tell(0, Mistake(f"the file is no UTF-8: {error}", write="it as UTF-8"))
         else:
+            self._close_rows()
             while self._mend():
                 pass
 
     def _tell(self, index: int, mistake: Mistake) -> None:
         self.found.append(FoundMistake.at(self._file, index + 1, mistake))
+
+    def _close_rows(self) -> None:
+        """behave takes the last letter of a row for its end, whatever it is."""
+        for index, line in enumerate(self._lines):
+            if line.strip().startswith("|") and not line.strip().endswith("|"):
+                right = f"{line.rstrip()} |"
+                self._tell(index, Mistake("the row does not end with |", write=right.strip()))
+                self._lines[index] = right
 
     def _mend(self) -> bool:
         """Read it once; whether a line was mended, so that it has to be read again."""
@@ -79,8 +88,9 @@ class Reading:
             self._tell(0, keywords.REASONS["No feature found"])
             return False
         for part in [feature, *feature.iter_rules()]:
-            for outline in part.iter_scenario_outlines():  # behave would print of those without a table
-                outline.examples = [block for block in outline.examples if block.table is not None]
+            for each in part.scenarios:
+                if each.type == "scenario_outline":  # behave would print of those without a table
+                    each.examples = [block for block in each.examples if block.table is not None]
         above = 0
         for index in keywords.descriptions(feature, self._lines):
             line = self._lines[index]

@@ -9,8 +9,7 @@ from support.errors import Mistake
 from support.faults.gpu import CONSEQUENCES
 from support.faults.processes import Crash, Restart
 from support.marks import THINGS
-from support.run import tags
-from support.run.lint import tables
+from support.run.lint import tables, tags
 from support.run.lint.found import FoundMistake
 from support.run.lint.sentences import Sentences, Understood
 from support.run.selection import LIMIT, SLOW_LIMIT, limit

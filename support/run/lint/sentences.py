@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from support.words import EXAMPLES, TYPES
 KINDS = ("given", "when", "then")
 NEAREST, SURE = 3, 0.75
 """How many sentences are told that are near; how much of the nearest one has to be there to be what was meant."""
+OTHER_KIND = 0.1
+"""How much less a sentence for another keyword counts."""
 PLACEHOLDER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 
 
@@ -80,21 +82,31 @@ class Sentences:
             if other != kind and isinstance(self._understand(other, text), Understood):
                 said = f'"{text}" is a sentence for {other.title()}, not for {kind.title()}'
                 return Mistake(said, write=f"{other.title()} {text}")
-        near = sorted(self._near(kind, text), reverse=True)[:NEAREST]
-        sure = near[0][1] if near and near[0][0] >= SURE else ""
+        near = self._near(kind, text)
+        sure = near[0][1] if near[0][0] >= SURE else ""
         return Unclear(f'there is no sentence "{kind.title()} {text}"', [each for _, each in near], sure)
 
-    def _near(self, kind: str, text: str) -> Iterator[tuple[float, str]]:
-        """Each sentence with the words of ``text`` in it, and how much of it is the same."""
+    def _near(self, kind: str, text: str) -> list[tuple[float, str]]:
+        """The nearest sentences, with those words of ``text`` in them that fit, and how much of each is the same."""
+        matcher = difflib.SequenceMatcher(None, "", text.lower(), autojunk=False)
+        rough = []
         for other in KINDS:
+            less = OTHER_KIND if other != kind else 0.0
             for definition in self._steps[other]:
                 filled = _filled(definition.pattern, text)
-                alike = difflib.SequenceMatcher(None, text.lower(), filled.lower(), autojunk=False).ratio()
-                yield alike - (0.1 if other != kind else 0.0), f"{other.title()} {filled}"
+                matcher.set_seq1(filled.lower())
+                rough.append((matcher.quick_ratio() - less, less, f"{other.title()} {filled}", filled.lower()))
+        near: list[tuple[float, str]] = []
+        for most, less, told, filled in sorted(rough, reverse=True):
+            if len(near) == NEAREST and most < near[-1][0]:
+                break  # the exact ratio is never more than the rough one, which takes no time
+            matcher.set_seq1(filled)
+            near = sorted([*near, (matcher.ratio() - less, told)], reverse=True)[:NEAREST]
+        return near
 
     def looks_like_one(self, kind: str, text: str) -> bool:
         """Whether a line that nothing calls a sentence was meant for one."""
-        return self._understand(kind, text) is not None or any(alike >= SURE for alike, _ in self._near(kind, text))
+        return self._understand(kind, text) is not None or self._near(kind, text)[0][0] >= SURE
 
 
 def _filled(pattern: str, text: str) -> str:
