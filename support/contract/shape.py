@@ -102,12 +102,11 @@ class Shape:
             f"than one of {fewer}; choose {fewer} or {self.etcd_members + 1}"
         ]
 
-    def check(self, release: Release) -> None:
-        """Refuse what cannot be.
+    def check_alone(self) -> None:
+        """Refuse what can be on no release.
 
         Raises:
             Mistake: a value that makes no sense, with the allowed ones.
-            Unsupported: the release cannot do it.
         """
         read(Shape, self)
         if self.disaggregated and self.engine == "ruler":
@@ -118,6 +117,15 @@ class Shape:
             raise Mistake(f"simulated {self.engine} workers always leave by draining; only the ruler can hand over")
         if self.grace_seconds is not None and self.leaving != "handing over":
             raise Mistake(f"grace_seconds is {self.grace_seconds:g}, but workers that leave by draining have none")
+
+    def check(self, release: Release) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            Mistake: a value that makes no sense, with the allowed ones.
+            Unsupported: the release cannot do it.
+        """
+        self.check_alone()
         if self.engine not in release.engines:
             raise Unsupported(release.version, f"simulated {self.engine}")
         if self.disaggregated and self.engine not in release.disaggregated_engines:

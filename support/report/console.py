@@ -34,7 +34,8 @@ def failure(verdict: Verdict, folder: Path, stream: TextIO = sys.stdout) -> str:
         folder: of the scenario.
     """
     told = [finding.message for finding in verdict.findings if finding.message not in verdict.reason]
-    logged = last_trouble(folder / "logs", LOG_LINES)
+    # No log of Dynamo has to do with a mistake of the scenario's author.
+    logged = [] if verdict.verdict == "mistake" else last_trouble(folder / "logs", LOG_LINES)
     rows = [f"also: {shorten(each, WIDEST)}" for each in told[:MOST_FINDINGS]]
     rows += [f"and {len(told) - MOST_FINDINGS} more findings"] * (len(told) > MOST_FINDINGS)
     rows += [f"log: {shorten(each, WIDEST)}" for each in logged]

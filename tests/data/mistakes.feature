@@ -251,6 +251,26 @@ Feature: What people write
     When the scenario "a network that loses packets" of docs/scenario.yaml is played
     Then all of its checks hold
 
+  Scenario: Deployments that there cannot be
+    #! the ruler engine has no prefill workers; choose one of vllm, sglang, trtllm
+    Given a disaggregated Dynamo deployment with 1 prefill and 1 decode ruler workers
+    Then a new request succeeds within 5 seconds
+
+  Scenario: An etcd cluster that is too large
+    #! etcd_members is 9; expected 1 to 7
+    Given a Dynamo deployment with 2 ruler workers backed by a 9-member etcd cluster
+    Then a new request succeeds within 5 seconds
+
+  Scenario: A lease that etcd cannot count
+    #! lease_seconds is 2.5; expected whole seconds
+    Given a Dynamo deployment with 2 ruler workers
+      | setting | value       |
+      | lease   | 2.5 seconds |
+    And 4 clients keep asking for streamed completions answers of 40 tokens for 10 seconds
+    #! never happens: the load is over after 10 seconds -> an earlier time, or a longer load
+    When after 20 seconds the busiest worker crashes
+    Then every request succeeds
+
   Scenario: Too much
     Given a Dynamo deployment with 1 ruler worker
     #! a scenario has one deployment, and this is a second one -> the first alone

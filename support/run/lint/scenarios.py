@@ -117,7 +117,8 @@ class FeatureLint:
 
     def _words(self, scenario: Any, step: Any, line: int, sentence: Understood) -> Iterator[tables.Located]:
         in_row = line == scenario.line and scenario._row is not None
-        for at, mistake in tables.mistakes(step, sentence):
+        found = list(tables.mistakes(step, sentence))
+        for at, mistake in found or tables.impossible(step, sentence):
             yield line if in_row else at, mistake
         longest = limit(scenario.effective_tags)
         for word_type, written, value in sentence.words.values():
@@ -213,7 +214,14 @@ def _expectations(placed: Sequence[Placed], place: int) -> Iterator[tables.Locat
         yield placed[faults[-1]].line, Mistake("nothing is expected after this fault", write=expect)
     elif not thens:
         yield place, Mistake("no step of this scenario can fail", write=expect)
+    ends = 0.0
     for n, each in enumerate(placed):
+        words = each.sentence.arguments if each.sentence else {}
+        if each.brings("load"):
+            ends = words.get("time", 0.0)
+        if ends and words.get("trigger", {}).get("trigger_after_seconds", 0.0) >= ends:
+            said = f"{each.text!r} never happens: the load is over after {ends:g} seconds"
+            yield each.line, Mistake(said, write="an earlier time, or a longer load")
         if each.brings("load") and not unread and not any(later.needs("load") for later in placed[n:]):
             yield each.line, Mistake("no step plays this load", write=BEGIN_LOAD)
 

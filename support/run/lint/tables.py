@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from support.contract.shape import Shape
 from support.errors import Mistake, nearest
 from support.run.lint.sentences import Understood
 from support.words import (
@@ -18,6 +19,16 @@ from support.words import (
     options,
 )
 
+SHAPE_WORDS = {
+    "engine": "engine",
+    "count": "workers",
+    "decode": "workers",
+    "prefill": "prefill_workers",
+    "members": "etcd_members",
+    "time": "etcd_delay_seconds",
+    "plane": "request_plane",
+}
+"""Placeholder of a sentence about a deployment -> field of the shape."""
 Located = tuple[int, Mistake]
 """A mistake and its line."""
 Options = Mapping[str, tuple[str, Callable[[str], Any]]]
@@ -47,6 +58,17 @@ def _allowed(kind: str, sentence: Understood) -> Options:
     if kind == "bounds":
         return bound_options(sentence.arguments["name"])
     return {"deployment": SHAPE_OPTIONS, "request": REQUEST_OPTIONS}[kind]
+
+
+def impossible(step: Any, sentence: Understood) -> Iterator[Located]:
+    """That there can be no deployment as a sentence and its table would have it; both can be read."""
+    if sentence.marks.table != "deployment":
+        return
+    said = {SHAPE_WORDS[name]: value for name, value in sentence.arguments.items() if name in SHAPE_WORDS}
+    try:
+        Shape(**said | options(step.table, SHAPE_OPTIONS)).check_alone()
+    except Mistake as mistake:
+        yield step.line, mistake
 
 
 def _lacking(line: int, kind: str, sentence: Understood) -> Iterator[Located]:
