@@ -13,8 +13,8 @@ from support.words import TYPES
 
 refuse_other_folder(Path(__file__).parent)
 register_type(**TYPES)
-# At once, for a dry run calls no hook, and tells its formatters of no sentence that is unknown, so that what they show of
-# all later ones is a step off. A launcher has had its feature files looked through before.
+# At once, for a dry run calls no hook. It does not tell formatters of an unknown sentence either: what they show of all
+# later ones would be a step off. A launcher has had its feature files looked through before.
 if not launched():
     from steps.lint import refuse_mistakes
 
