@@ -370,6 +370,12 @@ Feature: Unplayable
     When the worker serving the next request crashes after 2 requests
     Then a new request succeeds within 5 seconds
 
+  Scenario: A load that has not begun, and a worker that would be hit early
+    Given a Dynamo deployment with 2 ruler workers
+    And 4 clients keep asking for streamed completions answers of 40 tokens
+    When the worker serving the request crashes before the first token
+    Then a new request succeeds within 5 seconds
+
   Scenario: A word that is not known
     Given a Dynamo deployment with 2 rular workers
     Then a new request succeeds within 5 seconds
@@ -409,6 +415,7 @@ def test_what_only_shows_when_it_is_played_is_a_mistake_as_well(tmp_path: Path, 
     told = {each["name"]: (each["verdict"], each["reason"]) for each in found}
     assert {name: word for name, (word, _) in told.items()} == {
         "A load that has not begun": "mistake",
+        "A load that has not begun, and a worker that would be hit early": "mistake",
         "A word that is not known": "mistake",
         "A sentence that is not known": "mistake",
         "A shape that cannot be": "mistake",

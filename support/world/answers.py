@@ -117,7 +117,9 @@ class Answers:
 
         Raises:
             Inconclusive: tokens have come already, or no worker has it.
+            Mistake: nothing was asked for.
         """
+        self._clients.see_asked()
         self._stage.fleet.serving_worker()
         if self._clients.request.entry.tokens or self._clients.request.ended:
             raise Inconclusive(
@@ -131,7 +133,9 @@ class Answers:
 
         Raises:
             Inconclusive: tokens have come already, or the worker let go of it.
+            Mistake: nothing was asked for.
         """
+        self._clients.see_asked()
         worker = self._stage.fleet.serving_worker(role)
         since = now()
 
