@@ -9,7 +9,7 @@ export TAGS
 
 # make up [ENGINE=vllm] [WORKERS=2]: a deployment that stays, with the frontend on localhost:8000 and the fault service on
 # localhost:8080; make down ends it. make crash-trials [N=200] [SEED=1]: kills agents at random moments, looks for leaks.
-.PHONY: acceptance rerun test sabotage lies mutation releases crash-trials up watch down bench doctor report bootstrap clean distclean enter
+.PHONY: acceptance rerun test sabotage lies mutation releases crash-trials up watch down bench doctor report bootstrap clean distclean enter lint-features
 
 acceptance: bootstrap
 	@$(RUN) support.run.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
@@ -23,6 +23,11 @@ test: bootstrap
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	$(RUN) pytest
+
+# the mistakes in feature files, all at once, in seconds: make lint-features [FEATURES="features/migration.feature ..."]
+lint-features:
+	@$(BOOTSTRAP) suite
+	@$(RUN) steps.lint $(FEATURES)
 
 # make sabotage [SCENARIOS="Every token*"] [SABOTAGE="injector=*"] [JOBS=4] [AGAIN=1] [PLAN=1]: every scenario with something
 # broken on purpose has to turn red for that reason (docs/sabotage.md). Goes on where it was broken off; PLAN says how long it takes.

@@ -8,11 +8,17 @@ from behave.model_type import Status
 
 from support import activity
 from support.report import allure
-from support.run.runtime import Ended, Run, enter_cell, refuse_other_folder
+from support.run.runtime import Ended, Run, enter_cell, failure_of, launched, refuse_other_folder
 from support.words import TYPES
 
 refuse_other_folder(Path(__file__).parent)
 register_type(**TYPES)
+# At once, for a dry run calls no hook. It does not tell formatters of an unknown sentence either: what they show of all
+# later ones would be a step off. A launcher has had its feature files looked through before.
+if not launched():
+    from steps.lint import refuse_mistakes
+
+    refuse_mistakes(sys.argv[1:])
 
 
 def before_all(context):
@@ -48,13 +54,13 @@ def after_scenario(context, scenario):
         feature=scenario.feature.name,
         name=scenario.name,
         location=allure.location_of(scenario),
-        tags=[str(tag) for tag in scenario.effective_tags],
+        tags=allure.tags_of(scenario),
         skipped=scenario.skip_reason or "",
         failed_step=f"{broken.keyword} {broken.name}" if broken else "",
-        failure=broken and (broken.exception or LookupError(f"the step is {broken.status.name}")),
+        failure=broken and failure_of(broken),
         interrupted=context.aborted,
     )
     verdict = context.run.judge(context.world, ended)
     allure.set_verdict(verdict, context.run.parameters(context.world))
-    if verdict.verdict in ("failed", "inconclusive", "known_defect") and not broken:
-        scenario.set_status(Status.failed if verdict.verdict != "inconclusive" else Status.error)
+    if verdict.verdict not in ("passed", "skipped") and not broken:
+        scenario.set_status(Status.error if verdict.verdict == "inconclusive" else Status.failed)

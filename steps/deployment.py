@@ -3,6 +3,7 @@
 from behave import given, then, when
 
 from support.errors import Unsupported
+from support.marks import marks
 from support.run.runtime import Context
 from support.words import SHAPE_OPTIONS, options
 
@@ -16,6 +17,7 @@ def deploy(context: Context, **shape):
 
 
 @given("a Dynamo deployment with {count:Count} {engine:Engine} {noun:Noun}")
+@marks(table="deployment", brings="deployment", workers="count")
 def given_aggregated(context: Context, count, engine, noun):
     """Each worker answers requests from first to last token. The table below may set the SHAPE_OPTIONS of
     support/words.py.
@@ -26,6 +28,7 @@ def given_aggregated(context: Context, count, engine, noun):
 @given(
     "a Dynamo deployment with {count:Count} {engine:Engine} {noun:Noun} backed by a {members:Count}-member etcd cluster"
 )
+@marks(table="deployment", brings="deployment", workers="count")
 def given_cluster(context: Context, count, engine, noun, members):
     """Each member of the etcd cluster runs on a node of its own."""
     deploy(context, engine=engine, workers=count, etcd_members=members)
@@ -34,12 +37,14 @@ def given_cluster(context: Context, count, engine, noun, members):
 @given(
     "a Dynamo deployment with {count:Count} {engine:Engine} {noun:Noun} whose etcd comes up {time:Time} after the rest"
 )
+@marks(table="deployment", brings="deployment", workers="count")
 def given_late_etcd(context: Context, count, engine, noun, time):
     """Dynamo is started first and has to wait for etcd."""
     deploy(context, engine=engine, workers=count, etcd_delay_seconds=time)
 
 
 @given("a Dynamo deployment with {count:Count} {engine:Engine} {noun:Noun} over {plane:Plane}")
+@marks(table="deployment", brings="deployment", workers="count")
 def given_over_plane(context: Context, count, engine, noun, plane):
     """The same over a request plane that the sentence names."""
     deploy(context, engine=engine, workers=count, request_plane=plane)
@@ -48,30 +53,35 @@ def given_over_plane(context: Context, count, engine, noun, plane):
 @given(
     "a disaggregated Dynamo deployment with {prefill:Count} prefill and {decode:Count} decode {engine:Engine} workers"
 )
+@marks(table="deployment", brings="deployment roles", workers="decode")
 def given_disaggregated(context: Context, prefill, decode, engine):
     """Prefill workers read the prompt, decode workers write the answer."""
     deploy(context, engine=engine, prefill_workers=prefill, workers=decode)
 
 
 @when("a new worker joins the deployment")
+@marks(workers=1)
 def when_worker_joins(context: Context):
     """Returns once the frontend lists it."""
     context.world.deployment.add_worker()
 
 
 @when("a new worker starts")
+@marks(brings="newcomer", workers=1)
 def when_worker_starts(context: Context):
     """Returns at once; it may take its time to register."""
     context.world.lifetimes.start_workers(1)
 
 
 @when("{count:Count} new workers start")
+@marks(brings="newcomer", workers="count")
 def when_workers_start(context: Context, count):
     """The same for several at once."""
     context.world.lifetimes.start_workers(count)
 
 
 @then("within {timeout:Time} every Dynamo process has left")
+@marks(needs="fault")
 def then_all_left(context: Context, timeout):
     """By itself and with exit status 0, whatever is started in its place; those that a fault has hit are left out.
     Counted from the last fault.
@@ -80,6 +90,7 @@ def then_all_left(context: Context, timeout):
 
 
 @then("within {timeout:Time} {server:Server} has left")
+@marks(needs="fault")
 def then_victim_left(context: Context, timeout, server):
     """The last victim, with exit status 0; counted from its fault."""
     context.world.lifetimes.shutdowns.expect_left(context.world.faults.last, timeout)
@@ -104,13 +115,13 @@ def then_serves_again(context: Context, timeout):
     context.world.clients.expect_serving(timeout)
 
 
-@then("for {time:Time} the frontend lists {count:Count} {noun:Noun}")
+@then("for {time:Time} the frontend lists {count:Tally} {noun:Noun}")
 def then_lists_throughout(context: Context, time, count, noun):
     """At every look from now on, some fifty a second."""
     context.world.fleet.expect_listed_throughout(count, time)
 
 
-@then("within {timeout:Time} the frontend lists {count:Count} {noun:Noun}")
+@then("within {timeout:Time} the frontend lists {count:Tally} {noun:Noun}")
 def then_lists(context: Context, timeout, count, noun):
     """Workers as the frontend's health page lists them."""
     context.world.fleet.expect_listed(count, timeout)

@@ -5,13 +5,13 @@ from behave import then
 from support.run.runtime import Context
 
 
-@then("the frontend counts {count:Count} {noun:Noun}")
+@then("the frontend counts {count:Tally} {noun:Noun}")
 def then_migrations(context: Context, count, noun):
     """Since the deployment was ready."""
     context.world.fleet.expect_count("frontend_migrations", count)
 
 
-@then("the frontend counts {count:Count} cancelled {stream:Mode} {api:Api} {noun:Noun}")
+@then("the frontend counts {count:Tally} cancelled {stream:Mode} {api:Api} {noun:Noun}")
 def then_cancellations(context: Context, count, stream, api, noun):
     """Since the deployment was ready, for this endpoint and type of request."""
     context.world.fleet.expect_cancellations(count, stream, api)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from packaging.specifiers import SpecifierSet
 
+from support.errors import Mistake
 from support.schema import Expected, Invalid, read
 
 T = TypeVar("T")
@@ -36,16 +37,16 @@ def read_list(path: Path, kind: type[T], key: str = "", check: Callable[[T], Non
         check: called with each entry; raises ValueError where it cannot be.
 
     Raises:
-        ValueError: names the file, the line, what is wrong and what is allowed.
+        Mistake: names the file, the line, what is wrong and what is allowed.
         OSError: the file cannot be read.
     """
     loader, found = _LOADER(path.read_text(encoding="utf-8")), dict[Any, T]()
     try:
         root = loader.get_single_node()
     except yaml.YAMLError as error:
-        raise ValueError(f"{path.name} is not YAML: {error}") from error
+        raise Mistake(f"{path.name} is not YAML: {error}") from error
     if not isinstance(root, yaml.SequenceNode):
-        raise ValueError(f"{path.name}: expected a list, each entry with the keys of {kind.__name__}; [] for none")
+        raise Mistake(f"{path.name}: expected a list, each entry with the keys of {kind.__name__}; [] for none")
     for number, node in enumerate(root.value):
         lines: dict[tuple[str | int, ...], int] = {}
         try:
@@ -63,7 +64,7 @@ def read_list(path: Path, kind: type[T], key: str = "", check: Callable[[T], Non
             place = getattr(error, "place", ())
             while place not in lines:
                 place = place[:-1]
-            raise ValueError(f"{path.name}, line {lines[place]}: {error}") from None
+            raise Mistake(f"{path.name}, line {lines[place]}: {error}") from None
         found[name] = entry
     return list(found.values())
 

@@ -3,7 +3,8 @@
 Every message names what was wanted, what was found instead and, where somebody can do something, what to do.
 """
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 from support.seen import Seen, told
 
@@ -27,6 +28,26 @@ LACKS = {
 class SuiteError(Exception):
     """The suite cannot go on with what it was told to do. Not an AssertionError on purpose: behave then reports an
     error, not a failure."""
+
+
+class Mistake(SuiteError, ValueError):
+    """What somebody wrote cannot be: a sentence, a table, a tag, a YAML file. It says nothing about Dynamo, and the
+    verdict on the scenario is *mistake*.
+
+    Attributes:
+        wrong: what is wrong.
+        allowed: the right words, where they can be listed.
+        write: what to write instead; empty where nobody can know.
+    """
+
+    def __init__(self, wrong: str, allowed: Iterable[str] = (), write: str = "") -> None:
+        self.wrong, self.allowed, self.write = wrong, tuple(allowed), write
+        expected = f"; expected one of: {', '.join(self.allowed)}" if self.allowed else ""
+        super().__init__(f"{wrong}{expected}{f'; write {write}' if write else ''}")
+
+    def inside(self, of: str) -> "Mistake":
+        """The same of a part ``of`` something, with which the message begins."""
+        return Mistake(f"{of}: {self.wrong}", self.allowed, self.write)
 
 
 class Inconclusive(SuiteError):
@@ -86,3 +107,16 @@ class TooLate(NotKept):
     def __init__(self, message: str, bound: float, since: float, until: float, seen: Sequence[Seen] = ()) -> None:
         super().__init__(*seen, message=message)
         self.bound, self.since, self.until = bound, since, until
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The one of ``words`` that was meant, as far as its letters tell; empty where none is close."""
+    by_lower_case = {each.lower(): each for each in words}
+    found = difflib.get_close_matches(word.lower(), by_lower_case, 1)
+    return by_lower_case[found[0]] if found else ""
+
+
+def unknown(what: str, word: str, words: Iterable[str]) -> Mistake:
+    """That ``word`` is none of ``words``, with the one that was meant."""
+    allowed = list(words)
+    return Mistake(f"unknown {what} {word!r}", allowed, nearest(word, allowed))

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
+from support.errors import Mistake
+
 T = TypeVar("T")
 
 
-class Invalid(ValueError):
+class Invalid(Mistake):
     """Something cannot be; ``place`` has the keys and indices, from the outermost, that lead to it."""
 
     def __init__(self, message: str, *place: str | int) -> None:

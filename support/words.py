@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from support.contract.shape import ENGINES, LEAVINGS, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
+from support.errors import Mistake, nearest, unknown
 from support.faults import registry
+from support.faults.gpu import known_xids
 from support.faults.network import MODE_WORDS, SIDE_WORDS
 from support.faults.victims import Members, Others
 from support.judge.checker import CHECKERS
@@ -38,28 +40,72 @@ FLOWS = {"to": "to", "from": "from"}
 def _one_of(what: str, words: Mapping[str, Any]) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         if text not in words:
-            raise ValueError(f"unknown {what} {text!r}; expected one of: {', '.join(words)}")
+            raise unknown(what, text, words)
         return words[text]
 
     # Any run of words reaches the conversion, which then says what is wrong; a pattern of the right ones alone would
     # make the whole step undefined.
     convert.pattern = r"[\w-]+" if all(" " not in word for word in words) else r"[\w-]+(?: [\w-]+){0,4}?"  # type: ignore[attr-defined]
+    convert.words = tuple(words)  # type: ignore[attr-defined]
     return convert
 
 
 def count(text: str) -> int:
-    """A number of things, 0 or more."""
-    if not text.isdigit():
-        raise ValueError(f"{text!r} is no count; expected a whole number, 0 or more")
+    """A number of things, 1 or more."""
+    return _whole(text, "count", 1)
+
+
+def tally(text: str) -> int:
+    """A number of things that may be none."""
+    return _whole(text, "count", 0)
+
+
+def percentage(text: str) -> int:
+    """A whole number of percent, from 1 to 100."""
+    return _whole(text, "percentage", 1, 100)
+
+
+def _whole(text: str, what: str, least: int, most: float = float("inf")) -> int:
+    if not (text.isdecimal() and least <= int(text) <= most):
+        bounds = f"{least} or more" if most == float("inf") else f"{least} to {most:g}"
+        raise Mistake(f"{text!r} is no {what}; expected a whole number, {bounds}")
     return int(text)
 
 
+UNITS = {"second": 1.0, "seconds": 1.0, "millisecond": 0.001, "milliseconds": 0.001}
+OTHER_UNITS = {"s": 1.0, "sec": 1.0, "secs": 1.0, "ms": 0.001, "msec": 0.001, "min": 60.0, "minute": 60.0} | {
+    "mins": 60.0,
+    "minutes": 60.0,
+    "h": 3600.0,
+    "hour": 3600.0,
+    "hours": 3600.0,
+}
+"""Unit that people write as well -> how many seconds it has; they are told what to write instead."""
+
+
 def seconds(text: str) -> float:
-    """``2 seconds``, ``500 milliseconds`` in seconds."""
-    if not re.fullmatch(seconds.pattern, text):  # type: ignore[attr-defined]
-        raise ValueError(f"{text!r} is no time; expected such as 2 seconds or 500 milliseconds")
-    number, _, unit = text.partition(" ")
-    return float(number) / (1000 if unit.startswith("milli") else 1)
+    """A time, such as ``2 seconds`` or ``500 milliseconds``."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)( ?)([a-z]*)", text)
+    if not found:
+        raise Mistake(f"{text!r} is no time; expected such as 2 seconds or 500 milliseconds")
+    number, space, unit = found.groups()
+    if not unit:
+        raise Mistake(f"{text!r} has no unit", UNITS, f"{number} seconds")
+    if unit in UNITS and space:
+        return float(number) * UNITS[unit]
+    meant = nearest(unit, UNITS)
+    instead = f"{number} {meant}" if meant else ""
+    if unit in OTHER_UNITS:
+        instead = f"{float(number) * OTHER_UNITS[unit]:g} seconds"
+    raise Mistake(f"{text!r} has no unit that is known", UNITS, instead)
+
+
+def duration(text: str) -> float:
+    """A time of more than 0, such as ``2 seconds`` or ``500 milliseconds``."""
+    found = seconds(text.removeprefix("-"))
+    if not found or text.startswith("-"):
+        raise Mistake(f"{text!r} is no time to wait for; expected more than 0 seconds")
+    return found
 
 
 def yes_or_no(text: str) -> bool:
@@ -72,45 +118,92 @@ def plural(text: str) -> str:
     return text
 
 
-def share(text: str) -> float:
-    """A number of percent."""
-    if not re.fullmatch(share.pattern, text):  # type: ignore[attr-defined]
-        raise ValueError(f"{text!r} is no share; expected such as 20 or 99.5")
+def number(text: str) -> float:
+    """A number, 0 or more."""
+    if not re.fullmatch(r"\d+(?:\.\d+)?", text):
+        raise Mistake(f"{text!r} is no number; expected such as 5 or 0.5")
     return float(text)
 
 
+def fraction(text: str) -> float:
+    """A part of a whole, more than 0 and up to 1."""
+    if not 0 < number(text) <= 1:
+        raise Mistake(f"{text!r} is no part of a whole; expected a number, more than 0 and up to 1")
+    return float(text)
+
+
+def share(text: str) -> float:
+    """A number of percent, more than 0 and no more than 100."""
+    if not re.fullmatch(r"\d+(?:\.\d+)?", text) or not 0 < float(text) <= 100:
+        raise Mistake(f"{text!r} is no share; expected a number of percent, more than 0 and up to 100, such as 99.5")
+    return float(text)
+
+
+def xid(text: str) -> int:
+    """The number of an error that the GPU agents can report."""
+    known = known_xids()
+    if not text.isdecimal() or int(text) not in known:
+        raise Mistake(f"unknown XID {text}", map(str, known))
+    return int(text)
+
+
 def trigger(text: str) -> dict[str, Any]:
-    """``after 3 seconds``, ``after 20 requests``, ``after 300 tokens`` or ``once OVERFLOW begins``, as a field of a
-    failure.
-    """
+    """``after 3 seconds``, ``after 20 requests``, ``after 300 tokens`` or ``once OVERFLOW begins``."""
     begin, _, rest = text.partition(" ")
-    if begin == "once" and (phase := rest.removesuffix(" begins")) in PHASE_NAMES:
+    if begin == "once":
+        phase = rest.removesuffix(" begins")
+        if phase not in PHASE_NAMES:
+            raise unknown("phase", phase, PHASE_NAMES)
         return {"trigger_in_phase": phase}
     if begin == "after" and (found := re.fullmatch(r"(\d+) (request|token)s?", rest)):
         return {f"trigger_after_{found[2]}s": int(found[1])}
-    if begin == "after" and re.fullmatch(seconds.pattern, rest):  # type: ignore[attr-defined]
-        return {"trigger_after_seconds": seconds(rest)}
+    if begin == "after" and (found := re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", rest)):
+        units = (*UNITS, "requests", "tokens")
+        if found[2] and (found[2] in OTHER_UNITS or nearest(found[2], units) in UNITS):
+            return {"trigger_after_seconds": seconds(rest)}
+        meant = nearest(found[2], units) or "seconds"
+        raise Mistake(f"{text!r} has no unit{' that is known' if found[2] else ''}", units, f"after {found[1]} {meant}")
     what = f"after 3 seconds, after 20 requests, after 300 tokens, once {' or '.join(PHASE_NAMES)} begins"
-    raise ValueError(f"{text!r} is no trigger; expected such as {what}")
+    raise Mistake(f"{text!r} is no trigger; expected such as {what}")
 
 
 def file(text: str) -> Path:
     """A file that there is, from the root of the checkout."""
     if not (ROOT / text).is_file():
-        raise ValueError(f"there is no file {text!r} in {ROOT}; expected a path from there")
+        beside = [str(each.relative_to(ROOT)) for each in (ROOT / text).parent.glob("*.y*ml")]
+        raise Mistake(f"there is no file {text!r} in {ROOT}; expected a path from there", write=nearest(text, beside))
     return ROOT / text
 
 
 file.pattern = r"\S+\.ya?ml"  # type: ignore[attr-defined]
-trigger.pattern = r"(?:after|once) [\w.]+ \w+"  # type: ignore[attr-defined]
-share.pattern = r"\d+(?:\.\d+)?"  # type: ignore[attr-defined]
-count.pattern = r"-?\d+"  # type: ignore[attr-defined]
-seconds.pattern = r"\d+(?:\.\d+)? (?:milli)?seconds?"  # type: ignore[attr-defined]
+trigger.pattern = r"(?:after|once) -?[\w.]+(?: \w+)?"  # type: ignore[attr-defined]
+share.pattern = r"-?\d+(?:\.\d+)?"  # type: ignore[attr-defined]
+fraction.pattern = r"\d+(?:\.\d+)?"  # type: ignore[attr-defined]
+count.pattern = tally.pattern = percentage.pattern = xid.pattern = r"-?\d+"  # type: ignore[attr-defined]
+# A unit that is missing or unknown reaches the conversion as well.
+seconds.pattern = duration.pattern = r"-?\d+(?:\.\d+)?(?: ?[a-z]+)?"  # type: ignore[attr-defined]
 plural.pattern = r"frontends?|workers?|clients?|requests?|migrations?|tokens?|words?"  # type: ignore[attr-defined]
+EXAMPLES = {
+    "Count": "2",
+    "Tally": "0",
+    "Percent": "40",
+    "Share": "99",
+    "Fraction": "0.5",
+    "Time": "2 seconds",
+    "Noun": "workers",
+    "Xid": "79",
+    "Trigger": "after 3 seconds",
+    "File": "docs/scenarios.yaml",
+}
+"""Type whose words cannot be listed -> one of them; of the others ``TYPES[...].words`` has them all."""
 
 TYPES: dict[str, Callable[[str], Any]] = {
     "Count": count,
-    "Time": seconds,
+    "Tally": tally,
+    "Percent": percentage,
+    "Xid": xid,
+    "Fraction": fraction,
+    "Time": duration,
     "Noun": plural,
     "Trigger": trigger,
     "File": file,
@@ -139,14 +232,14 @@ TYPES["Server"].pattern = "|".join(SERVERS)  # type: ignore[attr-defined]
 
 SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "request plane": ("request_plane", TYPES["Plane"]),
-    "migration limit": ("migration_limit", count),
+    "migration limit": ("migration_limit", tally),
     "sequence cap": ("sequence_cap", count),
     "longest sequence": ("max_model_len", count),
     "health checks": ("health_checks", yes_or_no),
     "frontends": ("frontends", count),
     "router": ("router_mode", _one_of("router", {each: each for each in ROUTER_MODES})),
     "restart policy": ("restart_policy", _one_of("restart policy", {each: each for each in RESTART_POLICIES})),
-    "speed": ("speed", float),
+    "speed": ("speed", number),
     "time to first token": ("prefill_seconds", seconds),
     "lease": ("lease_seconds", seconds),
     "leaves by": ("leaving", _one_of("way to leave", {each: each for each in LEAVINGS})),
@@ -172,7 +265,7 @@ FAILURE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "failure": ("type", _one_of("failure", _spaced(FAILURE_TYPES))),
     "target": ("target", _one_of("target", _spaced(VICTIMS))),
     "when": ("", trigger),
-    "for": ("duration_seconds", seconds),
+    "for": ("duration_seconds", duration),
     **{
         each.metadata["column"]: (name, TYPES.get(each.metadata["read"], each.metadata["read"]))
         for name, (_, each) in registry.all_strengths().items()
@@ -182,38 +275,48 @@ FAILURE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
 """Columns of a table below "these failures strike" -> field of the failure, how it is read; an empty cell says none."""
 
 
+HEADINGS = {"deployment": ("setting", "value"), "request": ("setting", "value"), "bounds": ("bound", "value")}
+"""Kind of table of two columns -> its headings; of a table of failures they are among :data:`FAILURE_OPTIONS`."""
+NEEDED_COLUMNS = ("failure", "when")
+
+
 def failures(table: Any) -> list[Failure]:
     """A table with a failure per row.
 
     Raises:
-        ValueError: there is none, it lacks a column, has an unknown one, or a cell cannot be read.
+        Mistake: there is none, it lacks a column, has an unknown one, or a cell cannot be read.
     """
-    found = []
-    for row in table or ():
-        fields: dict[str, Any] = {}
-        for name, cell in zip(row.headings, row.cells, strict=True):
-            if cell:
-                fields |= options([(name, cell)], FAILURE_OPTIONS)
-        if "type" not in fields or "" not in fields:
-            raise ValueError(
-                "a row of the table has no failure, or not when it strikes; expected columns failure and when"
-            )
-        found.append(Failure(**{**fields.pop(""), **fields}))
-    if not found:
-        raise ValueError("the sentence has no table; expected a failure per row, with columns failure and when")
-    return found
+    if not table or not list(table):
+        raise Mistake("the sentence has no table; expected a failure per row, with columns failure and when")
+    return [failure(row.headings, row.cells) for row in table]
+
+
+def failure(headings: Iterable[str], cells: Iterable[str]) -> Failure:
+    """One row of a table of failures; Mistake: it cannot be read."""
+    fields: dict[str, Any] = {}
+    for name, cell in zip(headings, cells, strict=True):
+        if cell:
+            fields |= options([(name, cell)], FAILURE_OPTIONS)
+    if "type" not in fields or "" not in fields:
+        raise Mistake("a row of the table has no failure, or not when it strikes; expected columns failure and when")
+    return Failure(**{**fields.pop(""), **fields})
+
+
+def bound_options(name: str) -> dict[str, tuple[str, Callable[[str], Any]]]:
+    """What a table below the checks for ``name`` may say, and has to -> parameter of the checker, how it is read."""
+    return {words: (field, number) for words, field in _spaced(CHECKERS[name].bounds).items()}
 
 
 def bounds(name: str, table: Any) -> dict[str, float]:
     """The bounds of a checker from a table of two columns; each has to be there, for it says what is promised.
 
     Raises:
-        ValueError: one is missing or unknown, or no number.
+        Mistake: one is missing or unknown, or no number.
     """
-    wanted = _spaced(CHECKERS[name].bounds)
-    found = options(table, {words: (field, float) for words, field in wanted.items()})
-    if lacking := [words for words, field in wanted.items() if field not in found]:
-        raise ValueError(f"the checks for {name.replace('_', ' ')} need a table below with {', '.join(lacking)}")
+    wanted = bound_options(name)
+    found = options(table, wanted)
+    if lacking := [words for words, (field, _) in wanted.items() if field not in found]:
+        raise Mistake(f"the checks for {name.replace('_', ' ')} need a table below with {', '.join(lacking)}")
     return found
 
 
@@ -224,15 +327,15 @@ def options(rows: Iterable[Any] | None, allowed: Mapping[str, tuple[str, Callabl
         rows: rows of two cells, name and value; None for no table.
 
     Raises:
-        ValueError: an unknown name, with the allowed ones, or a value that cannot be read.
+        Mistake: an unknown name, with the allowed ones, or a value that cannot be read.
     """
     found = {}
     for name, value in rows or ():
         if name not in allowed:
-            raise ValueError(f"unknown setting {name!r} in the table; expected one of: {', '.join(allowed)}")
+            raise Mistake(f"unknown setting {name!r} in the table", allowed, nearest(name, allowed))
         field, read = allowed[name]
         try:
             found[field] = read(value)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+        except Mistake as mistake:
+            raise mistake.inside(name) from None
     return found

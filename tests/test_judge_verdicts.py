@@ -208,6 +208,7 @@ def verdict(word: str, reason: str = "") -> Verdict:
         (["passed", "failed"], ["1 failed"]),
         (["passed", "inconclusive", "inconclusive"], ["2 inconclusive"]),
         (["skipped"], ["no scenario ran"]),
+        (["passed", "mistake", "failed"], ["1 failed", "1 mistaken"]),
         ([], ["no scenario ran"]),
     ],
 )

@@ -23,9 +23,11 @@ LAYERS = (
     ("support.engines", "support"),
 )
 """Rooms, the highest first: one imports itself and what is below it. ``support`` stands for the modules that lie in no
-room: what everything rests on. Rooms of one layer do not know each other, but for the API, which starts cells, and
-the start of a run, whose forks are programs of the agents, and targets, which are made of them."""
-SIDEWAYS = {("support.api", "support.run"), ("support.run", "agents"), ("support.targets", "agents")}
+room: what everything rests on. Rooms of one layer do not know each other, but for environment.py, which has features
+looked through by steps.lint, the API, which starts cells, the start of a run, whose forks are programs of the agents,
+and targets, which are made of them."""
+SIDEWAYS = {("environment", "steps"), ("support.api", "support.run"), ("support.run", "agents")}
+SIDEWAYS |= {("support.targets", "agents")}
 AGENTS = {
     "cell": {"core"},
     "core": set(),

@@ -409,11 +409,11 @@ def test_a_phase_may_bring_a_failure_that_brings_the_next_phase() -> None:
 
 
 def test_an_unknown_scenario_is_told_with_those_that_are_called_alike(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown ready scenario 'a worker crash'; expected such as a worker crashes"):
+    with pytest.raises(ValueError, match="unknown ready scenario 'a worker crash'; expected one of: a worker crashes"):
         ready("a worker crash")
     (tmp_path / "s.yaml").write_text(YAML)
     assert scenario_of(tmp_path / "s.yaml", "a worker is lost").backend == "vllm"
-    with pytest.raises(ValueError, match=r"unknown scenario of s.yaml 'x'; expected such as a worker is lost"):
+    with pytest.raises(ValueError, match=r"unknown scenario of s.yaml 'x'; expected one of: a worker is lost"):
         scenario_of(tmp_path / "s.yaml", "x")
     with pytest.raises(ValueError, match="cannot be read"):
         scenario_of(tmp_path / "none.yaml", "x")

@@ -13,7 +13,7 @@ import pytest
 
 from support.clock import now
 from support.contract.deployment import Change, Life, Node
-from support.errors import Inconclusive
+from support.errors import Inconclusive, Mistake
 from support.events import EventLog
 from support.faults.fault import Fault, ProvenFault
 from support.faults.processes import Crash, Terminate
@@ -162,7 +162,7 @@ def test_a_worker_that_stays_has_not_left(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_nothing_is_said_of_those_who_were_told_nothing(left: ProvenFault) -> None:
     crashed = ProvenFault(left.id, Crash(Exactly(NODE)), NODE, 1, 1, 1, 1, 1, life=left.life)
-    with pytest.raises(RuntimeError, match="the last fault is crash of w-0; nobody was told to shut down"):
+    with pytest.raises(Mistake, match="the last fault is crash of w-0; nobody was told to shut down"):
         seen(left).expect_finished(crashed, 1.0, 10)
     with pytest.raises(Inconclusive, match="no worker was told to shut down"):
         seen(left).expect_drained([crashed], 10)

@@ -96,7 +96,13 @@ class World:
             target=SimpleNamespace(service=service, witness=None),
         )
         self.loads: list[Any] = []
-        clients = SimpleNamespace(watched=self.watched, asking=False, rate=lambda seconds: 0.0, loads=self.loads)
+        clients = SimpleNamespace(
+            watched=self.watched,
+            asking=False,
+            rate=lambda seconds: 0.0,
+            loads=self.loads,
+            see_asked=lambda: None,
+        )
         self.clients = clients
         self.faults = Faults(cast(Any, stage), cast(Any, clients), cast(Any, SimpleNamespace(find=self._find)))
 

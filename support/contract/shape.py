@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from support.amounts import amount
-from support.errors import Unsupported
+from support.errors import Mistake, Unsupported
 from support.releases import Release
 from support.schema import Expected, NonNegativeFloat, NonNegativeInt, OneOf, PositiveFloat, PositiveInt, read
 
@@ -103,22 +103,30 @@ class Shape:
             f"than one of {fewer}; choose {fewer} or {self.etcd_members + 1}"
         ]
 
+    def check_alone(self) -> None:
+        """Refuse what can be on no release.
+
+        Raises:
+            Mistake: a value that makes no sense, with the allowed ones.
+        """
+        read(Shape, self)
+        if self.disaggregated and self.engine == "ruler":
+            raise Mistake(f"the ruler engine has no prefill workers; choose one of {', '.join(SIMULATED)}")
+        if self.max_model_len is not None and self.engine == "ruler":
+            raise Mistake(f"the ruler engine has no max_model_len; choose one of {', '.join(SIMULATED)}")
+        if self.leaving == "handing over" and self.engine != "ruler":
+            raise Mistake(f"simulated {self.engine} workers always leave by draining; only the ruler can hand over")
+        if self.grace_seconds is not None and self.leaving != "handing over":
+            raise Mistake(f"grace_seconds is {self.grace_seconds:g}, but workers that leave by draining have none")
+
     def check(self, release: Release) -> None:
         """Refuse what cannot be.
 
         Raises:
-            ValueError: a value that makes no sense, with the allowed ones.
+            Mistake: a value that makes no sense, with the allowed ones.
             Unsupported: the release cannot do it.
         """
-        read(Shape, self)
-        if self.disaggregated and self.engine == "ruler":
-            raise ValueError(f"the ruler engine has no prefill workers; choose one of {', '.join(SIMULATED)}")
-        if self.max_model_len is not None and self.engine == "ruler":
-            raise ValueError(f"the ruler engine has no max_model_len; choose one of {', '.join(SIMULATED)}")
-        if self.leaving == "handing over" and self.engine != "ruler":
-            raise ValueError(f"simulated {self.engine} workers always leave by draining; only the ruler can hand over")
-        if self.grace_seconds is not None and self.leaving != "handing over":
-            raise ValueError(f"grace_seconds is {self.grace_seconds:g}, but workers that leave by draining have none")
+        self.check_alone()
         if self.engine not in release.engines:
             raise Unsupported(release.version, f"simulated {self.engine}")
         if self.disaggregated and self.engine not in release.disaggregated_engines:

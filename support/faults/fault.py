@@ -138,6 +138,11 @@ class Fault:
         """What it is called among all faults: :attr:`name`, or something that says more."""
         return self.name
 
+    @property
+    def hits_process(self) -> bool:
+        """Whether it is aimed at the victim's process, or ends it."""
+        return self.family == "process"
+
     def groups(self, nodes: Sequence[Node]) -> list[list[Node]]:
         """The victims of each order to the fault service: one each."""
         return [[node] for node in nodes]

@@ -84,13 +84,18 @@ class XidError(GpuFault):
     needs = ("kmsg",)
     drawn = True
     urgent = True
-    xid: Annotated[int, OneOf(known_xids)] = field(default=79, metadata=strength("xid", "Count"))
+    xid: Annotated[int, OneOf(known_xids)] = field(default=79, metadata=strength("xid", "Xid"))
     sequence: bool = field(default=False, metadata=strength())
 
     @property
     def kind(self) -> str:
         """With its number."""
         return f"XID {self.xid}"
+
+    @property
+    def hits_process(self) -> bool:
+        """Some XIDs end it."""
+        return CONSEQUENCES.get(self.xid) == "gone"
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> Any:
         """The victim's life, its GPU by its place on the bus, and the kernel log from now on."""
@@ -171,7 +176,7 @@ class Strain(GpuFault):
 
     slows: ClassVar[bool] = True
     share: Annotated[float, Expected("more than 0 and up to 1", gt=0, le=1)] = field(
-        default=0.5, metadata=strength("share", float)
+        default=0.5, metadata=strength("share", "Fraction")
     )
 
     @staticmethod

@@ -210,7 +210,7 @@ class Loss(NetworkFault):
     needs = ("nftables",)
     partition: Partition = field(default="FRONTEND_WORKER", metadata=strength("between it and", "Side"))
     percent: Annotated[int, Expected("a whole number, 1 to 100", ge=1, le=100)] = field(
-        default=20, metadata=strength("percent", "Count")
+        default=20, metadata=strength("percent", "Percent")
     )
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> list[Pair]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Container, Iterable, Sequence
 
-from support.errors import Inconclusive, NotKept, TooLate
+from support.errors import Inconclusive, Mistake, NotKept, TooLate, nearest
 from support.judge.defects import KnownDefect
 from support.judge.history import History
 from support.judge.invariants import RULES, check
-from support.judge.verdict import Finding, Verdict
+from support.judge.verdict import BAD, Finding, Verdict
 from support.seen import Told
 
 OPT_OUT = "not_judged."
@@ -37,8 +37,8 @@ def judge_scenario(history: History, step_failure: BaseException | None, step_na
     Args:
         history: what is known of the scenario.
         step_failure: what ended its steps early. An AssertionError blames Dynamo; a :class:`TooLate` in a time in which
-            a process got no processor has that beside it, which voids it; :class:`Inconclusive` and any other
-            exception blame the suite.
+            a process got no processor has that beside it, which voids it; a :class:`Mistake` blames the author of the
+            scenario; :class:`Inconclusive` and any other exception blame the suite.
         step_name: the sentence of that step.
     """
     findings = [] if step_failure is None else _of_step(step_failure, step_name)
@@ -59,6 +59,7 @@ def decide(
 ) -> tuple[str, str, list[str]]:
     """The verdict on a scenario, its reason in one line, and the ids of the known defects that explain it.
 
+    - The scenario itself cannot be: *mistake*, whatever else was seen.
     - Nothing found and no defect expected: *passed*.
     - Something found that voids the rest, or that is ours alone: *inconclusive*. That a process got no processor counts
       for a missed deadline alone that no record explains.
@@ -67,6 +68,8 @@ def decide(
       ``not_judged``): *failed*, for the record is wrong by now.
     - Everything explained by records: *known_defect*.
     """
+    if wrong := [finding for finding in findings if finding.rule == "mistake"]:
+        return "mistake", _reason(wrong + [finding for finding in findings if finding not in wrong]), []
     expected = [record for record in records if record.applies(release, scenario, feature)]
     ours = [finding for finding in findings if finding.blame == "suite"]
     theirs = [finding for finding in findings if finding.blame != "suite"]
@@ -96,9 +99,9 @@ def complaints(verdicts: Sequence[Verdict], is_allowed_skip: Callable[[str], boo
     have run.
     """
     found = []
-    for name in ("failed", "inconclusive"):
+    for name in BAD:
         if count := sum(verdict.verdict == name for verdict in verdicts):
-            found.append(f"{count} {name}")
+            found.append(f"{count} {'mistaken' if name == 'mistake' else name}")
     if count := sum(verdict.verdict == "skipped" and not is_allowed_skip(verdict.lack) for verdict in verdicts):
         found.append(f"{count} skipped for a reason that is not allowed here (what may be: docs/verdicts.md)")
     if all(verdict.verdict == "skipped" for verdict in verdicts):
@@ -110,7 +113,7 @@ def opt_outs(tags: Iterable[str]) -> dict[str, str]:
     """Invariants that the scenario's tags switch off -> the reason, from ``@not_judged.RULE.the_reason_in_words``.
 
     Raises:
-        ValueError: the tag names no known rule or gives no reason.
+        Mistake: the tag names no known rule or gives no reason.
     """
     found = {}
     for tag in tags:
@@ -118,9 +121,11 @@ def opt_outs(tags: Iterable[str]) -> dict[str, str]:
             continue
         rule, _, reason = tag.removeprefix(OPT_OUT).partition(".")
         if rule not in RULES:
-            raise ValueError(f"tag @{tag} names the unknown rule {rule!r}; expected one of {', '.join(RULES)}")
+            meant = nearest(rule, RULES)
+            instead = f"@{OPT_OUT}{meant}.{reason or 'the_reason_in_words'}" if meant else ""
+            raise Mistake(f"tag @{tag} names the unknown rule {rule!r}", RULES, instead)
         if not reason:
-            raise ValueError(f"tag @{tag} gives no reason; write @{OPT_OUT}{rule}.the_reason_in_words")
+            raise Mistake(f"tag @{tag} gives no reason", write=f"@{OPT_OUT}{rule}.the_reason_in_words")
         found[rule] = reason.replace("_", " ")
     return found
 
@@ -133,6 +138,8 @@ def _of_step(failure: BaseException, step: str) -> list[Finding]:
         return [Finding.of("sentence", step, each, words=line) for each, line in zip(failure.seen, words, strict=True)]
     if isinstance(failure, AssertionError):
         return [Finding.of("sentence", step, Told(said or "did not hold"))]
+    if isinstance(failure, Mistake):
+        return [Finding.of("mistake", step, Told(said), blame="author")]
     if isinstance(failure, Inconclusive):
         return [Finding.of("unproven", step, Told(said or "not proven"), blame="suite")]
     told = Told(f"{type(failure).__name__}: {said}".rstrip(": "))

@@ -6,7 +6,9 @@ from typing import Any
 
 from support.seen import Fact, Seen
 
-VERDICTS = ("passed", "failed", "inconclusive", "known_defect", "skipped")
+VERDICTS = ("passed", "failed", "mistake", "inconclusive", "known_defect", "skipped")
+BAD = ("failed", "mistake", "inconclusive")
+"""Those that make a run red, the most urgent first."""
 
 
 @dataclass(frozen=True)
@@ -15,10 +17,12 @@ class Finding:
 
     Attributes:
         rule: short stable name of the broken invariant (:data:`support.judge.invariants.RULES`), ``sentence`` for a
-            step that did not hold, ``unproven`` or ``step-error`` for one that broke down.
+            step that did not hold, ``unproven`` or ``step-error`` for one that broke down, ``mistake`` for one that
+            cannot be.
         about: what it is about: ``request 3``, ``vllm-worker-0``, or the sentence.
         message: one line that says what was seen and what was expected, for people alone: the words of ``facts``.
-        blame: ``dynamo`` (the verdict is *failed*) or ``suite`` (*inconclusive*: us or the surroundings).
+        blame: ``dynamo`` (the verdict is *failed*), ``author`` (*mistake*: who wrote the scenario) or ``suite``
+            (*inconclusive*: us or the surroundings).
         kind: what was seen, one of :data:`support.seen.KINDS`; ``facts``: its fields.
     """
 

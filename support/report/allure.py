@@ -34,6 +34,7 @@ from support.report import wording
 STATUSES = {
     "passed": Status.PASSED,
     "failed": Status.FAILED,
+    "mistake": Status.BROKEN,
     "inconclusive": Status.BROKEN,
     "known_defect": Status.FAILED,
     "skipped": Status.SKIPPED,
@@ -123,6 +124,16 @@ def location_of(scenario: Any) -> str:
     return f"{scenario.filename}:{scenario.line}"
 
 
+def tags_of(scenario: Any) -> list[str]:
+    """The tags of a behave scenario, with those of its feature and of its rule, if it stands in one, before them."""
+    above, tags = scenario.parent, list(scenario.tags)
+    while above is not None:
+        if above.type != "scenario_outline":  # whose tags the scenarios of its rows have, filled in
+            tags = [*above.tags, *tags]
+        above = above.parent
+    return [str(tag) for tag in dict.fromkeys(tags)]
+
+
 class Results:
     """The results of one behave process; its methods are those of a formatter, called as behave comes along.
 
@@ -203,7 +214,7 @@ def _described(scenario: Any) -> TestResult:
     row = dict(zip(scenario._row.headings, scenario._row.cells, strict=True)) if scenario._row else {}
     feature, name = scenario.feature.name, scenario.name or scenario.keyword
     full_name = f"{feature}: {name.rsplit(' -- ')[0]}"
-    tags = [parse_tag(tag) for tag in scenario.feature.tags + scenario.tags]
+    tags = [parse_tag(tag) for tag in tags_of(scenario)]
     usual = [Label(LabelType.SEVERITY, Severity.NORMAL)]
     return TestResult(
         uuid=uuid4(),

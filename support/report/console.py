@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TextIO
 
 from support.amounts import amount
-from support.judge.verdict import VERDICTS, Verdict
+from support.judge.verdict import BAD, VERDICTS, Verdict
 from support.observe.logs import last_trouble
 from support.report.wording import MARKS, headline, invariants
 from support.requests.outcomes import shorten
 
 LOG_LINES, MOST_FINDINGS, WIDEST = 3, 3, 240
-_COLOURS = {"passed": "32", "failed": "31;1", "inconclusive": "33;1", "known_defect": "35", "skipped": "36"}
+_COLOURS = {"passed": "32", "failed": "31;1", "mistake": "34;1", "inconclusive": "33;1"}
+_COLOURS |= {"known_defect": "35", "skipped": "36"}
 
 
 def line(verdict: Verdict, stream: TextIO = sys.stdout) -> str:
@@ -34,7 +35,8 @@ def failure(verdict: Verdict, folder: Path, stream: TextIO = sys.stdout) -> str:
         folder: of the scenario.
     """
     told = [finding.message for finding in verdict.findings if finding.message not in verdict.reason]
-    logged = last_trouble(folder / "logs", LOG_LINES)
+    # No log of Dynamo has to do with a mistake of the scenario's author.
+    logged = [] if verdict.verdict == "mistake" else last_trouble(folder / "logs", LOG_LINES)
     rows = [f"also: {shorten(each, WIDEST)}" for each in told[:MOST_FINDINGS]]
     rows += [f"and {amount(len(told) - MOST_FINDINGS, 'more finding')}"] * (len(told) > MOST_FINDINGS)
     rows += [f"log: {shorten(each, WIDEST)}" for each in logged]
@@ -61,12 +63,12 @@ def table(
         rows.append(f"{feature:{width}}" + _counts([v for v in verdicts if v.feature == feature], stream))
     if len(features) > 1:
         rows.append(f"{'all':{width}}" + _counts(verdicts, stream))
-    for name in ("skipped", "known_defect", "inconclusive", "failed"):
+    for name in ("skipped", "known_defect", *reversed(BAD)):
         rows += ["", *(f"{line(v, stream)}\n{'':23}{v.location}" for v in verdicts if v.verdict == name)]
     rows += ["", _machine(verdicts)]
     if complaints:
         rows += ["", _paint(f"RED (exit status 1): {'; '.join(complaints)}", "failed", stream)]
-        rows += ["again:  make rerun"] * any(each.verdict in ("failed", "inconclusive") for each in verdicts)
+        rows += ["again:  make rerun"] * any(each.verdict in BAD for each in verdicts)
     else:
         rows += ["", _paint("GREEN (exit status 0)", "passed", stream)]
     return "\n".join(row for before, row in zip(["x", *rows], rows, strict=False) if row or before)

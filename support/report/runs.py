@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import uuid
+import zlib
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ KEEP = 10
 
 
 def slug(location: str) -> str:
-    """Folder name of a scenario: ``features/migration.feature:12`` is ``migration-12``; deeper folders stay in it."""
+    """Folder name of a scenario: ``features/migration.feature:12`` is ``migration-12``. Where letters of it had to
+    be replaced, a checksum of it keeps ``a b.feature`` and ``a-b.feature`` apart.
+    """
     path, _, line = location.rpartition(":")
     stem = path.removesuffix(".feature").removeprefix("./").removeprefix("features/")
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.") + f"-{line}"
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")
+    told_apart = "" if plain == stem else f"-{zlib.crc32(stem.encode()):08x}"
+    return f"{plain}{told_apart}-{line}"
 
 
 def create(reports: Path, log_dir: Path | None = None) -> Path:

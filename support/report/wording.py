@@ -6,6 +6,7 @@ from support.judge.verdict import Finding, Verdict
 MARKS = {
     "passed": "passed",
     "failed": "FAILED",
+    "mistake": "MISTAKE",
     "inconclusive": "INCONCLUSIVE",
     "known_defect": "known defect",
     "skipped": "skipped",
@@ -14,6 +15,7 @@ MARKS = {
 
 CATEGORIES = {
     "dynamo": "Dynamo defect",
+    "mistake": "Mistake in the scenario (says nothing about Dynamo)",
     "unproven": "Not proven (says nothing about Dynamo)",
     "suite": "Suite or surroundings (says nothing about Dynamo)",
     "known": "Known Dynamo defect",

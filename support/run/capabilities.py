@@ -7,6 +7,7 @@ from pathlib import Path
 
 from support import targets
 from support.contract.target import Capability, Need, TargetKind
+from support.errors import Mistake
 from support.judge import skips
 from support.report.runs import write_json
 from support.settings import Settings
@@ -19,14 +20,14 @@ def needed(location: str, tags: Iterable[str], settings: Settings) -> list[Need]
     """What a scenario needs, as the target of the settings has it, else as another one does.
 
     Raises:
-        ValueError: a tag names what no kind of target knows; the message names ``location``, the tag, the known ones.
+        Mistake: a tag names what no kind of target knows; the message names ``location``, the tag, the known ones.
     """
     others = [make(settings) for make in targets.KINDS.values()]
     known = {need.tag: need for kind in (*others, targets.kind(settings)) for need in kind.needs.values() if need.tag}
     wanted = [tag for tag in tags if tag in known or tag.startswith(PREFIX)]
     if unknown := [tag for tag in wanted if tag not in known]:
         allowed = ", ".join(f"@{tag}" for tag in known)
-        raise ValueError(f"{location}: no target knows the tag @{unknown[0]}; known are {allowed}")
+        raise Mistake(f"{location}: no target knows the tag @{unknown[0]}; known are {allowed}")
     return [known[tag] for tag in wanted]
 
 
@@ -38,7 +39,7 @@ def lacking(location: str, tags: Iterable[str], settings: Settings, run: Path) -
         run: folder of the run, which asks its target once: the first process writes the answer down for the others.
 
     Raises:
-        ValueError: a tag names what no kind of target knows.
+        Mistake: a tag names what no kind of target knows.
     """
     kind = targets.kind(settings)
     names = {need: name for name, need in kind.needs.items()}

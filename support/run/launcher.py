@@ -30,7 +30,7 @@ from agents.core.kernel import die_with_parent
 from support import binaries, targets
 from support.amounts import amount
 from support.judge import defects, judge
-from support.judge.verdict import Finding, Verdict
+from support.judge.verdict import BAD, Finding, Verdict
 from support.observe.logs import tail
 from support.report import console, publish, runs
 from support.report.reading import read_verdict
@@ -147,7 +147,7 @@ class Launcher:
                     seconds = time.monotonic() - ended.began
                     costs[ended.scenario.key] = Cost(round(seconds, 2), round(ended.process.cpu_seconds, 2))
                 print(console.line(verdict), flush=True)
-                if verdict.verdict in ("failed", "inconclusive"):
+                if verdict.verdict in BAD:
                     print(console.failure(verdict, self._folder(ended.scenario)), flush=True)
                 for warning in _warnings(self._folder(ended.scenario)):
                     print(warning, flush=True)

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from support import activity
 from support.events import Event
-from support.judge.verdict import Verdict
+from support.judge.verdict import BAD, Verdict
 from support.report.wording import MARKS, headline
 from support.run.schedule import Cost
 from support.run.selection import Selected
@@ -27,7 +27,8 @@ REFRESH_SECONDS = 0.5
 LEAST_SECONDS = 15.0
 """Before that nobody knows how fast a run is."""
 MOST_FAILURES = 5
-STYLES = {"passed": "green", "failed": "bold red", "inconclusive": "bold yellow", "known_defect": "magenta"}
+STYLES = {"passed": "green", "failed": "bold red", "mistake": "bold blue", "inconclusive": "bold yellow"}
+STYLES |= {"known_defect": "magenta"}
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class LiveView(View):
         self, running: Sequence[Doing], waiting: Sequence[Selected], verdicts: Sequence[Verdict], now: float
     ) -> RenderableType:
         """What is shown at a time."""
-        bad = [verdict for verdict in verdicts if verdict.verdict in ("failed", "inconclusive")]
+        bad = [verdict for verdict in verdicts if verdict.verdict in BAD]
         left = seconds_left(running, waiting, verdicts, self._costs, now - self._began, now)
         rows = Table.grid(padding=(0, 1), expand=True)
         rows.add_column(justify="right", no_wrap=True)

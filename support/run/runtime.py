@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from support import activity, releases, slowness, targets
 from support.clock import now
 from support.contract.shape import SIMULATED
-from support.errors import Unsupported
+from support.errors import Mistake, Unsupported
 from support.judge import defects
 from support.judge.history import History
 from support.judge.invariants import evidence, left_out
@@ -37,6 +37,11 @@ def refuse_other_folder(root: Path) -> None:
     """
     if Path.cwd() != root:
         raise SystemExit(f"behave was started in {Path.cwd()}; start it in the suite's root: cd {root}")
+
+
+def launched() -> bool:
+    """Whether this behave is one of a run that a launcher has prepared."""
+    return "FT_RUN_DIR" in os.environ
 
 
 def enter_cell(arguments: list[str], userdata: Mapping[str, str]) -> None:
@@ -71,6 +76,16 @@ class Ended:
     interrupted: bool
 
 
+def failure_of(step: Any) -> BaseException:
+    """What ended one of behave's steps: a sentence that nobody knows and a word in it that cannot be read are mistakes
+    of whoever wrote them.
+    """
+    error: BaseException | None = step.exception
+    if error is None:
+        return Mistake(f"there is no such sentence (behave: {step.status.name})")
+    return error.__cause__ if isinstance(error.__cause__, Mistake) else error
+
+
 class Run:
     """One behave process: many scenarios one after the other."""
 
@@ -96,7 +111,7 @@ class Run:
             raise SystemExit(f"settings: {error}") from None
         kind = targets.kind(settings)
         kind.begin()
-        if kind.in_cells or "FT_RUN_DIR" in os.environ:
+        if kind.in_cells or launched():
             return cls(settings, Path(os.environ["FT_RUN_DIR"]))
         return cls(settings, runs.create(ROOT / "reports" / settings.target, settings.log_dir))
 

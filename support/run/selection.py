@@ -6,12 +6,24 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from support.report import allure
+from support.settings import ROOT
 
 LIMIT, SLOW_LIMIT = 300.0, 3600.0
 """Seconds that a scenario may take; the second one with the tag ``@slow`` or ``@soak``."""
+MISTAKES = 2
+"""Exit status of behave where environment.py has found mistakes in the feature files."""
+LISTING = "steps.listing_formatter:ListingFormatter"
+
+
+def limit(tags: Iterable[str]) -> float:
+    """Seconds after which a scenario with these tags is ended by force."""
+    return LIMIT if {"slow", "soak"}.isdisjoint(tags) else SLOW_LIMIT
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,7 @@ class Selected:
     @property
     def limit(self) -> float:
         """Seconds after which it is ended by force."""
-        return LIMIT if {"slow", "soak"}.isdisjoint(self.tags) else SLOW_LIMIT
+        return limit(self.tags)
 
 
 def with_defaults(root: Path, tags: Sequence[str]) -> list[str]:
@@ -55,39 +67,45 @@ def enumerate_scenarios(root: Path, features: Sequence[str], tags: Sequence[str]
     """The scenarios that ``behave`` would run with these features and tag expressions, in its order.
 
     Raises:
-        RuntimeError: behave cannot parse them, or steps are undefined; the message is what behave said.
+        RuntimeError: behave cannot parse them, or there are mistakes in them; the message is what was said.
     """
     with os.fdopen(os.memfd_create("scenarios"), encoding="utf-8") as listing:  # in memory: there is nothing to remove
         fd = listing.fileno()
-        options = ["--dry-run", "--no-snippets", "--color=off", "-f", "json", "-o", f"/proc/self/fd/{fd}"]
+        options = ["--dry-run", "--no-summary", "--color=off", "-f", LISTING, "-o", f"/proc/self/fd/{fd}"]
         selection = [f"--tags={tag}" for tag in tags]
         command = [sys.executable, "-m", "behave", *options, *selection, *features]
-        done = subprocess.run(
-            command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, pass_fds=[fd]
-        )
-        text = listing.read().strip()
-    features_found = json.loads(text) if text else []
-    elements = [(feature, element) for feature in features_found for element in feature.get("elements", [])]
-    steps = [step for _, element in elements for step in element["steps"]]
-    if undefined := [f"{step['location']} {step['name']}" for step in steps if "match" not in step]:
-        raise RuntimeError("\n  ".join(["behave knows no step for these sentences:", *undefined]))
+        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+        environ = {name: value for name, value in os.environ.items() if name != "FT_RUN_DIR"} | {"PYTHONPATH": path}
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "pass_fds": [fd]}
+        done = subprocess.run(command, cwd=root, env=environ, check=False, **pipes)
+        text = listing.read()
+    if done.returncode == MISTAKES:
+        raise RuntimeError(f"behave refuses to begin:\n\n{done.stderr.strip()}")
     if done.returncode:
         raise RuntimeError(f"behave cannot list the scenarios:\n{done.stdout}{done.stderr}".rstrip())
-    return [
-        Selected(
-            feature["name"],
-            element["name"],
-            element["location"],
-            (*feature["tags"], *element["tags"]),
-            max(
-                (
-                    float(n)
-                    for text in (element["name"], *(step["name"] for step in element["steps"]))
-                    for n in re.findall(r"(\d+) seconds", text)
-                ),
-                default=0.0,
-            ),
-        )
-        for feature, element in elements
-        if element["type"] == "scenario"
-    ]
+    return [Selected(**each | {"tags": tuple(each["tags"])}) for each in json.loads(text or "[]")]
+
+
+class Listing:
+    """A formatter for behave that writes the selected scenarios down, as :func:`enumerate_scenarios` reads them.
+
+    Args:
+        file: gets them.
+        config: behave's, by which scenarios are selected.
+    """
+
+    def __init__(self, file: Path, config: Any) -> None:
+        self._file, self._config = file, config
+        self._found: list[Selected] = []
+
+    def scenario(self, scenario: Any) -> None:
+        """A scenario begins, selected or not."""
+        if scenario.should_run(self._config):
+            told = [scenario.name, *(step.name for step in scenario.all_steps)]
+            seconds = max((float(n) for text in told for n in re.findall(r"(\d+) seconds", text)), default=0.0)
+            named = (scenario.feature.name, scenario.name, allure.location_of(scenario))
+            self._found.append(Selected(*named, tuple(allure.tags_of(scenario)), seconds))
+
+    def finish(self) -> None:
+        """All have been there."""
+        self._file.write_text(json.dumps([asdict(each) for each in self._found]), encoding="utf-8")

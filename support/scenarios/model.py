@@ -1,6 +1,7 @@
 """What a scenario is. Wrong ones are refused before anything starts, with the place and the allowed words."""
 
 import difflib
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -11,6 +12,7 @@ import support.judge.checkers  # noqa: F401 - with it every checker is known by 
 from support.amounts import amount
 from support.contract.shape import ENGINES, SIMULATED, Shape
 from support.data import read_list
+from support.errors import Mistake
 from support.faults.fault import Fault
 from support.faults.registry import KINDS, all_strengths, strengths
 from support.faults.victims import Busiest, First, Victim
@@ -286,18 +288,19 @@ def scenario_of(file: Path, name: str) -> Scenario:
     try:
         found = {each.name: each for each in read_scenarios(file)}
     except OSError as error:
-        raise ValueError(f"the scenarios of {file} cannot be read: {error}") from None
+        raise Mistake(f"the scenarios of {file} cannot be read: {error}") from None
     return _named(name, found, f"scenario of {file.name}")
 
 
 def _named(name: str, found: Mapping[str, Scenario], what: str) -> Scenario:
     if name not in found:
-        like = difflib.get_close_matches(name, found, 5) or list(found)[:30]
-        raise ValueError(f"unknown {what} {name!r}; expected such as {', '.join(like)}")
+        like = difflib.get_close_matches(name, found, 5)
+        raise Mistake(f"unknown {what} {name!r}", like or list(found)[:30], f'"{like[0]}"' if like else "")
     return found[name]
 
 
-def library() -> dict[str, Scenario]:
+@functools.cache
+def library() -> Mapping[str, Scenario]:
     """The ready scenarios by name: each of ``library.yaml`` on every simulated engine, aggregated and disaggregated,
     with 2 and with 1 replica.
 

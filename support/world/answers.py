@@ -4,7 +4,7 @@ from support import activity, slowness
 from support.amounts import amount
 from support.clock import now
 from support.contract.deployment import Node
-from support.errors import Inconclusive, NotKept, TooLate
+from support.errors import Inconclusive, Mistake, NotKept, TooLate
 from support.judge.expectations import expect_complete
 from support.judge.lag import own_lag, see_keen
 from support.judge.rules.lookup import is_answer_to
@@ -35,7 +35,7 @@ class Answers:
         """The request that the scenario is about, or another one, once it has ended.
 
         Raises:
-            RuntimeError: there is none, or more than one.
+            Mistake: there is none, or more than one.
         """
         self._stage.let_go()
         pending = pending or self._clients.request
@@ -55,12 +55,12 @@ class Answers:
         """The watched requests that nobody cancelled, once they have ended.
 
         Raises:
-            RuntimeError: there is none, so a sentence about all of them would say nothing.
+            Mistake: there is none, so a sentence about all of them would say nothing.
         """
         self._clients.enough()
         entries = [self.one(pending) for pending in self._clients.watched if pending.entry.cancelled_at is None]
         if not entries:
-            raise RuntimeError("no request was left to judge; the sentence would hold for nothing")
+            raise Mistake("no request was left to judge; the sentence would hold for nothing")
         return entries
 
     def await_answers(self, count: int) -> None:
@@ -68,7 +68,10 @@ class Answers:
 
         Raises:
             Inconclusive: they have not within :data:`REQUEST_SECONDS`, or the client has nothing left to send.
+            Mistake: nothing was asked for.
         """
+
+        self._clients.see_asked()
 
         def ended() -> int:
             return sum(each.entry.end is not None for each in list(self._clients.watched))
@@ -99,7 +102,9 @@ class Answers:
 
         Raises:
             Inconclusive: one is not.
+            Mistake: nothing was asked for.
         """
+        self._clients.see_asked()
         for pending in self._clients.watched:
             if pending.entry.stream:
                 self.await_tokens(pending, FIRST_TOKENS)
@@ -115,7 +120,9 @@ class Answers:
 
         Raises:
             Inconclusive: tokens have come already, or no worker has it.
+            Mistake: nothing was asked for.
         """
+        self._clients.see_asked()
         self._stage.fleet.serving_worker()
         if self._clients.request.entry.tokens or self._clients.request.ended:
             raise Inconclusive(
@@ -129,7 +136,9 @@ class Answers:
 
         Raises:
             Inconclusive: tokens have come already, or the worker let go of it.
+            Mistake: nothing was asked for.
         """
+        self._clients.see_asked()
         worker = self._stage.fleet.serving_worker(role)
         since = now()
 

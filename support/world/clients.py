@@ -7,7 +7,7 @@ from typing import Any
 from support import clock, slowness
 from support.amounts import amount
 from support.clock import now
-from support.errors import Inconclusive, NotKept
+from support.errors import Inconclusive, Mistake, NotKept
 from support.judge.expectations import expect_complete
 from support.observe.waiting import until
 from support.requests.client import Message, Pending, start_request
@@ -54,13 +54,20 @@ class Clients:
         """The request that the scenario is about.
 
         Raises:
-            RuntimeError: there is none, or more than one.
+            Mistake: there is none, or more than one.
         """
         if len(self.watched) != 1:
-            raise RuntimeError(
-                f"the scenario has {amount(len(self.watched), 'request')} where its sentence speaks of one"
-            )
+            raise Mistake(f"the scenario has {amount(len(self.watched), 'request')} where its sentence speaks of one")
         return self.watched[0]
+
+    def see_asked(self) -> None:
+        """Make sure that somebody has asked for something, so that there is a request to wait for.
+
+        Raises:
+            Mistake: nobody has; a load that only was named has not begun.
+        """
+        if not (self.watched or self.loads or self._client):
+            raise Mistake("no client has asked for anything yet; a load begins with such as 'after 3 seconds the ...'")
 
     def send(
         self,

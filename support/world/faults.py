@@ -6,7 +6,7 @@ from functools import partial
 
 from support.clock import now
 from support.contract.deployment import Node
-from support.errors import Inconclusive
+from support.errors import Inconclusive, Mistake
 from support.faults.fault import Fault, Ground, Ordered, ProvenFault, on_clock
 from support.faults.victims import Serving, Victim
 from support.observe.waiting import at_once, prove
@@ -40,10 +40,10 @@ class Faults:
         """The fault that was made last.
 
         Raises:
-            RuntimeError: there is none.
+            Mistake: there is none.
         """
         if not self.made:
-            raise RuntimeError("nothing was broken yet; a sentence about the fault comes after one that makes it")
+            raise Mistake("nothing was broken yet; a sentence about the fault comes after one that makes it")
         return self.made[-1]
 
     @property
@@ -75,8 +75,11 @@ class Faults:
         Raises:
             Inconclusive: the victim is not to be found, shows the fault before it is ordered, does not show it then, or
                 nobody could notice it.
+            Mistake: it is to hit who serves a request, and nobody has asked for anything.
             Refused: the fault service refused.
         """
+        if isinstance(fault.victim, Serving):
+            self._clients.see_asked()
         if fault.holds_answers and isinstance(fault.victim, Serving):
             proven = self._hit_serving(fault)
         else:
@@ -196,10 +199,10 @@ class Faults:
         return at
 
     def last_of(self, family: str) -> ProvenFault:
-        """The last fault of a family of the fault service; RuntimeError: there is none."""
+        """The last fault of a family of the fault service; Mistake: there is none."""
         found = [fault for fault in self.made if fault.fault.family == family]
         if not found:
-            raise RuntimeError(f"no fault of kind {family} was made yet")
+            raise Mistake(f"no fault of kind {family} was made yet")
         return found[-1]
 
 

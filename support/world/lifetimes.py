@@ -2,7 +2,7 @@
 
 from support.clock import now
 from support.contract.deployment import Node
-from support.errors import NotKept
+from support.errors import Mistake, NotKept
 from support.judge.expectations import expect_complete
 from support.observe.logs import poll_for_pattern
 from support.observe.waiting import prove, throughout, until
@@ -89,7 +89,11 @@ class Lifetimes:
 
         Raises:
             AssertionError: a request fails, or a worker has none.
+            Mistake: there is no new worker.
         """
+
+        if not self._newcomers:
+            raise Mistake("no new worker was started, so none can serve; write 'When a new worker starts' before it")
 
         def idle() -> str | None:
             expect_complete(self._clients.send(max_tokens=FIRST_TOKENS, watch=False).join().entry, FIRST_TOKENS)
@@ -133,8 +137,10 @@ class Lifetimes:
         self.shutdowns.expect_finished(self._faults.last, finished_at, timeout)
 
     def _first(self) -> dict[Node, str]:
-        """Node of Dynamo -> what has become of its first process, without the victims of process faults."""
-        hit = {fault.node.name for fault in self._faults.made if fault.fault.family == "process"}
+        """Node of Dynamo -> what has become of its first process, without the victims of faults of processes, or of
+        others that end theirs, as some errors of a GPU do.
+        """
+        hit = {fault.node.name for fault in self._faults.made if fault.fault.hits_process}
         nodes = [
             node for node in self._stage.deployment.dynamo if node.name in self._stage.first and node.name not in hit
         ]
@@ -167,7 +173,10 @@ class Lifetimes:
 
         Raises:
             AssertionError: one has ended.
+            Mistake: a fault has hit them all.
         """
+        if not self._first():
+            raise Mistake("each Dynamo process was hit by a fault, so there is none that this could be said of")
         if left := self._left():
             raise NotKept(*(ProcessGone(node.name, node.role) for node in left))
 

@@ -29,7 +29,7 @@ class EtcdMembers:
 
     @property
     def all(self) -> list[Node]:
-        """Those that belong to it; RuntimeError: there is no deployment yet."""
+        """Those that belong to it; Mistake: there is no deployment yet."""
         if self._all is None:
             self._all = self._stage.nodes("etcd")
         return self._all

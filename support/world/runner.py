@@ -9,7 +9,7 @@ from support import activity, clock
 from support.amounts import amount
 from support.clock import now
 from support.contract.deployment import Node
-from support.errors import Inconclusive
+from support.errors import Inconclusive, Mistake
 from support.faults.fault import ProvenFault
 from support.faults.processes import Terminate
 from support.faults.victims import Exactly
@@ -69,7 +69,7 @@ def play(stage: Stage, clients: Clients, faults: Faults, scenario: Scenario) -> 
     """Play ``scenario``; makes the deployment unless there is one already.
 
     Raises:
-        ValueError: the scenario cannot be; nothing was started.
+        Mistake: the scenario cannot be; nothing was started.
         Unsupported: the release cannot do it.
         Inconclusive: a failure did not strike, or was not proven.
     """
@@ -80,7 +80,7 @@ def play(stage: Stage, clients: Clients, faults: Faults, scenario: Scenario) -> 
     shape = stage.deployment.shape
     for name, value in {"engine": scenario.backend, **scenario.deployment}.items():
         if getattr(shape, name) != value:
-            raise ValueError(
+            raise Mistake(
                 f"scenario {scenario.name!r} wants {name} {value!r}, the deployment that there is has "
                 f"{getattr(shape, name)!r}; expected a scenario for it, or none to be there yet"
             )

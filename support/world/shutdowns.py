@@ -6,7 +6,7 @@ from support import clock
 from support.clock import now
 from support.contract.deployment import Deployment, Life
 from support.contract.target import Witness
-from support.errors import Inconclusive, NotKept, TooLate
+from support.errors import Inconclusive, Mistake, NotKept, TooLate
 from support.events import ENDED, EventLog
 from support.faults.fault import ProvenFault
 from support.faults.processes import Terminate
@@ -153,11 +153,11 @@ class Shutdowns:
 
 def _told(fault: ProvenFault) -> ProvenFault:
     if not isinstance(fault.fault, Terminate):
-        raise RuntimeError(f"the last fault is {fault.kind} of {fault.node.name}; nobody was told to shut down")
+        raise Mistake(f"the last fault is {fault.kind} of {fault.node.name}; nobody was told to shut down")
     return fault
 
 
 def _victim(fault: ProvenFault) -> Life:
     if fault.life is None:
-        raise RuntimeError(f"{fault.kind} of {fault.node.name} has hit no process")
+        raise Mistake(f"{fault.kind} of {fault.node.name} has hit no process")
     return fault.life

@@ -8,7 +8,7 @@ from support.asking import ask
 from support.contract.deployment import Deployment, Life, Node
 from support.contract.shape import Shape
 from support.contract.target import Target
-from support.errors import Unsupported
+from support.errors import Mistake, Unsupported
 from support.events import EventLog
 from support.observe.etcd_recorder import EtcdRecorder
 from support.observe.fleet import Fleet
@@ -60,11 +60,11 @@ class Stage:
         """The deployment of this scenario.
 
         Raises:
-            RuntimeError: there is none yet.
+            Mistake: there is none yet.
         """
         if self._deployment is None:
             message = "there is no deployment yet; begin with a sentence such as "
-            raise RuntimeError(message + "'Given a Dynamo deployment with 2 vllm workers'")
+            raise Mistake(message + "'Given a Dynamo deployment with 2 vllm workers'")
         return self._deployment
 
     @property
@@ -76,21 +76,21 @@ class Stage:
     def fleet(self) -> Fleet:
         """The deployment as its own metrics and lists show it; there is one as soon as there is a deployment."""
         if self._fleet is None:
-            raise RuntimeError("there is no deployment yet to look at")
+            raise Mistake("there is no deployment yet to look at")
         return self._fleet
 
     @property
     def gate(self) -> Gates:
         """What holds answers of the ruler engine in their middle; there is one as soon as there is a deployment."""
         if self._gate is None:
-            raise RuntimeError("there is no deployment yet whose answers could be held")
+            raise Mistake("there is no deployment yet whose answers could be held")
         return self._gate
 
     @property
     def etcd_recorder(self) -> EtcdRecorder:
         """Who watches the etcd members; there is one as soon as a deployment is being made."""
         if self.recorder is None:
-            raise RuntimeError("there is no deployment yet, hence no etcd")
+            raise Mistake("there is no deployment yet, hence no etcd")
         return self.recorder
 
     @property
@@ -120,11 +120,11 @@ class Stage:
         """Make the scenario's deployment; the arguments are those of :class:`support.contract.shape.Shape`.
 
         Raises:
-            ValueError, Unsupported, DeploymentFailed: see there.
-            RuntimeError: there is one already.
+            Unsupported, DeploymentFailed: see there.
+            Mistake: there is one already, or there can be none of this shape.
         """
         if self._deployment is not None:
-            raise RuntimeError("there is a deployment already; a scenario has one")
+            raise Mistake("there is a deployment already; a scenario has one")
         shape.setdefault("request_plane", self.settings.request_plane)
         self._lease_asked = Shape(**shape).lease_seconds
         try:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 
 from support.clock import now
-from support.errors import Inconclusive, NotKept
+from support.errors import Inconclusive, Mistake, NotKept
 from support.faults.fault import ProvenFault
 from support.observe.fleet import SETTLE_SECONDS
 from support.observe.routes import given_to, name_of, written_by
@@ -47,7 +47,7 @@ class Takeovers:
             Inconclusive: none of the victims had a watched request then.
         """
         if not faults:
-            raise RuntimeError("no worker was hit; there is nothing to take over")
+            raise Mistake("no worker was hit; there is nothing to take over")
         victims = {fault.node.name for fault in faults}
         peers, given = self._peers(victims), self._given()
         if not given:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from support.errors import Inconclusive, NotKept
+from support.errors import Inconclusive, Mistake, NotKept
 from support.judge.checker import ValidationContext
 from support.judge.checkers import run_check
 from support.requests.plan import Load
@@ -36,10 +36,10 @@ class Workload:
         """Play :attr:`load` on the deployment that there is, with these failures.
 
         Raises:
-            RuntimeError: no load was named.
+            Mistake: no load was named.
         """
         if self.load is None:
-            raise RuntimeError("no load was named; begin with 'Given 4 clients keep asking for ...'")
+            raise Mistake("no load was named; begin with 'Given 4 clients keep asking for ...'")
         shape = self._stage.deployment.shape
         size = {name: getattr(shape, name) for name in ("workers", "prefill_workers", "max_model_len")}
         return self.play(
@@ -51,10 +51,10 @@ class Workload:
         """What came of the scenario that was played.
 
         Raises:
-            RuntimeError: none was.
+            Mistake: none was.
         """
         if self._played is None:
-            raise RuntimeError("no load has run to its end yet, so there is nothing to judge")
+            raise Mistake("no load has run to its end yet, so there is nothing to judge")
         return self._played
 
     def expect_check(self, name: str, **parameters: Any) -> None:

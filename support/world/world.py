@@ -55,12 +55,12 @@ class World:
 
     @property
     def deployment(self) -> Deployment:
-        """The deployment of this scenario; RuntimeError: there is none yet."""
+        """The deployment of this scenario; Mistake: there is none yet."""
         return self.stage.deployment
 
     @property
     def fleet(self) -> Fleet:
-        """The deployment as its own metrics and lists show it; RuntimeError: there is none yet."""
+        """The deployment as its own metrics and lists show it; Mistake: there is none yet."""
         return self.stage.fleet
 
     def close(self, give_up: bool, keep: Callable[[History], bool] | None = None) -> History:

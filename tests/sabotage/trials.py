@@ -50,7 +50,7 @@ def outcome(sabotage: Sabotage, verdict: Verdict | None, marks: int) -> str:
         return "not reached"
     if verdict and sabotage.explains(verdict):
         return "caught"
-    return "inconclusive" if verdict is None or verdict.verdict in ("inconclusive", "skipped") else "missed"
+    return "inconclusive" if verdict is None or verdict.verdict in ("inconclusive", "mistake", "skipped") else "missed"
 
 
 def marks_before(folder: Path, verdict: Path | None) -> list[str]:

@@ -1,0 +1,74 @@
+"""The lint of feature files, by behave's own parser and registry: ``python -m steps.lint [FEATURE[:LINE] ...]``.
+
+environment.py calls :func:`refuse_mistakes`; the rest is in support/run/lint/. Exit status: 0 without mistakes, else 2.
+"""
+
+import sys
+
+from behave import register_type
+from behave.configuration import Configuration
+from behave.parser import Parser, ParserError
+from behave.runner import the_step_registry as registry
+from behave.runner_util import collect_feature_locations, load_step_modules
+
+from support.run.lint.files import Unreadable, find
+from support.run.lint.found import FoundMistake, files_of, report
+from support.run.lint.sentences import Sentences
+from support.run.selection import MISTAKES
+from support.settings import ROOT
+from support.words import TYPES
+
+
+def refuse_mistakes(arguments):
+    """End this behave, which was started with these arguments, where there are mistakes in what it is to run.
+
+    Raises:
+        SystemExit: there are; all of them have been told.
+    """
+    config = Configuration(arguments)
+    try:
+        locations = collect_feature_locations(config.paths)
+    except (OSError, ValueError):
+        return  # behave says itself which file there is not
+    told = report(mistakes([each.filename for each in locations if not config.exclude(each.filename)]))
+    if told:
+        print(told, file=sys.stderr)
+        raise SystemExit(MISTAKES)
+
+
+def mistakes(files) -> list[FoundMistake]:
+    """All mistakes in some feature files."""
+    return list(find(files, parse, sentences()))
+
+
+def sentences() -> Sentences:
+    """All that there are; loads them where nobody has."""
+    if not any(registry.steps.values()):
+        register_type(**TYPES)
+        load_step_modules([str(ROOT / "steps")])
+    return Sentences(registry)
+
+
+def parse(text, file):
+    """behave's model of a feature; Unreadable: there is a line that it cannot read."""
+    try:
+        return Parser().parse(text, file)
+    except ParserError as error:
+        raise Unreadable(error.line or 1, str(error.args[0])) from None
+
+
+def main(arguments) -> int:
+    """Tell the mistakes in the features that are named, else in all."""
+    try:
+        config = Configuration(arguments)
+        files = list(dict.fromkeys(each.filename for each in collect_feature_locations(config.paths)))
+    except (OSError, ValueError) as error:
+        print(f"error: there is no such feature: {error}; expected such as features/soak.feature", file=sys.stderr)
+        return MISTAKES
+    told = report(mistakes(files))
+    print(told or f"no mistakes in {files_of(len(files))}", file=sys.stderr if told else sys.stdout)
+    return MISTAKES if told else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

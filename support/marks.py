@@ -1,0 +1,70 @@
+"""What a sentence takes and brings besides its words, noted on its step; the lint of feature files reads it.
+
+::
+
+    @when("the worker serving the request {kind:Fate} in mid-answer")
+    @marks(needs="request", brings="fault")
+    def when_worker_breaks(context, kind): ...
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Step = TypeVar("Step", bound=Callable[..., Any])
+
+THINGS = {
+    "deployment": "a deployment, such as: Given a Dynamo deployment with 2 vllm workers",
+    "request": "a request, such as: Given a client is receiving a streamed chat answer of 200 tokens",
+    "load": "a load, such as: Given 4 clients keep asking for streamed completions answers of 40 tokens",
+    "run": "a load that has run, such as: When after 3 seconds the busiest worker crashes",
+    "fault": "a fault, such as: When the worker serving the request crashes in mid-answer",
+    "newcomer": "a new worker, such as: When a new worker starts",
+    "roles": "roles, such as: Given a disaggregated Dynamo deployment with 1 prefill and 2 decode vllm workers",
+}
+"""What a sentence may bring, and what others then need -> the same in words, with a sentence that brings it. That each
+needs a deployment, unless it brings one, goes without saying.
+"""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What is noted on a step.
+
+    Attributes:
+        table: kind of the table that may stand below the sentence: ``deployment``, ``request``, ``bounds`` or
+            ``failures`` (:mod:`support.words`), which alone has to be there; empty: none may.
+        brings, needs: keys of :data:`THINGS`.
+        workers: how many workers there are more from then on: a number, or the name of the argument that says so.
+        loses: name of the argument (a kind of fault, or an XID) that says whether the worker that has the request is
+            lost, so that another one has to finish the answer.
+        whole: whether it expects whole answers.
+        check: called with the arguments; raises :class:`support.errors.Mistake` where they cannot be.
+    """
+
+    table: str = ""
+    brings: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    workers: int | str = 0
+    loses: str = ""
+    whole: bool = False
+    check: Callable[..., Any] | None = None
+
+
+def marks(brings: str = "", needs: str = "", **others: Any) -> Callable[[Step], Step]:
+    """Note on a step what :class:`Marks` says; several things are separated by spaces."""
+    made = Marks(brings=tuple(brings.split()), needs=tuple(needs.split()), **others)
+    if wrong := {*made.brings, *made.needs} - {*THINGS}:
+        raise ValueError(f"unknown things {wrong}; expected some of {', '.join(THINGS)}")
+
+    def mark(step: Step) -> Step:
+        step.marks = made  # type: ignore[attr-defined]
+        return step
+
+    return mark
+
+
+def marks_of(step: Callable[..., Any]) -> Marks:
+    """What is noted on a step; nothing by default."""
+    found: Marks = getattr(step, "marks", Marks())
+    return found

@@ -1,0 +1,282 @@
+# Every mistake that the lint knows, planted once: tests/test_lint.py. Above each stands what has to be said of the line below it,
+# and after "->" what to write instead.
+#! unknown tag @migratoin -> @migration
+@migratoin
+Feature: What people write
+  The scenarios below are wrong on purpose.
+
+  Scenario: A word that does not exist
+    #! unknown engine 'vlm' -> vllm
+    Given a Dynamo deployment with 2 vlm workers
+    #! unknown mode 'streaming' -> streamed
+    And a client is receiving a streaming completions answer of 200 tokens
+    #! unknown fate 'crashs' -> crashes
+    When the worker serving the request crashs in mid-answer
+    Then the answer completes with 200 tokens
+
+  Scenario: A role that does not exist
+    Given a disaggregated Dynamo deployment with 1 prefill and 2 decode vllm workers
+    And a client is receiving a streamed completions answer of 200 tokens
+    #! unknown role 'decoder' -> decode
+    When the decoder worker serving the request crashes in mid-answer
+    Then the answer completes with 200 tokens
+
+  Scenario: A sentence that does not exist
+    Given a Dynamo deployment with 2 ruler workers
+    And a client is receiving a streamed completions answer of 200 tokens
+    #! there is no sentence "When the worker serving the request crashes in the middle" -> the worker serving the request crashes in mid-answer
+    When the worker serving the request crashes in the middle
+    #! there is no sentence "Then the answer is complete with 200 tokens" -> the answer completes with 200 tokens
+    Then the answer is complete with 200 tokens
+    #! is a sentence for Then, not for When -> Then every position comes once and in order
+    When every position comes once and in order
+    Then the answer completes with 200 tokens
+
+  Scenario: Numbers that cannot be
+    #! '0' is no count; expected a whole number, 1 or more
+    Given a Dynamo deployment with 0 ruler workers
+    #! '-5' is no count; expected a whole number, 1 or more
+    And a client is receiving a streamed completions answer of -5 tokens
+    #! '140' is no percentage; expected a whole number, 1 to 100
+    When 140 % of the packets between the worker serving the request and the frontend are lost for 3 seconds
+    #! '10' has no unit -> 10 seconds
+    Then within 10 the answer ends in a clean error
+    #! '2 minutes' has no unit that is known -> 120 seconds
+    And within 2 minutes the answer ends in a clean error
+    #! '400 seconds' is longer than the scenario may take: 300 seconds -> or the tag @slow
+    And within 400 seconds the answer ends in a clean error
+
+  Scenario: Shares, errors and triggers that cannot be
+    Given a Dynamo deployment with 2 vllm workers
+    And 4 clients keep asking for streamed completions answers of 40 tokens
+    #! unknown XID 7
+    When after 3 seconds the GPU of the busiest worker reports XID 7 for 3 seconds
+    #! 'after 3' has no unit -> after 3 seconds
+    And after 3 the busiest worker crashes
+    #! unknown phase 'OVERFLOWS' -> OVERFLOW
+    And once OVERFLOWS begins the busiest worker hangs for 1 second
+    #! '120' is no share
+    Then at least 120 percent of the requests succeed in RECOVERY
+    #! unknown phase 'recovery' -> RECOVERY
+    And at least 99 percent of the requests succeed in recovery
+
+  Scenario: Settings
+    Given a Dynamo deployment with 2 ruler workers
+      | setting         | value |
+      #! unknown setting 'migrations limit' in the table -> migration limit
+      | migrations limit | 2     |
+      #! restart policy: unknown restart policy 'always' -> Always
+      | restart policy  | always |
+      #! lease: '5' has no unit -> 5 seconds
+      | lease           | 5     |
+      | frontends       | 2     |
+      #! 'frontends' is in the table 2 times -> it once
+      | frontends       | 3     |
+      #! the row does not end with | -> | speed | 0.5 |
+      | speed | 0.5
+    And a client is receiving a streamed completions answer of 200 tokens
+      #! the table has no heading row -> | setting | value | above it
+      | prompt words | 10 |
+    When the worker serving the request crashes in mid-answer
+    Then the answer completes with 200 tokens
+      #! no table may stand below this sentence -> the sentence alone
+      | setting | value |
+
+  Scenario: Failures in a table
+    Given a Dynamo deployment with 3 vllm workers
+    And 4 clients keep asking for streamed completions answers of 40 tokens
+    #! the sentence needs a table with a failure per row -> | failure | when |
+    When these failures strike
+    And these failures strike
+      #! unknown column 'victim'
+      | failure | victim | when             |
+      | hang    | worker | after 500 tokens |
+    And these failures strike
+      #! the column 'for' is there 2 times -> it once
+      | failure | when             | for       | for       |
+      | hang    | after 500 tokens | 2 seconds | 2 seconds |
+    And these failures strike
+      #! the column 'when' is missing
+      | failure | for       |
+      | hang    | 2 seconds |
+    And these failures strike
+      | failure | target  | when             |
+      #! failure: unknown failure 'hangs' -> hang
+      | hangs   | worker  | after 500 tokens |
+      #! target: unknown target 'wroker' -> worker
+      | hang    | wroker  | after 500 tokens |
+      #! a row of the table has no failure, or not when it strikes
+      | hang    | worker  |                  |
+    #! the checks for high availability need a table below with at least, longest outage seconds
+    Then the checks for high availability hold
+    #! unknown check 'hihg availability' -> high availability
+    And the checks for hihg availability hold
+    And the checks for high availability hold
+      #! the bound 'longest outage seconds' is missing
+      | bound    | value |
+      | at least | 99    |
+
+  Scenario: When before Given
+    #! 'When the NATS server crashes' stands before 'Given a Dynamo deployment with 2 ruler workers' -> first each Given
+    When the NATS server crashes
+    Given a Dynamo deployment with 2 ruler workers
+    Then the answer completes with 200 tokens
+
+  Scenario: No deployment
+    #! 'Given a client is receiving a streamed chat answer of 20 tokens' needs something before it -> a deployment, such as
+    Given a client is receiving a streamed chat answer of 20 tokens
+    Then the answer completes with 20 tokens
+
+  Scenario: No fault
+    Given a Dynamo deployment with 2 ruler workers
+    #! 'When the hung worker goes on' needs something before it -> a fault, such as
+    When the hung worker goes on
+    Then a new request succeeds within 5 seconds
+
+  #! no step of this scenario can fail -> Then, with what
+  Scenario: Nothing is expected
+    Given a Dynamo deployment with 2 ruler workers
+    And a client is receiving a streamed completions answer of 200 tokens
+
+  Scenario: Nothing is expected after the fault
+    Given a Dynamo deployment with 2 ruler workers
+    And a client is receiving a streamed completions answer of 200 tokens
+    Then the answer completes with 200 tokens
+    #! nothing is expected after this fault -> Then, with what
+    When the worker serving the request crashes in mid-answer
+
+  #! the scenario has no step -> Given, When and Then
+  Scenario: No step at all
+
+  Scenario: Keywords
+    Given a Dynamo deployment with 2 ruler workers
+    And a client is receiving a streamed completions answer of 200 tokens
+    #! 'Wehn' is no keyword -> When the worker serving the request crashes in mid-answer
+    Wehn the worker serving the request crashes in mid-answer
+    Then the answer completes with 200 tokens
+    #! 'every position comes once' begins with no keyword
+    every position comes once
+
+  Scenario: A keyword that nobody would miss
+    #! 'Givn' is no keyword -> Given a Dynamo deployment with 1 ruler worker
+    Givn a Dynamo deployment with 1 ruler worker
+    And a client is receiving a streamed completions answer of 200 tokens
+    Then the answer completes with 200 tokens
+
+  #! 'Scenaro: A heading' is no heading -> Scenario: A heading
+  Scenaro: A heading
+    Given a Dynamo deployment with 1 ruler worker
+    Then a new request succeeds within 5 seconds
+
+  #! the outline has no row below Examples, so it is no scenario -> Examples: with | engine |
+  Scenario Outline: No rows (<engine>)
+    Given a Dynamo deployment with 1 <engine> worker
+    Then a new request succeeds within 5 seconds
+
+    Examples:
+      | engine |
+
+  Scenario Outline: Rows that are alike
+    Given a Dynamo deployment with 1 <engine> worker
+    #! the outline has no column <seconds>
+    Then a new request succeeds within <seconds> seconds
+
+    Examples:
+      | engine |
+      | vllm   |
+      #! a second scenario 'Rows that are alike' -> Rows that are alike (<engine>) as the outline's name
+      | ruler  |
+
+  Scenario Outline: A row that is wrong (<engine>)
+    Given a Dynamo deployment with 1 <engine> worker
+    Then a new request succeeds within 5 seconds
+
+    Examples:
+      | engine |
+      | vllm   |
+      #! unknown engine 'tgi'
+      | tgi    |
+
+  Scenario: The same name
+    Given a Dynamo deployment with 1 ruler worker
+    Then a new request succeeds within 5 seconds
+
+  #! a second scenario 'The same name' -> another name
+  Scenario: The same name
+    Given a Dynamo deployment with 1 ruler worker
+    #! <timeout> is filled in an outline alone -> Scenario Outline: with Examples:
+    Then a new request succeeds within <timeout> seconds
+
+  #! names the unknown rule 'one-outcom' -> @not_judged.one-outcome.the_frontend_is_gone
+  @not_judged.one-outcom.the_frontend_is_gone
+  Scenario: An unknown rule
+    Given a Dynamo deployment with 1 ruler worker
+    Then a new request succeeds within 5 seconds
+
+  #! tag @not_judged.gauges gives no reason -> @not_judged.gauges.the_reason_in_words
+  @not_judged.gauges
+  Scenario: A rule without a reason
+    Given a Dynamo deployment with 1 ruler worker
+    Then a new request succeeds within 5 seconds
+
+  #! unknown tag @needs.coffee
+  @needs.coffee
+  Scenario: An unknown need
+    Given a Dynamo deployment with 1 ruler worker
+    Then a new request succeeds within 5 seconds
+
+  Scenario: A load that nobody plays
+    Given a Dynamo deployment with 2 ruler workers
+    #! no step plays this load -> When after 3 seconds the busiest worker crashes
+    And 4 clients keep asking for streamed completions answers of 40 tokens
+    #! comes before the load has begun -> When after 3 seconds the busiest worker crashes
+    When the worker serving the request crashes in mid-answer
+    Then a new request succeeds within 5 seconds
+
+  Scenario: A worker that joins too late
+    Given a Dynamo deployment with 1 ruler worker
+    And a client is receiving a streamed completions answer of 200 tokens
+    When the worker serving the request crashes in mid-answer
+    And a new worker joins the deployment
+    #! no worker is left to complete the answer; one that joins is too late -> one worker more
+    Then the answer completes with 200 tokens
+
+  Scenario: A ready scenario that does not exist
+    #! unknown ready scenario 'a worker crashed' -> "a worker crashes"
+    When the ready scenario "a worker crashed" is played
+    Then all of its checks hold
+
+  Scenario: A file that does not exist
+    #! there is no file 'docs/scenario.yaml' -> docs/scenarios.yaml
+    When the scenario "a network that loses packets" of docs/scenario.yaml is played
+    Then all of its checks hold
+
+  Scenario: Deployments that there cannot be
+    #! the ruler engine has no prefill workers; choose one of vllm, sglang, trtllm
+    Given a disaggregated Dynamo deployment with 1 prefill and 1 decode ruler workers
+    Then a new request succeeds within 5 seconds
+
+  Scenario: An etcd cluster that is too large
+    #! etcd_members is 9; expected 1 to 7
+    Given a Dynamo deployment with 2 ruler workers backed by a 9-member etcd cluster
+    Then a new request succeeds within 5 seconds
+
+  Scenario: A lease that etcd cannot count
+    #! lease_seconds is 2.5; expected whole seconds
+    Given a Dynamo deployment with 2 ruler workers
+      | setting | value       |
+      | lease   | 2.5 seconds |
+    And 4 clients keep asking for streamed completions answers of 40 tokens for 10 seconds
+    #! never happens: the load is over after 10 seconds -> an earlier time, or a longer load
+    When after 20 seconds the busiest worker crashes
+    Then every request succeeds
+
+  Scenario: Too much
+    Given a Dynamo deployment with 1 ruler worker
+    #! a scenario has one deployment, and this is a second one -> the first alone
+    And a Dynamo deployment with 1 ruler worker
+      #! no text in quotes may stand below a sentence -> a table, or nothing
+      """
+      some text
+      """
+    Then a new request succeeds within 5 seconds
