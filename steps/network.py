@@ -9,19 +9,38 @@ from support.run.runtime import Context
 
 @when("packets between the worker serving the request and {side:Side} are {manner:Cut}")
 def when_cut_off(context: Context, side, manner):
-    """Both directions, open connections and new ones; until it is healed."""
+    """Packets between the two sides are lost or refused, in both directions, on open connections and new ones, until
+    the network is healed.
+
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, nftables
+    """
     context.world.faults.strike(Cut(Serving(), side, manner))
 
 
 @when("packets between the worker serving the request and {side:Side} are {manner:Cut} for {time:Time}")
 def when_cut_off_for(context: Context, side, manner, time):
-    """The kernel heals the cut; nobody has to."""
+    """Packets between the two sides are lost or refused for this time, in both directions, on open connections and new
+    ones.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, nftables
+    """
     context.world.faults.strike(Cut(Serving(), side, manner, lease_seconds=time))
 
 
 @when("packets {flow:Flow} the worker serving the request are {manner:Cut} for {time:Time}")
 def when_one_way(context: Context, flow, manner, time):
-    """One direction between frontend and worker."""
+    """Packets between the worker and the frontend are lost or refused in one direction.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, nftables
+    """
     context.world.faults.strike(Cut(Serving(), mode=manner, direction=flow, lease_seconds=time))
 
 
@@ -29,7 +48,13 @@ def when_one_way(context: Context, flow, manner, time):
     "{percent:Count} % of the packets between the worker serving the request and {side:Side} are lost for {time:Time}"
 )
 def when_lossy(context: Context, percent, side, time):
-    """At random, both directions."""
+    """Each packet is lost with this chance, in both directions.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, nftables
+    """
     context.world.faults.strike(Loss(Serving(), side, percent, lease_seconds=time))
 
 
@@ -37,11 +62,21 @@ def when_lossy(context: Context, percent, side, time):
     "the cable of the worker serving the request carries no more than {rate:Count} kilobits per second for {time:Time}"
 )
 def when_narrow(context: Context, rate, time):
-    """All that it sends and receives, each way."""
+    """The network of the worker gets slow: all that it sends and receives, each way.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, tbf
+    """
     context.world.faults.strike(Bandwidth(Serving(), rate, lease_seconds=time))
 
 
 @when("the network is healed")
 def when_healed(context: Context):
-    """By a call; packets are seen to arrive again."""
+    """Undoes the last fault.
+
+    Waits: until packets arrive again.
+    Proof: packets in both directions.
+    """
     context.world.faults.recover(context.world.faults.last)
