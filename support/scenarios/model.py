@@ -32,10 +32,18 @@ T = TypeVar("T")
 
 LIBRARY = Path(__file__).with_name("library.yaml")
 
-LOAD_TYPES = ("token_overflow", "overload")
-"""Failures that are nothing but a second load."""
-TYPES = (*KINDS, "rolling_restart", *LOAD_TYPES, "random")
-"""The kinds of faults, and what is more than one fault, or none."""
+LOAD_TYPES = {
+    "token_overflow": "More clients ask with overlong prompts.",
+    "overload": "More clients ask.",
+}
+"""Failures that are nothing but a second load -> what happens."""
+MORE_TYPES = {
+    "rolling_restart": "Each worker is told to shut down and started again, one after the other.",
+    **LOAD_TYPES,
+    "random": "Workers crash, hang, are cut off and lose their GPUs, one after the other, as a seed draws it.",
+}
+"""Failures that are more than one fault, or none -> what happens."""
+TYPES = (*KINDS, *MORE_TYPES)
 VICTIMS: dict[str, Victim] = {
     "worker": Busiest(("worker", "decode")),
     "decode_worker": Busiest(("decode",)),
