@@ -7,7 +7,7 @@ from support.faults.victims import Serving
 from support.run.runtime import Context
 
 
-@when("the GPU of the worker serving the request reports XID {xid:Xid}")
+@when("the GPU of the worker serving the request reports XID {xid:Count}")
 def when_xid(context: Context, xid):
     """The driver reports the error in the kernel log, and the worker suffers what such an error brings.
 
@@ -19,7 +19,7 @@ def when_xid(context: Context, xid):
     context.world.faults.strike(XidError(Serving(), xid))
 
 
-@when("the GPU of the worker serving the request reports XID {xid:Xid} for {time:Time}")
+@when("the GPU of the worker serving the request reports XID {xid:Count} for {time:Time}")
 def when_xid_for(context: Context, xid, time):
     """The driver reports the error, the worker suffers what it brings, and the GPU is repaired after this time.
 
@@ -32,7 +32,7 @@ def when_xid_for(context: Context, xid, time):
     context.world.faults.strike(XidError(Serving(), xid, lease_seconds=time))
 
 
-@when("the GPU of the worker serving the request reports XID {xid:Xid} with all that follows it")
+@when("the GPU of the worker serving the request reports XID {xid:Count} with all that follows it")
 def when_xid_sequence(context: Context, xid):
     """The driver reports the error and those that follow it in real logs, and the worker suffers what it brings.
 

@@ -130,7 +130,7 @@ def when_etcd(context: Context, trigger, kind, duration):
     context.world.workload.play_failure(Failure(kind.failure, "etcd", **trigger, duration_seconds=duration))
 
 
-@when("{trigger:Trigger} the GPU of the busiest worker reports XID {xid:Xid} for {duration:Time}")
+@when("{trigger:Trigger} the GPU of the busiest worker reports XID {xid:Count} for {duration:Time}")
 def when_gpu(context: Context, trigger, xid, duration):
     """The driver reports the error in the kernel log; the GPU is repaired after this time, and a worker that it ended
     is started again.

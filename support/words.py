@@ -10,7 +10,6 @@ from typing import Any
 
 from support.contract.shape import ENGINES, LEAVINGS, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
 from support.faults import registry
-from support.faults.gpu import known_xids
 from support.faults.network import MODE_WORDS, SIDE_WORDS
 from support.faults.victims import Members, Others
 from support.judge.checker import CHECKERS
@@ -34,12 +33,6 @@ MEMBERS = {
 OTHERS = {"the other members": Others("peers"), "Dynamo": Others("dynamo"), "everybody else": Others("everybody")}
 SERVERS = {"the NATS server": "nats", "the frontend": "frontend"}
 FLOWS = {"to": "to", "from": "from"}
-YES_OR_NO = {"yes": True, "no": False}
-NOUNS = ("frontend", "worker", "client", "request", "migration", "token", "word")
-
-COUNT, SHARE = "a whole number, 0 or more", "such as 20 or 99.5"
-TIME, FILE = "such as 2 seconds or 500 milliseconds", "a path from the root of the checkout"
-TRIGGER = f"such as after 3 seconds, after 20 requests, after 300 tokens, once {' or '.join(PHASE_NAMES)} begins"
 
 
 def _one_of(what: str, words: Mapping[str, Any]) -> Callable[[str], Any]:
@@ -55,27 +48,24 @@ def _one_of(what: str, words: Mapping[str, Any]) -> Callable[[str], Any]:
     return convert
 
 
-def words_of(read: Callable[[str], Any]) -> tuple[str, ...]:
-    """The words that a type of words, or the reader of a cell, takes; of one that takes any number, time or file, one
-    phrase that says so.
-    """
-    found: tuple[str, ...] = read.words  # type: ignore[attr-defined]
-    return found
-
-
 def count(text: str) -> int:
     """A number of things, 0 or more."""
     if not text.isdigit():
-        raise ValueError(f"{text!r} is no count; expected {COUNT}")
+        raise ValueError(f"{text!r} is no count; expected a whole number, 0 or more")
     return int(text)
 
 
 def seconds(text: str) -> float:
     """``2 seconds``, ``500 milliseconds`` in seconds."""
     if not re.fullmatch(seconds.pattern, text):  # type: ignore[attr-defined]
-        raise ValueError(f"{text!r} is no time; expected {TIME}")
+        raise ValueError(f"{text!r} is no time; expected such as 2 seconds or 500 milliseconds")
     number, _, unit = text.partition(" ")
     return float(number) / (1000 if unit.startswith("milli") else 1)
+
+
+def yes_or_no(text: str) -> bool:
+    """``yes`` or ``no``."""
+    return bool(_one_of("answer", {"yes": True, "no": False})(text))
 
 
 def plural(text: str) -> str:
@@ -86,7 +76,7 @@ def plural(text: str) -> str:
 def share(text: str) -> float:
     """A number of percent."""
     if not re.fullmatch(share.pattern, text):  # type: ignore[attr-defined]
-        raise ValueError(f"{text!r} is no share; expected {SHARE}")
+        raise ValueError(f"{text!r} is no share; expected such as 20 or 99.5")
     return float(text)
 
 
@@ -101,26 +91,23 @@ def trigger(text: str) -> dict[str, Any]:
         return {f"trigger_after_{found[2]}s": int(found[1])}
     if begin == "after" and re.fullmatch(seconds.pattern, rest):  # type: ignore[attr-defined]
         return {"trigger_after_seconds": seconds(rest)}
-    raise ValueError(f"{text!r} is no trigger; expected {TRIGGER}")
+    what = f"after 3 seconds, after 20 requests, after 300 tokens, once {' or '.join(PHASE_NAMES)} begins"
+    raise ValueError(f"{text!r} is no trigger; expected such as {what}")
 
 
 def file(text: str) -> Path:
     """A file that there is, from the root of the checkout."""
     if not (ROOT / text).is_file():
-        raise ValueError(f"there is no file {text!r} in {ROOT}; expected {FILE}")
+        raise ValueError(f"there is no file {text!r} in {ROOT}; expected a path from there")
     return ROOT / text
 
 
-def _takes(read: Callable[[str], Any], pattern: str, *words: str) -> None:
-    read.pattern, read.words = pattern, words  # type: ignore[attr-defined]
-
-
-_takes(file, r"\S+\.ya?ml", FILE)
-_takes(trigger, r"(?:after|once) [\w.]+ \w+", TRIGGER)
-_takes(share, r"\d+(?:\.\d+)?", SHARE)
-_takes(count, r"-?\d+", COUNT)
-_takes(seconds, r"\d+(?:\.\d+)? (?:milli)?seconds?", TIME)
-_takes(plural, "|".join(f"{noun}s?" for noun in NOUNS), *(each for noun in NOUNS for each in (noun, f"{noun}s")))
+file.pattern = r"\S+\.ya?ml"  # type: ignore[attr-defined]
+trigger.pattern = r"(?:after|once) [\w.]+ \w+"  # type: ignore[attr-defined]
+share.pattern = r"\d+(?:\.\d+)?"  # type: ignore[attr-defined]
+count.pattern = r"-?\d+"  # type: ignore[attr-defined]
+seconds.pattern = r"\d+(?:\.\d+)? (?:milli)?seconds?"  # type: ignore[attr-defined]
+plural.pattern = r"frontends?|workers?|clients?|requests?|migrations?|tokens?|words?"  # type: ignore[attr-defined]
 
 TYPES: dict[str, Callable[[str], Any]] = {
     "Count": count,
@@ -142,7 +129,6 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "Share": share,
     "Phase": _one_of("phase", {phase: phase for phase in PHASE_NAMES}),
     "Check": _one_of("check", {name.replace("_", " "): name for name in CHECKERS}),
-    "Xid": _one_of("XID error", {str(number): number for number in known_xids()}),
     "Strain": _one_of("strain on a GPU", registry.words("gpu")),
     "Members": _one_of("part of an etcd cluster", MEMBERS),
     "Others": _one_of("side", OTHERS),
@@ -157,7 +143,7 @@ SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "migration limit": ("migration_limit", count),
     "sequence cap": ("sequence_cap", count),
     "longest sequence": ("max_model_len", count),
-    "health checks": ("health_checks", _one_of("answer", YES_OR_NO)),
+    "health checks": ("health_checks", yes_or_no),
     "frontends": ("frontends", count),
     "router": ("router_mode", _one_of("router", {each: each for each in ROUTER_MODES})),
     "restart policy": ("restart_policy", _one_of("restart policy", {each: each for each in RESTART_POLICIES})),
@@ -174,7 +160,7 @@ SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
 REQUEST_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "prompt words": ("prompt_words", count),
     "choices": ("n", count),
-    "usage": ("usage", _one_of("answer", YES_OR_NO)),
+    "usage": ("usage", yes_or_no),
 }
 """What a table below "a client ..." may say -> argument of the request, how it is read."""
 

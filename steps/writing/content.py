@@ -23,7 +23,7 @@ from support.scenarios.model import LIBRARY, MORE_TYPES, VICTIMS, WORKERS, read_
 from support.schema import expected_of
 from support.settings import NAMES, ROOT, TARGETS, TARGETS_AVAILABLE, Settings
 from support.targets.needs import NEEDS
-from support.words import FAILURE_OPTIONS, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, seconds, words_of
+from support.words import FAILURE_OPTIONS, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, seconds, yes_or_no
 from support.world.clients import Clients
 
 MOST_INLINE = 6
@@ -126,11 +126,11 @@ def _entry(sentence: Sentence, usage: Usage) -> Entry:
     assert usage.example is not None
     title, values = sentence.pattern, list[str]()
     for name, kind in sentence.placeholders:
-        words = sorted(usage.words[name]) if kind == "Noun" else words_of(TYPES[kind]) if kind else ("any text",)
-        closed = len(words) > 1
-        shown = "|".join(words) if closed and len(words) <= MOST_INLINE else name
+        words = sorted(usage.words[name]) if kind == "Noun" else _words(TYPES[kind]) if kind else ()
+        shown = "|".join(words) if words and len(words) <= MOST_INLINE else name
         if shown == name:
-            values.append(f"`{name}` is {'one of ' + codes(words) if closed else words[0]}")
+            rest = first_words(TYPES[kind]).rstrip(".") if kind else "any text"
+            values.append(f"`{name}`: {'one of ' + codes(words) if words else rest}")
         title = title.replace(f"{{{name}:{kind}}}" if kind else f"{{{name}}}", f"<{shown}>")
     facts = [("Values", sentence_of("; ".join(values)))] if values else []
     facts += [(label, sentence_of(sentence.facts[name])) for name, label in LABELS.items() if name in sentence.facts]
@@ -203,12 +203,16 @@ def _without_default(text: str) -> tuple[str, str]:
 def _allowed(read: Callable[[str], Any], annotation: Any = None) -> str:
     """What a cell takes: the words of its reader, and what the field's annotation says of numbers."""
     expected = expected_of(annotation)
-    words = () if read in (float, int) else words_of(read)
-    if len(words) > 1:
+    if words := _words(read):
         return codes(words)
     if read is seconds:
-        return f"a time {words[0]}" + (f": {expected}" if "whole" in expected else "")
-    return clean(expected or "".join(words))
+        return first_words(read) + (f" Expected are {expected}." if "whole" in expected else "")
+    return clean(expected) or first_words(read)
+
+
+def _words(read: Callable[[str], Any]) -> Sequence[str]:
+    """The words that a reader takes, where they can be listed."""
+    return getattr(read, "words", ("yes", "no") if read is yes_or_no else ())
 
 
 def _shown(read: Callable[[str], Any], value: Any) -> str:

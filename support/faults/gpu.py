@@ -84,7 +84,7 @@ class XidError(GpuFault):
     needs = ("kmsg",)
     drawn = True
     urgent = True
-    xid: Annotated[int, OneOf(known_xids)] = field(default=79, metadata=strength("xid", "Xid"))
+    xid: Annotated[int, OneOf(known_xids)] = field(default=79, metadata=strength("xid", "Count"))
     sequence: bool = field(default=False, metadata=strength())
 
     @property
