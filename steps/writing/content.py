@@ -144,7 +144,7 @@ def _targets(needs: Sequence[str]) -> str:
     found = []
     for name in TARGETS_AVAILABLE:
         kind = targets.kind(Settings(target=name))
-        having = f" where it has {' and '.join(NEEDS[each].title for each in wanted)}" if wanted else ""
+        having = f" where it has {' and '.join(NEEDS[each].words for each in wanted)}" if wanted else ""
         if kind.real:
             found.append(f"`{name}`{having}")
         elif all(answer.available for answer in kind.capabilities(wanted).values()):
@@ -311,7 +311,7 @@ def _failure(kind: type[Fault]) -> list[str]:
         codes(map(_spaced, WORKERS if kind.workers_only else VICTIMS)),
         codes(columns),
         first_words(kind.prove),
-        ", ".join(NEEDS[need].title for need in kind.needs),
+        ", ".join(NEEDS[need].words for need in kind.needs),
     ]
 
 
