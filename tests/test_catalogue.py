@@ -1,5 +1,6 @@
 """The catalogue is complete, says what the code does, and is what is committed."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,16 +13,17 @@ import pytest
 from steps.writing.catalogue import problems
 from steps.writing.content import described, span
 from steps.writing.examples import Usage, scenarios, usages
+from steps.writing.pages import SCRIPT
 from steps.writing.sentences import Sentence, load
 from steps.writing.sentences import described as docstring_of
-from support import releases
+from support import binaries, releases
 from support.contract.shape import Shape
 from support.faults.registry import KINDS
 from support.judge.checkers import CHECKERS
 from support.run.selection import enumerate_scenarios
 from support.run.tags import tags
 from support.scenarios.model import TYPES as FAILURES
-from support.settings import NAMES, ROOT
+from support.settings import NAMES, ROOT, Settings
 from support.words import FAILURE_OPTIONS, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES
 
 MARKDOWN, HTML = (ROOT / "docs" / f"catalogue.{kind}" for kind in ("md", "html"))
@@ -162,7 +164,44 @@ def test_the_page_asks_for_nothing_from_anywhere() -> None:
     links.feed(text)
     assert [each for each in links.found if not each.startswith("#")] == []
     assert links.policy.startswith("default-src 'none'")
-    assert [word for word in ("@import", "url(", "fetch(", "XMLHttpRequest", "http://", "https://") if word in text] == []
+    asking = ("@import", "url(", "fetch(", "XMLHttpRequest", "http://", "https://")
+    assert [word for word in asking if word in text] == []
+
+
+SEEN = """
+{
+  const items = ["the etcd leader crashes", "within etcd has a new leader", "a worker crashes"].map((text) => (
+    { textContent: text.toUpperCase(), hidden: false }
+  ));
+  const parts = [[0, 1], [2]].map((own) => (
+    { querySelector: () => own.find((each) => !items[each].hidden) === undefined ? null : own }
+  ));
+  const field = { value: "", addEventListener: (_, look) => { field.look = look; } };
+  const one = { input: field, output: {} }, all = { section: parts };
+  globalThis.document = { querySelector: (name) => one[name], querySelectorAll: (name) => all[name] ?? items };
+  globalThis.type = (text) => {
+    field.value = text;
+    field.look();
+    return [items.map((each) => each.hidden), parts.map((each) => each.hidden), one.output.textContent];
+  };
+}
+"""
+
+
+def test_the_search_shows_what_has_all_words() -> None:
+    typed = ["", "etcd Leader", "crashes", "leader within", "nobody"]
+    program = f"{SEEN}{SCRIPT}\nconsole.log(JSON.stringify({json.dumps(typed)}.map(type)));"
+    node = binaries.node(Settings())
+    done = subprocess.run([node, "-e", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    hidden = True
+    assert json.loads(done.stdout) == [
+        [[False, False, False], [False, False], ""],
+        [[False, False, hidden], [False, hidden], "2 of 3"],
+        [[False, hidden, False], [False, False], "2 of 3"],
+        [[hidden, False, hidden], [False, hidden], "1 of 3"],
+        [[hidden, hidden, hidden], [hidden, hidden], "0 of 3"],
+    ]
 
 
 def test_texts_of_docstrings_are_found() -> None:

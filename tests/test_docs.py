@@ -199,7 +199,8 @@ def test_the_form_of_what_cannot_be_run_here(command: str) -> None:
     variables = [name for word in words if (name := re.match(r"[A-Z_]+(?==)", word))]
     assert [each[0] for each in variables if each[0] not in _variables()] == []
     if "make" in words:
-        plan = subprocess.run(["make", "-n", *words[words.index("make") + 1 :]], cwd=ROOT, capture_output=True, text=True)
+        argv = ["make", "-n", *words[words.index("make") + 1 :]]
+        plan = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
         assert (plan.returncode, bool(plan.stdout)) == (0, True), plan.stderr
     if "-m" in words and "python" in command:
         _check_program(words[words.index("-m") + 1 :])

@@ -1,7 +1,7 @@
 """``python -m steps.writing.catalogue [--check]``: writes the catalogue of all that a scenario can say, from the code.
 
-With ``--check`` it writes nothing, and fails where a page is not what it would write. Either way it fails, and names all
-that is missing, where a sentence does not say what a reader has to know, or no scenario shows it.
+With ``--check`` it writes nothing, and fails where a page is not what it would write. Either way it fails where a
+sentence does not say what a reader has to know, or no scenario shows it, and names all that is missing.
 """
 
 import argparse

@@ -288,8 +288,8 @@ def _run_settings() -> Section:
 def _failures() -> Iterator[Section]:
     rows = [_failure(kind) for kind in registry.KINDS.values()]
     rows += [[f"`{_spaced(name)}`", "", what, "", "", "", ""] for name, what in MORE_TYPES.items()]
-    about = "What can break. A sentence has the words of the second column; a table below `these failures strike`, and a "
-    about += "YAML file, those of the first one. Those without a target are more than one fault."
+    about = "What can break. Sentences have the words of the second column; a table below `these failures strike`, and "
+    about += "a YAML file, those of the first one. Those without a target are more than one fault."
     headings = ["failure", "in a sentence", "what happens", "targets", "columns", "proof", "needs"]
     yield Section("Failures", about, table=Table(headings, rows))
     hints = {name: hint for name, (hint, _) in registry.all_strengths().items()}
@@ -297,7 +297,8 @@ def _failures() -> Iterator[Section]:
         [f"`{column}`", "yes" if column in ("failure", "when") else "no", _allowed(read, hints.get(field))]
         for column, (field, read) in FAILURE_OPTIONS.items()
     ]
-    about = "The headings of a table below `these failures strike`, one failure a row. Leave a cell empty for the default."
+    about = "The headings of a table below `these failures strike`, with a failure in each row. An empty cell says "
+    about += "nothing."
     yield Section("Columns of failures", about, table=Table(["column", "has to be there", "values"], columns))
 
 
@@ -334,12 +335,12 @@ def _checks() -> Section:
 
 def _ready() -> Section:
     rows = [
-        [f"`{each.name}`", "; ".join(failure.describe() for failure in each.failures), codes(map(_spaced, each.checks))]
+        [f"`{each.name}`", "; ".join(one.describe() for one in each.failures), codes(map(_spaced, each.checks))]
         for each in read_scenarios(LIBRARY)
     ]
-    engines = codes(SIMULATED)
-    about = 'For `the ready scenario "..." is played`. Each is there on every simulated engine and with one or two '
-    about += f"replicas as well: `a worker hangs (sglang, 2 replicas)`, `(trtllm, disaggregated, 1 replica)`; {engines}."
+    about = 'For `the ready scenario "..." is played`. Each is there on every simulated engine as well, aggregated and '
+    about += "disaggregated, with one and two replicas: `a worker hangs (sglang, 2 replicas)`, `a worker hangs (vllm, "
+    about += "disaggregated, 1 replica)`."
     return Section("Ready scenarios", about, table=Table(["name", "what breaks", "checks"], rows))
 
 

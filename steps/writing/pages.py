@@ -8,11 +8,11 @@ from steps.writing.content import Entry, Section, Table
 
 TITLE = "Catalogue: all that a scenario can say"
 ABOUT = (
-    "Every sentence, setting, failure, check and tag. `make catalogue` writes this page from the code, and a test keeps "
-    "it so.",
-    "In a sentence `<a|b>` stands for one of these words, and `<count>` for a value that is told below it. *Waits* says "
-    "how long the step takes, *Time counts* from when a time in the sentence counts, *Proof* who says so. The example is "
-    "from a scenario that the suite's own tests play.",
+    "Every sentence, setting, failure, check and tag. `make catalogue` writes this page from the code, and a test "
+    "keeps it so.",
+    "In a sentence `<a|b>` stands for one of these words, and `<count>` for a value that is told below it. *Waits* "
+    "says how long the step takes, *Time counts* from when a time in the sentence counts, *Proof* who says so. The "
+    "example is from a scenario that the suite's own tests play.",
     "A fault that is not proven makes the scenario *inconclusive*: it says nothing about Dynamo.",
 )
 
