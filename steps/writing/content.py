@@ -329,16 +329,16 @@ def _checks() -> Section:
         hints = get_type_hints(checker)
         bounds = [f"`{_spaced(bound)}` ({NUMBERS[hints[bound]]})" for bound in checker.bounds]
         rows.append([f"`{_spaced(name)}`", first_words(checker), ", ".join(bounds)])
-    about = "For `the checks for ... hold`. A table below it names the bounds, all of them; its headings are `bound` and "
-    return Section("Checks", about + "`value`.", table=Table(["check", "what holds", "bounds"], rows))
+    about = "For `the checks for ... hold`. A table below it names all bounds; its headings are `bound` and `value`."
+    return Section("Checks", about, table=Table(["check", "what holds", "bounds"], rows))
 
 
 def _ready() -> Section:
-    rows = [
-        [f"`{each.name}`", "; ".join(one.describe() for one in each.failures), codes(map(_spaced, each.checks))]
-        for each in read_scenarios(LIBRARY)
-    ]
-    about = 'For `the ready scenario "..." is played`. Each is there on every simulated engine as well, aggregated and '
+    rows = []
+    for each in read_scenarios(LIBRARY):
+        breaks = "; ".join(failure.describe() for failure in each.failures)
+        rows.append([f"`{each.name}`", breaks, codes(map(_spaced, each.checks))])
+    about = 'For `the ready scenario "..." is played`. Each is there on every simulated engine too, aggregated and '
     about += "disaggregated, with one and two replicas: `a worker hangs (sglang, 2 replicas)`, `a worker hangs (vllm, "
     about += "disaggregated, 1 replica)`."
     return Section("Ready scenarios", about, table=Table(["name", "what breaks", "checks"], rows))

@@ -22,8 +22,8 @@ def write(name: str) -> Path:
     name = " ".join(name.split())
     if not FORM.fullmatch(name) or len(name) > LONGEST:
         raise ValueError(
-            f"NAME is {name!r}; expected a short sentence of letters, digits, spaces and , . ' ( ) % - that begins with "
-            'a letter, such as make new NAME="A worker crashes twice"'
+            f"NAME is {name!r}; expected a short sentence of letters, digits, spaces and , . ' ( ) % - that begins "
+            'with a letter, such as make new NAME="A worker crashes twice"'
         )
     file = ROOT / "features" / f"{re.sub('[^a-z0-9]+', '_', name.lower()).strip('_')}.feature"
     if file.exists():
