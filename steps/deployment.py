@@ -47,7 +47,7 @@ def given_late_etcd(context: Context, count, engine, noun, time):
 
     Time: from the start of the deployment to the start of etcd.
     Waits: until etcd has been started; nobody waits for Dynamo.
-    Proof: none: say with "Then" that the deployment serves.
+    Proof: what "Then" says of the deployment.
     Table: settings of the deployment.
     """
     deploy(context, engine=engine, workers=count, etcd_delay_seconds=time)
@@ -68,7 +68,7 @@ def given_over_plane(context: Context, count, engine, noun, plane):
     "a disaggregated Dynamo deployment with {prefill:Count} prefill and {decode:Count} decode {engine:Engine} workers"
 )
 def given_disaggregated(context: Context, prefill, decode, engine):
-    """Starts a deployment in which prefill workers read the prompt and decode workers write the answer.
+    """Starts prefill workers, which read the prompt, and decode workers, which write the answer; not of the ruler.
 
     Waits: until the frontend lists every worker and uses the prefill workers.
     Proof: the frontend's own lists, and a request that a prefill worker has read.
@@ -92,7 +92,7 @@ def when_worker_starts(context: Context):
     """One more worker starts; it registers when it is ready.
 
     Waits: no.
-    Proof: none: say with "Then" what the new worker does.
+    Proof: what "Then" says of the new worker.
     """
     context.world.lifetimes.start_workers(1)
 
@@ -102,7 +102,7 @@ def when_workers_start(context: Context, count):
     """Several more workers start; each registers when it is ready.
 
     Waits: no.
-    Proof: none: say with "Then" what the new workers do.
+    Proof: what "Then" says of the new workers.
     """
     context.world.lifetimes.start_workers(count)
 

@@ -230,7 +230,7 @@ def when_nothing(context: Context):
 
 @when('the ready scenario "{name}" is played')
 def when_ready(context: Context, name):
-    """Plays a ready scenario, with its own deployment, load and failure.
+    """Plays one of the ready scenarios, with its own deployment, load and failure.
 
     Waits: until the load has ended.
     Proof: the fault's own, see Failures.

@@ -57,7 +57,7 @@ def given_in_turn(context: Context, count, stream, api, tokens):
     """One client sends these requests, each when the answer before it has ended.
 
     Waits: no.
-    Proof: none: later sentences speak of its answers.
+    Proof: what "Then" says of its answers.
     """
     context.world.clients.send_in_turn(count, stream=stream, api=api, max_tokens=tokens)
 

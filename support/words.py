@@ -56,7 +56,7 @@ def count(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """``2 seconds``, ``500 milliseconds`` in seconds."""
+    """A time, such as ``2 seconds`` or ``500 milliseconds``."""
     if not re.fullmatch(seconds.pattern, text):  # type: ignore[attr-defined]
         raise ValueError(f"{text!r} is no time; expected such as 2 seconds or 500 milliseconds")
     number, _, unit = text.partition(" ")
@@ -81,9 +81,7 @@ def share(text: str) -> float:
 
 
 def trigger(text: str) -> dict[str, Any]:
-    """``after 3 seconds``, ``after 20 requests``, ``after 300 tokens`` or ``once OVERFLOW begins``, as a field of a
-    failure.
-    """
+    """``after 3 seconds``, ``after 20 requests``, ``after 300 tokens`` or ``once OVERFLOW begins``."""
     begin, _, rest = text.partition(" ")
     if begin == "once" and (phase := rest.removesuffix(" begins")) in PHASE_NAMES:
         return {"trigger_in_phase": phase}

@@ -19,7 +19,7 @@ from steps.writing.sentences import described as docstring_of
 from support import binaries, releases
 from support.contract.shape import Shape
 from support.faults.registry import KINDS
-from support.judge.checkers import CHECKERS
+from support.judge.checker import CHECKERS
 from support.run.selection import enumerate_scenarios
 from support.run.tags import tags
 from support.scenarios.model import TYPES as FAILURES
@@ -51,7 +51,7 @@ def test_what_is_committed_is_what_the_code_says() -> None:
 
 def test_a_page_that_is_not_what_the_code_says_is_named(sentence: Sentence) -> None:
     argv = [sys.executable, "-c"]
-    program = f"""
+    program = """
 import sys
 from support import words
 from steps.writing import catalogue
@@ -83,7 +83,7 @@ def test_a_sentence_that_lacks_something_is_named(name: str, sentence: Sentence)
 
 def test_a_sentence_that_says_too_much_is_named(sentence: Sentence) -> None:
     timeless = replace(sentence, pattern="etcd has a new leader")
-    assert [each.endswith("has Time: and names no time") for each in timeless.problems()] == [True]
+    assert ["has Time: and names no time" in each for each in timeless.problems()] == [True]
     luck = replace(sentence, facts={**sentence.facts, "Needs": "luck."})
     assert ["needs 'luck'; expected one of root, namespaces" in each for each in luck.problems()] == [True]
     [said] = replace(sentence, meaning="etcd leads").problems()
@@ -208,7 +208,7 @@ def test_texts_of_docstrings_are_found() -> None:
     texts = described(Shape)
     assert texts["frontends"].startswith("frontends that clients may ask; more than one as behind a service")
     assert texts["lease_seconds"].endswith("Releases where it cannot be set keep theirs, which is 10 s.")
-    assert list(texts)[0] == "engine"
+    assert next(iter(texts)) == "engine"
 
 
 def test_releases_in_words() -> None:

@@ -11,11 +11,13 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -204,7 +206,7 @@ def test_the_form_of_what_cannot_be_run_here(command: str) -> None:
         assert (plan.returncode, bool(plan.stdout)) == (0, True), plan.stderr
     if "-m" in words and "python" in command:
         _check_program(words[words.index("-m") + 1 :])
-    for option, value in zip(words, words[1:], strict=False):
+    for option, value in pairwise(words):
         if option in ("-f", "--file"):
             assert (ROOT / value).is_file(), value
         elif option == "-d":
@@ -228,7 +230,7 @@ def _check_program(words: list[str]) -> None:
 
 @pytest.mark.parametrize("block", [each for each in blocks() if each.language not in (*SHELLS, "gherkin")], ids=str)
 def test_other_snippets_can_be_read(block: Block) -> None:
-    readers = {"python": ast.parse, "yaml": yaml.safe_load, "json": json.loads, "text": str}
+    readers: dict[str, Callable[[str], Any]] = {"python": ast.parse, "yaml": yaml.safe_load, "json": json.loads, "text": str}
     assert block.language in readers, f"say here how a snippet in {block.language} is to be checked"
     readers[block.language](block.text)
 
@@ -252,6 +254,7 @@ def test_the_snippet_of_the_python_api_runs(tmp_path: Path) -> None:
 def test_the_other_snippets_of_the_python_api_run(tmp_path: Path) -> None:
     glue = f"""
 from pathlib import Path
+from typing import Any
 logs = Path({str(tmp_path / "logs")!r})
 url, model = world().deployment.frontend_url, world().deployment.model
 """

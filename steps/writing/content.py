@@ -68,7 +68,10 @@ def sections(sentences: Sequence[Sentence], uses: Mapping[str, Usage]) -> Iterat
     """
     for noun in dict.fromkeys(each.noun for each in sentences):
         own = [each for each in sentences if each.noun == noun]
-        yield Section(noun.capitalize(), clean(own[0].about), [_entry(each, uses[each.pattern]) for each in own])
+        topic, *rest = re.split(r"(?<=[.:,]) ", clean(own[0].about).removeprefix("Sentences about "), maxsplit=1)
+        title = topic.rstrip(".:,")
+        entries = [_entry(each, uses[each.pattern]) for each in own]
+        yield Section(f"{title[0].upper()}{title[1:]}", sentence_of(" ".join(rest)), entries)
     yield _shape_settings()
     yield _request_settings()
     yield _engines()
@@ -124,15 +127,16 @@ def codes(words: Iterable[str]) -> str:
 
 def _entry(sentence: Sentence, usage: Usage) -> Entry:
     assert usage.example is not None
-    title, values = sentence.pattern, list[str]()
+    title, values = sentence.pattern, dict[str, list[str]]()
     for name, kind in sentence.placeholders:
         words = sorted(usage.words[name]) if kind == "Noun" else _words(TYPES[kind]) if kind else ()
         shown = "|".join(words) if words and len(words) <= MOST_INLINE else name
         if shown == name:
-            rest = first_words(TYPES[kind]).rstrip(".") if kind else "any text"
-            values.append(f"`{name}`: {'one of ' + codes(words) if words else rest}")
+            open_ = first_words(TYPES[kind]).rstrip(".") if kind else "any text"
+            values.setdefault(f"one of {codes(words)}" if words else f"{open_[:1].lower()}{open_[1:]}", []).append(name)
         title = title.replace(f"{{{name}:{kind}}}" if kind else f"{{{name}}}", f"<{shown}>")
-    facts = [("Values", sentence_of("; ".join(values)))] if values else []
+    told = "; ".join(f"{codes(names)}: {what}" for what, names in values.items())
+    facts = [("Values", sentence_of(told))] if told else []
     facts += [(label, sentence_of(sentence.facts[name])) for name, label in LABELS.items() if name in sentence.facts]
     facts += [("Targets", _targets(sentence.needs)), ("Releases", _releases(sentence.needs))]
     return Entry(f"{sentence.keyword.capitalize()} {title}", sentence.meaning, facts, usage.example)

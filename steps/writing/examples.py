@@ -12,7 +12,6 @@ from behave.step_registry import registry
 from steps.writing.sentences import Sentence
 from support.settings import ROOT
 
-
 Use = tuple[str, Any, Any]
 """A file, behave's scenario in it and behave's step in that."""
 
@@ -70,6 +69,7 @@ def scenarios() -> Iterator[tuple[str, Any]]:
     Raises:
         behave.parser.ParserError: a file is not Gherkin.
     """
+    Configuration([])  # it has an outline's scenarios named as behave.ini wants it
     for file in sorted((ROOT / "features").rglob("*.feature")):
         for scenario in parse_file(str(file)).walk_scenarios():
             yield str(file.relative_to(ROOT)), scenario

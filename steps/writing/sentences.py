@@ -71,8 +71,10 @@ class Sentence:
         """What it lacks to be looked up, a sentence each."""
         found = [f"has no {name}:" for name in ("Waits", "Proof") if not self.facts.get(name)]
         timed = any(kind in TIMES for _, kind in self.placeholders)
-        if timed != ("Time" in self.facts):
-            found.append("names a time and has no Time:" if timed else "has Time: and names no time")
+        if timed and "Time" not in self.facts:
+            found.append("names a time and has no Time:")
+        elif "Time" in self.facts and not (timed or "Table" in self.facts):
+            found.append("has Time: and names no time, nor has a Table: that could")
         if not self.meaning.endswith("."):
             found.append("does not say what it means in a first sentence")
         found += [f"needs {name!r}; expected one of {', '.join(NAMES)}" for name in self.needs if name not in NAMES]

@@ -71,7 +71,7 @@ def _starved(without: Mapping[str, Any]) -> str:
 
 @dataclass
 class SuccessRateChecker(BaseChecker):
-    """Of the requests that were to be sent ``at_least`` percent have a whole answer, in a ``phase`` or the whole run."""
+    """Of the requests that had to be sent ``at_least`` percent have a whole answer, in a ``phase`` or the whole run."""
 
     name: ClassVar[str] = "success_rate"
     bounds: ClassVar[Sequence[str]] = ("at_least",)

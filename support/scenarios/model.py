@@ -33,14 +33,14 @@ T = TypeVar("T")
 LIBRARY = Path(__file__).with_name("library.yaml")
 
 LOAD_TYPES = {
-    "token_overflow": "More clients ask with overlong prompts.",
-    "overload": "More clients ask.",
+    "token_overflow": "More clients ask with overlong prompts. A table cannot name their load.",
+    "overload": "More clients ask. A table cannot name their load.",
 }
 """Failures that are nothing but a second load -> what happens."""
 MORE_TYPES = {
     "rolling_restart": "Each worker is told to shut down and started again, one after the other.",
     **LOAD_TYPES,
-    "random": "Workers crash, hang, are cut off and lose their GPUs, one after the other, as a seed draws it.",
+    "random": "Workers crash, hang, are cut off and lose their GPUs, one by one. A table cannot name the seed.",
 }
 """Failures that are more than one fault, or none -> what happens."""
 TYPES = (*KINDS, *MORE_TYPES)
