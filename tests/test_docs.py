@@ -82,7 +82,7 @@ TREATMENTS = {
         # the reader has to fill in something
         r"<|\.\.\.|\b(HOST|POD|DIR)\b",
         # a cluster, a GPU, another Python
-        r"^(docker|kubectl|ask\b|export FT_)|agents\.gpu|-m gpu|PYTHON=",
+        r"^(docker|kubectl|ask\b|export FT_)|agents\.(gpu|service --agent)|-m gpu|PYTHON=",
         # hours
         r"^make (test|bench|lies|mutation|crash-trials|sabotage(?!.*PLAN=))|^python -m tests\.reproduce",
         # the copy of the checkout would be gone
@@ -109,9 +109,8 @@ def treatment(command: str) -> str:
 
 
 def treated(name: str) -> list[str]:
-    """The commands of all pages with this treatment, each once; those that run scenarios first, for `make rerun`."""
-    found = dict.fromkeys(each for page in PAGES for each in commands(page) if treatment(each) == name)
-    return sorted(found, key=lambda command: "acceptance" not in command)
+    """The commands of all pages with this treatment, each once."""
+    return list(dict.fromkeys(each for page in PAGES for each in commands(page) if treatment(each) == name))
 
 
 def test_every_command_is_known() -> None:
@@ -125,12 +124,14 @@ def test_every_command_is_known() -> None:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkout once more, with the same environments."""
+    """The checkout once more, with the same environments and a run to go on with."""
     place = tmp_path_factory.mktemp("docs") / "checkout"
     left_out = shutil.ignore_patterns(".git", ".venv", ".envs", "reports", "*_cache", "__pycache__", "settings.toml")
     shutil.copytree(ROOT, place, ignore=left_out)
     for name in (".venv", ".envs"):
         (place / name).symlink_to(ROOT / name)
+    begun = run(shortened("make acceptance", place), place, TARGET="fake")
+    assert begun.returncode == 0, begun.stdout + begun.stderr
     return place
 
 
@@ -230,7 +231,12 @@ def _check_program(words: list[str]) -> None:
 
 @pytest.mark.parametrize("block", [each for each in blocks() if each.language not in (*SHELLS, "gherkin")], ids=str)
 def test_other_snippets_can_be_read(block: Block) -> None:
-    readers: dict[str, Callable[[str], Any]] = {"python": ast.parse, "yaml": yaml.safe_load, "json": json.loads, "text": str}
+    readers: dict[str, Callable[[str], Any]] = {
+        "python": ast.parse,
+        "yaml": yaml.safe_load,
+        "json": json.loads,
+        "text": str,
+    }
     assert block.language in readers, f"say here how a snippet in {block.language} is to be checked"
     readers[block.language](block.text)
 
@@ -240,6 +246,9 @@ def test_other_snippets_can_be_read(block: Block) -> None:
 FIRST = "# Python API"
 PARTS = ("## Scenarios and checkers", "## Load", "## Results", "## Requests to any frontend", "## Logs and metrics")
 """Headings of its page whose snippets are run one after the other, as one program."""
+LIVING = (
+    "next(each.metrics_url for each in world().deployment.dynamo if world().deployment.life(each).state == 'running')"
+)
 
 
 def test_the_snippet_of_the_python_api_runs(tmp_path: Path) -> None:
@@ -254,7 +263,6 @@ def test_the_snippet_of_the_python_api_runs(tmp_path: Path) -> None:
 def test_the_other_snippets_of_the_python_api_run(tmp_path: Path) -> None:
     glue = f"""
 from pathlib import Path
-from typing import Any
 logs = Path({str(tmp_path / "logs")!r})
 url, model = world().deployment.frontend_url, world().deployment.model
 """
@@ -278,7 +286,7 @@ def _run_snippets(command: str, folder: Path, *parts: str) -> list[str]:
     named = {each.heading: each.text for each in blocks() if each.page == "python-api.md"}
     code = "\n".join(named[part] if part.startswith("#") else part for part in parts)
     script = folder / "my_script.py"
-    script.write_text(code.replace('"http://127.0.0.1:9090/metrics"', "world().deployment.workers[0].metrics_url"))
+    script.write_text(code.replace('"http://127.0.0.1:9090/metrics"', LIVING))
     done = run(command.replace("my_script.py", str(script)), folder, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
