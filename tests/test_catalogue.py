@@ -1,6 +1,7 @@
 """The catalogue is complete, says what the code does, and is what is committed."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -130,6 +131,17 @@ def test_the_pages_have_all_that_can_be_said() -> None:
         text = page.read_text().replace("&#x27;", "'")
         assert [word for word in words if word not in text] == [], page.name
         assert text.count("Waits") >= len(sentences)
+
+
+def test_editors_know_what_stands_in_the_features() -> None:
+    settings = json.loads((ROOT / ".vscode" / "settings.json").read_text())
+    regexps = {each["name"]: each["regexp"] for each in settings["cucumber.parameterTypes"]}
+    sentences, uses = read()
+    for each in sentences:
+        for name, kind in each.placeholders:
+            regexp = regexps[f"{name}:{kind}" if kind else name]
+            unknown = [word for word in uses[each.pattern].words[name] if not re.fullmatch(regexp, word)]
+            assert unknown == [], each.pattern
 
 
 def test_every_tag_of_a_feature_is_told() -> None:
