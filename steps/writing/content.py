@@ -154,7 +154,8 @@ def _targets(needs: Sequence[str]) -> str:
         elif all(answer.available for answer in kind.capabilities(wanted).values()):
             found.append(f"`{name}`")
     engines = [name for name in needs if name in ENGINES]
-    return f"{' and '.join(found)}{'; engine ' + codes(engines) + ' alone' if engines else ''}."
+    alone = f"; engine {codes(engines)} alone" if engines else ""
+    return f"{('; ' if wanted else ' and ').join(found)}{alone}."
 
 
 def _releases(needs: Sequence[str]) -> str:

@@ -61,7 +61,9 @@ code { background: var(--soft); border-radius: 3px; padding: .1em .25em; overflo
 pre { background: var(--soft); border-radius: 6px; overflow-x: auto; padding: .6rem; }
 header { background: Canvas; border-bottom: 1px solid var(--line); padding: .6rem 0; position: sticky; top: 0; }
 input { font: inherit; padding: .5rem .7rem; width: 100%; }
-nav { font-size: .9rem; }
+nav { font-size: .9rem; margin-top: .6rem; }
+output { font-size: .9rem; opacity: .7; }
+section { scroll-margin-top: 4rem; }
 article { border-top: 1px solid var(--line); padding: .8rem 0; }
 article h3 { font-size: 1rem; margin: 0 0 .3rem; }
 article p { margin: .3rem 0; }
@@ -72,7 +74,9 @@ table { border-collapse: collapse; font-size: .92rem; min-width: 100%; }
 th, td { border-top: 1px solid var(--line); padding: .35rem .5rem; text-align: left; vertical-align: top; }
 [hidden] { display: none; }
 @media (max-width: 40rem) {
-  dl { display: block; } dd { margin-bottom: .3rem; }
+  dl { display: block; } dt, dd { display: inline; } dt::after { content: ": "; }
+  dd::after { content: "\\a"; white-space: pre; }
+  pre { white-space: pre-wrap; }
   thead { display: none; } tr, td { display: block; } td { border: 0; padding: .1rem 0; }
   tr { border-top: 1px solid var(--line); padding: .5rem 0; } td:empty { display: none; }
   td::before { content: attr(data-heading) ": "; opacity: .7; }
@@ -116,8 +120,8 @@ def page(sections: Sequence[Section]) -> str:
 <header>
 <input type="search" placeholder="Search: worker crashes, within, etcd leader ..." aria-label="Search">
 <output></output>
-<nav>{links}</nav>
 </header>
+<nav>{links}</nav>
 {body}
 <script>{SCRIPT}</script>
 </html>
