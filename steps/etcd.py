@@ -61,7 +61,7 @@ def when_replaced(context: Context):
 
 @when("packets between {members:Members} and {others:Others} are {manner:Cut} for {time:Time}")
 def when_members_cut_off(context: Context, members, others, manner, time):
-    """Packets between the two sides are lost, in both directions.
+    """Packets between the two sides are lost or refused, in both directions.
 
     Time: from the moment the fault is made; it ends by itself.
     Waits: until the fault is proven.

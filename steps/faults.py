@@ -95,7 +95,7 @@ def when_server_breaks(context: Context, server, kind):
 
 @when("packets between {server:Server} and Dynamo are {manner:Cut} for {time:Time}")
 def when_server_cut_off(context: Context, server, manner, time):
-    """Packets between this server and every frontend and worker are lost, in both directions.
+    """Packets between this server and every frontend and worker are lost or refused, in both directions.
 
     Time: from the moment the fault is made; it ends by itself.
     Waits: until the fault is proven.

@@ -129,7 +129,7 @@ def _entry(sentence: Sentence, usage: Usage) -> Entry:
     assert usage.example is not None
     title, values = sentence.pattern, dict[str, list[str]]()
     for name, kind in sentence.placeholders:
-        words = sorted(usage.words[name]) if kind == "Noun" else _words(TYPES[kind]) if kind else ()
+        words = _forms(usage.words[name]) if kind == "Noun" else _words(TYPES[kind]) if kind else ()
         shown = "|".join(words) if words and len(words) <= MOST_INLINE else name
         if shown == name:
             open_ = first_words(TYPES[kind]).rstrip(".") if kind else "any text"
@@ -140,6 +140,11 @@ def _entry(sentence: Sentence, usage: Usage) -> Entry:
     facts += [(label, sentence_of(sentence.facts[name])) for name, label in LABELS.items() if name in sentence.facts]
     facts += [("Targets", _targets(sentence.needs)), ("Releases", _releases(sentence.needs))]
     return Entry(f"{sentence.keyword.capitalize()} {title}", sentence.meaning, facts, usage.example)
+
+
+def _forms(nouns: Iterable[str]) -> Sequence[str]:
+    """The singular and the plural of each."""
+    return [each + end for each in sorted({noun.removesuffix("s") for noun in nouns}) for end in ("", "s")]
 
 
 def _targets(needs: Sequence[str]) -> str:
