@@ -56,7 +56,7 @@ def count(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """A time, such as ``2 seconds`` or ``500 milliseconds``."""
+    """``2 seconds``, ``500 milliseconds`` in seconds."""
     if not re.fullmatch(seconds.pattern, text):  # type: ignore[attr-defined]
         raise ValueError(f"{text!r} is no time; expected such as 2 seconds or 500 milliseconds")
     number, _, unit = text.partition(" ")

@@ -127,19 +127,27 @@ def codes(words: Iterable[str]) -> str:
 
 def _entry(sentence: Sentence, usage: Usage) -> Entry:
     assert usage.example is not None
+    strengths = {name: expected_of(hint) for name, (hint, _) in registry.all_strengths().items()}
+    listed = {name: words for name, words in strengths.items() if words.startswith("one of")}
     title, values = sentence.pattern, dict[str, list[str]]()
     for name, kind in sentence.placeholders:
         words = _forms(usage.words[name]) if kind == "Noun" else _words(TYPES[kind]) if kind else ()
         shown = "|".join(words) if words and len(words) <= MOST_INLINE else name
         if shown == name:
-            open_ = first_words(TYPES[kind]).rstrip(".") if kind else "any text"
-            values.setdefault(f"one of {codes(words)}" if words else f"{open_[:1].lower()}{open_[1:]}", []).append(name)
+            what = f"one of {codes(words)}" if words else listed.get(name) or _open(kind)
+            values.setdefault(what, []).append(name)
         title = title.replace(f"{{{name}:{kind}}}" if kind else f"{{{name}}}", f"<{shown}>")
     told = "; ".join(f"{codes(names)}: {what}" for what, names in values.items())
     facts = [("Values", sentence_of(told))] if told else []
     facts += [(label, sentence_of(sentence.facts[name])) for name, label in LABELS.items() if name in sentence.facts]
     facts += [("Targets", _targets(sentence.needs)), ("Releases", _releases(sentence.needs))]
     return Entry(f"{sentence.keyword.capitalize()} {title}", sentence.meaning, facts, usage.example)
+
+
+def _open(kind: str) -> str:
+    """What stands for a type whose words cannot be listed, as its reader says; no type: any text."""
+    text = first_words(TYPES[kind]).rstrip(".") if kind else "any text"
+    return f"{text[:1].lower()}{text[1:]}"
 
 
 def _forms(nouns: Iterable[str]) -> Sequence[str]:
