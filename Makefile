@@ -9,7 +9,7 @@ export TAGS
 
 # make up [ENGINE=vllm] [WORKERS=2]: a deployment that stays, with the frontend on localhost:8000 and the fault service on
 # localhost:8080; make down ends it. make crash-trials [N=200] [SEED=1]: kills agents at random moments, looks for leaks.
-.PHONY: acceptance rerun test sabotage lies mutation releases crash-trials up watch down bench doctor report bootstrap clean distclean enter lint-features
+.PHONY: acceptance rerun test sabotage lies mutation releases crash-trials up watch down bench doctor report bootstrap clean distclean enter lint-features new catalogue test-docs
 
 acceptance: bootstrap
 	@$(RUN) support.run.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
@@ -17,6 +17,16 @@ acceptance: bootstrap
 # those of the last acceptance that were not good or did not run, with its settings
 rerun: bootstrap
 	@$(RUN) support.run.launcher rerun
+
+# make new NAME="A worker crashes twice": a feature to begin with, which runs
+new:
+	@$(BOOTSTRAP) suite
+	@$(RUN) steps.writing.new "$$NAME"
+
+# docs/catalogue.md and docs/catalogue.html: all that a scenario can say; and completion for editors (.vscode)
+catalogue:
+	@$(BOOTSTRAP) suite
+	@$(RUN) steps.writing.catalogue
 
 test: bootstrap
 	.venv/bin/ruff check .
@@ -28,6 +38,10 @@ test: bootstrap
 lint-features:
 	@$(BOOTSTRAP) suite
 	@$(RUN) steps.lint $(FEATURES)
+
+# every command and every snippet of the documentation, run or, where it takes what this machine lacks, checked for its form
+test-docs: bootstrap
+	$(RUN) pytest -m docs tests/test_docs.py
 
 # make sabotage [SCENARIOS="Every token*"] [SABOTAGE="injector=*"] [JOBS=4] [AGAIN=1] [PLAN=1]: every scenario with something
 # broken on purpose has to turn red for that reason (docs/sabotage.md). Goes on where it was broken off; PLAN says how long it takes.

@@ -17,35 +17,57 @@ from support.run.runtime import Context
 @then("the answer completes with {tokens:Count} tokens")
 @marks(needs="request", whole=True)
 def then_completes(context: Context, tokens):
-    """All tokens, one finish reason, one end, no error."""
+    """The answer has that many tokens, one finish reason, one end and no error.
+
+    Waits: until the answer has ended.
+    Proof: the client's own record of every token.
+    """
     expect_complete(context.world.answers.one(), tokens)
 
 
 @then("the answer completes with all of its tokens")
 @marks(needs="request", whole=True)
 def then_completes_whole(context: Context):
-    """As many as were asked for, one finish reason, one end, no error."""
+    """The answer has as many tokens as the client asked for, one finish reason, one end and no error.
+
+    Waits: until the answer has ended.
+    Proof: the client's own record of every token.
+    """
     then_completes(context, context.world.clients.request.entry.max_tokens)
 
 
 @then("the answer completes with all of its tokens, no more than {time:Time} late")
 @marks(needs="request", whole=True)
 def then_completes_in_time(context: Context, time):
-    """Later than it would without the fault."""
+    """The answer is whole, and takes no longer than undisturbed plus this time.
+
+    Time: from the sending of the request, minus the time that the answer takes on an undisturbed worker.
+    Waits: until the answer has ended.
+    Proof: the client's own record of every token.
+    """
     context.world.answers.expect_no_later(time)
 
 
 @then("within {timeout:Time} the answer completes with {tokens:Count} tokens")
 @marks(needs="request", whole=True)
 def then_completes_within(context: Context, timeout, tokens):
-    """Counted from the last fault, or from the sending where there is none."""
+    """The answer is whole, and ends in time.
+
+    Time: from the last fault; without a fault from the sending of the request.
+    Waits: until the answer has ended.
+    Proof: the client's own record of every token.
+    """
     expect_complete(context.world.answers.ended_within(timeout), tokens)
 
 
 @then("every answer completes with {tokens:Count} tokens")
 @marks(needs="request", whole=True)
 def then_all_complete(context: Context, tokens):
-    """The same for each of many requests that nobody cancelled."""
+    """Each answer that no client gave up has that many tokens and is whole.
+
+    Waits: until every answer has ended.
+    Proof: the client's own record of every token.
+    """
     for entry in context.world.answers.all():
         expect_complete(entry, tokens)
 
@@ -53,7 +75,12 @@ def then_all_complete(context: Context, tokens):
 @then("every position comes once and in order")
 @marks(needs="request")
 def then_positions(context: Context):
-    """For the ruler engine: nothing lost, repeated, reordered or invented."""
+    """No token of an answer is lost, repeated, out of order or invented.
+
+    Waits: until every answer has ended.
+    Proof: the token itself: the ruler writes its position into it.
+    Needs: ruler
+    """
     for entry in context.world.answers.all():
         expect_positions(entry)
 
@@ -61,21 +88,35 @@ def then_positions(context: Context):
 @then("the usage is what it would have been without the fault")
 @marks(needs="request")
 def then_usage(context: Context):
-    """The client is billed for its prompt and its answer, not for what a migration replays."""
+    """The client pays for its prompt and its answer, not for what Dynamo sends again to another worker.
+
+    Waits: until the answer has ended.
+    Proof: the usage in the answer, compared with the tokens that the client sent and got.
+    """
     expect_usage(context.world.answers.one())
 
 
 @then("the answer comes without a pause of more than {timeout:Time}")
 @marks(needs="request")
 def then_no_pause(context: Context, timeout):
-    """Between any two tokens."""
+    """No two tokens of the answer are further apart than this.
+
+    Time: from each token to the next one.
+    Waits: until the answer has ended.
+    Proof: the client's own record of every token.
+    """
     expect_no_pause(context.world.answers.one(), timeout)
 
 
 @then("no answer keeps its client waiting for more than {timeout:Time}")
 @marks(needs="request")
 def then_prompt(context: Context, timeout):
-    """For the first token or between any two; asks for no more requests, as every sentence about all answers."""
+    """No client waits longer than this, be it for its first token or between two tokens.
+
+    Time: from the moment a request is due to its first token, and from each token to the next one.
+    Waits: until every answer has ended.
+    Proof: the client's own record of every token.
+    """
     for entry in context.world.answers.all():
         expect_prompt(entry, timeout)
 
@@ -83,5 +124,10 @@ def then_prompt(context: Context, timeout):
 @then("within {timeout:Time} the answer ends in a clean error")
 @marks(needs="request")
 def then_clean_error(context: Context, timeout):
-    """An error that says so, nothing that passes for a complete answer; counted from the last fault."""
+    """The client gets an error that says so, and nothing that it could take for an answer.
+
+    Time: from the last fault; without a fault from the sending of the request.
+    Waits: until the answer has ended.
+    Proof: the client's own record of every token.
+    """
     expect_clean_error(context.world.answers.ended_within(timeout))

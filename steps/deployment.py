@@ -19,8 +19,11 @@ def deploy(context: Context, **shape):
 @given("a Dynamo deployment with {count:Count} {engine:Engine} {noun:Noun}")
 @marks(table="deployment", brings="deployment", workers="count")
 def given_aggregated(context: Context, count, engine, noun):
-    """Each worker answers requests from first to last token. The table below may set the SHAPE_OPTIONS of
-    support/words.py.
+    """Starts a frontend, etcd and workers; each worker serves a request from its first token to its last.
+
+    Waits: until the frontend lists every worker and the model.
+    Proof: the frontend's own lists.
+    Table: settings of the deployment.
     """
     deploy(context, engine=engine, workers=count)
 
@@ -30,7 +33,12 @@ def given_aggregated(context: Context, count, engine, noun):
 )
 @marks(table="deployment", brings="deployment", workers="count")
 def given_cluster(context: Context, count, engine, noun, members):
-    """Each member of the etcd cluster runs on a node of its own."""
+    """Starts a deployment with an etcd cluster; each member runs on a node of its own.
+
+    Waits: until every member is healthy, they follow one leader, and the frontend lists every worker.
+    Proof: what each member says of itself, and the frontend's own lists.
+    Table: settings of the deployment.
+    """
     deploy(context, engine=engine, workers=count, etcd_members=members)
 
 
@@ -39,14 +47,25 @@ def given_cluster(context: Context, count, engine, noun, members):
 )
 @marks(table="deployment", brings="deployment", workers="count")
 def given_late_etcd(context: Context, count, engine, noun, time):
-    """Dynamo is started first and has to wait for etcd."""
+    """Starts Dynamo first; it has to wait for etcd.
+
+    Time: from the start of the deployment to the start of etcd.
+    Waits: until etcd has been started; nobody waits for Dynamo.
+    Proof: what "Then" says of the deployment.
+    Table: settings of the deployment.
+    """
     deploy(context, engine=engine, workers=count, etcd_delay_seconds=time)
 
 
 @given("a Dynamo deployment with {count:Count} {engine:Engine} {noun:Noun} over {plane:Plane}")
 @marks(table="deployment", brings="deployment", workers="count")
 def given_over_plane(context: Context, count, engine, noun, plane):
-    """The same over a request plane that the sentence names."""
+    """Starts a deployment whose frontend and workers talk over the request plane that you name.
+
+    Waits: until the frontend lists every worker and the model.
+    Proof: the frontend's own lists.
+    Table: settings of the deployment.
+    """
     deploy(context, engine=engine, workers=count, request_plane=plane)
 
 
@@ -55,36 +74,57 @@ def given_over_plane(context: Context, count, engine, noun, plane):
 )
 @marks(table="deployment", brings="deployment roles", workers="decode")
 def given_disaggregated(context: Context, prefill, decode, engine):
-    """Prefill workers read the prompt, decode workers write the answer."""
+    """Starts prefill workers, which read the prompt, and decode workers, which write the answer; not of the ruler.
+
+    Waits: until the frontend lists every worker and uses the prefill workers.
+    Proof: the frontend's own lists, and a request that a prefill worker has read.
+    Table: settings of the deployment.
+    """
     deploy(context, engine=engine, prefill_workers=prefill, workers=decode)
 
 
 @when("a new worker joins the deployment")
 @marks(workers=1)
 def when_worker_joins(context: Context):
-    """Returns once the frontend lists it."""
+    """One more worker joins and is ready for requests.
+
+    Waits: until the frontend lists the new worker.
+    Proof: the frontend's own list of workers.
+    """
     context.world.deployment.add_worker()
 
 
 @when("a new worker starts")
 @marks(brings="newcomer", workers=1)
 def when_worker_starts(context: Context):
-    """Returns at once; it may take its time to register."""
+    """One more worker starts; it registers when it is ready.
+
+    Waits: no.
+    Proof: what "Then" says of the new worker.
+    """
     context.world.lifetimes.start_workers(1)
 
 
 @when("{count:Count} new workers start")
 @marks(brings="newcomer", workers="count")
 def when_workers_start(context: Context, count):
-    """The same for several at once."""
+    """Several more workers start; each registers when it is ready.
+
+    Waits: no.
+    Proof: what "Then" says of the new workers.
+    """
     context.world.lifetimes.start_workers(count)
 
 
 @then("within {timeout:Time} every Dynamo process has left")
 @marks(needs="fault")
 def then_all_left(context: Context, timeout):
-    """By itself and with exit status 0, whatever is started in its place; those that a fault has hit are left out.
-    Counted from the last fault.
+    """Every frontend and worker that was there at first ends by itself with exit status 0, but for the victims of
+    process faults.
+
+    Time: from the last fault.
+    Waits: until all have left.
+    Proof: the kernel's view of each process, and its exit status.
     """
     context.world.lifetimes.expect_all_left(timeout)
 
@@ -92,36 +132,65 @@ def then_all_left(context: Context, timeout):
 @then("within {timeout:Time} {server:Server} has left")
 @marks(needs="fault")
 def then_victim_left(context: Context, timeout, server):
-    """The last victim, with exit status 0; counted from its fault."""
+    """The server that was told to shut down ends with exit status 0.
+
+    Time: from its fault.
+    Waits: until it has left.
+    Proof: the kernel's view of its process, and its exit status.
+    """
     context.world.lifetimes.shutdowns.expect_left(context.world.faults.last, timeout)
 
 
 @then("no Dynamo process has left")
 def then_none_left(context: Context):
-    """All of them, but for those that a fault has hit, are the ones that were there at first."""
+    """Every frontend and worker that was there at first still runs, but for the victims of process faults.
+
+    Waits: no.
+    Proof: the kernel's view of each process.
+    """
     context.world.lifetimes.expect_none_left()
 
 
 @then("for {time:Time} no Dynamo process leaves")
 def then_none_leaves(context: Context, time):
-    """The same, at every look from now on."""
+    """No frontend and no worker ends, but for the victims of process faults.
+
+    Time: from this sentence on.
+    Waits: for all of this time.
+    Proof: the kernel's view of each process, ten times a second or more.
+    """
     context.world.lifetimes.expect_none_leaves(time)
 
 
 @then("within {timeout:Time} the deployment serves")
 @then("within {timeout:Time} the deployment serves again")
 def then_serves_again(context: Context, timeout):
-    """All of its workers are listed and no dead one, so is the model, and a request succeeds."""
+    """The frontend lists every worker that is to be there, no dead one, and the model; then a request succeeds.
+
+    Time: from this sentence on.
+    Waits: until all of that holds.
+    Proof: the frontend's own lists, and the answer to a short request.
+    """
     context.world.clients.expect_serving(timeout)
 
 
 @then("for {time:Time} the frontend lists {count:Tally} {noun:Noun}")
 def then_lists_throughout(context: Context, time, count, noun):
-    """At every look from now on, some fifty a second."""
+    """The list of workers has this length all the time.
+
+    Time: from this sentence on.
+    Waits: for all of this time.
+    Proof: the frontend's own list of workers, some fifty times a second.
+    """
     context.world.fleet.expect_listed_throughout(count, time)
 
 
 @then("within {timeout:Time} the frontend lists {count:Tally} {noun:Noun}")
 def then_lists(context: Context, timeout, count, noun):
-    """Workers as the frontend's health page lists them."""
+    """The list of workers gets this length.
+
+    Time: from this sentence on.
+    Waits: until the list has this length.
+    Proof: the frontend's own list of workers.
+    """
     context.world.fleet.expect_listed(count, timeout)

@@ -11,49 +11,83 @@ from support.run.runtime import Context
 @when("{members:Members} {kind:Fate} for {time:Time}")
 @marks(brings="fault")
 def when_members_break_for(context: Context, members, kind, time):
-    """It ends by itself at its deadline."""
+    """Members of the etcd cluster break, and are sound again after this time.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    """
     context.world.faults.strike(kind(members, lease_seconds=time))
 
 
 @when("{members:Members} {kind:Fate}")
 @marks(brings="fault")
 def when_members_break(context: Context, members, kind):
-    """Until they return; a majority has the leader among it, a minority has not."""
+    """Members of the etcd cluster break until a sentence says that etcd returns. A majority includes the leader, a
+    minority does not.
+
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    """
     context.world.faults.strike(kind(members))
 
 
 @when("each etcd member {kind:Fate} and returns, one after the other")
 @marks(brings="fault")
 def when_each_breaks(context: Context, kind):
-    """The members agree again before the next one's turn."""
+    """Each member breaks and returns; the next one has its turn when all members agree again.
+
+    Waits: until the last member has returned and all members agree.
+    Proof: each fault's own, and what every member says of its leader and its data.
+    """
     context.world.etcd.break_each_in_turn(kind)
 
 
 @when("etcd returns")
 @marks(needs="fault")
 def when_etcd_returns(context: Context):
-    """All members that broke, at once, with the data that they had."""
+    """All members that broke return at once, with the data that they had.
+
+    Waits: until they run again.
+    Proof: the kernel's view of each process.
+    """
     context.world.etcd.bring_back()
 
 
 @when("the lost etcd member is replaced by a new one")
 @marks(needs="fault")
 def when_replaced(context: Context):
-    """Its data are lost: it is taken out of the cluster, and a member with no data joins."""
+    """The member that broke last has lost its data: it is taken out of the cluster, and an empty one joins.
+
+    Waits: until the new member is healthy.
+    Proof: what the new member says of itself.
+    """
     context.world.etcd.replace_lost()
 
 
 @when("packets between {members:Members} and {others:Others} are {manner:Cut} for {time:Time}")
 @marks(brings="fault")
 def when_members_cut_off(context: Context, members, others, manner, time):
-    """Both directions; the kernel heals the cut."""
+    """Packets between the two sides are lost or refused, in both directions.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, nftables
+    """
     context.world.faults.strike(Cut(members, others=others, mode=manner, lease_seconds=time))
 
 
 @when("packets {flow:Flow} {members:Members} are lost for {time:Time}")
 @marks(brings="fault")
 def when_members_cut_one_way(context: Context, flow, members, time):
-    """One direction between them and all other members."""
+    """Packets between these members and all others are lost in one direction.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, nftables
+    """
     cut = Cut(members, others=Others("peers"), direction=flow, lease_seconds=time)
     context.world.faults.strike(cut)
 
@@ -61,7 +95,13 @@ def when_members_cut_one_way(context: Context, flow, members, time):
 @when("the cable of {members:Members} carries no more than {rate:Count} kilobits per second for {time:Time}")
 @marks(brings="fault")
 def when_members_narrow(context: Context, members, rate, time):
-    """All that they send and receive, each way."""
+    """The network of these members gets slow: all that they send and receive, each way.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, tbf
+    """
     narrow = Bandwidth(members, rate, others=Others("peers"), lease_seconds=time)
     context.world.faults.strike(narrow)
 
@@ -69,18 +109,33 @@ def when_members_narrow(context: Context, members, rate, time):
 @then("within {timeout:Time} etcd has a new leader")
 @marks(needs="fault")
 def then_new_leader(context: Context, timeout):
-    """A majority follows another member than before; counted from the last fault."""
+    """A majority of the members follows another leader than before.
+
+    Time: from the last fault.
+    Waits: until there is a new leader.
+    Proof: what each member says of its leader, five times a second.
+    """
     context.world.etcd.expect_new_leader(context.world.faults.last.injected_at, timeout)
 
 
 @then("within {timeout:Time} the etcd members agree")
 def then_agree(context: Context, timeout):
-    """One leader, and the same hash of the store at the same revision."""
+    """All members follow one leader and hold the same data.
+
+    Time: from this sentence on.
+    Waits: until the members agree.
+    Proof: what each member says of its leader, its revision and the hash of its store.
+    """
     context.world.etcd.expect_agreement(timeout)
 
 
 @then("within the lease and {timeout:Time} the dead worker is registered no more")
 @marks(needs="fault")
 def then_unregistered(context: Context, timeout):
-    """In etcd itself; counted from its death."""
+    """The registration of the worker that broke last is gone from etcd.
+
+    Time: from its death; the lease of the deployment comes on top.
+    Waits: until the registration is gone.
+    Proof: what etcd itself holds under the worker's lease.
+    """
     context.world.lifetimes.expect_unregistered(timeout)

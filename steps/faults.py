@@ -12,7 +12,11 @@ from support.run.runtime import Context
 @when("the worker serving the request {kind:Fate} in mid-answer")
 @marks(needs="request", brings="fault", loses="kind")
 def when_worker_breaks(context: Context, kind):
-    """The worker is seen to produce the answer when it is hit."""
+    """Hits the worker with most requests in flight while the client receives its answer.
+
+    Waits: until the fault is proven.
+    Proof: the answer comes in, then the fault's own, see Failures.
+    """
     context.world.answers.see_under_way()
     context.world.faults.strike(kind(Serving()))
 
@@ -20,7 +24,11 @@ def when_worker_breaks(context: Context, kind):
 @when("the worker serving the request {kind:Fate} after {tokens:Count} tokens")
 @marks(needs="request", brings="fault", loses="kind")
 def when_worker_breaks_after(context: Context, kind, tokens):
-    """Hit once the client has that many tokens."""
+    """Hits the worker with most requests in flight once the client has that many tokens.
+
+    Waits: until the client has them and the fault is proven.
+    Proof: the fault's own, see Failures.
+    """
     context.world.answers.await_tokens(context.world.clients.request, tokens)
     context.world.faults.strike(kind(Serving()))
 
@@ -28,7 +36,11 @@ def when_worker_breaks_after(context: Context, kind, tokens):
 @when("the worker serving the next request {kind:Fate} after {count:Count} {noun:Noun}")
 @marks(needs="request", brings="fault", loses="kind")
 def when_worker_breaks_after_requests(context: Context, kind, count, noun):
-    """Hit while it serves a request, once that many have ended."""
+    """Hits the worker with most requests in flight once that many requests have ended.
+
+    Waits: until they have ended and the fault is proven.
+    Proof: the fault's own, see Failures.
+    """
     context.world.answers.await_answers(count)
     context.world.faults.strike(kind(Serving()))
 
@@ -36,7 +48,11 @@ def when_worker_breaks_after_requests(context: Context, kind, count, noun):
 @when("the worker serving the request {kind:Fate} before the first token")
 @marks(needs="request", brings="fault", loses="kind")
 def when_worker_breaks_early(context: Context, kind):
-    """Hit while the client has nothing yet."""
+    """Hits the worker that has the request while the client still waits for its first token.
+
+    Waits: until the fault is proven.
+    Proof: the client has no token, then the fault's own, see Failures.
+    """
     context.world.answers.see_waiting()
     context.world.faults.strike(kind(Serving()))
 
@@ -44,7 +60,11 @@ def when_worker_breaks_early(context: Context, kind):
 @when("the {role:Role} worker serving the request {kind:Fate} in mid-answer")
 @marks(needs="request roles", brings="fault", loses="kind")
 def when_role_breaks(context: Context, role, kind):
-    """The same in a disaggregated deployment."""
+    """Hits the prefill or the decode worker with most requests in flight while the client receives its answer.
+
+    Waits: until the fault is proven.
+    Proof: the answer comes in, then the fault's own, see Failures.
+    """
     context.world.answers.see_under_way()
     context.world.faults.strike(kind(Serving(role)))
 
@@ -52,28 +72,46 @@ def when_role_breaks(context: Context, role, kind):
 @when("the worker serving most of the requests {kind:Fate}")
 @marks(needs="request", brings="fault", loses="kind")
 def when_busiest_breaks(context: Context, kind):
-    """All requests are under way."""
+    """Hits the worker with most requests in flight.
+
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    """
     context.world.faults.strike(kind(Serving()))
 
 
 @when("{server:Server} returns")
 @marks(needs="fault")
 def when_server_returns(context: Context, server):
-    """The last fault is undone and the victim is seen to run."""
+    """Undoes the last fault.
+
+    Waits: until the victim runs again.
+    Proof: the kernel's view of its process.
+    """
     context.world.faults.recover(context.world.faults.last)
 
 
 @when("{server:Server} {kind:Fate}")
 @marks(brings="fault")
 def when_server_breaks(context: Context, server, kind):
-    """Of several the first that runs."""
+    """Hits the NATS server, or the first frontend that runs.
+
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    """
     context.world.faults.strike(kind(FirstRunning(server)))
 
 
 @when("packets between {server:Server} and Dynamo are {manner:Cut} for {time:Time}")
 @marks(brings="fault")
 def when_server_cut_off(context: Context, server, manner, time):
-    """From all frontends and workers; the kernel heals the cut."""
+    """Packets between this server and every frontend and worker are lost or refused, in both directions.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, nftables
+    """
     cut = Cut(All(server), others=Others("dynamo"), mode=manner, lease_seconds=time)
     context.world.faults.strike(cut)
 
@@ -81,14 +119,22 @@ def when_server_cut_off(context: Context, server, manner, time):
 @when("the idle frontend {kind:Fate}")
 @marks(brings="fault")
 def when_idle_frontend_breaks(context: Context, kind):
-    """Of several the last, which has no request under way."""
+    """Of several frontends hits the last one, to which no client is connected.
+
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    """
     context.world.faults.strike(kind(IdleFrontend()))
 
 
 @when("all workers {kind:Fates}")
 @marks(brings="fault")
 def when_all_break(context: Context, kind):
-    """One after the other, each proven."""
+    """Hits one worker after the other.
+
+    Waits: until every fault is proven.
+    Proof: the fault's own, see Failures.
+    """
     for worker in context.world.deployment.workers:
         context.world.faults.strike(kind(Exactly(worker)))
 
@@ -96,35 +142,56 @@ def when_all_break(context: Context, kind):
 @when("a worker crashes")
 @marks(brings="fault")
 def when_any_worker_crashes(context: Context):
-    """The first; its registration stays behind until its lease runs out."""
+    """Kills the first worker; its registration stays until its lease runs out.
+
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    """
     context.world.faults.strike(Crash(Exactly(context.world.deployment.workers[0])))
 
 
 @when("a worker crashes while nothing is under way")
 @marks(brings="fault")
 def when_idle_worker_crashes(context: Context):
-    """The same, with nobody there to notice."""
+    """Kills the first worker while no request is under way: nobody is there to notice.
+
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    """
     context.world.faults.strike(Crash(Exactly(context.world.deployment.workers[0], felt=False)))
 
 
 @then("the frontend still lists the dead worker")
 @marks(needs="fault")
 def then_still_listed(context: Context):
-    """Else the scenario could not show what becomes of requests meanwhile."""
+    """The dead worker is still registered, so new requests can meet it. If it is not, the scenario is inconclusive.
+
+    Waits: no.
+    Proof: the frontend's own list of workers.
+    """
     context.world.fleet.expect_dead_listed(context.world.faults.worker_numbers)
 
 
 @then("within {timeout:Time} the crashed worker runs again")
 @marks(needs="fault")
 def then_runs_again(context: Context, timeout):
-    """Started by the restart policy, and answering."""
+    """The restart policy has started the victim again, and it answers.
+
+    Time: from this sentence on.
+    Waits: until the worker answers.
+    Proof: another life of the process than the one that was hit, and its metrics page.
+    """
     context.world.lifetimes.expect_restarted(timeout)
 
 
 @when("the hung worker goes on")
 @marks(needs="fault")
 def when_recovers(context: Context):
-    """The fault is undone and the victim is seen to run."""
+    """Undoes the last fault.
+
+    Waits: until the worker runs again.
+    Proof: the kernel's view of its process.
+    """
     context.world.faults.recover(context.world.faults.last)
 
 
@@ -132,19 +199,32 @@ def when_recovers(context: Context):
 @then("within {timeout:Time} the network has healed by itself")
 @marks(needs="fault")
 def then_ended(context: Context, timeout):
-    """At its deadline, with no call; the victims show it."""
+    """Every fault is over although nobody has asked for it. If one is not, the scenario is inconclusive.
+
+    Time: from this sentence on.
+    Waits: until every fault is over.
+    Proof: the victims themselves: processes run, packets arrive.
+    """
     context.world.faults.see_healed(timeout)
 
 
 @when("the fault service and the node agent are killed")
 @marks(needs="fault")
 def when_injectors_die(context: Context):
-    """Both by SIGKILL; they are started again and know of the faults, active until their deadlines."""
+    """Kills the programs that make the faults; faults have to end all the same.
+
+    Waits: until both run again and know of the faults.
+    Proof: the kernel's view of both, and their own list of faults.
+    """
     context.world.injectors.kill()
 
 
 @when("the node agent freezes")
 @marks(needs="fault")
 def when_agent_freezes(context: Context):
-    """By SIGSTOP: it ends no fault any more, and does not die either."""
+    """Stops the program that ends faults (SIGSTOP); faults have to end all the same.
+
+    Waits: until the program is stopped.
+    Proof: the kernel's view of its process.
+    """
     context.world.injectors.freeze()

@@ -11,7 +11,12 @@ from support.run.runtime import Context
 @when("the GPU of the worker serving the request reports XID {xid:Xid}")
 @marks(needs="request", brings="fault", loses="xid")
 def when_xid(context: Context, xid):
-    """A line in the kernel log, and what such an error brings to the worker."""
+    """The driver reports the error in the kernel log, and the worker suffers what such an error brings.
+
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: kmsg
+    """
     context.world.answers.see_under_way()
     context.world.faults.strike(XidError(Serving(), xid))
 
@@ -19,7 +24,13 @@ def when_xid(context: Context, xid):
 @when("the GPU of the worker serving the request reports XID {xid:Xid} for {time:Time}")
 @marks(needs="request", brings="fault", loses="xid")
 def when_xid_for(context: Context, xid, time):
-    """Undone after that time; nobody has to ask."""
+    """The driver reports the error, the worker suffers what it brings, and the GPU is repaired after this time.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: kmsg
+    """
     context.world.answers.see_under_way()
     context.world.faults.strike(XidError(Serving(), xid, lease_seconds=time))
 
@@ -27,7 +38,12 @@ def when_xid_for(context: Context, xid, time):
 @when("the GPU of the worker serving the request reports XID {xid:Xid} with all that follows it")
 @marks(needs="request", brings="fault", loses="xid")
 def when_xid_sequence(context: Context, xid):
-    """The lines that follow such an error in real logs come too."""
+    """The driver reports the error and those that follow it in real logs, and the worker suffers what it brings.
+
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: kmsg
+    """
     context.world.answers.see_under_way()
     context.world.faults.strike(XidError(Serving(), xid, sequence=True))
 
@@ -35,7 +51,11 @@ def when_xid_sequence(context: Context, xid):
 @when("the GPU of the worker serving the request {strain:Strain} by {share:Percent} percent")
 @marks(needs="request", brings="fault")
 def when_strained(context: Context, strain, share):
-    """Seen in its telemetry and, where it makes the worker slower, in the client's tokens per second."""
+    """The GPU of the worker loses this share of its speed or of its memory.
+
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    """
     context.world.answers.see_under_way()
     context.world.faults.strike(strain(Serving(), share / 100))
 
@@ -43,12 +63,20 @@ def when_strained(context: Context, strain, share):
 @when("the GPU is repaired")
 @marks(needs="fault")
 def when_repaired(context: Context):
-    """The fault is undone, the worker runs and its GPU shows nothing of it."""
+    """Undoes the last fault of a GPU.
+
+    Waits: until the worker runs and its GPU is sound.
+    Proof: the kernel's view of its process, its telemetry and, after a slow-down, the client's tokens per second.
+    """
     context.world.faults.recover(context.world.faults.last_of("gpu"))
 
 
 @then("the worker stays out")
 @marks(needs="fault")
 def then_out(context: Context):
-    """It may not start for two seconds, although its restart policy would have it start."""
+    """The worker does not run for 2 seconds, although its restart policy would start it.
+
+    Waits: for 2 seconds.
+    Proof: the kernel's view of its process, ten times a second.
+    """
     context.world.lifetimes.expect_out(context.world.faults.last.node)

@@ -29,7 +29,12 @@ def play(context: Context, scenario):
 )
 @marks(brings="load")
 def given_load(context: Context, clients, stream, api, tokens, time):
-    """Each client sends its next request when its last one has ended; begins with the first "When"."""
+    """Clients in processes of their own ask for this time; each sends its next request when its last one has ended.
+
+    Time: from the first request of the load, which the first "When" sends.
+    Waits: no: the load begins with the first "When".
+    Proof: the record of every request.
+    """
     endpoint = "chat/completions" if api == "chat" else api
     context.world.workload.load = Load(clients, None, time, endpoint=endpoint, stream=stream, max_tokens=tokens)
 
@@ -37,8 +42,11 @@ def given_load(context: Context, clients, stream, api, tokens, time):
 @given("{clients:Count} clients keep asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens")
 @marks(brings="load")
 def given_endless_load(context: Context, clients, stream, api, tokens):
-    """The same until 8 seconds after the failure is over: 5 to be stable again (no sentence allows more), and 3 windows
-    of a second to see it.
+    """Clients in processes of their own ask until 8 seconds after the failure is over; each sends its next request when
+    its last one has ended.
+
+    Waits: no: the load begins with the first "When".
+    Proof: the record of every request.
     """
     given_load(context, clients, stream, api, tokens, LONGEST_SECONDS)
     context.world.workload.recovery_seconds = 8.0
@@ -46,7 +54,12 @@ def given_endless_load(context: Context, clients, stream, api, tokens):
 
 @given("the frontend takes a worker for busy from {share:Share} percent of its memory on")
 def given_busy(context: Context, share):
-    """Set through Dynamo's own API; with all workers busy it refuses further requests."""
+    """With every worker fuller than this, the frontend refuses requests.
+
+    Waits: no.
+    Proof: the frontend's own answer.
+    Needs: busy threshold
+    """
     try:
         context.world.stage.set_busy_threshold(share)
     except Unsupported as reason:
@@ -56,35 +69,60 @@ def given_busy(context: Context, share):
 @when("{trigger:Trigger} the busiest worker {kind:Fate} for {duration:Time}")
 @marks(needs="load", brings="run fault")
 def when_worker_for(context: Context, trigger, kind, duration):
-    """Undone after that time."""
+    """Hits the worker with most requests in flight, and undoes it after this time.
+
+    Time: for the trigger from the first request of the load, for the failure from its proof.
+    Waits: until the load has ended.
+    Proof: the fault's own, see Failures.
+    """
     context.world.workload.play_failure(Failure(kind.failure, "worker", **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} the busiest worker {kind:Fate}")
 @marks(needs="load", brings="run fault")
 def when_worker(context: Context, trigger, kind):
-    """Proven on its victim, which has most requests in flight."""
+    """Hits the worker with most requests in flight.
+
+    Time: from the first request of the load.
+    Waits: until the load has ended.
+    Proof: the fault's own, see Failures.
+    """
     context.world.workload.play_failure(Failure(kind.failure, "worker", **trigger))
 
 
 @when("{trigger:Trigger} the busiest {role:Role} worker {kind:Fate}")
 @marks(needs="load roles", brings="run fault")
 def when_role(context: Context, trigger, role, kind):
-    """The same in a disaggregated deployment."""
+    """Hits the prefill or the decode worker with most requests in flight.
+
+    Time: from the first request of the load.
+    Waits: until the load has ended.
+    Proof: the fault's own, see Failures.
+    """
     context.world.workload.play_failure(Failure(kind.failure, f"{role}_worker", **trigger))
 
 
 @when("{trigger:Trigger} the frontend {kind:Fate} for {duration:Time}")
 @marks(needs="load", brings="run fault")
 def when_frontend_for(context: Context, trigger, kind, duration):
-    """Undone after that time."""
+    """Hits the first frontend, and undoes it after this time.
+
+    Time: for the trigger from the first request of the load, for the failure from its proof.
+    Waits: until the load has ended.
+    Proof: the fault's own, see Failures.
+    """
     context.world.workload.play_failure(Failure(kind.failure, "frontend", **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} the frontend {kind:Fate}")
 @marks(needs="load", brings="run fault")
 def when_frontend(context: Context, trigger, kind):
-    """There is one; its clients find a closed port until it is back."""
+    """Hits the first frontend; its clients find a closed port until it is back.
+
+    Time: from the first request of the load.
+    Waits: until the load has ended.
+    Proof: the fault's own, see Failures.
+    """
     context.world.workload.play_failure(Failure(kind.failure, "frontend", **trigger))
 
 
@@ -92,21 +130,40 @@ def when_frontend(context: Context, trigger, kind):
 @when("{trigger:Trigger} an etcd member {kind:Fate} for {duration:Time}")
 @marks(needs="load", brings="run fault")
 def when_etcd(context: Context, trigger, kind, duration):
-    """The only member, or the first of several."""
+    """Hits the only etcd member, or the first of several, and undoes it after this time.
+
+    Time: for the trigger from the first request of the load, for the failure from its proof.
+    Waits: until the load has ended.
+    Proof: the fault's own, see Failures.
+    """
     context.world.workload.play_failure(Failure(kind.failure, "etcd", **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} the GPU of the busiest worker reports XID {xid:Xid} for {duration:Time}")
 @marks(needs="load", brings="run fault")
 def when_gpu(context: Context, trigger, xid, duration):
-    """Repaired after that time; a worker that it ended is started again then."""
+    """The driver reports the error in the kernel log; the GPU is repaired after this time, and a worker that it ended
+    is started again.
+
+    Time: for the trigger from the first request of the load, for the failure from its proof.
+    Waits: until the load has ended.
+    Proof: the fault's own, see Failures.
+    Needs: kmsg
+    """
     context.world.workload.play_failure(Failure("xid", xid=xid, **trigger, duration_seconds=duration))
 
 
 @when("{trigger:Trigger} packets between the busiest worker and {side:Side} are {manner:Cut} for {duration:Time}")
 @marks(needs="load", brings="run fault")
 def when_network(context: Context, trigger, side, manner, duration):
-    """Both directions, open connections and new ones."""
+    """Packets between the two sides are lost or refused for this time, in both directions, on open connections and new
+    ones.
+
+    Time: for the trigger from the first request of the load, for the failure from its proof.
+    Waits: until the load has ended.
+    Proof: the fault's own, see Failures.
+    Needs: nftables
+    """
     cut = Failure("network_partition", partition=side, mode=manner, **trigger, duration_seconds=duration)
     context.world.workload.play_failure(cut)
 
@@ -114,21 +171,38 @@ def when_network(context: Context, trigger, side, manner, duration):
 @when("{trigger:Trigger} the workers are restarted one after the other")
 @marks(needs="load", brings="run fault")
 def when_rolling(context: Context, trigger):
-    """Told to shut down, started again once it has; the next one has its turn when the frontend lists this one."""
+    """Each worker is told to shut down and started again; the next one has its turn when the frontend lists it.
+
+    Time: from the first request of the load.
+    Waits: until the load has ended.
+    Proof: each fault's own, and the frontend's own list of workers.
+    """
     context.world.workload.play_failure(Failure("rolling_restart", **trigger))
 
 
 @when("{trigger:Trigger} random faults strike for {duration:Time} under seed {seed:Tally}")
 @marks(needs="load", brings="run fault")
 def when_random(context: Context, trigger, duration, seed):
-    """Crashes, hangs, cuts and XIDs of workers, one after the other, each proven and undone; see chaos.py."""
+    """Workers crash, hang, are cut off and lose their GPUs, one after the other, as the seed draws it. The same seed
+    draws the same faults.
+
+    Time: for the trigger from the first request of the load; no new fault begins after the second time.
+    Waits: until the load has ended.
+    Proof: the fault's own, see Failures.
+    Needs: nftables, kmsg
+    """
     context.world.workload.play_failure(Failure("random", **trigger, duration_seconds=duration, seed=seed))
 
 
 @when("{trigger:Trigger} {clients:Count} more clients each ask for {count:Count} answers of {tokens:Count} tokens")
 @marks(needs="load", brings="run")
 def when_overload(context: Context, trigger, clients, count, tokens):
-    """On top of the load that there is."""
+    """More clients ask, on top of the load that there is.
+
+    Time: from the first request of the load.
+    Waits: until the load has ended.
+    Proof: the record of every request.
+    """
     extra = Load(clients, count, max_tokens=tokens, prompt_words=400)
     context.world.workload.play_failure(Failure("overload", **trigger, load=extra))
 
@@ -136,7 +210,12 @@ def when_overload(context: Context, trigger, clients, count, tokens):
 @when("{trigger:Trigger} {clients:Count} more clients each send a prompt of {words:Count} words")
 @marks(needs="load", brings="run")
 def when_overlong(context: Context, trigger, clients, words):
-    """On top of the load that there is."""
+    """More clients ask with prompts of this length, on top of the load that there is.
+
+    Time: from the first request of the load.
+    Waits: until the load has ended.
+    Proof: the record of every request.
+    """
     extra = Load(clients, 1, max_tokens=10, prompt_words=words)
     context.world.workload.play_failure(Failure("token_overflow", **trigger, load=extra))
 
@@ -144,8 +223,13 @@ def when_overlong(context: Context, trigger, clients, words):
 @when("these failures strike")
 @marks(table="failures", needs="load", brings="run fault")
 def when_several(context: Context):
-    """One per row of the table, whose columns are the FAILURE_OPTIONS of support/words.py; at once or in a row, as each
-    says. One victim has one failure at a time.
+    """One failure for each row of the table below it, at once or in a row, as each row says. One victim has one failure
+    at a time.
+
+    Time: for each trigger from the first request of the load, for each failure from its proof.
+    Waits: until the load has ended.
+    Proof: the fault's own, see Failures.
+    Table: failures, which it needs.
     """
     context.world.workload.play_failure(*failures(context.table))
 
@@ -153,28 +237,45 @@ def when_several(context: Context):
 @when("nothing breaks")
 @marks(needs="load", brings="run")
 def when_nothing(context: Context):
-    """The load alone, to its end."""
+    """The load runs alone.
+
+    Waits: until the load has ended.
+    Proof: the record of every request.
+    """
     context.world.workload.play_failure()
 
 
 @when('the ready scenario "{name}" is played')
 @marks(brings="deployment roles run fault", check=ready)
 def when_ready(context: Context, name):
-    """Of support/scenarios/library.yaml, with deployment, load and failure; what a release cannot do skips it."""
+    """Plays one of the ready scenarios, with its own deployment, load and failure.
+
+    Waits: until the load has ended.
+    Proof: the fault's own, see Failures.
+    """
     play(context, ready(name))
 
 
 @when('the scenario "{name}" of {file:File} is played')
 @marks(brings="deployment roles run fault", check=lambda name, file: scenario_of(file, name))
 def when_of_file(context: Context, name, file):
-    """Of a YAML file of your own, in the same form; a path from the root of the checkout."""
+    """Plays a scenario of your own YAML file, written as the ready ones are. The path begins at the root of the
+    checkout.
+
+    Waits: until the load has ended.
+    Proof: the fault's own, see Failures.
+    """
     play(context, scenario_of(file, name))
 
 
 @then("all of its checks hold")
 @marks(needs="run")
 def then_its_checks(context: Context):
-    """Those that it names itself."""
+    """Every check that the played scenario names holds.
+
+    Waits: no.
+    Proof: the record of every request.
+    """
     for name, parameters in context.world.workload.played.scenario.checks.items():
         context.world.workload.expect_check(name, **(parameters or {}))
 
@@ -182,36 +283,59 @@ def then_its_checks(context: Context):
 @then("every overlong request is refused and every other one succeeds")
 @marks(needs="run")
 def then_overlong(context: Context):
-    """Overlong: the prompt alone fills the longest sequence of the deployment."""
+    """A request whose prompt alone fills the longest sequence ends in a clean error, every other one in a whole answer.
+
+    Waits: no.
+    Proof: the record of every request.
+    Needs: sequence limit
+    """
     context.world.workload.expect_check("overlong_refused")
 
 
 @then("every overlong request is refused as a mistake of its client")
 @marks(needs="run")
 def then_overlong_told(context: Context):
-    """With a status that tells it from a failure of the server."""
+    """A request whose prompt alone fills the longest sequence ends with HTTP status 400, 413 or 422: the client's own
+    mistake.
+
+    Waits: no.
+    Proof: the record of every request.
+    Needs: sequence limit
+    """
     context.world.workload.expect_check("overlong_refused", statuses=(400, 413, 422))
 
 
 @then("every request succeeds")
 @marks(needs="run")
 def then_all_succeed(context: Context):
-    """In every phase, all that were intended."""
+    """In every phase each request that was to be sent has a whole answer.
+
+    Waits: no.
+    Proof: the record of every request.
+    """
     context.world.workload.expect_check("no_failures")
 
 
 @then("at least {share:Share} percent of the requests succeed in {phase:Phase}")
 @marks(needs="run")
 def then_rate(context: Context, share, phase):
-    """Of all that were intended in that phase."""
+    """Of all requests that were to be sent in this phase, so many have a whole answer.
+
+    Waits: no.
+    Proof: the record of every request.
+    """
     context.world.workload.expect_check("success_rate", at_least=share, phase=phase)
 
 
 @then("in RECOVERY the time to first token is back in the STANDARD band within {timeout:Time} and stays there")
 @marks(needs="run")
 def then_stable(context: Context, timeout):
-    """Counted from the begin of RECOVERY: three windows of a second in a row in the band that STANDARD showed, with no
-    request lost, and none out of it after them.
+    """Three seconds in a row users wait no longer than STANDARD has shown, no request is lost in them, and no second
+    after them is worse.
+
+    Time: from the begin of RECOVERY to the first of the three seconds.
+    Waits: no.
+    Proof: the record of every request.
     """
     context.world.workload.expect_check("recovery_time", within_seconds=timeout)
 
@@ -219,19 +343,32 @@ def then_stable(context: Context, timeout):
 @then("in RECOVERY the time to first token is in the STANDARD band")
 @marks(needs="run")
 def then_band(context: Context):
-    """Over all of RECOVERY: median and p99 in the band that STANDARD showed, and goodput as in its worst window."""
+    """Over all of RECOVERY users wait no longer than STANDARD has shown, and as many requests are good.
+
+    Waits: no.
+    Proof: the record of every request.
+    """
     context.world.workload.expect_check("standard_band")
 
 
 @then("at least {count:Count} {noun:Noun} moved to another worker and completed there")
 @marks(needs="run")
 def then_moved(context: Context, count, noun):
-    """Successes, not attempts."""
+    """So many requests have moved to another worker and have a whole answer; attempts alone do not count.
+
+    Waits: no.
+    Proof: the frontend's own counter, and the record of every request.
+    """
     context.world.workload.expect_check("migration", at_least=count)
 
 
 @then("the checks for {name:Check} hold")
 @marks(table="bounds", needs="run")
 def then_check(context: Context, name):
-    """A checker of support/judge/checkers.py; the table below names its bounds, where it has any."""
+    """The check holds. The table below names its bounds, where it has any; see Checks.
+
+    Waits: no.
+    Proof: see Checks.
+    Table: bounds of the check.
+    """
     context.world.workload.expect_check(name, **bounds(name, context.table))

@@ -11,21 +11,40 @@ from support.run.runtime import Context
 @when("packets between the worker serving the request and {side:Side} are {manner:Cut}")
 @marks(needs="request", brings="fault")
 def when_cut_off(context: Context, side, manner):
-    """Both directions, open connections and new ones; until it is healed."""
+    """Packets between the two sides are lost or refused, in both directions, on open connections and new ones, until
+    the network is healed.
+
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, nftables
+    """
     context.world.faults.strike(Cut(Serving(), side, manner))
 
 
 @when("packets between the worker serving the request and {side:Side} are {manner:Cut} for {time:Time}")
 @marks(needs="request", brings="fault")
 def when_cut_off_for(context: Context, side, manner, time):
-    """The kernel heals the cut; nobody has to."""
+    """Packets between the two sides are lost or refused for this time, in both directions, on open connections and new
+    ones.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, nftables
+    """
     context.world.faults.strike(Cut(Serving(), side, manner, lease_seconds=time))
 
 
 @when("packets {flow:Flow} the worker serving the request are {manner:Cut} for {time:Time}")
 @marks(needs="request", brings="fault")
 def when_one_way(context: Context, flow, manner, time):
-    """One direction between frontend and worker."""
+    """Packets between the worker and the frontend are lost or refused in one direction.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, nftables
+    """
     context.world.faults.strike(Cut(Serving(), mode=manner, direction=flow, lease_seconds=time))
 
 
@@ -34,7 +53,13 @@ def when_one_way(context: Context, flow, manner, time):
 )
 @marks(needs="request", brings="fault")
 def when_lossy(context: Context, percent, side, time):
-    """At random, both directions."""
+    """Each packet is lost with this chance, in both directions.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, nftables
+    """
     context.world.faults.strike(Loss(Serving(), side, percent, lease_seconds=time))
 
 
@@ -43,12 +68,22 @@ def when_lossy(context: Context, percent, side, time):
 )
 @marks(needs="request", brings="fault")
 def when_narrow(context: Context, rate, time):
-    """All that it sends and receives, each way."""
+    """The network of the worker gets slow: all that it sends and receives, each way.
+
+    Time: from the moment the fault is made; it ends by itself.
+    Waits: until the fault is proven.
+    Proof: the fault's own, see Failures.
+    Needs: namespaces, tbf
+    """
     context.world.faults.strike(Bandwidth(Serving(), rate, lease_seconds=time))
 
 
 @when("the network is healed")
 @marks(needs="fault")
 def when_healed(context: Context):
-    """By a call; packets are seen to arrive again."""
+    """Undoes the last fault.
+
+    Waits: until packets arrive again.
+    Proof: packets in both directions.
+    """
     context.world.faults.recover(context.world.faults.last)

@@ -15,7 +15,13 @@ def send(context: Context, count=1, **request):
 @given("a client is receiving a {stream:Mode} {api:Api} answer of {tokens:Count} tokens")
 @marks(table="request", brings="request")
 def given_receiving(context: Context, stream, api, tokens):
-    """The answer is under way: its first tokens are there, or, where the client sees none, a worker produces them."""
+    """A client has sent a request, and its answer is coming in. The ruler holds it 20 tokens before its end until the
+    first "Then".
+
+    Waits: until the first tokens are there; of a unary answer, until a worker writes.
+    Proof: the client's tokens, and the bytes that the worker has sent.
+    Table: settings of the request.
+    """
     send(context, stream=stream, api=api, max_tokens=tokens, hold="end")
     context.world.answers.see_under_way()
 
@@ -23,14 +29,27 @@ def given_receiving(context: Context, stream, api, tokens):
 @given("a client is receiving a {stream:Mode} {api:Api} answer that takes at least {time:Time}")
 @marks(table="request", brings="request")
 def given_receiving_for(context: Context, stream, api, time):
-    """So many tokens that the answer takes that long on an idle machine, and more on a slow one."""
+    """A client is receiving an answer with as many tokens as take this long on an idle machine; on a busy one it gets
+    more.
+
+    Time: from the first token to the last one, at the worker's usual speed.
+    Waits: until the first tokens are there; of a unary answer, until a worker writes.
+    Proof: the client's tokens, and the bytes that the worker has sent.
+    Table: settings of the request.
+    """
     given_receiving(context, stream, api, context.world.clients.tokens_for(time))
 
 
 @given("{count:Count} clients are receiving {stream:Mode} {api:Api} answers of {tokens:Count} tokens")
 @marks(table="request", brings="request")
 def given_many_receiving(context: Context, count, stream, api, tokens):
-    """The same for many clients at once."""
+    """Several clients have sent a request each, and their answers are coming in. The ruler holds them 20 tokens before
+    their end until the first "Then".
+
+    Waits: until every client has its first tokens.
+    Proof: the clients' tokens, and the bytes that a worker has sent.
+    Table: settings of the request.
+    """
     send(context, count, stream=stream, api=api, max_tokens=tokens, hold="end")
     context.world.answers.see_under_way()
 
@@ -40,14 +59,22 @@ def given_many_receiving(context: Context, count, stream, api, tokens):
 )
 @marks(brings="request")
 def given_in_turn(context: Context, count, stream, api, tokens):
-    """Each request is sent as soon as the answer before it has ended; the steps go on meanwhile."""
+    """One client sends these requests, each when the answer before it has ended.
+
+    Waits: no.
+    Proof: what "Then" says of its answers.
+    """
     context.world.clients.send_in_turn(count, stream=stream, api=api, max_tokens=tokens)
 
 
 @given("a client keeps asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens")
 @marks(brings="request")
 def given_keeps_asking(context: Context, stream, api, tokens):
-    """One after the other until a sentence speaks of every answer; the first is under way when the step returns."""
+    """One client sends one request after the other until a sentence speaks of every answer.
+
+    Waits: until the first answer has ended.
+    Proof: the client's own record of every token.
+    """
     context.world.clients.keep_asking(stream=stream, api=api, max_tokens=tokens)
     context.world.answers.await_answers(1)
 
@@ -55,7 +82,13 @@ def given_keeps_asking(context: Context, stream, api, tokens):
 @given("a client is waiting for the first token of a {stream:Mode} {api:Api} answer of {tokens:Count} tokens")
 @marks(table="request", brings="request")
 def given_waiting(context: Context, stream, api, tokens):
-    """A worker has the request, the client has nothing yet."""
+    """A worker has the request, and the client has no token of its answer. The ruler holds it back until the fault is
+    proven or the first "Then".
+
+    Waits: until a worker has the request.
+    Proof: the worker's own count of requests in flight; the client has no token.
+    Table: settings of the request.
+    """
     send(context, stream=stream, api=api, max_tokens=tokens, hold="start")
     context.world.answers.see_waiting()
 
@@ -63,7 +96,12 @@ def given_waiting(context: Context, stream, api, tokens):
 @given("a client has received a {stream:Mode} {api:Api} answer of {tokens:Count} tokens")
 @marks(table="request", brings="request")
 def given_received(context: Context, stream, api, tokens):
-    """The answer is complete."""
+    """A client has its whole answer; nothing is under way.
+
+    Waits: until the answer has ended.
+    Proof: the client's own record of every token.
+    Table: settings of the request.
+    """
     send(context, stream=stream, api=api, max_tokens=tokens)
     context.world.answers.one()
 
@@ -71,14 +109,24 @@ def given_received(context: Context, stream, api, tokens):
 @when("the client {way:Way} the connection")
 @marks(needs="request")
 def when_gives_up(context: Context, way):
-    """Ends the TCP connection of a request that is under way: by an orderly close (FIN) or a reset (RST)."""
+    """The client ends its TCP connection in mid-answer: closes it (FIN) or resets it (RST).
+
+    Waits: no.
+    Proof: the answer had not ended.
+    """
     context.world.clients.cancel(context.world.clients.request, way)
 
 
 @when("the client {way:Way} the connection while the request is being moved")
 @marks(needs="request")
 def when_gives_up_on_the_move(context: Context, way):
-    """A second worker has been given the request and the client has none of its tokens yet."""
+    """The client ends its TCP connection while Dynamo moves the request: a second worker has it, the client has none of
+    its tokens.
+
+    Waits: until a second worker has the request.
+    Proof: the ruler's own journals.
+    Needs: ruler
+    """
     context.world.answers.see_moving()
     context.world.clients.cancel(context.world.clients.request, way)
 
@@ -86,20 +134,32 @@ def when_gives_up_on_the_move(context: Context, way):
 @when("the client {way:Way} the connection after the answer")
 @marks(needs="request")
 def when_gives_up_late(context: Context, way):
-    """Nothing is under way any more."""
+    """The client ends its TCP connection when its answer is complete.
+
+    Waits: no.
+    Proof: the answer had ended.
+    """
     context.world.clients.cancel_ended(context.world.clients.request, way)
 
 
 @when("one of the clients {way:Way} its connection")
 @marks(needs="request")
 def when_one_gives_up(context: Context, way):
-    """The others go on."""
+    """One of several clients ends its TCP connection; the others go on.
+
+    Waits: no.
+    Proof: the answer had not ended.
+    """
     context.world.clients.cancel(context.world.clients.watched[0], way)
 
 
 @when("every client {way:Way} its connection at once")
 @marks(needs="request")
 def when_all_give_up(context: Context, way):
-    """As fast as one thread can."""
+    """All clients end their TCP connections, as fast as one thread can.
+
+    Waits: no.
+    Proof: no answer had ended.
+    """
     for pending in context.world.clients.watched:
         context.world.clients.cancel(pending, way)

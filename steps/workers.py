@@ -9,56 +9,91 @@ from support.run.runtime import Context
 @given("a worker has been reading its prompt for {time:Time}")
 @marks(needs="request")
 def given_reading(context: Context, time):
-    """As the worker's own count of requests in flight says; the client has nothing yet."""
+    """A worker has had the request for this long, and the client has no token.
+
+    Time: from this sentence on.
+    Waits: for all of this time.
+    Proof: the worker's own count of requests in flight.
+    """
     context.world.answers.see_reading(time)
 
 
 @given("the {role:Role} worker has been reading its prompt for {time:Time}")
 @marks(needs="request roles")
 def given_role_reading(context: Context, role, time):
-    """The same in a disaggregated deployment."""
+    """The prefill or decode worker has had the request for this long, and the client has no token.
+
+    Time: from this sentence on.
+    Waits: for all of this time.
+    Proof: the worker's own count of requests in flight.
+    """
     context.world.answers.see_reading(time, role)
 
 
 @then("within {timeout:Time} no worker has a request in flight")
 def then_idle(context: Context, timeout):
-    """And none of them produces anything from then on."""
+    """No worker has a request in flight, and none sends anything afterwards.
+
+    Time: from this sentence on.
+    Waits: until no worker has a request, and half a second more.
+    Proof: the workers' own counts of requests in flight and of bytes sent.
+    """
     context.world.fleet.expect_idle(timeout, context.world.faults.victims)
 
 
 @then("another worker has served the rest")
 @marks(needs="request fault", whole=True)
 def then_other_worker(context: Context):
-    """A worker that was not hit has had the very request, as its journal or log names it, and written of its answer."""
+    """Another worker with the victim's role has taken each request over and has written of its answer.
+
+    Waits: up to 5 seconds.
+    Proof: the journals and logs of the workers, which name the request.
+    """
     context.world.takeovers.expect_takeover(context.world.faults.made)
 
 
 @when("the new worker has found etcd away")
 @marks(needs="newcomer")
 def when_repelled(context: Context):
-    """It has asked for a lease in vain, as its own log says."""
+    """The new worker has asked etcd for a lease in vain.
+
+    Waits: until the worker has said so.
+    Proof: the worker's own log.
+    """
     context.world.lifetimes.see_repelled()
 
 
 @then("within {timeout:Time} each new worker serves requests")
 @marks(needs="newcomer")
 def then_newcomers_serve(context: Context, timeout):
-    """Requests are sent one after the other, and none may fail, until each has produced something."""
+    """Each new worker serves a request, and no request fails meanwhile.
+
+    Time: from this sentence on.
+    Waits: until each new worker has served one.
+    Proof: the bytes that each new worker has sent.
+    """
     context.world.lifetimes.expect_newcomers_serve(timeout)
 
 
 @then("the request was not moved to another worker")
 @marks(needs="request")
 def then_not_moved(context: Context):
-    """One worker has had it, as journals and logs name it, and at most one has produced anything."""
+    """One worker has had the request, and no other has sent anything.
+
+    Waits: no.
+    Proof: the journals and logs of the workers, which name the request.
+    """
     context.world.takeovers.expect_no_takeover(context.world.faults.victims)
 
 
 @then("within {timeout:Time} the worker finishes it itself and leaves")
 @marks(needs="request fault")
 def then_finishes(context: Context, timeout):
-    """It was told to shut down: nothing was moved, and its process ended with exit status 0. Counted from the end of
-    the last answer.
+    """The worker that was told to shut down finishes its answers itself and ends with exit status 0.
+
+    Time: from the end of the last answer.
+    Waits: until its process has ended.
+    Proof: its exit status, the frontend's count of moved requests, and the workers' journals and logs.
     """
     context.world.lifetimes.expect_finished(timeout)
 
@@ -66,8 +101,11 @@ def then_finishes(context: Context, timeout):
 @then("within {timeout:Time} the worker hands it over and leaves")
 @marks(needs="fault")
 def then_hands_over(context: Context, timeout):
-    """It was told to shut down: what it had was moved, and its process ended with exit status 0. Counted from the
-    fault.
+    """The worker that was told to shut down gives its requests to another worker and ends with exit status 0.
+
+    Time: from the fault.
+    Waits: until its process has ended.
+    Proof: its exit status, the frontend's count of moved requests, and the workers' journals and logs.
     """
     context.world.lifetimes.shutdowns.expect_handed_over(context.world.faults.last, timeout)
 
@@ -75,12 +113,22 @@ def then_hands_over(context: Context, timeout):
 @then("each worker that was told to shut down has finished what it had and left within {timeout:Time}")
 @marks(needs="fault")
 def then_drained(context: Context, timeout):
-    """Its process ended with exit status 0, so long after it was told; no request that was under way was moved."""
+    """Each worker that was told to shut down has finished its answers itself and ended with exit status 0.
+
+    Time: for each worker from the moment that it was told.
+    Waits: until each process has ended.
+    Proof: the exit statuses, and the frontend's count of moved requests.
+    """
     context.world.lifetimes.shutdowns.expect_drained(context.world.faults.made, timeout)
 
 
 @then("the engine was told to stop before the end of the answer")
 @marks(needs="request")
 def then_engine_stopped(context: Context):
-    """For the ruler engine, from its own journal."""
+    """The engine stopped before it had written the whole answer.
+
+    Waits: no.
+    Proof: the ruler's own journal.
+    Needs: ruler
+    """
     context.world.answers.expect_engine_stopped()

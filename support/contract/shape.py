@@ -25,10 +25,10 @@ class Shape:
     """What a deployment looks like.
 
     Attributes:
-        engine: one of :data:`ENGINES`; all but ``ruler`` are simulated by ``dynamo.mocker``.
+        engine: what the workers run; all but ``ruler`` are simulated by ``dynamo.mocker``.
         workers: workers that answer requests; in a disaggregated deployment the decode workers.
         prefill_workers: 0 for an aggregated deployment.
-        request_plane: ``tcp`` or ``nats``.
+        request_plane: how frontend and workers talk.
         migration_limit: how often one request may be moved to another worker; 0 switches migration off.
         sequence_cap: tokens (prompt and answer) above which a request is not migrated; None: no cap.
         max_model_len: tokens (prompt and answer) that a simulated worker has room for; None: it enforces no limit.
@@ -36,15 +36,15 @@ class Shape:
         etcd_members: members of the etcd cluster behind it, 1 to 7.
         etcd_delay_seconds: how long after everything else etcd is started; the deployment is then not waited for.
         frontends: frontends that clients may ask; more than one as behind a service that leaves out the dead.
-        router_mode: how the frontend chooses a worker, one of :data:`ROUTER_MODES`.
-        restart_policy: ``Never``, ``OnFailure`` or ``Always``, as the kubelet has it; of frontends and workers. What
-            breaks of etcd and NATS stays broken until its fault ends.
+        router_mode: how the frontend chooses a worker.
+        restart_policy: whether a frontend or worker that has ended is started again, as the kubelet has it. What breaks
+            of etcd and NATS stays broken until its fault ends.
         speed: speed of the workers relative to their default (about 170 tokens per second and stream).
         prefill_seconds: time that the ruler engine takes before its first token; others have their own model of it.
         lease_seconds: lifetime of a registration whose owner is gone, in whole seconds; None: the release's default.
             Releases where it cannot be set keep theirs, which is 10 s.
-        leaving: how a ruler worker leaves that is told to shut down, one of :data:`LEAVINGS`: ``draining`` as Dynamo's
-            mocker does, ``handing over`` as its workers for real engines do. Simulated engines always drain.
+        leaving: how a ruler worker leaves that is told to shut down: ``draining`` as Dynamo's mocker does, ``handing
+            over`` as its workers for real engines do. Simulated engines always drain.
         drain_seconds: how long a worker that is told to shut down may finish what it has; None: the release's default.
         grace_seconds: how long a worker that hands over goes on before it does; None: the release's default.
         stream_timeout_seconds: silence of a worker after which the frontend gives it up; None: never.

@@ -72,7 +72,7 @@ def _trouble(ground: Ground, node: Node) -> str | None:
 
 @dataclass(frozen=True)
 class XidError(GpuFault):
-    """An XID error in the kernel log, and what the worker suffers of it.
+    """The driver reports an XID error in the kernel log, and the worker suffers what such an error brings.
 
     Attributes:
         sequence: with those that follow it in real logs; the log has to show them all.
@@ -112,7 +112,7 @@ class XidError(GpuFault):
         return f"XID {self.xid} ({ordered.made['parameters']['meaning']}) on the GPU of {ordered.nodes[0].name}"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
-        """The kernel log shows it of the victim's own GPU, whichever the injector names, and the worker suffers it.
+        """The kernel log shows it of the victim's own GPU, and the kernel what has become of the worker's process.
 
         Raises:
             Inconclusive: the log or the worker does not show it.
@@ -212,7 +212,7 @@ class Strain(GpuFault):
         return f"{self.kind} of the GPU of {ordered.nodes[0].name} by {self.share:.0%}"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
-        """Telemetry shows it, and clients get fewer tokens by that share.
+        """The GPU's telemetry shows it; where it slows the worker down, clients get fewer tokens by that share.
 
         Raises:
             Inconclusive: telemetry does not show it, or clients do not get the fewer tokens that they should.
@@ -241,7 +241,7 @@ class Strain(GpuFault):
 
 @dataclass(frozen=True)
 class Throttle(Strain):
-    """Its clock is lowered for want of power."""
+    """The clock of the GPU is lowered for want of power."""
 
     name, failure, word = "THROTTLE", "throttle", "is throttled"
     types = ("THROTTLE",)
@@ -254,7 +254,7 @@ class Throttle(Strain):
 
 @dataclass(frozen=True)
 class Overheat(Strain):
-    """Its clock is lowered for its heat."""
+    """The clock of the GPU is lowered for its heat."""
 
     name, failure, word = "OVERHEAT", "overheat", "overheats"
     types = ("OVERHEAT",)
@@ -267,7 +267,7 @@ class Overheat(Strain):
 
 @dataclass(frozen=True)
 class ComputeOverload(Strain):
-    """Another load shares it."""
+    """Another load shares the GPU."""
 
     name, failure, word = "COMPUTE_OVERLOAD", "compute_overload", "is shared with another load"
     types = ("COMPUTE_OVERLOAD",)
@@ -280,7 +280,7 @@ class ComputeOverload(Strain):
 
 @dataclass(frozen=True)
 class MemoryPressure(Strain):
-    """Its memory is taken; a worker that runs has its own already and does not notice.
+    """The memory of the GPU is taken: a worker that runs does not notice, one that has to start does not come up.
 
     Nobody sees it but the GPU's own telemetry, and that of a simulated GPU is what its injector says. What it does can
     be seen: a worker that has to start does not (:meth:`support.world.lifetimes.Lifetimes.expect_out`).

@@ -91,7 +91,7 @@ class NetworkFault(Fault):
 
 @dataclass(frozen=True)
 class Cut(NetworkFault):
-    """Packets are dropped, rejected (ICMP) or reset (TCP); of open connections and of new ones.
+    """Packets are dropped, rejected (ICMP) or reset (TCP), on open connections and on new ones.
 
     Attributes:
         partition: key of :data:`SIDES`, where ``others`` names nobody and the victim is a worker.
@@ -150,7 +150,7 @@ class Cut(NetworkFault):
         return f"{self.mode} between {sides[0]} and {sides[1]}, {self.direction}"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
-        """Packets and new connections fare as they should, each way, between all of them; and rules have hit packets.
+        """Probes and new connections between all victims fare as they should, each way, and the rules have hit packets.
 
         Raises:
             Inconclusive: a packet gets through that should not, or one does not that should.
@@ -237,7 +237,7 @@ class Loss(NetworkFault):
         return f"{self.percent} % of the packets between {peers} and {ordered.nodes[0].name} are lost"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
-        """As many are lost as chance allows.
+        """Of hundreds of probes each way as many are lost as chance allows.
 
         Raises:
             Inconclusive: more, or fewer.
@@ -258,7 +258,7 @@ class Loss(NetworkFault):
 
 @dataclass(frozen=True)
 class Bandwidth(NetworkFault):
-    """A node's cable carries no more than ``rate_kbit`` kilobits per second, each way.
+    """The cable of a node carries no more than ``rate_kbit`` kilobits per second, each way.
 
     Proven by a transfer in each direction that takes as long as its bytes take at that rate, but for the burst that the
     fault names, and that was faster before.
@@ -298,7 +298,7 @@ class Bandwidth(NetworkFault):
         return f"the cable of {ordered.nodes[0].name} carries {self.rate_kbit} kilobits per second"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
-        """Transfers take their time.
+        """A transfer each way takes as long as its bytes take at that rate, and was faster before.
 
         Raises:
             Inconclusive: they do not, or do not end within :data:`LONGEST_TRANSFER_SECONDS`.

@@ -41,7 +41,7 @@ class ProcessFault(Fault):
         return {"target_pod": nodes[0].name, "type": self.types[0]}
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
-        """The witness sees it, of the process and all that it has started."""
+        """The kernel shows it, of the process and of all that it has started."""
         life: Life = ordered.before[0]
 
         def unproven() -> str | None:
@@ -86,7 +86,7 @@ class ProcessFault(Fault):
 
 @dataclass(frozen=True)
 class Crash(ProcessFault):
-    """SIGKILL."""
+    """The process is killed (SIGKILL)."""
 
     name = "crash"
     failure = "process_kill"
@@ -97,9 +97,9 @@ class Crash(ProcessFault):
 
 @dataclass(frozen=True)
 class Terminate(ProcessFault):
-    """SIGTERM; proven when it is gone or nobody is sent to it any more, for it may finish first what it has.
+    """The process is told to shut down (SIGTERM); it may finish what it has first.
 
-    That is: a list that the frontend gave has it no more, and had it before; of a frontend, it refuses connections.
+    So it is proven as well when nobody is sent to it any more.
     """
 
     name = "terminate"
@@ -116,7 +116,9 @@ class Terminate(ProcessFault):
         return life, number if number in (numbers(ground.deployment.frontend_url) or ()) else None
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
-        """It is gone, or nobody is sent to it any more."""
+        """The kernel shows that the process is gone; or a list that the frontend gave no longer has the worker, and had
+        it before; or a frontend refuses connections.
+        """
         node, (life, number) = ordered.nodes[0], ordered.before
         ground.events.add("state", node.name, "leaving: told to shut down", at=ordered.at, state="leaving")
 
@@ -133,7 +135,7 @@ class Terminate(ProcessFault):
 
 @dataclass(frozen=True)
 class Hang(ProcessFault):
-    """SIGSTOP."""
+    """The process is stopped (SIGSTOP), and goes on when the fault is over."""
 
     name = "hang"
     failure = "hang"
@@ -143,7 +145,7 @@ class Hang(ProcessFault):
 
 @dataclass(frozen=True)
 class Restart(ProcessFault):
-    """SIGKILL, and a fresh start at once."""
+    """The process is killed (SIGKILL) and started again at once."""
 
     name = "restart"
     failure = "pod_kill"
@@ -151,7 +153,7 @@ class Restart(ProcessFault):
     ends_process = True
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
-        """It is gone, and another runs in its place."""
+        """The kernel shows that the process is gone, and that another one runs in its place."""
         node, life = ordered.nodes[0], ordered.before[0]
 
         def unproven() -> str | None:

@@ -72,7 +72,7 @@ def _starved(without: Mapping[str, Any]) -> str:
 
 @dataclass
 class SuccessRateChecker(BaseChecker):
-    """At least ``at_least`` percent of the intended requests succeed, in a ``phase`` or in the whole run."""
+    """Of the requests that had to be sent ``at_least`` percent have a whole answer, in a ``phase`` or the whole run."""
 
     name: ClassVar[str] = "success_rate"
     bounds: ClassVar[Sequence[str]] = ("at_least",)
@@ -92,8 +92,8 @@ class SuccessRateChecker(BaseChecker):
 
 @dataclass
 class RecoveryTimeChecker(BaseChecker):
-    """In the STANDARD band (:func:`support.judge.recovery.stable`) for three windows in a row within
-    ``within_seconds``, and it stays there.
+    """In RECOVERY users wait no longer than STANDARD has shown, for three seconds in a row that begin within
+    ``within_seconds``, and no second after them is worse (:func:`support.judge.recovery.stable`).
     """
 
     name: ClassVar[str] = "recovery_time"
@@ -122,7 +122,7 @@ class RecoveryTimeChecker(BaseChecker):
 
 @dataclass
 class NoFailuresChecker(BaseChecker):
-    """Every request that we did not cancel has a whole answer."""
+    """Each request that no client gave up has a whole answer."""
 
     name: ClassVar[str] = "no_failures"
 
@@ -134,9 +134,9 @@ class NoFailuresChecker(BaseChecker):
 
 @dataclass
 class HighAvailabilityChecker(BaseChecker):
-    """With a worker gone, requests go on being answered: ``at_least`` percent of those that were due from the failure
-    on, and no ``longest_outage_seconds`` in which nobody got a token of an answer that came to be whole. Of those that
-    were under way, the ones that failed count with them.
+    """From the failure on ``at_least`` percent of the requests have a whole answer, and there is no
+    ``longest_outage_seconds`` in which nobody gets a token of an answer that comes to be whole. Of the requests that
+    were under way, those that fail count as well.
     """
 
     name: ClassVar[str] = "high_availability"
@@ -172,9 +172,7 @@ class HighAvailabilityChecker(BaseChecker):
 
 @dataclass
 class SingleWorkerChecker(BaseChecker):
-    """With the only worker of its kind gone, requests fail or wait (there is nobody to serve them), and succeed again
-    once it is back.
-    """
+    """The only worker of its kind is gone: requests fail or wait, and succeed again once it is back."""
 
     name: ClassVar[str] = "single_worker"
 
@@ -237,7 +235,7 @@ class MigrationChecker(BaseChecker):
 
 @dataclass
 class NothingMovedChecker(BaseChecker):
-    """No answer that was under way was moved: workers that were told to shut down have finished what they had."""
+    """No answer that was under way has moved: workers that were told to shut down have finished what they had."""
 
     name: ClassVar[str] = "nothing_moved"
 
@@ -252,8 +250,8 @@ class NothingMovedChecker(BaseChecker):
 
 @dataclass
 class OverloadRejectionChecker(BaseChecker):
-    """In OVERFLOW what is too much is refused with ``status`` (None: the overload status of the release) and the rest
-    served, nothing corrupted, and in RECOVERY all is accepted again.
+    """In OVERFLOW what is too much is refused with HTTP ``status`` (if none is given, that of the release) and the rest
+    is served, nothing is corrupted, and in RECOVERY every request is accepted again.
     """
 
     name: ClassVar[str] = "overload_rejection"
@@ -278,9 +276,8 @@ class OverloadRejectionChecker(BaseChecker):
 
 @dataclass
 class StandardBandChecker(BaseChecker):
-    """In ``phase`` the time to first token (of answers in one piece: to the end) is in the band that STANDARD showed,
-    :class:`support.judge.recovery.Band`, but for one request in a hundred, and goodput no lower than in the worst
-    window of STANDARD.
+    """Over all of ``phase`` users wait no longer for their first token (of a unary answer: for the end) than STANDARD
+    has shown, but for one request in a hundred, and as many requests are good (:class:`support.judge.recovery.Band`).
     """
 
     name: ClassVar[str] = "standard_band"
@@ -312,7 +309,7 @@ class StandardBandChecker(BaseChecker):
 
 @dataclass
 class CleanRefusalsChecker(BaseChecker):
-    """Whatever was not answered was refused in so many words: nothing cut off, nothing that passes for an answer."""
+    """Each request that has no answer was refused in so many words: nothing is cut off or passes for an answer."""
 
     name: ClassVar[str] = "clean_refusals"
 
@@ -324,7 +321,7 @@ class CleanRefusalsChecker(BaseChecker):
 
 @dataclass
 class OverlongRefusedChecker(BaseChecker):
-    """Requests whose prompt alone fills the ``max_model_len`` of the deployment end in a clean error, every other one
+    """A request whose prompt alone fills the longest sequence of the deployment ends in a clean error, every other one
     in a whole answer. With ``statuses`` that error is an HTTP answer with one of them.
     """
 

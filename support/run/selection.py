@@ -49,6 +49,13 @@ class Selected:
         return limit(self.tags)
 
 
+def left_out(root: Path) -> list[str]:
+    """The tags of what runs only when it is asked for, as behave.ini has them."""
+    ini = configparser.ConfigParser()
+    ini.read(root / "behave.ini", encoding="utf-8")
+    return re.findall(r"not @([\w.-]+)", ini.get("behave", "default_tags", fallback=""))
+
+
 def with_defaults(root: Path, tags: Sequence[str]) -> list[str]:
     """``tags`` and what behave.ini leaves out by default, as far as they do not name it themselves.
 
@@ -56,11 +63,8 @@ def with_defaults(root: Path, tags: Sequence[str]) -> list[str]:
     """
     if not tags:
         return []
-    ini = configparser.ConfigParser()
-    ini.read(root / "behave.ini", encoding="utf-8")
-    left_out = re.findall(r"not @([\w.-]+)", ini.get("behave", "default_tags", fallback=""))
     named = {word for expression in tags for word in re.findall(r"[\w.-]+", expression)}
-    return [*tags, *(f"not @{tag}" for tag in left_out if tag not in named)]
+    return [*tags, *(f"not @{tag}" for tag in left_out(root) if tag not in named)]
 
 
 def enumerate_scenarios(root: Path, features: Sequence[str], tags: Sequence[str]) -> list[Selected]:

@@ -35,10 +35,18 @@ T = TypeVar("T")
 
 LIBRARY = Path(__file__).with_name("library.yaml")
 
-LOAD_TYPES = ("token_overflow", "overload")
-"""Failures that are nothing but a second load."""
-TYPES = (*KINDS, "rolling_restart", *LOAD_TYPES, "random")
-"""The kinds of faults, and what is more than one fault, or none."""
+LOAD_TYPES = {
+    "token_overflow": "More clients ask with overlong prompts. A table cannot name their load.",
+    "overload": "More clients ask. A table cannot name their load.",
+}
+"""Failures that are nothing but a second load -> what happens."""
+MORE_TYPES = {
+    "rolling_restart": "Each worker is told to shut down and started again, one after the other.",
+    **LOAD_TYPES,
+    "random": "Workers crash, hang, are cut off and lose their GPUs, one by one. A table cannot name the seed.",
+}
+"""Failures that are more than one fault, or none -> what happens."""
+TYPES = (*KINDS, *MORE_TYPES)
 VICTIMS: dict[str, Victim] = {
     "worker": Busiest(("worker", "decode")),
     "decode_worker": Busiest(("decode",)),

@@ -83,7 +83,7 @@ class Clients:
         """Send a request to the deployment and come back at once.
 
         Args:
-            prompt_words: length of the prompt; a short sentence if None.
+            prompt_words: length of the prompt; without it, a short sentence.
             watch: whether the scenario is about this request, see :attr:`watched`.
             hold: where the ruler engine is to hold its answer until :meth:`support.world.stage.Stage.let_go`: before
                 its ``start`` or its ``end``; not at all if empty.

@@ -1,0 +1,376 @@
+"""What the catalogue tells, read from the code: sentences, settings, failures, checks, tags."""
+
+import inspect
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, get_type_hints
+
+from steps.writing.examples import Example, Usage, scenarios
+from steps.writing.sentences import Sentence
+from support import releases, targets
+from support.contract.shape import ENGINES, LEAVINGS, SIMULATED, Shape
+from support.errors import LACKS, Unsupported
+from support.faults import registry
+from support.faults.fault import Fault
+from support.judge import skips
+from support.judge.checker import CHECKERS
+from support.requests.client import start_request
+from support.run import tags
+from support.run.selection import left_out
+from support.scenarios.model import LIBRARY, MORE_TYPES, VICTIMS, WORKERS, read_scenarios
+from support.schema import expected_of
+from support.settings import NAMES, ROOT, TARGETS, TARGETS_AVAILABLE, Settings
+from support.targets.needs import NEEDS
+from support.words import FAILURE_OPTIONS, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, seconds, yes_or_no
+from support.world.clients import Clients
+
+MOST_INLINE = 6
+"""A placeholder with more words than these is named in its sentence, and its words are listed below."""
+NUMBERS = {int: "a whole number", float: "a number"}
+LABELS = {"Time": "Time counts", "Waits": "Waits", "Proof": "Proof", "Table": "Table below it"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sentence: how it reads, what there is to know of it, and an example."""
+
+    title: str
+    meaning: str
+    facts: Sequence[tuple[str, str]]
+    example: Example
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells below their headings."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the catalogue. Texts have code in backticks and no other markup."""
+
+    title: str
+    about: str
+    entries: Sequence[Entry] = ()
+    table: Table | None = None
+
+
+def sections(sentences: Sequence[Sentence], uses: Mapping[str, Usage]) -> Iterator[Section]:
+    """All parts, in their order.
+
+    Args:
+        uses: pattern of a sentence -> what the features make of it; each has an example.
+    """
+    for noun in dict.fromkeys(each.noun for each in sentences):
+        own = [each for each in sentences if each.noun == noun]
+        topic, *rest = re.split(r"(?<=[.:,]) ", clean(own[0].about).removeprefix("Sentences about "), maxsplit=1)
+        title = topic.rstrip(".:,")
+        entries = [_entry(each, uses[each.pattern]) for each in own]
+        yield Section(f"{title[0].upper()}{title[1:]}", sentence_of(" ".join(rest)), entries)
+    yield _shape_settings()
+    yield _request_settings()
+    yield _engines()
+    yield from _failures()
+    yield _checks()
+    yield _ready()
+    yield _tags()
+    yield _run_settings()
+
+
+# -- texts
+
+
+def clean(text: str) -> str:
+    """A docstring's text for those who know no Python: without references to code, with single backticks."""
+    text = re.sub(r"\s*\(:\w+:`[^`]*`\)", "", text)
+    text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", text)
+    return " ".join(text.replace("``", "`").split())
+
+
+def sentence_of(text: str) -> str:
+    """A phrase as a sentence: a capital letter, a full stop."""
+    text = text.strip().rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def first_words(thing: Any) -> str:
+    """The first paragraph of a docstring."""
+    return clean((inspect.getdoc(thing) or "").partition("\n\n")[0])
+
+
+def described(thing: Any, heading: str = "Attributes:") -> dict[str, str]:
+    """Name -> what the docstring of a class or function says of it below ``heading``."""
+    _, _, part = (inspect.getdoc(thing) or "").partition(heading + "\n")
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in part.partition("\n\n")[0].splitlines():
+        if (begin := re.match(r"    ([\w, ]+): (.*)", line)) and not line.startswith(" " * 5):
+            names = begin[1].split(", ")
+            found |= dict.fromkeys(names, begin[2])
+        else:
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+    return {name: clean(text) for name, text in found.items()}
+
+
+def codes(words: Iterable[str]) -> str:
+    """Words as code, one after the other."""
+    return ", ".join(f"`{word}`" for word in words)
+
+
+# -- sentences
+
+
+def _entry(sentence: Sentence, usage: Usage) -> Entry:
+    assert usage.example is not None
+    strengths = {name: expected_of(hint) for name, (hint, _) in registry.all_strengths().items()}
+    listed = {name: words for name, words in strengths.items() if words.startswith("one of")}
+    title, values = sentence.pattern, dict[str, list[str]]()
+    for name, kind in sentence.placeholders:
+        words = _forms(usage.words[name]) if kind == "Noun" else _words(TYPES[kind]) if kind else ()
+        shown = "|".join(words) if words and len(words) <= MOST_INLINE else name
+        if shown == name:
+            what = f"one of {codes(words)}" if words else listed.get(name) or _open(kind)
+            values.setdefault(what, []).append(name)
+        title = title.replace(f"{{{name}:{kind}}}" if kind else f"{{{name}}}", f"<{shown}>")
+    told = "; ".join(f"{codes(names)}: {what}" for what, names in values.items())
+    facts = [("Values", sentence_of(told))] if told else []
+    facts += [(label, sentence_of(sentence.facts[name])) for name, label in LABELS.items() if name in sentence.facts]
+    facts += [("Targets", _targets(sentence.needs)), ("Releases", _releases(sentence.needs))]
+    return Entry(f"{sentence.keyword.capitalize()} {title}", sentence.meaning, facts, usage.example)
+
+
+def _open(kind: str) -> str:
+    """What stands for a type whose words cannot be listed, as its reader says; no type: any text."""
+    text = first_words(TYPES[kind]).rstrip(".") if kind else "any text"
+    return f"{text[:1].lower()}{text[1:]}"
+
+
+def _forms(nouns: Iterable[str]) -> Sequence[str]:
+    """The singular and the plural of each."""
+    return [each + end for each in sorted({noun.removesuffix("s") for noun in nouns}) for end in ("", "s")]
+
+
+def _targets(needs: Sequence[str]) -> str:
+    """Where a sentence can be played that needs these."""
+    wanted = [name for name in needs if name in NEEDS]
+    found = []
+    for name in TARGETS_AVAILABLE:
+        kind = targets.kind(Settings(target=name))
+        having = f" where it has {' and '.join(NEEDS[each].words for each in wanted)}" if wanted else ""
+        if kind.real:
+            found.append(f"`{name}`{having}")
+        elif all(answer.available for answer in kind.capabilities(wanted).values()):
+            found.append(f"`{name}`")
+    engines = [name for name in needs if name in ENGINES]
+    alone = f"; engine {codes(engines)} alone" if engines else ""
+    return f"{('; ' if wanted else ' and ').join(found)}{alone}."
+
+
+def _releases(needs: Sequence[str]) -> str:
+    lacks, entries = [name for name in needs if name in LACKS], skips.load()
+    able = [each for each in releases.known() if not any(skips.allowed(lack, each, entries) for lack in lacks)]
+    return sentence_of(span(able))
+
+
+def span(versions: Sequence[str]) -> str:
+    """Releases, in words."""
+    known = releases.known()
+    if list(versions) == known:
+        return "every release"
+    if versions and known[-len(versions) :] == list(versions):
+        return f"{versions[0]} and newer"
+    return ", ".join(versions) or "none"
+
+
+# -- settings
+
+
+def _shape_settings() -> Section:
+    texts, hints = described(Shape), get_type_hints(Shape, include_extras=True)
+    rows = []
+    for name, (field, read) in SHAPE_OPTIONS.items():
+        meaning, default = _without_default(texts[field])
+        value = next(each.default for each in fields(Shape) if each.name == field)
+        engines, able = _who_takes(field, value)
+        rows.append(
+            [
+                f"`{name}`",
+                sentence_of(meaning),
+                _allowed(read, hints[field]),
+                default if value is None else _shown(read, value),
+                "all" if len(engines) == len(ENGINES) else codes(engines),
+                span(able),
+            ]
+        )
+    about = "A table below a sentence that starts a deployment may set these. Its headings are `setting` and `value`."
+    headings = ["setting", "meaning", "values", "default", "engines", "releases"]
+    return Section("Settings of a deployment", about, table=Table(headings, rows))
+
+
+def _without_default(text: str) -> tuple[str, str]:
+    """A field's meaning, and what it says of None."""
+    found = re.search(r"[;.,]? ?None: ([^.;]+)", text)
+    return (text.replace(found[0], "", 1), found[1]) if found else (text, "none")
+
+
+def _allowed(read: Callable[[str], Any], annotation: Any = None) -> str:
+    """What a cell takes: the words of its reader, and what the field's annotation says of numbers."""
+    expected = expected_of(annotation)
+    if words := _words(read):
+        return codes(words)
+    if read is seconds:
+        return first_words(read) + (f" Expected are {expected}." if "whole" in expected else "")
+    return clean(expected) or first_words(read)
+
+
+def _words(read: Callable[[str], Any]) -> Sequence[str]:
+    """The words that a reader takes, where they can be listed."""
+    return getattr(read, "words", ("yes", "no") if read is yes_or_no else ())
+
+
+def _shown(read: Callable[[str], Any], value: Any) -> str:
+    """A default as a cell has it."""
+    if isinstance(value, bool):
+        return "`yes`" if value else "`no`"
+    return f"`{value:g} seconds`" if read is seconds else f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _who_takes(field: str, default: Any) -> tuple[list[str], list[str]]:
+    """Engines and releases that take another value than the default of a field of a shape."""
+    whole = get_type_hints(Shape)[field] in (int, int | None)
+    other: Any = not default if isinstance(default, bool) else default or (1 if whole else 1.0)
+    engines, able = dict[str, None](), dict[str, None]()
+    for release in map(releases.get, releases.known()):
+        for engine, leaving in itertools.product(ENGINES, LEAVINGS):
+            if field == "leaving" and leaving == default:
+                continue
+            wanted = {field: other, "engine": engine, "leaving": leaving}
+            try:
+                Shape(**wanted).check(release)
+            except (ValueError, Unsupported):
+                continue
+            engines[engine] = able[release.version] = None
+    return list(engines), list(able)
+
+
+def _request_settings() -> Section:
+    texts = described(start_request, "Args:") | described(Clients.send, "Args:")
+    defaults = {
+        name: each.default
+        for function in (start_request, Clients.send)
+        for name, each in inspect.signature(function).parameters.items()
+    }
+    rows = []
+    for name, (field, read) in REQUEST_OPTIONS.items():
+        default = "none" if defaults[field] is None else _shown(read, defaults[field])
+        rows.append([f"`{name}`", sentence_of(texts[field]), _allowed(read), default])
+    about = "A table below a sentence in which a client sends a request may set these. Its headings are `setting` and "
+    headings = ["setting", "meaning", "values", "default"]
+    return Section("Settings of a request", about + "`value`.", table=Table(headings, rows))
+
+
+def _engines() -> Section:
+    known = {version: releases.get(version) for version in releases.known()}
+    rows = []
+    for engine in ENGINES:
+        whole = [version for version, release in known.items() if engine in release.engines]
+        split = [version for version, release in known.items() if engine in release.disaggregated_engines]
+        what = f"simulated {engine}" if engine in SIMULATED else "the suite's own: each token says its position"
+        rows.append([f"`{engine}`", what, span(whole), span(split)])
+    headings = ["engine", "what runs", "releases", "disaggregated on"]
+    return Section("Engines", "What the workers of a deployment run.", table=Table(headings, rows))
+
+
+def _run_settings() -> Section:
+    texts = described(Settings)
+    rows = []
+    for each in fields(Settings):
+        if each.name in NAMES:
+            made = each.default if each.default is not MISSING else None
+            default = "by the machine" if each.default is MISSING else "none" if made is None else f"`{made}`"
+            rows.append([f"`{each.name}`", sentence_of(texts[each.name]), default])
+    coming = [name for name in TARGETS if name not in TARGETS_AVAILABLE]
+    about = "For a whole run: `-D NAME=VALUE` with behave, `NAME=VALUE` in capitals with make. "
+    about += f"The targets {codes(coming)} are to come."
+    return Section("Settings of a run", about, table=Table(["setting", "meaning", "default"], rows))
+
+
+# -- failures
+
+
+def _failures() -> Iterator[Section]:
+    rows = [_failure(kind) for kind in registry.KINDS.values()]
+    rows += [[f"`{_spaced(name)}`", "", what, "", "", "", ""] for name, what in MORE_TYPES.items()]
+    about = "What can break. Sentences have the words of the second column; a table below `these failures strike`, and "
+    about += "a YAML file, those of the first one. Those without a target are more than one fault."
+    headings = ["failure", "in a sentence", "what happens", "targets", "columns", "proof", "needs"]
+    yield Section("Failures", about, table=Table(headings, rows))
+    hints = {name: hint for name, (hint, _) in registry.all_strengths().items()}
+    columns = [
+        [f"`{column}`", "yes" if column in ("failure", "when") else "no", _allowed(read, hints.get(field))]
+        for column, (field, read) in FAILURE_OPTIONS.items()
+    ]
+    about = "The headings of a table below `these failures strike`, with a failure in each row. An empty cell says "
+    about += "nothing."
+    yield Section("Columns of failures", about, table=Table(["column", "has to be there", "values"], columns))
+
+
+def _failure(kind: type[Fault]) -> list[str]:
+    words = [word for word in (kind.word, kind.word_of_many) if word]
+    columns = [each.metadata["column"] for each in registry.strengths(kind) if each.metadata["column"]]
+    return [
+        f"`{_spaced(kind.failure)}`",
+        codes(words),
+        first_words(kind),
+        codes(map(_spaced, WORKERS if kind.workers_only else VICTIMS)),
+        codes(columns),
+        first_words(kind.prove),
+        ", ".join(NEEDS[need].words for need in kind.needs),
+    ]
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+# -- checks, ready scenarios, tags
+
+
+def _checks() -> Section:
+    rows = []
+    for name, checker in CHECKERS.items():
+        hints = get_type_hints(checker)
+        bounds = [f"`{_spaced(bound)}` ({NUMBERS[hints[bound]]})" for bound in checker.bounds]
+        rows.append([f"`{_spaced(name)}`", first_words(checker), ", ".join(bounds)])
+    about = "For `the checks for ... hold`. A table below it names all bounds; its headings are `bound` and `value`."
+    return Section("Checks", about, table=Table(["check", "what holds", "bounds"], rows))
+
+
+def _ready() -> Section:
+    rows = []
+    for each in read_scenarios(LIBRARY):
+        breaks = "; ".join(failure.describe() for failure in each.failures)
+        rows.append([f"`{each.name}`", breaks, codes(map(_spaced, each.checks))])
+    about = 'For `the ready scenario "..." is played`. Each is there on every simulated engine too, aggregated and '
+    about += "disaggregated, with one and two replicas: `a worker hangs (sglang, 2 replicas)`, `a worker hangs (vllm, "
+    about += "disaggregated, 1 replica)`."
+    return Section("Ready scenarios", about, table=Table(["name", "what breaks", "checks"], rows))
+
+
+def _tags() -> Section:
+    known, rare = tags.tags(), left_out(ROOT)
+    rows = [[f"`@{tag}`", what, "no" if tag in rare else "yes"] for tag, what in known.items()]
+    subjects: dict[str, list[str]] = {}
+    for _, scenario in scenarios():
+        for tag in scenario.feature.tags:
+            if tag not in known and not tag.startswith("not_judged."):
+                subjects.setdefault(str(tag), []).append(scenario.feature.name)
+    for tag, features in sorted(subjects.items()):
+        rows.append([f"`@{tag}`", f"Scenarios of: {'; '.join(dict.fromkeys(features))}.", "yes"])
+    about = "A scenario has the tags of its feature as well. Without `TAGS=` those run that the last column says."
+    return Section("Tags", about, table=Table(["tag", "meaning", "runs by default"], rows))
