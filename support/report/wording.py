@@ -1,5 +1,8 @@
 """The words in which reports speak of verdicts: the same on the console, in Allure and in the summary."""
 
+from collections import Counter
+from collections.abc import Iterable
+
 from support.judge.verdict import Finding, Verdict
 
 MARKS = {
@@ -20,6 +23,34 @@ CATEGORIES = {
     "passed": "Passed",
 }
 """Category of a verdict -> its name in the report, the most urgent first."""
+
+OWNERS = {
+    "dynamo": "Dynamo",
+    "known": "Dynamo",
+    "unproven": "the suite",
+    "suite": "the suite",
+}
+"""Category -> who has to do something about it; nobody about the others."""
+
+JUDGEMENTS = {
+    "dynamo": "The promise is broken, and it is Dynamo's doing. Nobody knew of this yet.",
+    "known": "The promise is broken in a way that is known and recorded. It is Dynamo's doing.",
+    "unproven": "This says nothing about Dynamo: what was to be broken was not proven to be.",
+    "suite": "This says nothing about Dynamo: the suite or the machine under it failed.",
+    "skipped": "This did not run here.",
+    "passed": "The promise is kept.",
+}
+"""Category -> the first sentence of a scenario's page."""
+
+OUTCOMES = {
+    "complete": ("whole answer", "whole answers"),
+    "error": ("clean error", "clean errors"),
+    "cancelled": ("given up by its client", "given up by their clients"),
+    "broken": ("broken", "broken"),
+    "missing": ("left without an end", "left without an end"),
+    "withdrawn": ("never sent", "never sent"),
+}
+"""Outcome of a request -> what one of them is called, and several."""
 
 _UNPROVEN_RULES = {"unproven", "lapsed", "client-lag", "starved"}
 
@@ -53,3 +84,13 @@ def invariants(verdict: Verdict) -> str:
 def listing(findings: list[Finding]) -> str:
     """All findings, one a line; empty when there are none."""
     return "\n".join(f"[{finding.rule}] {finding.about}: {finding.message}" for finding in findings)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 fault``, ``2 faults``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def outcomes(kinds: Iterable[str]) -> str:
+    """How many requests came to which end, the most frequent first: ``3 whole answers, 1 clean error``."""
+    return ", ".join(f"{number} {OUTCOMES[kind][number > 1]}" for kind, number in Counter(kinds).most_common())
