@@ -173,7 +173,7 @@ RECORD = KnownDefect(
 )
 
 
-def facts(verdicts: Sequence[Verdict], **more: Any) -> frontpage.Facts:
+def facts(verdicts: Sequence[Verdict], **more: Any) -> frontpage.Front:
     usual: dict[str, Any] = {
         "release": "1.6.1",
         "target": "local",
@@ -185,7 +185,7 @@ def facts(verdicts: Sequence[Verdict], **more: Any) -> frontpage.Facts:
         "ids": {each.location: f"id-{each.name[-1]}" for each in verdicts},
         "records": [RECORD],
     }
-    return frontpage.Facts(**usual | more)
+    return frontpage.Front(**usual | more)
 
 
 def test_the_page_names_what_broke_and_links_it() -> None:

@@ -29,7 +29,7 @@ PLACE = '<div id="app">'
 
 
 @dataclass(frozen=True)
-class Facts:
+class Front:
     """What the page tells.
 
     Attributes:
@@ -66,32 +66,32 @@ def insert(page: str, front: str) -> str:
     return page.replace(PLACE, front + PLACE)
 
 
-def render(facts: Facts) -> str:
+def render(front: Front) -> str:
     """The page, as HTML to :func:`insert`."""
-    state, sentence = answer(facts.release, facts.promises, facts.complaints)
-    told = [promise for promise in facts.promises if promise.state != "open"]
-    untold = [promise.name for promise in facts.promises if promise.state == "open"]
+    state, sentence = answer(front.release, front.promises, front.complaints)
+    told = [promise for promise in front.promises if promise.state != "open"]
+    untold = [promise.name for promise in front.promises if promise.state == "open"]
     parts = [
-        f"<header><p>Fault tolerance of Dynamo {escape(facts.release)} on target {escape(facts.target)}</p>",
+        f"<header><p>Fault tolerance of Dynamo {escape(front.release)} on target {escape(front.target)}</p>",
         f'<h1 class="{state}"><span aria-hidden="true">{SIGNS[state][0]}</span> {escape(sentence)}</h1></header>',
-        f'<dl class="facts">{_facts(facts)}</dl>',
-        f'<h2>Promise by promise</h2><ul class="promises">{"".join(_promise(each, facts.ids) for each in told)}</ul>',
+        f'<dl class="facts">{_facts(front)}</dl>',
+        f'<h2>Promise by promise</h2><ul class="promises">{"".join(_promise(each, front.ids) for each in told)}</ul>',
         f"<p>Not judged in this run: {escape('; '.join(untold))}.</p>" if untold else "",
-        _known(facts),
-        f'<p><a class="all" href="#/">All {len(facts.verdicts)} scenarios, with pictures and logs</a></p>',
-        f"<footer><table>{_versions(facts.versions)}</table></footer>",
+        _known(front),
+        f'<p><a class="all" href="#/">All {len(front.verdicts)} scenarios, with pictures and logs</a></p>',
+        f"<footer><table>{_versions(front.versions)}</table></footer>",
     ]
     again = '<button id="front-again" type="button" hidden>Summary</button>'
     return f'<style>{STYLE}</style><main id="front">{"".join(parts)}</main>{again}<script>{SCRIPT}</script>'
 
 
-def _facts(facts: Facts) -> str:
+def _facts(front: Front) -> str:
     rows = {
-        "Whose doing": blame(facts.verdicts),
-        "Faults": facts.struck.sentence,
-        "Since the last run": facts.changes.sentence,
+        "Whose doing": blame(front.verdicts),
+        "Faults": front.struck.sentence,
+        "Since the last run": front.changes.sentence,
     }
-    lists = {"Since the last run": _links(facts.changes.broke, facts.ids) + _links(facts.changes.holds, facts.ids)}
+    lists = {"Since the last run": _links(front.changes.broke, front.ids) + _links(front.changes.holds, front.ids)}
     return "".join(f"<div><dt>{name}</dt><dd>{escape(words)}{lists.get(name, '')}</dd></div>" for name, words in rows.items())
 
 
@@ -120,11 +120,11 @@ def _why(verdict: Verdict) -> str:
     return f"<br><small>{escape(verdict.reason)}</small>" if verdict.verdict in ("failed", "inconclusive") else ""
 
 
-def _known(facts: Facts) -> str:
+def _known(front: Front) -> str:
     """A folded record for each known defect that showed, with where it did."""
-    shown = {id_: [each for each in facts.verdicts if id_ in each.known_defects] for id_ in _ids(facts.verdicts)}
-    records = {each.id: each for each in facts.records}
-    items = [_record(id_, records.get(id_), where, facts.ids) for id_, where in shown.items()]
+    shown = {id_: [each for each in front.verdicts if id_ in each.known_defects] for id_ in _ids(front.verdicts)}
+    records = {each.id: each for each in front.records}
+    items = [_record(id_, records.get(id_), where, front.ids) for id_, where in shown.items()]
     return f'<h2>Known defects that showed</h2><ul class="known">{"".join(items)}</ul>' if items else ""
 
 

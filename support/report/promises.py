@@ -42,11 +42,11 @@ class Struck:
     @property
     def sentence(self) -> str:
         """In words."""
-        clients = f" Clients gave up or overdid it {wording.counted(self.by_clients, 'time')}." if self.by_clients else ""
+        clients = f" Clients gave up or overdid it {wording.count_of(self.by_clients, 'time')}." if self.by_clients else ""
         if not self.faults:
             return f"No fault was struck.{clients}"
         seen = "each was" if self.proven == self.faults else f"{self.proven} of them were"
-        struck = f"{wording.counted(self.faults, 'fault')} {'was' if self.faults == 1 else 'were'} struck; "
+        struck = f"{wording.count_of(self.faults, 'fault')} {'was' if self.faults == 1 else 'were'} struck; "
         return f"{struck}{seen} seen to bite, on the victim's own side.{clients}"
 
 
@@ -72,8 +72,8 @@ class Changes:
         if not self.since:
             return "There is no earlier run of these scenarios on this target to compare with."
         told = [
-            f"{wording.counted(len(self.broke), 'scenario')} broke that held then" if self.broke else "nothing broke",
-            f"{wording.counted(len(self.holds), 'scenario')} held again" if self.holds else "",
+            f"{wording.count_of(len(self.broke), 'scenario')} broke that held then" if self.broke else "nothing broke",
+            f"{wording.count_of(len(self.holds), 'scenario')} held again" if self.holds else "",
             f"{self.same} came out as then",
             f"{self.new} did not run then" if self.new else "",
         ]
@@ -96,10 +96,10 @@ def _promise(name: str, verdicts: Sequence[Verdict]) -> Promise:
     counts = Counter(verdict.verdict for verdict in verdicts)
     ran = len(verdicts) - counts["skipped"]
     defects = {each for verdict in verdicts for each in verdict.known_defects}
-    some = f"{wording.counted(len(defects), 'known defect')}, in {counts['known_defect']} of"
-    scenarios = wording.counted(ran, "scenario")
+    some = f"{wording.count_of(len(defects), 'known defect')}, in {counts['known_defect']} of"
+    scenarios = wording.count_of(ran, "scenario")
     if counts["failed"]:
-        known = f", and {wording.counted(len(defects), 'known defect')} showed" if defects else ""
+        known = f", and {wording.count_of(len(defects), 'known defect')} showed" if defects else ""
         return Promise(name, "broken", f"Broken in {counts['failed']} of {scenarios}{known}.", verdicts)
     if not counts["passed"] + counts["known_defect"]:
         why = "none of its scenarios ran" if not ran else f"{scenarios} proved nothing"
@@ -124,19 +124,19 @@ def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str])
     verdicts = [verdict for promise in promises for verdict in promise.verdicts if verdict.verdict != "skipped"]
     tried = [promise for promise in promises if promise.state != "open"]
     states = Counter(promise.state for promise in promises)
-    scenarios = wording.counted(len(verdicts), "scenario")
+    scenarios = wording.count_of(len(verdicts), "scenario")
     if broken := states["broken"]:
         new = sum(verdict.verdict == "failed" for verdict in verdicts)
-        how = f"{broken} of {wording.counted(len(tried), 'promise')}, in {new} of {scenarios}, in a way that no record knows"
+        how = f"{broken} of {wording.count_of(len(tried), 'promise')}, in {new} of {scenarios}, in a way that no record knows"
         return "broken", f"No. Dynamo {release} broke {how}."
     if states["unproven"] or complaints:
         open_ones = sum(verdict.verdict == "inconclusive" for verdict in verdicts)
         why = f"{open_ones} of {scenarios} say nothing about it" if open_ones else "; ".join(complaints)
         return "unproven", f"Not proven. Nothing new broke in Dynamo {release}, but {why}."
     if defects := {each for verdict in verdicts for each in verdict.known_defects}:
-        known = f"{wording.counted(len(defects), 'defect')} that {'is' if len(defects) == 1 else 'are'} known and recorded"
+        known = f"{wording.count_of(len(defects), 'defect')} that {'is' if len(defects) == 1 else 'are'} known and recorded"
         return "known", f"As safe as known. Nothing new broke in Dynamo {release} in {scenarios}; {known} still showed."
-    return "kept", f"Yes. Dynamo {release} kept {wording.counted(len(tried), 'promise')} in {scenarios}."
+    return "kept", f"Yes. Dynamo {release} kept {wording.count_of(len(tried), 'promise')} in {scenarios}."
 
 
 def blame(verdicts: Sequence[Verdict]) -> str:
@@ -147,7 +147,7 @@ def blame(verdicts: Sequence[Verdict]) -> str:
         return "Nothing broke, neither in Dynamo nor in the suite."
     theirs = [f"{new} new" if new else "", f"{known} known" if known else ""]
     told = f"What broke is Dynamo's doing ({' and '.join(filter(None, theirs))})." if new + known else ""
-    own = f"{wording.counted(ours, 'scenario')} broke down in the suite or on its machine." if ours else ""
+    own = f"{wording.count_of(ours, 'scenario')} broke down in the suite or on its machine." if ours else ""
     return f"{told} {own or 'The suite itself broke nowhere.'}".strip()
 
 

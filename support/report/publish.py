@@ -105,10 +105,9 @@ def publish(
     with _lock(reports / ".publish.lock"):
         try:
             page.forget(history, pages.values())
-            kept = not sabotage.asked()[0]
-            page.generate(
-                results, run / "allure-report", binaries.node(settings), _title(summary), front, history, kept=kept
-            )
+            node, made, kept = binaries.node(settings), run / "allure-report", not sabotage.asked()[0]
+            known = summary["verdicts"]["known_defect"]
+            page.generate(results, made, node, _title(summary), front, history, kept=kept, known=known)
             _replace(run / "allure-report", reports / "allure-report")
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             shutil.rmtree(reports / "allure-report", ignore_errors=True)  # it would tell of another run
@@ -132,9 +131,9 @@ def _facts(
     pages: Mapping[str, str],
     records: Sequence[KnownDefect],
     tested: Mapping[str, str],
-) -> frontpage.Facts:
+) -> frontpage.Front:
     chosen = {"selection": " and ".join(about["tags"])} if about.get("tags") else {}
-    return frontpage.Facts(
+    return frontpage.Front(
         release=about["dynamo"],
         target=about["target"],
         versions={"started": about["started"], "run": run.name, **chosen, **about.get("versions", {}), **tested},

@@ -211,7 +211,7 @@ def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
     if not entries:
         return ["Nothing: no request was sent."]
     ends = [outcome(entry) for entry in entries]
-    told = [f"{wording.counted(len(entries), 'request')}: {wording.outcomes(end.kind for end in ends)}."]
+    told = [f"{wording.count_of(len(entries), 'request')}: {wording.outcomes(end.kind for end in ends)}."]
     for entry, end in zip(entries, ends, strict=True):
         if len(entries) <= SHOWN_REQUESTS or end.kind == "broken":
             told.append(_answered(entry, end))
@@ -220,7 +220,7 @@ def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
     if slowest.longest_pause:
         told.append(f"The longest wait for a token was {slowest.longest_pause:.2f} s, in request {slowest.number}.")
     if happened.migrations:
-        told.append(f"Requests moved to another worker {wording.counted(happened.migrations, 'time')}.")
+        told.append(f"Requests moved to another worker {wording.count_of(happened.migrations, 'time')}.")
     return told
 
 
@@ -254,14 +254,14 @@ def _phases(folder: Path) -> list[str]:
         shown = [f"99 of 100 had their {what} {_within(value)}" for what, value in times.items() if value is not None]
         if not results["latency_valid"]:
             shown = ["times are void, the clients lagged"]
-        requests = wording.counted(phase["planned"], "request")
+        requests = wording.count_of(phase["planned"], "request")
         told.append(f"{', '.join([f'{name} ({PHASES[name]}): {requests}', rate, *shown])}.")
     back = results["recovery"]
     if "RECOVERY" in results["phases"]:
         told.append(f"{Band(**back['band']).describe() if back['band'] else 'No band: ' + back['no_band']}.")
         stable, relapses = back["to_stable_seconds"], back["relapses"]
         after = "never" if stable == NEVER else f"{stable:g} s after the failure was over"
-        again = f", then not in {wording.counted(relapses, 'window')}" if relapses else ""
+        again = f", then not in {wording.count_of(relapses, 'window')}" if relapses else ""
         told.append(f"Users were served as before (in that band) again: {after}{again}.")
     return told
 

@@ -86,7 +86,7 @@ def listing(findings: list[Finding]) -> str:
     return "\n".join(f"[{finding.rule}] {finding.about}: {finding.message}" for finding in findings)
 
 
-def counted(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
     """``1 fault``, ``2 faults``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
