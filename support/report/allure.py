@@ -254,11 +254,12 @@ def _described(scenario: Any) -> TestResult:
     row = dict(zip(scenario._row.headings, scenario._row.cells, strict=True)) if scenario._row else {}
     feature, name = scenario.feature.name, scenario.name or scenario.keyword
     tags = [str(tag) for tag in scenario.feature.tags + scenario.tags]
-    namesakes = [each for each in scenario.feature.walk_scenarios() if each.name == scenario.name]
+    every = scenario.feature.walk_scenarios()
+    before = sum(each.name == scenario.name and each.line < scenario.line for each in every)
     return TestResult(
         uuid=uuid4(),
         name=name,
-        **identity(feature, name, 1 + namesakes.index(scenario)),
+        **identity(feature, name, 1 + before),
         titlePath=[*Path(scenario.filename).parts[:-1], feature],
         description="\n".join(scenario.description),
         parameters=[Parameter(key, value, excluded=True) for key, value in row.items()],
