@@ -8,14 +8,12 @@ from urllib.parse import quote
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.events import read_events
 from support.judge.defects import KnownDefect
 from support.judge.recovery import Band
 from support.judge.samples import NEVER
 from support.judge.verdict import Verdict
 from support.report import wording
 from support.report.moments import PHASES, Happenings, Strike, read_happenings
-from support.report.reading import read_load_history
 from support.report.results import process_overflow_recovery_test
 from support.report.self_tests import Trial
 from support.requests.ledger import LedgerEntry, Opinion, read_ledger
@@ -48,7 +46,7 @@ def story(folder: Path, verdict: Verdict, records: Sequence[KnownDefect] = ()) -
             f"<p><b>{wording.JUDGEMENTS[category]}</b> {escape(_seen(verdict))}</p>",
             *(f"<p>Known as <b>{escape(each.id)}</b>: {escape(each.evidence)}</p>" for each in named),
             *(f"<p>{escape(words)}</p>" for words in _warnings(happened)),
-            f"<p><b>What broke</b></p>{_bullets(_broke(happened, _zero(folder, entries)))}",
+            f"<p><b>What broke</b></p>{_bullets(_broke(happened, _zero(entries, happened)))}",
             f"<p><b>What users felt</b></p>{_bullets(_felt(entries, happened) + _phases(folder))}",
             _picture(folder / "timeline.svg"),
         ]
@@ -59,9 +57,10 @@ def evidence(folder: Path, verdict: Verdict, trials: Sequence[Trial] = ()) -> st
     """What the verdict rests on, as text: findings, each fault with its proofs, what the invariants looked at, and
     whether the scenario can fail at all, by the ``trials`` of it that are known.
     """
-    events = read_events(folder / "events.jsonl")
-    zero = _zero(folder, read_ledger(folder / "ledger.jsonl"))
-    told = [f"{_since(event.at, zero):>10}  {event.kind}: {event.text}" for event in events if event.kind in MARKS]
+    happened = read_happenings(folder)
+    zero = _zero(read_ledger(folder / "ledger.jsonl"), happened)
+    seen = [event for event in happened.events if event.kind in MARKS]
+    told = [f"{_since(event.at, zero):>10}  {event.kind}: {event.text}" for event in seen]
     own = [each for each in trials if (each.feature, each.scenario) == (verdict.feature, verdict.name)]
     parts = {
         "Verdict": f"{wording.MARKS[verdict.verdict]} {verdict.reason}".rstrip(),
@@ -171,11 +170,10 @@ def _warnings(happened: Happenings) -> list[str]:
     return [text.capitalize() for text in notes if text.startswith("warning: ")]
 
 
-def _zero(folder: Path, entries: Sequence[LedgerEntry]) -> float | None:
-    """When the first request was due; None where there was none."""
-    if find_loads(folder):
-        return read_load_history(folder).begin
-    return min((entry.sent_at for entry in entries if entry.sent_at is not None), default=None)
+def _zero(entries: Sequence[LedgerEntry], happened: Happenings) -> float | None:
+    """When the first request was sent, or the first phase of a load began; None where there was neither."""
+    sent = [entry.sent_at for entry in entries if entry.sent_at is not None]
+    return min([*sent, *(at for _, at in happened.phases)], default=None)
 
 
 def _since(at: float, zero: float | None) -> str:
