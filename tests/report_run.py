@@ -17,6 +17,9 @@ LOAD = "A deployment under load loses a part of itself and its users hardly noti
 CANCEL = "A client gives up and its request costs nothing any more"
 NETWORK = "The network between nodes fails"
 DEFECT = "prefill-ignores-cancel"
+CRASH = "The worker crashes in the middle of a stream (vllm, chat, tcp)"
+CUT = "A short silence between frontend and worker only delays an answer"
+GIVEN_UP = "The client gives up while the prefill worker reads (vllm)"
 BROKEN = "A worker is lost under load (vllm, crashes)"
 
 
@@ -110,17 +113,17 @@ def _under_load(folder: Path, broken: bool) -> None:
 
 
 def make_run(reports: Path, name: str, *, red: bool) -> tuple[Path, list[Verdict]]:
-    """Write a run of four scenarios, one of which breaks a promise where it is ``red``; one is a known defect always."""
+    """Write a run of four scenarios: one shows a known defect, and where the run is ``red`` one breaks a promise."""
     run = reports / "runs" / name
     (run / "allure-results").mkdir(parents=True)
-    about = {"dynamo": "1.6.1", "target": "local", "started": "2026-11-27T23:21:35+00:00", "tags": [], "argv": [str(ROOT)]}
+    about = {"dynamo": "1.6.1", "target": "local", "started": "2026-11-27T23:21:35+00:00", "argv": [str(ROOT)]}
     runs.write_json(run / "run.json", about | {"versions": {"etcd": "3.5.1", "NATS": "2.15.1"}})
     lost = Finding("sentence", "Then every request succeeds", "12 of 132 requests ended in HTTP 500")
     busy = Finding("sentence", "Then no worker has a request in flight", "vllm-prefill-worker-0 has 1")
     verdicts = [
-        Verdict(MIGRATION, "The worker crashes in the middle of a stream (vllm, chat, tcp)", "features/m.feature:20", ["vllm", "smoke"], "passed", 6.0),
-        Verdict(NETWORK, "A short silence between frontend and worker only delays an answer", "features/n.feature:8", ["ruler"], "passed", 5.0),
-        Verdict(CANCEL, "The client gives up while the prefill worker reads (vllm)", "features/c.feature:84", ["vllm"], "known_defect", 4.0),
+        Verdict(MIGRATION, CRASH, "features/m.feature:20", ["vllm", "smoke"], "passed", 6.0),
+        Verdict(NETWORK, CUT, "features/n.feature:8", ["ruler"], "passed", 5.0),
+        Verdict(CANCEL, GIVEN_UP, "features/c.feature:84", ["vllm"], "known_defect", 4.0),
         Verdict(LOAD, BROKEN, "features/d.feature:19", ["vllm"], "failed" if red else "passed", 32.0),
     ]
     verdicts[2].reason, verdicts[2].findings = f"{DEFECT}: {busy.about}: {busy.message}", [busy]

@@ -15,6 +15,14 @@ from support.report import allure
 
 ROOT = Path(__file__).parents[1]
 
+BEHAVE = """
+[behave]
+paths = features
+show_skipped = false
+scenario_outline_annotation_schema = {name}
+capture_hooks = false
+"""
+
 ENVIRONMENT = """
 from support.judge.verdict import Verdict
 from support.report import allure
@@ -167,7 +175,7 @@ def run(folder: Path, dynamo: str) -> dict[str, dict[str, Any]]:
         "features/ends.feature": FEATURE,
         "features/broken.feature": BROKEN_FEATURE,
         "features/data.feature": DATA_FEATURE,
-        "behave.ini": "[behave]\npaths = features\nshow_skipped = false\nscenario_outline_annotation_schema = {name}\ncapture_hooks = false\n",
+        "behave.ini": BEHAVE,
     }.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
@@ -252,7 +260,8 @@ def test_a_traceback_is_no_part_of_a_verdict_about_dynamo(results: dict[str, dic
 
     assert not [trace for trace in traces("failed with a step that broke") if "in breaks" in trace or "File" in trace]
     assert all("in breaks" in trace for trace in traces("inconclusive with a step that broke"))
-    assert results["failed with a step that broke"]["steps"][0]["statusDetails"]["message"].strip() == "OSError: it broke"
+    [step] = results["failed with a step that broke"]["steps"]
+    assert step["statusDetails"]["message"].strip() == "OSError: it broke"
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from support.report import publish
 from support.settings import ROOT, Settings
-from tests.report_run import BROKEN, CANCEL, DEFECT, LOAD, MIGRATION, make_run
+from tests.report_run import BROKEN, CANCEL, CRASH, DEFECT, GIVEN_UP, LOAD, MIGRATION, make_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the PATH (Debian: apt-get install chromium)")
+MISSING = "there is no Chromium on the PATH (Debian: apt-get install chromium)"
+in_chromium = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 SIZES = {"phone": (390, 844), "desk": (1400, 900)}
 OPENS_WITHIN_MS = 2000
 REPORT_BYTES = 20_000_000
@@ -55,10 +56,14 @@ class Watched:
         )
         self.trouble: list[str] = []
         self.asked: list[str] = []
-        self.page.on("console", lambda said: self.trouble.append(said.text) if said.type in ("error", "warning") else None)
+        self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(file.as_uri())
+
+    def _hear(self, said: ConsoleMessage) -> None:
+        if said.type in ("error", "warning"):
+            self.trouble.append(said.text)
 
     def scenario(self, name: str) -> None:
         """Open the page of a scenario, by the list of all of them."""
@@ -118,8 +123,10 @@ def test_the_first_page_is_read_at_a_glance(
         expect(front.get_by_text(promise)).to_be_visible()
     wide = page.evaluate("[document.querySelector('#front').scrollWidth, innerWidth]")
     assert wide[0] <= wide[1], "the page has to be scrolled sideways"
-    smallest = page.evaluate("Math.min(...[...document.querySelectorAll('#front *')].map(e => parseFloat(getComputedStyle(e).fontSize)))")
-    assert smallest >= 12
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('#front *')].map((each) => parseFloat(getComputedStyle(each).fontSize))"
+    )
+    assert min(sizes) >= 12
     assert "ailed" not in front.inner_text()
     shot = page.screenshot(path=tmp_path / "front.png")
     if (colour, size, colours) == ("red", "desk", "light"):
@@ -150,7 +157,7 @@ def test_a_broken_promise_leads_to_its_scenario_and_back(browser: Browser, repor
     page.get_by_role("button", name="Summary").click()
     expect(page.locator("#front h1")).to_be_visible()
     page.locator("#front summary").filter(has_text=DEFECT.replace("-", " ")).click()
-    expect(page.locator("#front").get_by_role("link", name="The client gives up while the prefill worker reads")).to_be_visible()
+    expect(page.locator("#front").get_by_role("link", name=GIVEN_UP)).to_be_visible()
     page.close()
 
 
@@ -158,7 +165,7 @@ def test_a_broken_promise_leads_to_its_scenario_and_back(browser: Browser, repor
 def test_scenarios_are_found_and_nothing_is_asked_of_anybody(browser: Browser, reports: dict[str, Path]) -> None:
     watched = Watched(browser, reports["red"])
     page = watched.page
-    watched.scenario("The client gives up while the prefill worker reads")
+    watched.scenario(GIVEN_UP)
     expect(page.get_by_test_id("test-result-meta-link")).to_contain_text("dynamo #13691")
     story = page.frame_locator("[data-testid=test-result-description-frame]")
     expect(story.get_by_text("in a way that is known and recorded")).to_be_visible()
@@ -176,7 +183,7 @@ def test_the_picture_is_as_wide_as_there_is_room_and_follows_the_dark(
     browser: Browser, reports: dict[str, Path], size: str, colours: str
 ) -> None:
     watched = Watched(browser, reports["red"], size, colours)
-    watched.scenario("The worker crashes in the middle of a stream")
+    watched.scenario(CRASH)
     picture = watched.page.frame_locator("[data-testid=test-result-description-frame]").get_by_role("img")
     expect(picture).to_be_visible()
     box = picture.bounding_box()

@@ -68,7 +68,7 @@ LATER = Event(60.0, "note", "", "the steps are over", {"steps": "over"})
         ([fault(10), state(10.5, "dead"), proof(11), state(13, "running", "w-1")], {}, 11, None),
         ([fault(10), proof(11), state(13, "running")], {}, 11, None),
         # the service is back when the load says so, not when a process runs
-        ([fault(10), state(10.5, "dead"), proof(11), state(12, "running")], {"STANDARD": 1.0, "RECOVERY": 14.0}, 11, 14),
+        ([fault(10), state(10.5, "dead"), proof(11), state(12, "running")], {"RECOVERY": 14.0}, 11, 14),
         ([fault(10), proof(11), undo(12), proof(13)], {"RECOVERY": 14.0}, 11, 13),
         ([fault(20), proof(21)], {"RECOVERY": 14.0}, 21, None),
     ],
@@ -99,10 +99,14 @@ def test_faults_are_told_as_what_they_did() -> None:
 
 def test_whoever_leaves_without_being_struck_is_told(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
-    for event in (fault(10, order="crash"), state(10.5, "dead"), state(20, "stopped", "frontend-0"), LATER, state(70, "dead", "w-1")):
+    left, killed = state(20, "stopped", "frontend-0"), state(70, "dead", "w-1")
+    for event in (fault(10, order="crash"), state(10.5, "dead"), left, LATER, killed):
         log.add(event.kind, event.subject, event.text, event.at, **event.data)
     told = [(each.at, each.about, each.words) for each in read_happenings(tmp_path).moments()]
-    assert told == [(10, "strike", "w-0 was killed without warning"), (20, "left", "frontend-0 left by itself (so it is)")]
+    assert told == [
+        (10, "strike", "w-0 was killed without warning"),
+        (20, "left", "frontend-0 left by itself (so it is)"),
+    ]
 
 
 @pytest.mark.parametrize(("counts", "moves"), [((None, 2.0), 2), ((1.0, 3.0), 2), ((None, None), None)])
@@ -134,7 +138,8 @@ def test_the_timeline_of_a_load_shows_its_phases_its_rates_and_when_faults_were_
     picture = timeline.draw(tmp_path)
     assert picture
     told = texts(picture)
-    assert {"STANDARD", "OVERFLOW", "RECOVERY", "tokens per second, up to 80", "160 requests: 120 whole answers, 40 clean errors"} <= set(told)
+    assert {"STANDARD", "OVERFLOW", "RECOVERY", "160 requests: 120 whole answers, 40 clean errors"} <= set(told)
+    assert [words for words in told if words.startswith("tokens per second, up to ")]
     second = (timeline.RIGHT - timeline.LEFT) / 41
     places = {name: [timeline.LEFT + at * second for at in span] for name, span in spans.items()}
     assert {name: list(span) for name, span in stripes(picture).items()} == {
@@ -206,7 +211,8 @@ def test_words_have_room_on_a_phone(tmp_path: Path) -> None:
     long.name = "A very long name of a scenario that goes on and on and on (sglang, streamed chat, NATS, two replicas)"
     (tmp_path / "verdict.json").write_text(json.dumps(long.as_dict()))
     events = EventLog(tmp_path / "events.jsonl")
-    events.add("fault", "w", f"packets between {', '.join(f'worker-{n}' for n in range(20))} were dropped", at=100.6, fault="f")
+    nodes = ", ".join(f"worker-{number}" for number in range(20))
+    events.add("fault", "w", f"packets between {nodes} were dropped", at=100.6, fault="f")
     picture = timeline.draw(tmp_path)
     assert picture
     for element in ElementTree.parse(picture).iter(f"{SVG}text"):

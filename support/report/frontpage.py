@@ -62,7 +62,7 @@ def insert(page: str, front: str) -> str:
         RuntimeError: Allure's page has another shape.
     """
     if page.count(PLACE) != 1:
-        raise RuntimeError(f"Allure's page has {page.count(PLACE)} times {PLACE}; expected it once, as Allure 3.18 has it")
+        raise RuntimeError(f"Allure's page has {page.count(PLACE)} times {PLACE}; expected once, as Allure 3.18 writes it")
     return page.replace(PLACE, front + PLACE)
 
 
@@ -91,15 +91,17 @@ def _facts(front: Front) -> str:
         "Faults": front.struck.sentence,
         "Since the last run": front.changes.sentence,
     }
-    lists = {"Since the last run": _links(front.changes.broke, front.ids) + _links(front.changes.holds, front.ids)}
-    return "".join(f"<div><dt>{name}</dt><dd>{escape(words)}{lists.get(name, '')}</dd></div>" for name, words in rows.items())
+    changed = _links(front.changes.broke, front.ids) + _links(front.changes.holds, front.ids)
+    told = [f"<div><dt>{name}</dt><dd>{escape(words)}" for name, words in rows.items()]
+    return "</dd></div>".join([*told[:-1], told[-1] + changed, ""])
 
 
 def _promise(promise: Promise, ids: Mapping[str, str]) -> str:
     sign, words = SIGNS[promise.state]
     wrong = [each for each in promise.verdicts if each.verdict in ("failed", "inconclusive")]
     mark = f'<span class="mark" title="{words}" aria-hidden="true">{sign}</span>'
-    return f'<li class="{promise.state}">{mark}<div><b>{escape(promise.name)}</b> <span>{escape(promise.sentence)}</span>{_links(wrong, ids)}</div></li>'
+    told = f"<b>{escape(promise.name)}</b> <span>{escape(promise.sentence)}</span>{_links(wrong, ids)}"
+    return f'<li class="{promise.state}">{mark}<div>{told}</div></li>'
 
 
 def _links(verdicts: Sequence[Verdict], ids: Mapping[str, str]) -> str:

@@ -1,5 +1,5 @@
-"""What happened in a scenario beside its requests, in the order of time and in sentences for people: what was broken and
-until when, who left, who came back, who led.
+"""What happened in a scenario beside its requests, in the order of time and in sentences for people: what was broken
+and until when, who left, who came back, who led.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,9 +74,8 @@ class Happenings:
     def moments(self) -> list[Moment]:
         """What is worth a line, oldest first."""
         found = [Moment(each.begin, "strike", each.words) for each in self.strikes]
-        found += [
-            Moment(each.end, "over", _over(each)) for each in self.strikes if each.end is not None and each.end > each.begin
-        ]
+        ended = [(each.end, each) for each in self.strikes if each.end is not None and each.end > each.begin]
+        found += [Moment(end, "over", _over(each)) for end, each in ended]
         found += [Moment(at, "phase", f"{phase} begins: {PHASES[phase]}") for phase, at in self.phases]
         found += [*self._departures(), *self._elections()]
         return sorted(found, key=lambda each: each.at)
@@ -94,11 +93,8 @@ class Happenings:
     def _elections(self) -> list[Moment]:
         """Leaders of etcd after something was broken."""
         since = self.strikes[0].begin if self.strikes else float("inf")
-        return [
-            Moment(event.at, "leader", f"{event.data['leader']} leads etcd" if event.data["leader"] else "etcd has no leader")
-            for event in self.events
-            if event.kind == "leader" and event.at > since
-        ]
+        changes = [event for event in self.events if event.kind == "leader" and event.at > since]
+        return [Moment(event.at, "leader", f"{event.data['leader'] or 'nobody'} leads etcd") for event in changes]
 
 
 def read_happenings(folder: Path) -> Happenings:

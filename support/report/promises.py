@@ -1,5 +1,5 @@
-"""What a run says in a sentence each: of the release, of every promise, of the faults, of whose doing it is, and of what
-has changed since the run before it. A feature is a promise, and its name says which.
+"""What a run says in a sentence each: of the release, of every promise, of the faults, of whose doing it is, and of
+what has changed since the run before it. A feature is a promise, and its name says which.
 """
 
 import json
@@ -42,7 +42,8 @@ class Struck:
     @property
     def sentence(self) -> str:
         """In words."""
-        clients = f" Clients gave up or overdid it {wording.count_of(self.by_clients, 'time')}." if self.by_clients else ""
+        times = wording.count_of(self.by_clients, "time")
+        clients = f" Clients gave up or overdid it {times}." if self.by_clients else ""
         if not self.faults:
             return f"No fault was struck.{clients}"
         seen = "each was" if self.proven == self.faults else f"{self.proven} of them were"
@@ -127,15 +128,15 @@ def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str])
     scenarios = wording.count_of(len(verdicts), "scenario")
     if broken := states["broken"]:
         new = sum(verdict.verdict == "failed" for verdict in verdicts)
-        how = f"{broken} of {wording.count_of(len(tried), 'promise')}, in {new} of {scenarios}, in a way that no record knows"
-        return "broken", f"No. Dynamo {release} broke {how}."
+        how = f"{broken} of {wording.count_of(len(tried), 'promise')}, in {new} of {scenarios}"
+        return "broken", f"No. Dynamo {release} broke {how}, in a way that no record knows."
     if states["unproven"] or complaints:
         open_ones = sum(verdict.verdict == "inconclusive" for verdict in verdicts)
         why = f"{open_ones} of {scenarios} say nothing about it" if open_ones else "; ".join(complaints)
         return "unproven", f"Not proven. Nothing new broke in Dynamo {release}, but {why}."
     if defects := {each for verdict in verdicts for each in verdict.known_defects}:
-        known = f"{wording.count_of(len(defects), 'defect')} that {'is' if len(defects) == 1 else 'are'} known and recorded"
-        return "known", f"As safe as known. Nothing new broke in Dynamo {release} in {scenarios}; {known} still showed."
+        known = f"{wording.count_of(len(defects), 'recorded defect')} still showed"
+        return "known", f"As safe as known. Nothing new broke in Dynamo {release} in {scenarios}; {known}."
     return "kept", f"Yes. Dynamo {release} kept {wording.count_of(len(tried), 'promise')} in {scenarios}."
 
 
@@ -176,7 +177,9 @@ def changes(run: Path, reports: Path, target: str, verdicts: Sequence[Verdict]) 
     return Changes("")
 
 
-def _compared(about: Mapping[str, Any], then: Mapping[tuple[str, str], str], now: Mapping[tuple[str, str], Verdict]) -> Changes:
+def _compared(
+    about: Mapping[str, Any], then: Mapping[tuple[str, str], str], now: Mapping[tuple[str, str], Verdict]
+) -> Changes:
     both = [(then[name], verdict) for name, verdict in now.items() if name in then]
     return Changes(
         since=f"the run of {about['started'][:16].replace('T', ' ')} on Dynamo {about['dynamo']}",

@@ -246,12 +246,10 @@ def _place(result: dict[str, Any], parameters: Mapping[str, str]) -> None:
 
 def _link(result: dict[str, Any], verdict: Verdict, records: Sequence[KnownDefect]) -> None:
     """Link the upstream threads of the known defects that showed, of those that have one."""
-    threads = {each.upstream: each.id for each in records if each.id in verdict.known_defects and "://" in each.upstream}
-    links = [link for link in result.get("links", []) if link["url"] not in threads]
-    links += [
-        {"type": "issue", "url": url, "name": f"{frontpage.upstream_name(url)}: {name}"} for url, name in threads.items()
-    ]
-    result["links"] = links
+    shown = [each for each in records if each.id in verdict.known_defects and each.upstream.startswith("https://")]
+    names = {each.upstream: f"{frontpage.upstream_name(each.upstream)}: {each.id}" for each in shown}
+    links = [link for link in result.get("links", []) if link["url"] not in names]
+    result["links"] = links + [{"type": "issue", "url": url, "name": name} for url, name in names.items()]
 
 
 def _attachments(folder: Path, results: Path, uuid: str, passed: bool, proof: str) -> Iterator[dict[str, str]]:

@@ -86,7 +86,8 @@ def _worth(verdict: Verdict) -> str:
 
 def _trials(trials: Sequence[Trial]) -> str:
     """What became of the scenario with something broken on purpose."""
-    return "\n".join(f"{each.at[:10]}  {each.sabotage or 'a defect of Dynamo itself'}: {each.outcome}" for each in trials)
+    named = [(each, each.sabotage or "a defect of Dynamo itself") for each in trials]
+    return "\n".join(f"{each.at[:10]}  {name}: {each.outcome}" for each, name in named)
 
 
 def requests_table(folder: Path) -> str:
@@ -218,7 +219,8 @@ def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
     if slowest.longest_pause:
         told.append(f"The longest wait for a token was {slowest.longest_pause:.2f} s, in request {slowest.number}.")
     if happened.migrations:
-        told.append(f"Requests moved to another worker {wording.count_of(happened.migrations, 'time')}.")
+        times = "once" if happened.migrations == 1 else f"{happened.migrations} times"
+        told.append(f"The frontend moved answers that were under way to another worker, {times}.")
     return told
 
 
@@ -291,9 +293,10 @@ def _picture(file: Path) -> str:
     if not file.exists():
         return ""
     drawn = file.read_text(encoding="utf-8")
-    height = re.search(r'height="([0-9.]+)"', drawn)
-    # Not in base64: percent signs compress as well as the picture itself. As high as it is, and as wide as there is room.
-    picture, style = quote(drawn, safe=" =:/.,;()'-"), f"width:100%;max-width:900px;height:{height[1] if height else 0}px"
+    found = re.search(r'height="([0-9.]+)"', drawn)
+    height = found[1] if found else "0"
+    # Not in base64: percent signs compress as well as the picture itself.
+    picture, style = quote(drawn, safe=" =:/.,;()'-"), f"width:100%;max-width:900px;height:{height}px"
     return f'<p><img alt="what happened over time" style="{style}" src="data:image/svg+xml,{picture}"/></p>'
 
 

@@ -83,13 +83,15 @@ def level(left: float, right: float, y: float, colour: str, *, dashed: bool = Fa
 
 def badge(x: float, y: float, sign: str, colour: str) -> str:
     """A sign in a circle."""
-    circle = f'<circle cx="{x:.2f}%" cy="{y:.1f}" r="8" fill="{paint("paper")}" stroke="{paint(colour)}" stroke-width="1.5"/>'
+    style = f'fill="{paint("paper")}" stroke="{paint(colour)}" stroke-width="1.5"'
+    circle = f'<circle cx="{x:.2f}%" cy="{y:.1f}" r="8" {style}/>'
     return circle + text(x, y + 4, sign, colour, size=11, weight="bold", anchor="middle")
 
 
 def stretched(y: float, height: float, path: str, colour: str, width: float = 1.8) -> str:
     """A line through points whose x counts thousandths of the picture's width, as the path of an SVG."""
-    line = f'<path d="{path}" fill="none" stroke="{paint(colour)}" stroke-width="{width:g}" vector-effect="non-scaling-stroke"/>'
+    style = f'fill="none" stroke="{paint(colour)}" stroke-width="{width:g}" vector-effect="non-scaling-stroke"'
+    line = f'<path d="{path}" {style}/>'
     room = f'width="100%" height="{height:g}" viewBox="0 0 1000 {height:g}" preserveAspectRatio="none"'
     return f'<svg x="0" y="{y:.1f}" {room}>{line}</svg>'
 
@@ -109,5 +111,5 @@ def frame(height: float, told: str, parts: Sequence[str]) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="100%" height="{height:g}" role="img"'
     font = f' font-family="Helvetica, Arial, sans-serif" font-size="{TEXT_SIZE}" fill="{paint("ink")}">'
     paper = f'<rect width="100%" height="100%" fill="{paint("paper")}"/>'
-    inside = "\n".join(parts)
-    return f"{head}{font}<title>{escape(told)}</title><style>{style}</style><defs>{stripes}</defs>{paper}\n{inside}\n</svg>\n"
+    begin = f"{head}{font}<title>{escape(told)}</title><style>{style}</style><defs>{stripes}</defs>{paper}"
+    return "\n".join([begin, *parts, "</svg>", ""])

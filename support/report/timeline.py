@@ -1,4 +1,4 @@
-"""One picture of a scenario over time: what was broken and until when, what requests or a load got, states of the nodes.
+"""One picture of a scenario over time: what was broken and until when, what requests or a load got, who was up.
 
 From top to bottom: a line for each thing that happened, with a number that stands again where it happened; the
 requests, each a bar with its tokens in it, or the curves of a load; a bar for each node. A fault is a striped interval
@@ -166,7 +166,7 @@ def _stripes(scale: _Scale, strikes: Sequence[Strike], top: float, bottom: float
 
 
 def _marks(scale: _Scale, moments: Sequence[Moment], y: float, bottom: float) -> Iterator[str]:
-    """The sign of each moment above the place where it happened; one that would cover the sign before it is left out."""
+    """The sign of each moment above its place; one that would cover the sign before it is left out."""
     if sum(each.about == "strike" for each in moments) > NUMBERED:
         return
     free = 0.0
