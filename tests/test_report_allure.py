@@ -24,7 +24,7 @@ capture_hooks = false
 """
 
 ENVIRONMENT = """
-from support.judge.verdict import Verdict
+from support.judge.verdict import Finding, Verdict
 from support.report import allure
 
 def before_all(context):
@@ -51,7 +51,8 @@ def after_scenario(context, scenario):
     for tag in scenario.tags:
         if tag.startswith("verdict."):
             word = tag.removeprefix("verdict.")
-            verdict = Verdict(scenario.feature.name, scenario.name, "", scenario.tags, word, 1.0, "for a reason")
+            found = [Finding("sentence", "x", "seen")] if word == "failed" else []
+            verdict = Verdict(scenario.feature.name, scenario.name, "", scenario.tags, word, 1.0, "for a reason", found)
             allure.set_verdict(verdict, {"dynamo": context.config.userdata["dynamo"]})
 """
 

@@ -62,7 +62,7 @@ def insert(page: str, front: str) -> str:
         RuntimeError: Allure's page has another shape.
     """
     if page.count(PLACE) != 1:
-        raise RuntimeError(f"Allure's page has {page.count(PLACE)} times {PLACE}; expected once, as Allure 3.18 writes it")
+        raise RuntimeError(f"Allure's page has {page.count(PLACE)} times {PLACE}; expected once, as in Allure 3.18")
     return page.replace(PLACE, front + PLACE)
 
 

@@ -137,8 +137,8 @@ def without_analytics(page: str) -> str:
 
 
 def without_known(page: str, known: int) -> str:
-    """The report with so many failures less in Allure's counts: the share of successes beside them leaves known ones out,
-    and nobody can read "100%" beside "Failed 16".
+    """The report with so many failures less in Allure's counts: the share of successes beside them leaves known ones
+    out, and nobody can read "100%" beside "Failed 16".
     """
 
     def less(stored: re.Match[str]) -> str:

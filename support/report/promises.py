@@ -94,23 +94,29 @@ def judged(names: Collection[str], verdicts: Sequence[Verdict]) -> list[Promise]
 
 
 def _promise(name: str, verdicts: Sequence[Verdict]) -> Promise:
-    counts = Counter(verdict.verdict for verdict in verdicts)
+    counts = Counter(map(_outcome, verdicts))
     ran = len(verdicts) - counts["skipped"]
     defects = {each for verdict in verdicts for each in verdict.known_defects}
-    some = f"{wording.count_of(len(defects), 'known defect')}, in {counts['known_defect']} of"
+    some = f"{wording.count_of(len(defects), 'known defect')}, in {counts['known']} of"
     scenarios = wording.count_of(ran, "scenario")
-    if counts["failed"]:
+    if counts["broken"]:
         known = f", and {wording.count_of(len(defects), 'known defect')} showed" if defects else ""
-        return Promise(name, "broken", f"Broken in {counts['failed']} of {scenarios}{known}.", verdicts)
-    if not counts["passed"] + counts["known_defect"]:
+        return Promise(name, "broken", f"Broken in {counts['broken']} of {scenarios}{known}.", verdicts)
+    if not counts["kept"] + counts["known"]:
         why = "none of its scenarios ran" if not ran else f"{scenarios} proved nothing"
         return Promise(name, "unproven" if ran else "open", f"Not judged: {why}.", verdicts)
-    if counts["inconclusive"]:
-        sentence = f"Not proven in {counts['inconclusive']} of {scenarios}, kept in the others"
+    if counts["open"]:
+        sentence = f"Not proven in {counts['open']} of {scenarios}, kept in the others"
         return Promise(name, "unproven", f"{sentence}{f' but for {some} them' if defects else ''}.", verdicts)
     if defects:
         return Promise(name, "known", f"Kept but for {some} {scenarios}.", verdicts)
     return Promise(name, "kept", f"Kept in {'all ' if ran > 1 else ''}{scenarios}.", verdicts)
+
+
+def _outcome(verdict: Verdict) -> str:
+    """What a scenario says of its promise."""
+    outcomes = {"dynamo": "broken", "known": "known", "passed": "kept", "skipped": "skipped"}
+    return outcomes.get(wording.category(verdict), "open")
 
 
 def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str]) -> tuple[str, str]:
@@ -127,11 +133,11 @@ def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str])
     states = Counter(promise.state for promise in promises)
     scenarios = wording.count_of(len(verdicts), "scenario")
     if broken := states["broken"]:
-        new = sum(verdict.verdict == "failed" for verdict in verdicts)
+        new = sum(_outcome(verdict) == "broken" for verdict in verdicts)
         how = f"{broken} of {wording.count_of(len(tried), 'promise')}, in {new} of {scenarios}"
         return "broken", f"No. Dynamo {release} broke {how}, in a way that no record knows."
     if states["unproven"] or complaints:
-        open_ones = sum(verdict.verdict == "inconclusive" for verdict in verdicts)
+        open_ones = sum(_outcome(verdict) == "open" for verdict in verdicts)
         why = f"{open_ones} of {scenarios} say nothing about it" if open_ones else "; ".join(complaints)
         return "unproven", f"Not proven. Nothing new broke in Dynamo {release}, but {why}."
     if defects := {each for verdict in verdicts for each in verdict.known_defects}:
@@ -142,13 +148,13 @@ def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str])
 
 def blame(verdicts: Sequence[Verdict]) -> str:
     """Whether what broke is Dynamo's doing or the suite's own."""
-    counts = Counter(verdict.verdict for verdict in verdicts)
-    new, known, ours = counts["failed"], counts["known_defect"], counts["inconclusive"]
+    counts = Counter(map(_outcome, verdicts))
+    new, known, ours = counts["broken"], counts["known"], counts["open"]
     if not new + known + ours:
         return "Nothing broke, neither in Dynamo nor in the suite."
     theirs = [f"{new} new" if new else "", f"{known} known" if known else ""]
     told = f"What broke is Dynamo's doing ({' and '.join(filter(None, theirs))})." if new + known else ""
-    own = f"{wording.count_of(ours, 'scenario')} broke down in the suite or on its machine." if ours else ""
+    own = f"{wording.count_of(ours, 'scenario')} proved nothing, for the suite's own reasons." if ours else ""
     return f"{told} {own or 'The suite itself broke nowhere.'}".strip()
 
 

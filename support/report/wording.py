@@ -16,6 +16,7 @@ MARKS = {
 
 CATEGORIES = {
     "dynamo": "Dynamo defect",
+    "record": "Known Dynamo defect that did not show",
     "unproven": "Not proven (says nothing about Dynamo)",
     "suite": "Suite or surroundings (says nothing about Dynamo)",
     "known": "Known Dynamo defect",
@@ -27,6 +28,7 @@ CATEGORIES = {
 OWNERS = {
     "dynamo": "Dynamo",
     "known": "Dynamo",
+    "record": "the suite",
     "unproven": "the suite",
     "suite": "the suite",
 }
@@ -35,6 +37,7 @@ OWNERS = {
 JUDGEMENTS = {
     "dynamo": "The promise is broken, and it is Dynamo's doing. Nobody knew of this yet.",
     "known": "The promise is broken in a way that is known and recorded. It is Dynamo's doing.",
+    "record": "A defect that is recorded for this release did not show: its record has to be mended.",
     "unproven": "This says nothing about Dynamo: what was to be broken was not proven to be.",
     "suite": "This says nothing about Dynamo: the suite or the machine under it failed.",
     "skipped": "This did not run here.",
@@ -58,7 +61,7 @@ _UNPROVEN_RULES = {"unproven", "lapsed", "client-lag", "starved"}
 def category(verdict: Verdict) -> str:
     """Key of :data:`CATEGORIES` that a verdict belongs to."""
     if verdict.verdict == "failed":
-        return "dynamo"
+        return "dynamo" if any(finding.blame == "dynamo" for finding in verdict.findings) else "record"
     if verdict.verdict == "known_defect":
         return "known"
     if verdict.verdict == "inconclusive":
