@@ -12,7 +12,7 @@ from support import activity
 from support.activity import Activity, Awaited
 from support.clock import now
 from support.events import EventLog
-from support.judge.verdict import Verdict
+from support.judge.verdict import Finding, Verdict
 from support.observe.waiting import throughout, until
 from support.run.live import Doing, FaultsOn, LiveView, seconds_left
 from support.run.schedule import Cost
@@ -134,7 +134,7 @@ def test_the_picture_has_failures_on_top_and_what_runs_below(tmp_path: Path) -> 
         view.picture(
             [Doing(selected("it breaks"), at - 65, tmp_path)],
             [selected("b")],
-            [ended("a"), ended("c", "failed", reason="it was not so")],
+            [ended("a"), ended("c", "failed", reason="it was not so", findings=[Finding("sentence", "x", "y")])],
             at,
         )
     )

@@ -387,7 +387,8 @@ def test_the_metrics_table_shows_what_changed(tmp_path: Path) -> None:
 
 
 def test_the_console_table_says_it_in_ten_seconds() -> None:
-    verdicts = [verdict(), verdict("failed", 20, reason="cut off"), verdict("skipped", 30, reason="needs a GPU")]
+    broken = verdict("failed", 20, reason="cut off", findings=[WHY])
+    verdicts = [verdict(), broken, verdict("skipped", 30, reason="needs a GPU")]
     lines = console.table(verdicts, "Dynamo 1.6.1 on target local", 12.3, ["1 failed"]).splitlines()
     assert lines[1] == "Dynamo 1.6.1 on target local: 3 scenarios in 12 s"
     assert lines[3].split() == ["Migration", "1", "1", "-", "-", "1"]
