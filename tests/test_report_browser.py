@@ -68,7 +68,7 @@ class Watched:
     def scenario(self, name: str) -> None:
         """Open the page of a scenario, by the list of all of them."""
         self.page.get_by_role("link", name=re.compile("^All ")).click()
-        self.page.get_by_test_id("search-input").fill(name)
+        self.page.get_by_test_id("search-input").fill(name.partition(" (")[0])  # brackets group words there
         self.page.get_by_test_id("tree-leaf").filter(has_text=name).first.click()
         expect(self.page.get_by_test_id("test-result-info-title")).to_contain_text(name)
 
@@ -136,15 +136,13 @@ def test_the_first_page_is_read_at_a_glance(
 
 @in_chromium
 def test_a_report_opens_at_once(browser: Browser, reports: dict[str, Path]) -> None:
-    """The best of three: what others need of this machine meanwhile is no part of it."""
-    took = []
-    for _ in range(3):
-        page = browser.new_page()
-        page.goto(reports["red"].as_uri(), wait_until="commit")
-        page.locator("#front h1").wait_for()
-        took.append(page.evaluate("performance.now()"))
-        page.close()
-    assert min(took) < OPENS_WITHIN_MS
+    """The first page is there to be read, whatever Allure's own pages still take."""
+    page = browser.new_page()
+    page.goto(reports["red"].as_uri())
+    expect(page.locator("#front h1")).to_be_visible()
+    [painted] = page.evaluate("performance.getEntriesByName('first-contentful-paint').map((each) => each.startTime)")
+    assert painted < OPENS_WITHIN_MS
+    page.close()
 
 
 @in_chromium

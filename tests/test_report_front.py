@@ -15,7 +15,6 @@ from support.report import frontpage, page, promises, publish, runs
 from support.report.promises import Changes, Struck
 from support.settings import ROOT
 
-
 SEEN = Finding("sentence", "Then it ends", "it did not")
 
 
@@ -49,7 +48,11 @@ PASSED, FAILED, OPEN, SKIPPED = (verdict(word, line) for line, word in enumerate
         ),
         ([OPEN], "unproven", "Not judged: 1 scenario proved nothing."),
         # a known defect that did not show breaks no promise
-        ([PASSED, verdict("failed", 5, findings=[])], "unproven", "Not proven in 1 of 2 scenarios, kept in the others."),
+        (
+            [PASSED, verdict("failed", 5, findings=[])],
+            "unproven",
+            "Not proven in 1 of 2 scenarios, kept in the others.",
+        ),
         ([SKIPPED], "open", "Not judged: none of its scenarios ran."),
         ([], "open", "Not judged: none of its scenarios ran."),
     ],
@@ -95,9 +98,7 @@ def test_the_most_urgent_promise_comes_first() -> None:
         ([], ["no scenario ran"], "unproven", "Not proven. Nothing new broke in Dynamo 1.6.1, but no scenario ran."),
     ],
 )
-def test_the_release_has_a_sentence(
-    verdicts: list[Verdict], complaints: list[str], state: str, sentence: str
-) -> None:
+def test_the_release_has_a_sentence(verdicts: list[Verdict], complaints: list[str], state: str, sentence: str) -> None:
     assert promises.answer("1.6.1", promises.judged(["Other"], verdicts), complaints) == (state, sentence)
 
 

@@ -81,7 +81,7 @@ def evidence(reports: Path, of: Verdict) -> str:
     """What is attached to a scenario as that on which its verdict rests."""
     name = "Evidence: findings, faults and proofs"
     [source] = [each["source"] for each in results(reports)[of.name]["attachments"] if each["name"] == name]
-    return (reports / "allure-results" / source).read_text()
+    return Path(reports / "allure-results" / source).read_text()
 
 
 def test_a_run_is_published(run: Path, settings: Settings) -> None:
@@ -299,7 +299,8 @@ def test_the_story_tells_what_broke_and_what_users_felt(tmp_path: Path) -> None:
     assert broke in told
     assert "<li>2 requests: 2 whole answers.</li>" in told
     assert "Request 2 has its whole answer after 0.79 s, 20 of 20 tokens." in told
-    assert "The longest wait for a token was 0.51 s, in request 1." in told
+    assert "The longest wait for its first token was 0.10 s, in request 1." in told
+    assert "The longest wait for the next token was 0.51 s, in request 1." in told
     assert "pid" not in told
     assert "data:image" not in told
     timeline.draw(tmp_path)

@@ -123,7 +123,7 @@ def identity(feature: str, name: str, twin: int) -> dict[str, str]:
 
 def history_id(case: str, parameters: Mapping[str, str]) -> str:
     """The id of a scenario on what it ran on."""
-    return md5(case, *(f"{name}={value}" for name, value in sorted(parameters.items())))
+    return str(md5(case, *(f"{name}={value}" for name, value in sorted(parameters.items()))))
 
 
 def _ran_on(parameters: Mapping[str, str], tags: Iterable[str]) -> dict[str, str]:

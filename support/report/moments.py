@@ -36,6 +36,7 @@ class Strike:
         begin: when it was ordered; ``proven``: when its victim was seen to suffer it, None: never.
         end: when it was over; None: not before the scenario was. Of what is over at once, its begin.
         ordered: whether the fault service was asked for it, so that it has to be proven.
+        over: what its end was, in words; empty where it was the load's RECOVERY, or there was none.
     """
 
     node: str
@@ -44,6 +45,7 @@ class Strike:
     proven: float | None
     end: float | None
     ordered: bool
+    over: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,7 @@ class Happenings:
     def moments(self) -> list[Moment]:
         """What is worth a line, oldest first."""
         found = [Moment(each.begin, "strike", each.words) for each in self.strikes]
-        ended = [(each.end, each) for each in self.strikes if each.end is not None and each.end > each.begin]
-        found += [Moment(end, "over", _over(each)) for end, each in ended]
+        found += [Moment(each.end, "over", each.over) for each in self.strikes if each.end is not None and each.over]
         found += [Moment(at, "phase", f"{phase} begins: {PHASES[phase]}") for phase, at in self.phases]
         found += [*self._departures(), *self._elections()]
         return sorted(found, key=lambda each: each.at)
@@ -135,25 +136,23 @@ def _ordered(own: Sequence[Event], events: Sequence[Event], phases: Mapping[str,
     words = SENTENCES.get(first.data.get("order", ""), first.text).format(node=first.subject)
     proven = next((at for at in proofs if not undone or at < undone[0]), None)
     after = [at for at in proofs if at != proven]
-    seen = after or undone or _back(first, events, phases)
-    lease, horizon = first.data.get("until"), events[-1].at
-    ends = [*seen[-1:], *([lease] if lease is not None and lease <= horizon else [])]
-    return Strike(first.subject, words, first.at, proven, min(ends, default=None), ordered=True)
+    ends = [(at, f"{first.subject} is sound again") for at in (after or undone)[-1:]] or _back(first, events, phases)
+    if (lease := first.data.get("until")) is not None and lease <= events[-1].at:
+        ends.append((lease, f"the time of the fault on {first.subject} is up"))
+    end, over = min(ends, default=(None, ""))
+    return Strike(first.subject, words, first.at, proven, end, ordered=True, over=over)
 
 
-def _back(first: Event, events: Sequence[Event], phases: Mapping[str, float]) -> list[float]:
-    """When the victim's service was back although nobody undid the fault: at a load's RECOVERY, else when a process of
-    the victim's that had ended ran again.
+def _back(first: Event, events: Sequence[Event], phases: Mapping[str, float]) -> list[tuple[float, str]]:
+    """When the failure was over although nobody undid the fault, and in which words: at a load's RECOVERY, else when a
+    process of the victim's that had ended ran again.
     """
     if phases.get("RECOVERY", 0.0) > first.at:
-        return [phases["RECOVERY"]]
+        return [(phases["RECOVERY"], "")]
     later = [event for event in events if event.at >= first.at and event.subject == first.subject and event.state]
     ended = next((event.at for event in later if event.state in ENDED), None)
-    return [event.at for event in later if ended is not None and event.at >= ended and event.state == "running"][:1]
-
-
-def _over(strike: Strike) -> str:
-    return f"{strike.node} is back" if strike.ordered else "the clients are done"
+    again = [event.at for event in later if ended is not None and event.at >= ended and event.state == "running"]
+    return [(at, f"{first.subject} runs again") for at in again[:1]]
 
 
 def _migrations(metrics: Path) -> int | None:

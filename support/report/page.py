@@ -148,7 +148,7 @@ def without_known(page: str, known: int) -> str:
         counts = json.loads(b64decode(content))
         counts["failed"] = counts.get("failed", 0) - known
         told = {status: number for status, number in counts.items() if number}
-        return f"d({name},\"{b64encode(json.dumps(told).encode()).decode()}\")"
+        return f'd({name},"{b64encode(json.dumps(told).encode()).decode()}")'
 
     return _STORED.sub(less, page) if known else page
 

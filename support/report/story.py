@@ -197,7 +197,8 @@ def _struck(strike: Strike, zero: float | None) -> str:
     proven = "seen to bite" if strike.proven is not None else "never seen to bite"
     if strike.end is None:
         return f"{strike.words}{when}; {proven}, and still so at the end."
-    return f"{strike.words}{when}; {proven}, and over {strike.end - strike.begin:.2f} s later."
+    end = "" if strike.over else ", when RECOVERY began"
+    return f"{strike.words}{when}; {proven}, and over {strike.end - strike.begin:.2f} s later{end}."
 
 
 def _after(seconds: float) -> str:
@@ -215,9 +216,13 @@ def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
         if len(entries) <= SHOWN_REQUESTS or end.kind == "broken":
             told.append(_answered(entry, end))
     told = told[: SHOWN_REQUESTS + 1]
-    slowest = max(entries, key=lambda entry: entry.longest_pause)
-    if slowest.longest_pause:
-        told.append(f"The longest wait for a token was {slowest.longest_pause:.2f} s, in request {slowest.number}.")
+    sent = [(entry, entry.sent_at) for entry in entries if entry.sent_at is not None and entry.token_times]
+    firsts = {entry.number: entry.token_times[0] - at for entry, at in sent}
+    pauses = {entry.number: entry.longest_pause for entry in entries if entry.longest_pause}
+    for what, seconds in {"its first token": firsts, "the next token": pauses}.items():
+        if seconds:
+            slowest = max(seconds, key=seconds.__getitem__)
+            told.append(f"The longest wait for {what} was {seconds[slowest]:.2f} s, in request {slowest}.")
     if happened.migrations:
         times = "once" if happened.migrations == 1 else f"{happened.migrations} times"
         told.append(f"The frontend moved answers that were under way to another worker, {times}.")
@@ -271,7 +276,8 @@ def _within(milliseconds: float) -> str:
 
 
 def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:]
+    """With a capital, unless it begins with the name of a node."""
+    return words if "-" in words.partition(" ")[0] else words[:1].upper() + words[1:]
 
 
 def _lines(file: Path) -> dict[str, None]:

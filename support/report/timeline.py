@@ -243,8 +243,7 @@ def _moved(entries: Sequence[LedgerEntry], happened: Happenings) -> set[int]:
     spanning = {
         entry.number
         for entry in entries
-        if outcome(entry).kind == "complete"
-        and any((entry.sent_at or 0.0) < at < _end(entry) for at in struck)
+        if outcome(entry).kind == "complete" and any((entry.sent_at or 0.0) < at < _end(entry) for at in struck)
     }
     return spanning if happened.migrations == len(spanning) else set()
 
