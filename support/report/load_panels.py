@@ -8,11 +8,11 @@ from support.judge.recovery import recovery
 from support.judge.samples import LoadHistory
 from support.report.svg import fits, level, stretched, text
 
-FIRST = "slowest first token (p99)"
+FIRST = "first token p99"
 PANELS: tuple[tuple[str, str, str, Callable[[Window], float | None]], ...] = (
     ("tokens per second", "", "good", lambda window: window.tokens),
     (FIRST, " ms", "first", lambda window: _milliseconds(window.p99_first)),
-    ("slowest answer (p99)", " ms", "warn", lambda window: _milliseconds(window.p99_latency)),
+    ("whole answer p99", " ms", "warn", lambda window: _milliseconds(window.p99_latency)),
     ("requests without an answer", "", "fault", lambda window: window.failed),
 )
 """What a panel shows, its unit, its colour, and its value in a window."""
@@ -57,8 +57,8 @@ def _panel(
 ) -> Iterator[str]:
     """A curve under its name and its greatest value, and a dashed line at a bound."""
     most = max((value for value in (*(value for _, value in points), bound) if value), default=1.0)
-    (name, unit), told = named, f"; dashed: {bound:.0f} ms" if bound else ""
-    yield text(sides[0], base - PANEL - 4, f"{name}, up to {most:.0f}{unit}{told}", colour)
+    (name, unit), told = named, f", dashed {bound:.0f}" if bound else ""
+    yield text(sides[0], base - PANEL - 4, f"{name}: up to {most:.0f}{unit}{told}", colour)
     yield level(*sides, base, "grid")
     if bound:
         yield level(*sides, base - bound / most * (PANEL - 4), colour, dashed=True)

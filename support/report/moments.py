@@ -138,7 +138,7 @@ def _ordered(own: Sequence[Event], events: Sequence[Event], phases: Mapping[str,
     after = [at for at in proofs if at != proven]
     ends = [(at, f"{first.subject} is sound again") for at in (after or undone)[-1:]] or _back(first, events, phases)
     if (lease := first.data.get("until")) is not None and lease <= events[-1].at:
-        ends.append((lease, f"the time of the fault on {first.subject} is up"))
+        ends.append((lease, f"the fault on {first.subject} is over"))
     end, over = min(ends, default=(None, ""))
     return Strike(first.subject, words, first.at, proven, end, ordered=True, over=over)
 

@@ -5,14 +5,15 @@ with words of the same size. Colours are names of :data:`PALETTE`, which is anot
 anything that a word, a sign or a pattern does not say as well.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 
 TEXT_SIZE = 12
 LETTER = 6.4
 """Pixels that a letter takes, on average and generously."""
-NARROW = 360
-"""Pixels of the narrowest picture that is cared for: what fits there fits everywhere."""
+NARROW = 275
+"""Pixels of the narrowest picture that is cared for, Allure's on a phone: what fits there fits everywhere."""
 PALETTE: Mapping[str, tuple[str, str]] = {
     "ink": ("#1b1f24", "#e9ecef"),
     "soft": ("#57606a", "#a3abb3"),
@@ -57,6 +58,11 @@ def text(
     return f'<text x="{x:.2f}%" y="{y:.1f}"{said}>{escape(words)}</text>'
 
 
+def lines(words: str, most: int, *, letter: float = LETTER, indent: int = 0) -> list[str]:
+    """Words in at most so many lines, each with room in the narrowest picture, ``indent`` pixels from its left."""
+    return textwrap.wrap(words, int((0.95 * NARROW - indent) / letter), max_lines=most, placeholder="…")
+
+
 def fits(words: str, width: float) -> bool:
     """Whether words have room in ``width`` percent of the narrowest picture."""
     return LETTER * len(words) + 4 <= width / 100 * NARROW
@@ -88,9 +94,12 @@ def badge(x: float, y: float, sign: str, colour: str) -> str:
     return circle + text(x, y + 4, sign, colour, size=11, weight="bold", anchor="middle")
 
 
-def stretched(y: float, height: float, path: str, colour: str, width: float = 1.8) -> str:
-    """A line through points whose x counts thousandths of the picture's width, as the path of an SVG."""
-    style = f'fill="none" stroke="{paint(colour)}" stroke-width="{width:g}" vector-effect="non-scaling-stroke"'
+def stretched(y: float, height: float, path: str, colour: str, *, width: float = 0.0) -> str:
+    """A line through points whose x counts thousandths of the picture's width, as the path of an SVG; it is as thick as
+    any line, or ``width`` of these thousandths where it is upright.
+    """
+    thick = f'stroke-width="{width:g}"' if width else 'stroke-width="1.8" vector-effect="non-scaling-stroke"'
+    style = f'fill="none" stroke="{paint(colour)}" {thick}'
     line = f'<path d="{path}" {style}/>'
     room = f'width="100%" height="{height:g}" viewBox="0 0 1000 {height:g}" preserveAspectRatio="none"'
     return f'<svg x="0" y="{y:.1f}" {room}>{line}</svg>'

@@ -6,8 +6,7 @@ over all of it. It is as wide as whatever shows it, a phone or a screen (:mod:`s
 """
 
 import json
-import textwrap
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from support.judge.samples import LoadHistory
 from support.report import load_panels, wording
 from support.report.moments import Happenings, Moment, Strike, read_happenings
 from support.report.reading import read_load_history, read_verdict
-from support.report.svg import LETTER, NARROW, badge, box, fits, frame, level, stretched, text, ticks, upright
+from support.report.svg import NARROW, badge, box, fits, frame, level, lines, stretched, text, ticks, upright
 from support.requests.ledger import LedgerEntry, read_ledger
 from support.requests.load_log import find_loads
-from support.requests.outcomes import outcome, shorten
+from support.requests.outcomes import outcome
 
 OUTCOMES = {
     "complete": ("good", "\N{CHECK MARK}"),
@@ -60,7 +59,6 @@ LEFT, RIGHT = 2.5, 97.5
 """Percent of the width: where the time axis begins and ends."""
 LINE, BAR, THIN, LANE = 17, 12, 4, 34
 """Pixels: a line of words, the bar of a request that is labelled, of one that is not, a node with its name."""
-TITLE_LETTERS, LINE_LETTERS = int(NARROW / (LETTER + 1)), int(0.95 * NARROW / LETTER)
 
 
 @dataclass(frozen=True)
@@ -98,9 +96,11 @@ def draw(folder: Path, name: str = "timeline.svg") -> Path | None:
     words, top = _words(scale, happened.moments(), top)
     plot = top + 14
     shown, lanes = _load(scale, load, plot) if load else _requests(scale, entries, happened, plot)
-    states, bottom = _states(scale, _nodes(folder, happened.events), happened.events, lanes + 10)
+    nodes = _nodes(folder, happened.events)
+    states, bottom = _states(scale, nodes, happened.events, lanes + 10)
+    rooms = {name: (lanes + 12 + LANE * row, lanes + 40 + LANE * row) for row, name in enumerate(nodes)}
     cluster, bottom = _cluster(scale, happened.events, bottom)
-    stripes = list(_stripes(scale, happened.strikes, plot - 4, bottom))
+    stripes = list(_stripes(scale, happened.strikes, {"": (plot - 4, lanes + 6), **rooms}))
     marks = list(_marks(scale, happened.moments(), plot - 10, bottom))
     parts = [*heading, *words, *states, *cluster, *shown, *stripes, *_seconds(scale, bottom), *marks]
     picture = folder / name
@@ -119,27 +119,27 @@ def _scale(events: Sequence[Event], entries: Sequence[LedgerEntry], load: LoadHi
 
 
 def _heading(title: str) -> tuple[list[str], float]:
-    lines = textwrap.wrap(title, TITLE_LETTERS, max_lines=3)
-    drawn = [text(LEFT, 20 + LINE * row, line, size=13, weight="bold") for row, line in enumerate(lines)]
-    return drawn, 20 + LINE * len(lines)
+    rows = lines(title, 4, letter=7.4)
+    drawn = [text(LEFT, 20 + LINE * row, line, size=13, weight="bold") for row, line in enumerate(rows)]
+    return drawn, 20 + LINE * len(rows)
 
 
 def _words(scale: _Scale, moments: Sequence[Moment], top: float) -> tuple[list[str], float]:
     """A line for each thing that happened, behind its sign and its time."""
     if not any(each.about == "strike" for each in moments):
         return [text(LEFT, top, "nothing was broken", "soft")], top + LINE
-    drawn, signs = list[str](), _signs(moments)
+    drawn, y = list[str](), top
     shown = moments if len(moments) <= WORDED else moments[: WORDED - 1]
-    for row, (moment, sign) in enumerate(zip(shown, signs, strict=False)):
-        y = top + LINE * row
+    for moment, sign in zip(shown, _signs(moments), strict=False):
         drawn.append(badge(LEFT + 1.5, y - 4, sign, _colour(moment)))
-        words = shorten(f"{scale.seconds(moment.at)}: {moment.words}", LINE_LETTERS - 3)
-        drawn.append(text(LEFT + 1.5, y, words, shift=14))
+        rows = lines(f"{scale.seconds(moment.at)}: {moment.words}", 2, indent=20)
+        drawn += [text(LEFT + 1.5, y + (LINE - 3) * row, line, shift=14) for row, line in enumerate(rows)]
+        y += LINE + (LINE - 3) * (len(rows) - 1) + 2
     if len(moments) > len(shown):
-        y = top + LINE * len(shown)
         more = f"and {len(moments) - len(shown)} more until {scale.seconds(moments[-1].at)}"
         drawn.append(text(LEFT + 1.5, y, more, "soft", shift=14))
-    return drawn, top + LINE * min(len(moments), WORDED)
+        y += LINE
+    return drawn, y
 
 
 def _signs(moments: Sequence[Moment]) -> list[str]:
@@ -155,14 +155,22 @@ def _colour(moment: Moment) -> str:
     return {"strike": "fault", "over": "good", "left": "warn"}.get(moment.about, "soft")
 
 
-def _stripes(scale: _Scale, strikes: Sequence[Strike], top: float, bottom: float) -> Iterator[str]:
-    """A striped interval from the begin of each strike to its end; without a line at its right while it goes on."""
+def _stripes(scale: _Scale, strikes: Sequence[Strike], rooms: Mapping[str, tuple[float, float]]) -> Iterator[str]:
+    """A striped interval from the begin of each strike to its end, over the requests and its victim's bar; without a
+    line at its right while it goes on.
+
+    Args:
+        rooms: name of a node, and empty for the requests -> top and bottom.
+    """
     for each in strikes:
         left, right = scale.x(each.begin), scale.x(scale.end if each.end is None else each.end)
-        yield box(left, top, max(0.3, right - left), bottom - top, "url(#stripes)", each.words)
-        yield upright(left, top, bottom, "fault")
-        if each.end is not None and right - left > 0.3:
-            yield upright(right, top, bottom, "fault", dashed=True)
+        for name in ("", each.node):
+            if name in rooms:
+                top, bottom = rooms[name]
+                yield box(left, top, max(0.3, right - left), bottom - top, "url(#stripes)", each.words)
+                yield upright(left, top, bottom, "fault")
+                if each.end is not None and right - left > 0.3:
+                    yield upright(right, top, bottom, "fault", dashed=True)
 
 
 def _marks(scale: _Scale, moments: Sequence[Moment], y: float, bottom: float) -> Iterator[str]:
@@ -181,9 +189,14 @@ def _marks(scale: _Scale, moments: Sequence[Moment], y: float, bottom: float) ->
 
 def _load(scale: _Scale, run: LoadHistory, top: float) -> tuple[list[str], float]:
     told = wording.outcomes(sample.kind for sample in run.samples)
-    heading = text(LEFT, top + 12, shorten(f"{len(run.samples)} requests: {told}", LINE_LETTERS))
-    panels, bottom = load_panels.panels(run, scale.x, top + 20, LEFT, RIGHT)
-    return [heading, *load_panels.phases(run, scale.x, top + 20), *panels], bottom
+    heading, top = _counts(f"{len(run.samples)} requests: {told}", top)
+    panels, bottom = load_panels.panels(run, scale.x, top, LEFT, RIGHT)
+    return [*heading, *load_panels.phases(run, scale.x, top), *panels], bottom
+
+
+def _counts(words: str, top: float) -> tuple[list[str], float]:
+    rows = lines(words, 2)
+    return [text(LEFT, top + 12 + LINE * row, line) for row, line in enumerate(rows)], top + 3 + LINE * len(rows)
 
 
 def _requests(
@@ -194,16 +207,13 @@ def _requests(
     kinds = {entry.number: outcome(entry).kind for entry in entries}
     drawn, y = list[str](), top
     if len(entries) > LABELLED:
-        told = f"{len(entries)} requests: {wording.outcomes(kinds.values())}"
-        drawn.append(text(LEFT, y + 12, shorten(told, LINE_LETTERS)))
-        y += LINE + 2
+        drawn, y = _counts(f"{len(entries)} requests: {wording.outcomes(kinds.values())}", top)
     telling = sorted(entries, key=lambda entry: kinds[entry.number] == "complete")[:DRAWN]
     for entry in sorted(telling, key=lambda entry: entry.number):
         colour, sign = OUTCOMES[kinds[entry.number]]
         height = THIN if len(entries) > LABELLED else BAR
         if len(entries) <= LABELLED:
-            words = _label(entry, f"{sign} request {entry.number}: {wording.OUTCOMES[kinds[entry.number]][0]}", moved)
-            drawn.append(text(LEFT, y + 12, words, colour))
+            drawn.append(text(LEFT, y + 12, f"{sign} {_label(entry, kinds[entry.number], moved)}", colour))
             y += LINE - 1
         drawn += _bar(scale, entry, colour, y, height)
         y += height + (2 if height == THIN else 5)
@@ -213,8 +223,10 @@ def _requests(
     return drawn, y
 
 
-def _label(entry: LedgerEntry, end: str, moved: Collection[int]) -> str:
-    parts = [end, f"{len(entry.tokens)} of {entry.max_tokens} tokens"]
+def _label(entry: LedgerEntry, kind: str, moved: Collection[int]) -> str:
+    """A request in a few words, without those that its sign stands for alone."""
+    end = "" if kind == "complete" else f"{wording.OUTCOMES[kind][0]}, "
+    parts = [f"request {entry.number}: {end}{len(entry.tokens)}/{entry.max_tokens} tokens"]
     if entry.number in moved:
         parts.append("moved")
     elif entry.cancelled_at is None and entry.longest_pause >= PAUSE_SHOWN:
@@ -226,7 +238,7 @@ def _bar(scale: _Scale, entry: LedgerEntry, colour: str, y: float, height: float
     left, right = scale.x(entry.sent_at or 0.0), scale.x(_end(entry))
     yield box(left, y, max(0.4, right - left), height, "paper", edge=colour)
     if tokens := _token_path([scale.x(at) * 10 for at in entry.token_times], height):
-        yield stretched(y, height, tokens, colour, 1.4)
+        yield stretched(y, height, tokens, colour, width=1000 / COLUMNS)
 
 
 def _token_path(places: Sequence[float], height: float) -> str:
@@ -279,7 +291,7 @@ def _cluster(scale: _Scale, events: Sequence[Event], top: float) -> tuple[list[s
     lost = [event for event in events if event.kind == "lease" and event.data["gone"] and event.at > scale.begin]
     if sum(event.at > scale.begin for event in changes) == 0 and not lost:
         return [], top
-    drawn = [text(LEFT, top + 12, "etcd: who leads; a cross where a lease or registration is lost", "soft")]
+    drawn = [text(LEFT, top + 12, "etcd leader; \N{MULTIPLICATION SIGN} where a lease is lost", "soft")]
     for change, until in zip(changes, [*(event.at for event in changes[1:]), scale.end], strict=True):
         name = change.data["leader"]
         drawn += _lane(scale, change.at, until, top + 16, "idle" if name else "paper", name or "nobody", change.text)

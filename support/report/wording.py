@@ -48,7 +48,7 @@ JUDGEMENTS = {
 OUTCOMES = {
     "complete": ("whole answer", "whole answers"),
     "error": ("clean error", "clean errors"),
-    "cancelled": ("given up by its client", "given up by their clients"),
+    "cancelled": ("given up by client", "given up by clients"),
     "broken": ("broken", "broken"),
     "missing": ("left without an end", "left without an end"),
     "withdrawn": ("never sent", "never sent"),
