@@ -12,7 +12,7 @@ from support import activity
 from support.activity import Activity, Awaited
 from support.clock import now
 from support.events import EventLog
-from support.judge.verdict import Verdict
+from support.judge.verdict import Finding, Verdict
 from support.observe.waiting import throughout, until
 from support.run.live import Doing, FaultsOn, LiveView, seconds_left
 from support.run.schedule import Cost
@@ -25,7 +25,8 @@ def selected(name: str) -> Selected:
 
 
 def ended(name: str, verdict: str = "passed", seconds: float = 10.0, reason: str = "") -> Verdict:
-    return Verdict("F", name, "features/f.feature:9", [], verdict, seconds, reason)
+    found = [Finding("sentence", "x", reason)] if verdict == "failed" else []
+    return Verdict("F", name, "features/f.feature:9", [], verdict, seconds, reason, found)
 
 
 @pytest.fixture

@@ -82,6 +82,20 @@ def test_the_app_gets_the_same_files_as_before(tmp_path: Path) -> None:
     assert {name: b64decode(content) for name, content in found.items()} == FILES
 
 
+def test_known_failures_are_not_counted_as_failed() -> None:
+    counts = {"total": 9, "failed": 3, "passed": 6}
+    files = {f"widgets/{name}statistic.json": json.dumps(counts).encode() for name in ("", "default/")}
+    made = allure_page(FILES | files)
+    found = [
+        json.loads(b64decode(content))
+        for content in re.findall(r'statistic\.json","([^"]+)"', page.without_known(made, 2))
+    ]
+    assert found == [counts | {"failed": 1}] * 2
+    [first, _] = re.findall(r'statistic\.json","([^"]+)"', page.without_known(made, 3))
+    assert json.loads(b64decode(first)) == {"total": 9, "passed": 6}
+    assert page.without_known(made, 0) == made
+
+
 def test_a_page_of_another_shape_stays_as_it_is() -> None:
     other = allure_page(FILES).replace("Promise.allSettled", "Promise.all")
     assert page.packed(other) == other

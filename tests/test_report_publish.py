@@ -4,13 +4,14 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 from allure_commons.logger import AllureFileLogger
+from packaging.specifiers import SpecifierSet
 
 from support import binaries
 from support.events import EventLog
+from support.judge.defects import KnownDefect
 from support.judge.verdict import Finding, Verdict
 from support.report import allure, console, publish, runs, story, timeline
 from support.report.self_tests import Trial, write_trials
@@ -32,8 +33,8 @@ def fill(folder: Path, requests: int = 2, faults: int = 1, pause: float = 0.5) -
     for node in ("frontend-0", "vllm-worker-0"):
         events.add("state", node, "running: pid 7", at=99.0, state="running")
     for number in range(faults):
-        events.add("fault", "vllm-worker-0", f"crash <number> {number}", at=100.4)
-        events.add("proof", "vllm-worker-0", f"pid {number} is gone", at=100.5)
+        events.add("fault", "vllm-worker-0", f"fault <number> {number}", at=100.4, fault=f"f-{number}", order="odd")
+        events.add("proof", "vllm-worker-0", f"pid {number} is gone", at=100.5, fault=f"f-{number}")
     events.add("state", "vllm-worker-0", "dead: SIGKILL", at=100.45, state="dead")
     for _ in range(requests):
         entry = ledger.open(api="completions", stream=True, model="m", prompt="a b", max_tokens=20, sent_at=100.0)
@@ -76,6 +77,13 @@ def results(reports: Path) -> dict[str, dict[str, Any]]:
     return {result["name"]: result for result in found}
 
 
+def evidence(reports: Path, of: Verdict) -> str:
+    """What is attached to a scenario as that on which its verdict rests."""
+    name = "Evidence: findings, faults and proofs"
+    [source] = [each["source"] for each in results(reports)[of.name]["attachments"] if each["name"] == name]
+    return Path(reports / "allure-results" / source).read_text()
+
+
 def test_a_run_is_published(run: Path, settings: Settings) -> None:
     reports = run.parents[1]
     for each in (verdict(), verdict("failed", 20, reason="cut off", findings=[WHY])):
@@ -84,7 +92,7 @@ def test_a_run_is_published(run: Path, settings: Settings) -> None:
     verdicts = publish.collect(run)
     assert [each.location for each in verdicts] == ["features/m.feature:12", "features/m.feature:20"]
 
-    assert publish.publish(run, reports, verdicts, settings) == ["no HTML report: Node.js is not here"]
+    assert publish.publish(run, reports, verdicts, settings, []) == ["no HTML report: Node.js is not here"]
 
     summary = json.loads((reports / "summary.json").read_text())
     counts = {"passed": 1, "failed": 1, "mistake": 0, "inconclusive": 0, "known_defect": 0, "skipped": 0}
@@ -101,7 +109,7 @@ def test_a_run_is_published(run: Path, settings: Settings) -> None:
     assert failed["status"] == "failed"
     names = [attachment["name"] for attachment in failed["attachments"]]
     assert names == [
-        "Timeline",
+        "Evidence: findings, faults and proofs",
         "Requests",
         "Request ledger (JSON lines)",
         "Faults, proofs and states (JSON lines)",
@@ -113,22 +121,22 @@ def test_a_run_is_published(run: Path, settings: Settings) -> None:
 
 
 def test_the_report_tells_whether_its_scenarios_can_fail(run: Path, settings: Settings) -> None:
-    reports, told = run.parents[1], ("failed", "", 1, "", 30.0, "2026-11-27T22:00:00+00:00", "1.6.1", "abc")
+    reports, known = run.parents[1], ("failed", "", 1, "", 30.0, "2026-11-27T22:00:00+00:00", "1.6.1", "abc")
     trials = [
-        Trial("Migration", "scenario 12", "proxy=drops-token", "failed", "x", "caught", *told),
-        Trial("Migration", "scenario 12", "", "known_defect", "x", "missed", *told),
-        Trial("Migration", "scenario 20", "proxy=<stalls>", "failed", "x", "not reached", *told),
-        Trial("Etcd", "scenario 12", "proxy=two-ends", "failed", "x", "caught", *told),
+        Trial("Migration", "scenario 12", "proxy=drops-token", "failed", "x", "caught", *known),
+        Trial("Migration", "scenario 12", "", "known_defect", "x", "missed", *known),
+        Trial("Migration", "scenario 20", "proxy=<stalls>", "failed", "x", "not reached", *known),
+        Trial("Etcd", "scenario 12", "proxy=two-ends", "failed", "x", "caught", *known),
     ]
     write_trials(reports, trials, 9)
     verdicts = [verdict(line=line) for line in (12, 20, 30)]
     for each in verdicts:
         fill(runs.scenario_folder(run, each.location))
-    publish.publish(run, reports, verdicts, settings)
-    pages = [results(reports)[each.name]["descriptionHtml"] for each in verdicts]
-    line = "With something broken on purpose (2026-11-27): "
-    assert f"{line}proxy=drops-token caught, a defect of Dynamo itself missed<" in pages[0]
-    assert f"{line}proxy=&lt;stalls&gt; not reached<" in pages[1]
+    publish.publish(run, reports, verdicts, settings, [])
+    pages = [evidence(reports, each) for each in verdicts]
+    lines = ["With something broken on purpose", "2026-11-27  proxy=drops-token: caught"]
+    assert "\n".join([*lines, "2026-11-27  a defect of Dynamo itself: missed", ""]) in pages[0]
+    assert "2026-11-27  proxy=<stalls>: not reached\n" in pages[1]
     assert "broken on purpose" not in pages[2]
     environment = (reports / "allure-results" / "environment.properties").read_text()
     assert "sabotage=2 of 9 caught, 1 missed, 1 not reached, 5 not run\n" in environment
@@ -137,23 +145,23 @@ def test_the_report_tells_whether_its_scenarios_can_fail(run: Path, settings: Se
 def test_publishing_again_replaces_what_was_attached(run: Path, settings: Settings) -> None:
     fill(runs.scenario_folder(run, verdict().location))
     for _ in range(2):
-        publish.publish(run, run.parents[1], [verdict()], settings)
-    assert len(results(run.parents[1])["scenario 12"]["attachments"]) == 5
-    assert len(list((run.parents[1] / "allure-results").glob("published-*"))) == 5
+        publish.publish(run, run.parents[1], [verdict()], settings, [])
+    assert len(results(run.parents[1])["scenario 12"]["attachments"]) == 6
+    assert len(list((run.parents[1] / "allure-results").glob("published-*"))) == 6
 
 
 def test_a_report_of_another_run_does_not_stay(run: Path, settings: Settings) -> None:
     page = run.parents[1] / "allure-report" / "index.html"
     page.parent.mkdir()
     page.write_text("old")
-    publish.publish(run, run.parents[1], [verdict()], settings)
+    publish.publish(run, run.parents[1], [verdict()], settings, [])
     assert not page.exists()
 
 
 def test_a_verdict_changed_after_the_result_was_written_is_shown(run: Path, settings: Settings) -> None:
     logger = AllureFileLogger(run / "allure-results")
     logger.report_result(allure.synthetic(verdict(), {}))
-    publish.publish(run, run.parents[1], [verdict("inconclusive", reason="it hung", findings=[])], settings)
+    publish.publish(run, run.parents[1], [verdict("inconclusive", reason="it hung", findings=[])], settings, [])
     result = results(run.parents[1])["scenario 12"]
     assert result["status"] == "broken"
     assert result["statusDetails"]["message"].endswith("says nothing about Dynamo): it hung")
@@ -170,7 +178,7 @@ def test_a_result_without_a_verdict_becomes_inconclusive(run: Path) -> None:
 
 def attached(run: Path, settings: Settings, word: str = "passed") -> dict[str, bytes]:
     """Attachments by name, as a scenario with this verdict gets them."""
-    publish.publish(run, run.parents[1], [verdict(word)], settings)
+    publish.publish(run, run.parents[1], [verdict(word)], settings, [])
     files = run.parents[1] / "allure-results"
     result = results(run.parents[1])["scenario 12"]
     return {each["name"]: (files / each["source"]).read_bytes() for each in result["attachments"]}
@@ -210,8 +218,6 @@ def test_the_attached_ledger_is_without_bytes(run: Path, settings: Settings) -> 
 
 def test_both_opinions_are_told(tmp_path: Path) -> None:
     with_opinion(tmp_path)
-    told = story.story(tmp_path, verdict())
-    assert "; openai 3.57.0 says whole: 0 words of text, finish_reason &lt;stop&gt;" in told
     table = story.requests_table(tmp_path)
     lines = table.splitlines()[:3]
     assert [line.split()[-2:] for line in lines] == [["client", "outcome"], ["whole", "complete"], ["-", "complete"]]
@@ -234,6 +240,7 @@ def test_a_pass_costs_the_page_little_however_much_it_left(run: Path, settings: 
     crowded(folder)
     sizes = {name: len(content) for name, content in attached(run, settings).items()}
     assert list(sizes) == [
+        "Evidence: findings, faults and proofs",
         "Requests",
         LEDGER,
         "Faults, proofs and states (JSON lines)",
@@ -256,9 +263,9 @@ def test_what_is_left_out_of_a_pass_is_said(run: Path, settings: Settings) -> No
         f"==> {name} <==" for name in ("frontend-0.log", *(f"node-{number}.log" for number in range(10)), "console.txt")
     ]
     assert "line 499\n" in ends
-    told = results(run.parents[1])["scenario 12"]["descriptionHtml"]
-    assert f"Everything in full, logs and ledger too: reports/runs/{run.name}/scenarios/m-12/" in told
-    assert "data:image/svg+xml," in told
+    proof = found["Evidence: findings, faults and proofs"].decode()
+    assert proof.endswith(f"Everything in full, logs and ledger too\nreports/runs/{run.name}/scenarios/m-12/\n")
+    assert "data:image/svg+xml," in results(run.parents[1])["scenario 12"]["descriptionHtml"]
 
 
 @pytest.mark.parametrize("word", ["failed", "inconclusive", "known_defect"])
@@ -266,8 +273,8 @@ def test_nothing_is_left_out_of_what_did_not_pass(run: Path, settings: Settings,
     folder = runs.scenario_folder(run, verdict().location)
     crowded(folder)
     found = attached(run, settings, word)
-    for name, source in {"Timeline": "timeline.svg", "Faults, proofs and states (JSON lines)": "events.jsonl"}.items():
-        assert found[name] == (folder / source).read_bytes()
+    assert found["Faults, proofs and states (JSON lines)"] == (folder / "events.jsonl").read_bytes()
+    assert found["Evidence: findings, faults and proofs"].decode() == story.evidence(folder, verdict(word))
     assert found["Requests"].decode() == story.requests_table(folder)
     assert found["Metrics before and after"].decode() == story.metrics_table(folder)
     assert len(found["Log of node-9, last 150 lines"].splitlines()) == 150
@@ -288,21 +295,51 @@ def test_the_story_tells_what_broke_and_what_users_felt(tmp_path: Path) -> None:
     EventLog(tmp_path / "events.jsonl").add("note", "", "warning: an even number of members", at=99.0)
     told = story.story(tmp_path, verdict("failed", reason="cut <off>", findings=[WHY]))
     assert "<p>Warning: an even number of members</p>" in told
-    assert "<b>Verdict: Dynamo defect.</b> cut &lt;off&gt;" in told
-    assert "fault: crash &lt;number&gt; 0 (+0.40 s from the first request)" in told
-    assert "request 2: complete, 20 of 20 tokens" in told
-    assert "longest pause between two tokens: 0.51 s" in told
+    assert "it is Dynamo's doing. Nobody knew of this yet.</b> Seen: cut &lt;off&gt;" in told
+    broke = "Fault &lt;number&gt; 0, 0.40 s after the first request; seen to bite, and still so at the end."
+    assert broke in told
+    assert "<li>2 requests: 2 whole answers.</li>" in told
+    assert "Request 2 has its whole answer after 0.79 s, 20 of 20 tokens." in told
+    assert "The longest wait for its first token was 0.10 s, in request 1." in told
+    assert "The longest wait for the next token was 0.51 s, in request 1." in told
+    assert "pid" not in told
     assert "data:image" not in told
     timeline.draw(tmp_path)
     assert "data:image/svg+xml," in story.story(tmp_path, verdict())
 
 
+def test_a_known_defect_is_told_with_its_record(tmp_path: Path) -> None:
+    fill(tmp_path)
+    record = KnownDefect(
+        *("slow-end", "scenario *", SpecifierSet(">=1.6"), [], "always", "5/5", "It <ends> late.", "none found")
+    )
+    found = verdict("known_defect", reason="slow-end: it ended late", known_defects=["slow-end"])
+    told = story.story(tmp_path, found, [record])
+    assert "in a way that is known and recorded. It is Dynamo's doing.</b> Seen: it ended late</p>" in told
+    assert "<p>Known as <b>slow-end</b>: It &lt;ends&gt; late.</p>" in told
+
+
+def test_the_evidence_has_what_the_verdict_rests_on(tmp_path: Path) -> None:
+    fill(tmp_path)
+    found = verdict("failed", reason="cut off", findings=[WHY], evidence={"usage": 2, "replay": 0})
+    found.not_judged = {"etcd-lease": "no etcd"}
+    told = story.evidence(tmp_path, found).split("\n\n")
+    assert told[:4] == [
+        "Verdict\nFAILED cut off",
+        "Findings\n[sentence] Then it ends: 37 of 200 tokens, no finish_reason",
+        "Faults and proofs (seconds since the first request)\n"
+        "   +0.40 s  fault: fault <number> 0\n   +0.50 s  proof: pid 0 is gone",
+        "Invariants\n1 of 2 invariants had evidence\nusage: 2\nreplay: 0\netcd-lease was not judged: no etcd\n"
+        "the suite ran 1 times slower than alone",
+    ]
+
+
 def test_the_story_of_many_requests_gives_sums(tmp_path: Path) -> None:
     fill(tmp_path, requests=30, faults=20)
     told = story.story(tmp_path, verdict())
-    assert "30 requests: 30 complete" in told
-    assert "and 28 more" in told
-    assert "request 2" not in told
+    assert "<li>30 requests: 30 whole answers.</li>" in told
+    assert "<li>And 8 more.</li>" in told
+    assert "Request 2 " not in told
 
 
 def test_the_table_of_many_requests_keeps_those_that_have_no_answer(
@@ -326,43 +363,19 @@ def test_a_load_is_told_by_its_phases(tmp_path: Path) -> None:
     (tmp_path / "load" / "phases.jsonl").rename(tmp_path / "phases.jsonl")
     Ledger().write(tmp_path / "ledger.jsonl")
     told = story.story(tmp_path, verdict())
-    assert "STANDARD: 40 requests, 100.00 % succeeded, p99 time to first token 100 ms, p99 latency 500 ms" in told
-    assert "OVERFLOW: 40 requests, 0.00 % succeeded" in told
+    assert (
+        "STANDARD (nothing is broken): 40 requests, 100.00 % succeeded, 99 of 100 had their first token within 100 ms, "
+        "99 of 100 had their whole answer within 500 ms."
+    ) in told
+    assert "OVERFLOW (the failure is on): 40 requests, 0.00 % succeeded" in told
     assert "STANDARD band: p50 up to 120 ms, p99 up to 180 ms (median 100 ms, p90 100 ms at worst" in told
-    assert "in that band again: 0 s after the failure was over" in told
-
-
-def test_the_timeline_of_a_load_shows_its_phases_its_rates_and_when_faults_were_on(tmp_path: Path) -> None:
-    three_phases(tmp_path / "load", [*steady(0, 10), *steady(10, 20, status=529), *steady(20, 40, latency=1.0)])
-    (tmp_path / "load" / "phases.jsonl").rename(tmp_path / "phases.jsonl")
-    events = EventLog(tmp_path / "events.jsonl")
-    spans = {"undone": (110.0, 400.0), "expired": (112.0, 114.0), "stays": (116.0, 400.0)}
-    for name, (at, until) in spans.items():
-        events.add("fault", "w", f"{name} fault", at=at, fault=name, until=until)
-        events.add("proof", "w", "it bites", at=at + 0.1, fault=name)
-    events.add("fault", "w", "it is undone", at=115.0, fault="undone")
-    events.add("proof", "w", "all is well", at=115.5, fault="undone")
-    picture = timeline.draw(tmp_path)
-    assert picture
-    told = texts(picture)
-    assert {"STANDARD", "OVERFLOW", "RECOVERY", "tokens per second", "requests without an answer"} <= set(told)
-    assert "160 requests: 120 complete, 40 error" in told
-    shades = {}
-    for box in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}rect"):
-        if box.get("fill") == timeline.FAULT:
-            title = box.find("{http://www.w3.org/2000/svg}title")
-            assert title is not None
-            shades[title.text] = float(box.get("width") or 0)
-    # 41 seconds fill the axis
-    second = (timeline.RIGHT - timeline.LEFT) / 41
-    assert shades == pytest.approx(
-        {"undone fault": 5.5 * second, "expired fault": 2 * second, "stays fault": 25 * second}, rel=0.05
-    )
+    assert "served as before (in that band) again: 0 s after the failure was over" in told
 
 
 def test_the_story_of_nothing(tmp_path: Path) -> None:
     told = story.story(tmp_path, verdict("skipped", reason="needs a GPU"))
-    assert "no fault was injected" in told
+    assert "<b>This did not run here.</b> Needs a GPU" in told
+    assert "nothing was broken on purpose" in told
     assert "no request was sent" in told
     assert story.requests_table(tmp_path) == story.metrics_table(tmp_path) == ""
 
@@ -375,48 +388,9 @@ def test_the_metrics_table_shows_what_changed(tmp_path: Path) -> None:
     assert not [line for line in lines if "bucket" in line or "zero" in line]
 
 
-def texts(picture: Path) -> list[str]:
-    return [element.text or "" for element in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")]
-
-
-def test_the_timeline_shows_requests_faults_and_nodes(tmp_path: Path) -> None:
-    fill(tmp_path)
-    (tmp_path / "verdict.json").write_text(json.dumps(verdict("failed").as_dict()))
-    picture = timeline.draw(tmp_path)
-    assert picture
-    told = texts(picture)
-    assert told[0] == "scenario 12: FAILED"
-    assert "fault at 0.40 s: crash <number> 0" in told
-    assert "proof at 0.50 s: pid 0 is gone" in told
-    assert "request 1: complete, 20 of 20" in told
-    assert "pause 0.51 s in request 1" in told
-    assert "vllm-worker-0" in told
-
-
-def test_a_curve_is_as_long_as_it_is_wide_not_as_it_has_tokens() -> None:
-    assert timeline._path([(10.0, 100.0), (10.2, 90.0), (10.9, 80.0), (11.0, 70.0), (50.0, 60.0), (60.0, 60.0)]) == (
-        "M10.0 100.0H10.9V80.0H11.0V70.0H50.0V60.0H60.0"
-    )
-
-
-def test_a_crowded_timeline_stays_readable(tmp_path: Path) -> None:
-    fill(tmp_path, requests=40, faults=30, pause=0)
-    picture = timeline.draw(tmp_path)
-    assert picture
-    told = texts(picture)
-    assert "40 complete" in told
-    assert sum(text.startswith(("fault", "proof", "and 53 more")) for text in told) == timeline.WORDED
-    assert not [text for text in told if text.startswith("pause")]
-
-
-def test_no_timeline_without_anything_to_draw(tmp_path: Path) -> None:
-    assert timeline.draw(tmp_path) is None
-    EventLog(tmp_path / "events.jsonl").add("note", "", "hello", at=5.0)
-    assert timeline.draw(tmp_path) == tmp_path / "timeline.svg"
-
-
 def test_the_console_table_says_it_in_ten_seconds() -> None:
-    verdicts = [verdict(), verdict("failed", 20, reason="cut off"), verdict("skipped", 30, reason="needs a GPU")]
+    broken = verdict("failed", 20, reason="cut off", findings=[WHY])
+    verdicts = [verdict(), broken, verdict("skipped", 30, reason="needs a GPU")]
     lines = console.table(verdicts, "Dynamo 1.6.1 on target local", 12.3, ["1 failed"]).splitlines()
     assert lines[1] == "Dynamo 1.6.1 on target local: 3 scenarios in 12 s"
     assert lines[3].split() == ["Migration", "1", "1", "-", "-", "-", "1"]
@@ -467,7 +441,7 @@ def test_records_that_make_no_sense_cost_their_own_page_and_nothing_else(run: Pa
         publish.write_verdict(run, verdict(line=line))
     with (runs.scenario_folder(run, verdict().location) / "ledger.jsonl").open("a") as stream:
         stream.write('{"number": 3, "ap')
-    trouble = publish.publish(run, run.parents[1], publish.collect(run), settings)
+    trouble = publish.publish(run, run.parents[1], publish.collect(run), settings, [])
     assert [each.split(" is ")[0] for each in trouble] == [
         "the page of features/m.feature:12",
         "no HTML report: Node.js",
@@ -480,7 +454,7 @@ def test_records_that_make_no_sense_cost_their_own_page_and_nothing_else(run: Pa
 def test_a_verdict_or_result_that_was_cut_short_spoils_no_other(run: Path, settings: Settings) -> None:
     for line in (12, 20):
         publish.write_verdict(run, verdict(line=line))
-    publish.publish(run, run.parents[1], publish.collect(run), settings)
+    publish.publish(run, run.parents[1], publish.collect(run), settings, [])
     (runs.scenario_folder(run, verdict().location) / "verdict.json").write_text('{"feature": "M')
     (run / "allure-results" / "cut-result.json").write_text('{"name": "sc')
     assert {each.name: each.verdict for each in publish.collect(run)} == {

@@ -39,6 +39,8 @@ SIDE_WORDS = {
 }
 MODE_WORDS = {"dropped": "drop", "rejected": "reject", "reset": "reset"}
 MODES, DIRECTIONS = tuple(MODE_WORDS.values()), ("both", "to", "from")
+DONE = {"drop": "packets were dropped", "reject": "connections were refused", "reset": "connections were reset"}
+"""Mode of a cut -> what it did."""
 Pair = tuple[Node, Node]
 """One node on the other side, and a victim."""
 Partition = Annotated[str, OneOf(SIDES)]
@@ -146,8 +148,9 @@ class Cut(NetworkFault):
         return self._words(ordered.before)
 
     def _words(self, pairs: Sequence[Pair]) -> str:
-        sides = [", ".join(dict.fromkeys(pair[side].name for pair in pairs)) for side in (0, 1)]
-        return f"{self.mode} between {sides[0]} and {sides[1]}, {self.direction}"
+        others, victims = (", ".join(dict.fromkeys(pair[side].name for pair in pairs)) for side in (0, 1))
+        way = "" if self.direction == "both" else f", only {self.direction} {victims}"
+        return f"{DONE[self.mode]} between {others} and {victims}{way}"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """Probes and new connections between all victims fare as they should, each way, and the rules have hit packets.

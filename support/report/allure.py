@@ -6,9 +6,10 @@ A scenario is over when the next one begins: only then is known what its last ho
 import csv
 import io
 import os
+import re
 import socket
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from allure_commons.model2 import (
 from allure_commons.types import AttachmentType, LabelType, Severity
 from allure_commons.utils import format_exception, format_traceback, md5, now, platform_label, uuid4
 
+from support.contract.shape import ENGINES
 from support.judge.verdict import Verdict
 from support.report import wording
 
@@ -40,6 +42,8 @@ STATUSES = {
     "skipped": Status.SKIPPED,
 }
 """Verdict -> Allure status. A known defect is a failure that Allure shows as accepted (``known``)."""
+EPIC = "Dynamo keeps its promises while parts of it fail"
+"""What all features are about; a feature is a promise, a story what happens in it."""
 _STEP_STATUSES = {"passed": Status.PASSED, "skipped": Status.SKIPPED, "untested": Status.SKIPPED}
 
 _verdict: Verdict | None = None
@@ -68,22 +72,65 @@ def on_cleanup_error(context: Any, cleanup: Callable[..., Any], error: Exception
     traceback.print_exception(error)
 
 
-def labels(location: str, feature: str, category: str) -> list[Label]:
-    """What every result carries: where it is from, where it ran, and whose trouble it is.
+def labels(location: str, feature: str, name: str, tags: Iterable[str]) -> list[Label]:
+    """What every result carries: where it is from, where it ran, which promise it is about, and how much it matters.
 
     Args:
         location: ``features/x.feature:12``.
-        feature: the feature's name.
-        category: key of :data:`support.report.wording.CATEGORIES`; the report is grouped by it.
+        feature, name: of feature and scenario.
+        tags: without ``@``; Allure's own (``blocker``, ``allure.label.layer:ui``) become what they stand for.
     """
+    parsed = [parse_tag(tag) for tag in tags]
+    usual = [Label(LabelType.SEVERITY, Severity.CRITICAL if "smoke" in tags else Severity.NORMAL)]
     return [
+        *labels_set(usual + [each for each in parsed if isinstance(each, Label)]),
+        Label(LabelType.EPIC, EPIC),
+        Label(LabelType.FEATURE, feature),
+        Label(LabelType.STORY, re.sub(r" \([^()]*\)$", "", name)),
+        Label(LabelType.SUITE, feature),
+        Label(LabelType.FRAMEWORK, "behave"),
+        Label(LabelType.LANGUAGE, platform_label()),
         Label("location", location),
         Label("host", socket.gethostname()),
         Label("thread", os.environ.get("FT_SLOT", "behave")),
-        Label("category", category),
-        Label("parentSuite", wording.CATEGORIES[category]),
-        Label("suite", feature),
     ]
+
+
+def blame_labels(category: str) -> list[Label]:
+    """Whose trouble a result is.
+
+    Args:
+        category: key of :data:`support.report.wording.CATEGORIES`; the report is grouped by it.
+    """
+    owner = wording.OWNERS.get(category)
+    return [
+        Label("category", category),
+        Label(LabelType.PARENT_SUITE, wording.CATEGORIES[category]),
+        *([Label("owner", owner)] if owner else []),
+    ]
+
+
+def identity(feature: str, name: str, twin: int) -> dict[str, str]:
+    """The ids of a scenario: the same in every run, on whatever it runs. Allure adds the parameters to them, so that
+    another target, release or engine has a history of its own.
+
+    Args:
+        twin: 1 for the first scenario of its feature with this name, 2 for the second one, which else would be taken
+            for another try of the first.
+    """
+    full_name = f"{feature}: {name}" + (f" ({twin})" if twin > 1 else "")
+    return {"fullName": full_name, "testCaseId": md5(full_name)}
+
+
+def history_id(case: str, parameters: Mapping[str, str]) -> str:
+    """The id of a scenario on what it ran on."""
+    return str(md5(case, *(f"{name}={value}" for name, value in sorted(parameters.items()))))
+
+
+def _ran_on(parameters: Mapping[str, str], tags: Iterable[str]) -> dict[str, str]:
+    """What a scenario ran on; where it did not come to have an engine, the one that it is tagged with."""
+    engine = next((tag for tag in tags if tag in ENGINES), "")
+    return {**({"engine": engine} if engine else {}), **parameters}
 
 
 def details(verdict: Verdict, trace: str = "") -> StatusDetails:
@@ -96,24 +143,28 @@ def details(verdict: Verdict, trace: str = "") -> StatusDetails:
     )
 
 
-def synthetic(verdict: Verdict, parameters: Mapping[str, str]) -> TestResult:
-    """A result for a scenario whose process left none; it ends now and began ``verdict.seconds`` ago."""
-    stop = now()
+def synthetic(verdict: Verdict, parameters: Mapping[str, str], twin: int = 1) -> TestResult:
+    """A result for a scenario whose process left none; it ends now and began ``verdict.seconds`` ago.
+
+    Args:
+        verdict: what is to be said of it.
+        parameters: what it ran on.
+        twin: see :func:`identity`.
+    """
+    stop, ran_on = now(), _ran_on(parameters, verdict.tags)
+    ids = identity(verdict.feature, verdict.name, twin)
     return TestResult(
         uuid=uuid4(),
         name=verdict.name,
-        fullName=f"{verdict.feature}: {verdict.name}",
-        historyId=md5(
-            verdict.feature, verdict.name, *(f"{name}={value}" for name, value in sorted(parameters.items()))
-        ),
+        **ids,
+        historyId=history_id(ids["testCaseId"], ran_on),
         status=STATUSES[verdict.verdict],
         statusDetails=details(verdict),
         labels=[
-            *labels(verdict.location, verdict.feature, wording.category(verdict)),
-            Label("feature", verdict.feature),
-            *(Label("tag", tag) for tag in verdict.tags),
+            *labels(verdict.location, verdict.feature, verdict.name, verdict.tags),
+            *blame_labels(wording.category(verdict)),
         ],
-        parameters=[Parameter(name, value) for name, value in parameters.items()],
+        parameters=[Parameter(name, value) for name, value in ran_on.items()],
         start=stop - round(verdict.seconds * 1000),
         stop=stop,
     )
@@ -213,25 +264,18 @@ def _described(scenario: Any) -> TestResult:
     """Who a scenario is, before anything became of it. Its ids name it in the histories of earlier reports."""
     row = dict(zip(scenario._row.headings, scenario._row.cells, strict=True)) if scenario._row else {}
     feature, name = scenario.feature.name, scenario.name or scenario.keyword
-    full_name = f"{feature}: {name.rsplit(' -- ')[0]}"
-    tags = [parse_tag(tag) for tag in tags_of(scenario)]
-    usual = [Label(LabelType.SEVERITY, Severity.NORMAL)]
+    tags = tags_of(scenario)
+    every = scenario.feature.walk_scenarios()
+    before = sum(each.name == scenario.name and each.line < scenario.line for each in every)
     return TestResult(
         uuid=uuid4(),
         name=name,
-        fullName=full_name,
+        **identity(feature, name, 1 + before),
         titlePath=[*Path(scenario.filename).parts[:-1], feature],
-        historyId=md5(feature, scenario.name, *(f"{key}={value}" for key, value in row.items())),
-        testCaseId=md5(full_name),
         description="\n".join(scenario.description),
-        parameters=[Parameter(key, value) for key, value in row.items()],
-        links=[each for each in tags if isinstance(each, Link)],
-        labels=[
-            *labels_set(usual + [each for each in tags if isinstance(each, Label)]),
-            Label(LabelType.FEATURE, feature),
-            Label(LabelType.FRAMEWORK, "behave"),
-            Label(LabelType.LANGUAGE, platform_label()),
-        ],
+        parameters=[Parameter(key, value, excluded=True) for key, value in row.items()],
+        links=[each for each in map(parse_tag, tags) if isinstance(each, Link)],
+        labels=labels(location_of(scenario), feature, name, tags),
         start=now(),
     )
 
@@ -244,15 +288,19 @@ def _conclude(result: TestResult, scenario: Any) -> None:
     verdict = None if trouble and _verdict and _verdict.verdict != "failed" else _verdict
     result.stop = now()
     category = wording.category(verdict) if verdict else "skipped" if scenario.status == "skipped" else "suite"
-    result.labels += labels(location_of(scenario), scenario.feature.name, category)
-    shown = {parameter.name for parameter in result.parameters}
-    result.parameters += [Parameter(name, value) for name, value in _parameters.items() if name not in shown]
-    result.historyId = md5(result.historyId, *(f"{name}={value}" for name, value in sorted(_parameters.items())))
+    result.labels += blame_labels(category)
+    ran_on = _ran_on(_parameters, scenario.effective_tags)
+    # A row's cell of the same name is a word of the sentence; this is what it ran on.
+    result.parameters = [each for each in result.parameters if each.name not in ran_on]
+    result.parameters += [Parameter(name, value) for name, value in ran_on.items()]
+    result.historyId = history_id(result.testCaseId, ran_on)
     broken = next((step for step in scenario.all_steps if _status(step) != Status.PASSED), None)
     stock = _details(broken) if broken else None
     if verdict:
         result.status = STATUSES[verdict.verdict]
-        traces = [stock.trace if stock else "", trouble]
+        if verdict.verdict != "inconclusive":
+            _forget_traces(result.steps)
+        traces = [stock.trace if stock and verdict.verdict == "inconclusive" else "", trouble]
         result.statusDetails = details(verdict, "\n\n".join(filter(None, traces)))
     elif trouble:
         result.status, result.statusDetails = Status.BROKEN, StatusDetails(message=trouble)
@@ -270,7 +318,16 @@ def _status(step: Any) -> str:
     return _STEP_STATUSES.get(step.status.name, Status.BROKEN)
 
 
+def _forget_traces(steps: Iterable[TestStepResult]) -> None:
+    """Where in the suite's code a step broke down is no part of a verdict about Dynamo."""
+    for step in steps:
+        if step.statusDetails:
+            step.statusDetails.trace = None
+
+
 def _details(step: Any) -> StatusDetails | None:
+    if isinstance(step.exception, AssertionError):
+        return StatusDetails(message=str(step.exception) or "did not hold")
     if step.exception:
         trace = format_traceback(step.exc_traceback)
         return StatusDetails(message=format_exception(type(step.exception), step.exception), trace=trace)

@@ -6,73 +6,71 @@ from collections.abc import Callable, Iterator, Sequence
 from support.judge.figures import Window, windows
 from support.judge.recovery import recovery
 from support.judge.samples import LoadHistory
-from support.report.svg import box, text
+from support.report.svg import fits, level, stretched, text
 
-PHASE_COLOURS = {"STANDARD": "#eef6ee", "OVERFLOW": "#fdf1e4", "RECOVERY": "#eef2fb"}
-FIRST = "p99 time to first token, ms"
-PANELS: tuple[tuple[str, str, Callable[[Window], float | None]], ...] = (
-    ("tokens per second", "#1f77b4", lambda window: window.tokens),
-    (FIRST, "#7a4fb5", lambda window: _milliseconds(window.p99_first)),
-    ("p99 latency, ms", "#b35c00", lambda window: _milliseconds(window.p99_latency)),
-    ("requests without an answer", "#c8102e", lambda window: window.failed),
+FIRST = "first token p99"
+PANELS: tuple[tuple[str, str, str, Callable[[Window], float | None]], ...] = (
+    ("tokens per second", "", "good", lambda window: window.tokens),
+    (FIRST, " ms", "first", lambda window: _milliseconds(window.p99_first)),
+    ("whole answer p99", " ms", "warn", lambda window: _milliseconds(window.p99_latency)),
+    ("requests without an answer", "", "fault", lambda window: window.failed),
 )
-"""What a panel shows, its colour, and its value in a window."""
-PANEL, GAP, HEAD = 84, 16, 18
-"""Pixels: height of a panel, the room between two, the room for the names of the phases."""
-HEIGHT = HEAD + len(PANELS) * (PANEL + GAP)
+"""What a panel shows, its unit, its colour, and its value in a window."""
+PANEL, NAME, HEAD = 58, 18, 20
+"""Pixels: height of a panel, the line with its name, the room for the names of the phases."""
 
 
 def phases(run: LoadHistory, x: Callable[[float], float], top: float) -> Iterator[str]:
-    """A band for each phase, ``HEIGHT`` pixels high; a name where there is room for it."""
+    """A bracket with a name for each phase where it has room for it; its begin is marked in any case."""
     for phase, (since, until) in run.spans().items():
-        width = x(until) - x(since)
-        yield box(x(since), top, width, HEIGHT, PHASE_COLOURS[phase], phase)
-        if width > 8 * len(phase):
-            yield text(x(since) + 4, top + 13, phase)
+        yield level(x(since) + 0.2, x(until) - 0.2, top + HEAD - 3, "soft")
+        if fits(phase, x(until) - x(since)):
+            yield text(x(since), top + HEAD - 7, phase, "soft", size=11, shift=4)
 
 
-def panels(run: LoadHistory, x: Callable[[float], float], top: float, left: float, right: float) -> Iterator[str]:
-    """The curves. ``x`` gives the pixels of a time; the panels reach from ``left`` to ``right``."""
+def panels(
+    run: LoadHistory, x: Callable[[float], float], top: float, left: float, right: float
+) -> tuple[list[str], float]:
+    """The curves, and where they end.
+
+    Args:
+        x: percent of the width for a time.
+        left, right: from where to where the panels reach, in percent of the width.
+    """
     slices = windows(run.samples, run.begin, run.end)
-    band = recovery(run)["band"]
-    for row, (name, colour, value) in enumerate(PANELS):
-        bottom = top + HEAD + row * (PANEL + GAP) + PANEL
+    band, drawn = recovery(run)["band"], list[str]()
+    for row, (name, unit, colour, value) in enumerate(PANELS):
+        base = top + HEAD + (row + 1) * (PANEL + NAME)
         points = [(x(window.begin + 0.5), value(window)) for window in slices]
-        line = (band["p99_ms"], f"STANDARD band {band['p99_ms']:.0f} ms") if band and name == FIRST else None
-        yield from _panel(bottom, colour, points, left, right, line)
-        yield text(right + 12, bottom - PANEL / 2, name, colour)
+        bound = band["p99_ms"] if band and name == FIRST else None
+        drawn += _panel(base, (name, unit), colour, points, (left, right), bound)
+    return drawn, top + HEAD + len(PANELS) * (PANEL + NAME)
 
 
 def _panel(
-    bottom: float,
+    base: float,
+    named: tuple[str, str],
     colour: str,
     points: Sequence[tuple[float, float | None]],
-    left: float,
-    right: float,
-    bound: tuple[float, str] | None,
+    sides: tuple[float, float],
+    bound: float | None,
 ) -> Iterator[str]:
-    """A curve, and a dashed line at a bound with its words."""
-    most = max((value for value in (*(value for _, value in points), bound and bound[0]) if value), default=1.0)
-    yield text(left - 8, bottom - PANEL + 10, f"{most:.0f}", anchor="end")
-    yield text(left - 8, bottom, "0", anchor="end")
-    yield f'<line x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}" stroke="#999"/>'
+    """A curve under its name and its greatest value, and a dashed line at a bound."""
+    most = max((value for value in (*(value for _, value in points), bound) if value), default=1.0)
+    (name, unit), told = named, f", dashed {bound:.0f}" if bound else ""
+    yield text(sides[0], base - PANEL - 4, f"{name}: up to {most:.0f}{unit}{told}", colour)
+    yield level(*sides, base, "grid")
     if bound:
-        y = bottom - bound[0] / most * (PANEL - 6)
-        yield f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#1a7f37" stroke-dasharray="4 3"/>'
-        yield text(left + 4, y - 3, bound[1], "#1a7f37")
+        yield level(*sides, base - bound / most * (PANEL - 4), colour, dashed=True)
     # A window without a value interrupts the line: nothing was measured there, or somebody was never answered.
-    runs: list[list[str]] = [[]]
+    path, resting = [], True
     for at, value in points:
-        if value is None:
-            runs.append([])
-        else:
-            runs[-1].append(f"{at:.1f},{bottom - value / most * (PANEL - 6):.1f}")
-    for line in runs:
-        if len(line) == 1:
-            at_x, _, at_y = line[0].partition(",")
-            yield f'<circle cx="{at_x}" cy="{at_y}" r="2.5" fill="{colour}"/>'
-        elif line:
-            yield f'<polyline points="{" ".join(line)}" fill="none" stroke="{colour}" stroke-width="1.8"/>'
+        if value is not None:
+            y = PANEL - value / most * (PANEL - 4)
+            path.append(f"{'M' if resting else 'L'}{at * 10:.1f} {y:.1f}" + ("h2" if resting else ""))
+        resting = value is None
+    if path:
+        yield stretched(base - PANEL, PANEL, "".join(path), colour)
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -1,16 +1,28 @@
-"""The report as one HTML file: Allure makes it, here it becomes small and silent."""
+"""The report as one HTML file: Allure makes it, here it gets its first page and becomes small and silent."""
 
+import contextlib
+import hashlib
+import json
 import re
 import shutil
 import subprocess
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from support import binaries
-from support.report import runs, wording
+from support.report import frontpage, runs, wording
+
+HISTORY_LIMIT = 20
+"""Runs that Allure's history keeps."""
+CHARTS = [
+    {"type": "statusDynamics", "title": "The last runs (known defects count as failed here)"},
+    {"type": "statusTransitions", "title": "What changed from run to run"},
+    {"type": "stabilityDistribution", "title": "How often each promise held", "groupBy": "feature"},
+    {"type": "durations", "title": "How long scenarios took"},
+]
+"""Of Allure's charts those that say something about a release."""
 
 _STORED = re.compile(r'\bd\(("[^"\\]+"),"([A-Za-z0-9+/=]*)"\)')
 """A file that Allure has put into its page: its name and its content in base64."""
@@ -36,14 +48,20 @@ _UNPACK = """<script>
 """What ``d`` does, for content that is compressed: whoever asks for the file waits for a promise of the same base64."""
 
 
-def generate(results: Path, output: Path, node: Path, summary: Mapping[str, Any]) -> None:
+def generate(
+    results: Path, output: Path, node: Path, title: str, front: str, history: Path, *, kept: bool, known: int
+) -> None:
     """Write ``index.html``, one file that needs nothing else and asks nobody.
 
     Args:
         results: a folder of Allure results.
         output: the folder that the page is put into; what it held is gone.
         node: the Node.js interpreter.
-        summary: content of ``summary.json``; the page's title counts its verdicts.
+        title: of the page.
+        front: the first page (:func:`support.report.frontpage.render`).
+        history: Allure's file with what came of earlier runs.
+        kept: whether what came of this one is put into it too.
+        known: how many scenarios failed in a known way.
 
     Raises:
         RuntimeError: Allure is not installed, or makes no page.
@@ -51,12 +69,14 @@ def generate(results: Path, output: Path, node: Path, summary: Mapping[str, Any]
     """
     if not binaries.ALLURE.exists():
         raise RuntimeError("Allure is not installed; run `python3 support/run/bootstrap.py`")
-    told = ", ".join(f"{number} {wording.MARKS[name]}" for name, number in summary["verdicts"].items() if number)
     draft = output.with_name(f".{output.name}")
     shutil.rmtree(draft, ignore_errors=True)
     config = {
-        "name": f"Dynamo {summary['dynamo']} on target {summary['target']}: {told or 'no scenario ran'}",
+        "name": title,
         "output": str(draft),
+        "historyPath": str(history),
+        "historyLimit": HISTORY_LIMIT,
+        "appendHistory": kept,
         "hideLabels": ["location", "host", "thread", "framework", "language"],
         "categories": [
             {"name": name, "matchers": {"labels": {"category": key}}, "expand": True, "groupByMessage": False}
@@ -65,7 +85,12 @@ def generate(results: Path, output: Path, node: Path, summary: Mapping[str, Any]
         ],
         "plugins": {
             "awesome": {
-                "options": {"singleFile": True, "groupBy": ["parentSuite", "suite"], "defaultSortBy": "status,asc"}
+                "options": {
+                    "singleFile": True,
+                    "groupBy": ["parentSuite", "suite"],
+                    "defaultSortBy": "status,asc",
+                    "charts": CHARTS,
+                }
             }
         },
     }
@@ -73,20 +98,59 @@ def generate(results: Path, output: Path, node: Path, summary: Mapping[str, Any]
     runs.write_json(file, config)
     command = [str(part) for part in (node, binaries.ALLURE, "generate", "--config", file, results)]
     done = subprocess.run(command, cwd=output.parent, capture_output=True, text=True, timeout=300, check=False)
-    page = draft / "index.html"
-    if done.returncode or not page.exists():
+    made = draft / "index.html"
+    if done.returncode or not made.exists():
         raise RuntimeError(f"Allure ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
-    page.write_text(packed(without_analytics(page.read_text(encoding="utf-8"))), encoding="utf-8")
+    page = frontpage.insert(without_analytics(made.read_text(encoding="utf-8")), front)
+    made.write_text(packed(without_known(page, known)), encoding="utf-8")
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
-    page.rename(output / "index.html")
+    made.rename(output / "index.html")
     shutil.rmtree(draft)
+
+
+def page_id(uuid: str) -> str:
+    """By which Allure calls the page of the result with this ``uuid``, behind the ``#`` of its address."""
+    return hashlib.md5(uuid.encode(), usedforsecurity=False).hexdigest()
+
+
+def forget(history: Path, pages: Collection[str]) -> None:
+    """Take out of Allure's history what it has of the run with these pages, which else would count twice once it is
+    published again, and what cannot be read.
+    """
+    if not history.exists():
+        return
+    kept = []
+    for line in history.read_text(encoding="utf-8").splitlines(keepends=True):
+        with contextlib.suppress(ValueError, LookupError):
+            if not {each["id"] for each in json.loads(line)["testResults"].values()} & set(pages):
+                kept.append(line)
+    draft = history.with_name(f".{history.name}")
+    draft.write_text("".join(kept), encoding="utf-8")
+    draft.replace(history)
 
 
 def without_analytics(page: str) -> str:
     """The report without the tag that Allure 3 puts in to report home."""
     tag = r"<script async src=\"https://www\.googletagmanager\.com/[^>]*></script>\s*<script>.*?</script>"
     return re.sub(tag, "", page, flags=re.DOTALL)
+
+
+def without_known(page: str, known: int) -> str:
+    """The report with so many failures less in Allure's counts: the share of successes beside them leaves known ones
+    out, and nobody can read "100%" beside "Failed 16".
+    """
+
+    def less(stored: re.Match[str]) -> str:
+        name, content = stored.groups()
+        if not name.endswith('statistic.json"'):
+            return stored[0]
+        counts = json.loads(b64decode(content))
+        counts["failed"] = counts.get("failed", 0) - known
+        told = {status: number for status, number in counts.items() if number}
+        return f'd({name},"{b64encode(json.dumps(told).encode()).decode()}")'
+
+    return _STORED.sub(less, page) if known else page
 
 
 def packed(page: str) -> str:

@@ -16,14 +16,16 @@ from allure_commons.logger import AllureFileLogger
 from allure_commons.types import AttachmentType
 from attr import asdict
 
-from support import binaries
+from support import binaries, sabotage
+from support.judge import defects
+from support.judge.defects import KnownDefect
 from support.judge.verdict import VERDICTS, Finding, Verdict
 from support.observe.logs import tail
-from support.report import allure, page, runs, story, timeline, wording
+from support.report import allure, frontpage, page, promises, runs, story, timeline, wording
 from support.report.reading import read_verdict
 from support.report.self_tests import Trial, read_trials, self_tests
 from support.seen import Told
-from support.settings import Settings
+from support.settings import ROOT, Settings
 
 TAIL_LINES, PASSED_TAIL_LINES = 150, 25
 """Lines of each log that are attached; the whole logs stay in the run's folder."""
@@ -73,27 +75,39 @@ def write_verdict(run: Path, verdict: Verdict) -> None:
     runs.write_json(folder / "verdict.json", verdict.as_dict())
 
 
-def publish(run: Path, reports: Path, verdicts: Sequence[Verdict], settings: Settings) -> list[str]:
+def publish(
+    run: Path, reports: Path, verdicts: Sequence[Verdict], settings: Settings, complaints: Sequence[str]
+) -> list[str]:
     """Make a run's results, report and summary the published ones; whoever finishes last wins, never half of each.
 
     Args:
         run: the run's folder; its ``run.json`` says what ran.
-        reports: gets ``allure-results``, ``allure-report/index.html`` and ``summary.json``.
+        reports: gets ``allure-results``, ``allure-report/index.html`` and ``summary.json``, and keeps Allure's history.
         verdicts: those of :func:`collect`.
         settings: say where Node.js is.
+        complaints: why the run is red; empty for a green one.
 
     Returns:
         What could not be made, one sentence each: a missing picture or report does not change a verdict.
     """
     about = _read(run / "run.json")
     results = run / "allure-results"
-    trouble = _attach(run, verdicts, {"target": about["target"], "dynamo": about["dynamo"]}, read_trials(reports))
-    _write_environment(results, about, self_tests(reports))
-    summary = summarize(about, verdicts)
+    trials, records = read_trials(reports), defects.load()
+    trouble = _attach(run, verdicts, {"target": about["target"], "dynamo": about["dynamo"]}, trials, records)
+    tested = self_tests(reports)
+    _write_environment(results, about, tested)
+    _make_private(results, reports.resolve().parent)
+    summary = summarize(about, verdicts, complaints)
     runs.write_json(run / "summary.json", summary)
+    pages = {_label(result, "location"): page.page_id(result["uuid"]) for result in _results(run).values()}
+    front = frontpage.render(_facts(run, reports, about, summary, verdicts, pages, records, tested))
+    history = reports / "history.jsonl"
     with _lock(reports / ".publish.lock"):
         try:
-            page.generate(results, run / "allure-report", binaries.node(settings), summary)
+            page.forget(history, pages.values())
+            node, made, kept = binaries.node(settings), run / "allure-report", not sabotage.asked()[0]
+            known = summary["verdicts"]["known_defect"]
+            page.generate(results, made, node, _title(summary), front, history, kept=kept, known=known)
             _replace(run / "allure-report", reports / "allure-report")
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             shutil.rmtree(reports / "allure-report", ignore_errors=True)  # it would tell of another run
@@ -103,7 +117,54 @@ def publish(run: Path, reports: Path, verdicts: Sequence[Verdict], settings: Set
     return trouble
 
 
-def summarize(about: Mapping[str, Any], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def _title(summary: Mapping[str, Any]) -> str:
+    told = ", ".join(f"{number} {wording.MARKS[name]}" for name, number in summary["verdicts"].items() if number)
+    return f"Dynamo {summary['dynamo']} on target {summary['target']}: {told or 'no scenario ran'}"
+
+
+def _facts(
+    run: Path,
+    reports: Path,
+    about: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    verdicts: Sequence[Verdict],
+    pages: Mapping[str, str],
+    records: Sequence[KnownDefect],
+    tested: Mapping[str, str],
+) -> frontpage.Front:
+    chosen = {"selection": " and ".join(about["tags"])} if about.get("tags") else {}
+    return frontpage.Front(
+        release=about["dynamo"],
+        target=about["target"],
+        versions={"started": about["started"], "run": run.name, **chosen, **about.get("versions", {}), **tested},
+        promises=promises.judged(features(ROOT / "features"), verdicts),
+        complaints=summary["complaints"],
+        struck=promises.struck(run, verdicts),
+        changes=promises.changes(run, reports, about["target"], verdicts),
+        ids=pages,
+        records=records,
+    )
+
+
+def features(folder: Path) -> list[str]:
+    """Names of all features in a folder, by file name."""
+    texts = (file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.feature")))
+    return [found[1] for text in texts if (found := re.search(r"^\s*Feature: *(.+?)\s*$", text, re.MULTILINE))]
+
+
+def _make_private(results: Path, checkout: Path) -> None:
+    """Take out of all that goes into the report where on this machine it was made."""
+    places = {str(checkout).encode(): b"CHECKOUT", str(ROOT).encode(): b"CHECKOUT", str(Path.home()).encode(): b"~"}
+    names = {place: name for place, name in places.items() if place.count(b"/") and len(place) > 1}
+    pattern = re.compile(b"(?:" + b"|".join(re.escape(each) for each in names) + rb")(?![\w.-])")
+    for file in results.iterdir():
+        content = file.read_bytes()
+        private = pattern.sub(lambda found: names[found[0]], content)
+        if private != content:
+            file.write_bytes(private)
+
+
+def summarize(about: Mapping[str, Any], verdicts: Sequence[Verdict], complaints: Sequence[str]) -> dict[str, Any]:
     """The content of ``summary.json``."""
     counts = Counter(verdict.verdict for verdict in verdicts)
     fields = ("feature", "name", "tags", "verdict", "seconds", "reason")
@@ -111,34 +172,45 @@ def summarize(about: Mapping[str, Any], verdicts: Sequence[Verdict]) -> dict[str
         "dynamo": about["dynamo"],
         "target": about["target"],
         "verdicts": {name: counts[name] for name in VERDICTS},
+        "complaints": list(complaints),
         "scenarios": [{name: getattr(verdict, name) for name in fields} for verdict in verdicts],
     }
 
 
 def _attach(
-    run: Path, verdicts: Sequence[Verdict], parameters: Mapping[str, str], trials: Sequence[Trial]
+    run: Path,
+    verdicts: Sequence[Verdict],
+    parameters: Mapping[str, str],
+    trials: Sequence[Trial],
+    records: Sequence[KnownDefect],
 ) -> list[str]:
     for stale in (run / "allure-results").glob(f"{_OWN}*"):
         stale.unlink()
     files = {_label(result, "location"): file for file, result in _results(run).items()}
     trouble = []
-    for verdict in verdicts:
+    for number, verdict in enumerate(verdicts):
         if verdict.location not in files:
-            AllureFileLogger(run / "allure-results").report_result(allure.synthetic(verdict, parameters))
+            before = [(each.feature, each.name) for each in verdicts[:number]]
+            twin = 1 + before.count((verdict.feature, verdict.name))
+            AllureFileLogger(run / "allure-results").report_result(allure.synthetic(verdict, parameters, twin))
             found = _results(run).items()
             files[verdict.location] = next(file for file, each in found if _label(each, "location") == verdict.location)
         file = files[verdict.location]
         result = _read(file)
         _settle(result, verdict)
+        _place(result, parameters)
+        _link(result, verdict, records)
         try:
-            _tell(run, verdict, result, trials)
+            _tell(run, verdict, result, trials, records)
         except Exception as error:  # noqa: BLE001 - records that make no sense cost their own page, never the report
             trouble.append(f"the page of {verdict.location} is not whole: {type(error).__name__}: {error}")
         runs.write_json(file, result)
     return trouble
 
 
-def _tell(run: Path, verdict: Verdict, result: dict[str, Any], trials: Sequence[Trial]) -> None:
+def _tell(
+    run: Path, verdict: Verdict, result: dict[str, Any], trials: Sequence[Trial], records: Sequence[KnownDefect]
+) -> None:
     """Put story, picture and attachments into a scenario's result."""
     folder = runs.scenario_folder(run, verdict.location)
     kept = [entry for entry in result.get("attachments", []) if not entry["source"].startswith(_OWN)]
@@ -146,9 +218,10 @@ def _tell(run: Path, verdict: Verdict, result: dict[str, Any], trials: Sequence[
     passed = verdict.verdict == "passed"
     try:
         timeline.draw(folder)
-        result["descriptionHtml"] = story.story(folder, verdict, trials)
+        result["descriptionHtml"] = story.story(folder, verdict, records)
     finally:
-        kept.extend(_attachments(folder, run / "allure-results", result["uuid"], passed))
+        proof = _table(lambda: story.evidence(folder, verdict, trials))
+        kept.extend(_attachments(folder, run / "allure-results", result["uuid"], passed, proof))
 
 
 def _settle(result: dict[str, Any], verdict: Verdict) -> None:
@@ -159,14 +232,32 @@ def _settle(result: dict[str, Any], verdict: Verdict) -> None:
     trace = (result.get("statusDetails") or {}).get("trace", "")
     result["status"] = allure.STATUSES[verdict.verdict]
     result["statusDetails"] = asdict(allure.details(verdict, trace), filter=lambda _, value: value is not None)
-    fresh = {"category": category, "parentSuite": wording.CATEGORIES[category]}
-    result["labels"] = [
-        {**label, "value": fresh.get(label["name"], label["value"])} for label in result.get("labels", [])
-    ]
+    fresh = [asdict(label) for label in allure.blame_labels(category)]
+    stale = ("category", "parentSuite", "owner")
+    result["labels"] = [label for label in result.get("labels", []) if label["name"] not in stale] + fresh
 
 
-def _attachments(folder: Path, results: Path, uuid: str, passed: bool) -> Iterator[dict[str, str]]:
-    """Whatever helps to find out what happened; a pass has each attachment within :data:`PASSED_BYTES`."""
+def _place(result: dict[str, Any], parameters: Mapping[str, str]) -> None:
+    """Say what a scenario ran on also where it broke down before it could say so itself: its history goes by that."""
+    said = {parameter["name"] for parameter in result.get("parameters", [])}
+    missing = [{"name": name, "value": value} for name, value in parameters.items() if name not in said]
+    result["parameters"] = [*result.get("parameters", []), *missing]
+
+
+def _link(result: dict[str, Any], verdict: Verdict, records: Sequence[KnownDefect]) -> None:
+    """Link the upstream threads of the known defects that showed, of those that have one."""
+    shown = [each for each in records if each.id in verdict.known_defects and each.upstream.startswith("https://")]
+    names = {each.upstream: f"{frontpage.upstream_name(each.upstream)}: {each.id}" for each in shown}
+    links = [link for link in result.get("links", []) if link["url"] not in names]
+    result["links"] = links + [{"type": "issue", "url": url, "name": name} for url, name in names.items()]
+
+
+def _attachments(folder: Path, results: Path, uuid: str, passed: bool, proof: str) -> Iterator[dict[str, str]]:
+    """Whatever helps to find out what happened; a pass has each attachment within :data:`PASSED_BYTES`.
+
+    Args:
+        proof: what the verdict rests on.
+    """
 
     def attach(name: str, content: bytes, kind: AttachmentType = AttachmentType.TEXT) -> dict[str, str]:
         source = f"{_OWN}{uuid}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}.{kind.extension}"
@@ -174,9 +265,7 @@ def _attachments(folder: Path, results: Path, uuid: str, passed: bool) -> Iterat
         return {"name": name, "source": source, "type": kind.mime_type}
 
     most = PASSED_BYTES if passed else None
-    # The story of a pass has the picture already.
-    if not passed and (picture := folder / "timeline.svg").exists():
-        yield attach("Timeline", picture.read_bytes(), AttachmentType.SVG)
+    yield attach("Evidence: findings, faults and proofs", _shortened(proof, most, "events.jsonl"))
     if requests := _table(lambda: story.requests_table(folder)):
         yield attach("Requests", _shortened(requests, most, "ledger.jsonl"))
     if (ledger := folder / "ledger.jsonl").exists():
@@ -308,6 +397,13 @@ def _lock(file: Path) -> Iterator[None]:
         yield
 
 
+def _complaints(run: Path) -> list[str]:
+    """Why a run that is over was red."""
+    with contextlib.suppress(OSError, ValueError, LookupError):
+        return list(_read(run / "summary.json")["complaints"])
+    return ["the run was not judged as a whole"]
+
+
 def main() -> int:
     """Publish the newest run again: ``python -m support.report.publish``."""
     reports = Path.cwd() / "reports"
@@ -315,7 +411,7 @@ def main() -> int:
     if not past:
         print(f"there is no run to report on in {reports / 'runs'}; run `make acceptance` first", file=sys.stderr)
         return 2
-    trouble = publish(past[-1], reports, collect(past[-1]), Settings.load())
+    trouble = publish(past[-1], reports, collect(past[-1]), Settings.load(), _complaints(past[-1]))
     print("\n".join(trouble) or f"report of run {past[-1].name}: {reports.name}/allure-report/index.html")
     return 1 if trouble else 0
 

@@ -1,6 +1,6 @@
-"""A scenario told from what lies in its folder: what broke, what its users felt, what the metrics did."""
+"""A scenario told from what lies in its folder: what broke, what its users felt, what the verdict rests on."""
 
-from collections import Counter
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -9,61 +9,87 @@ from urllib.parse import quote
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.amounts import amount
-from support.events import read_events
+from support.judge.defects import KnownDefect
 from support.judge.recovery import Band
 from support.judge.samples import NEVER
 from support.judge.verdict import Verdict
 from support.report import wording
+from support.report.moments import PHASES, Happenings, Strike, read_happenings
 from support.report.results import process_overflow_recovery_test
 from support.report.self_tests import Trial
 from support.requests.ledger import LedgerEntry, Opinion, read_ledger
 from support.requests.load_log import find_loads
-from support.requests.outcomes import outcome, shorten
+from support.requests.outcomes import Outcome, outcome, shorten
 
+MARKS = ("fault", "proof")
+"""Kinds of events that are evidence of what was broken."""
 SHOWN_REQUESTS = 8
 """Up to so many requests are told one by one; of more only the sums and the broken ones."""
 SHOWN_FAULTS = 12
-"""Faults and proofs that are told."""
+"""Faults that are told."""
 TABLE_ROWS = 300
 """Requests in the table; of more, those without a whole answer come first into it."""
 
 
-def story(folder: Path, verdict: Verdict, trials: Sequence[Trial] = ()) -> str:
-    """A few lines of HTML and the timeline that answer: what broke, what did users feel, is it Dynamo or us, and can
-    the scenario fail at all, by the ``trials`` of it that are known.
+def story(folder: Path, verdict: Verdict, records: Sequence[KnownDefect] = ()) -> str:
+    """HTML that a stakeholder reads: is it Dynamo or us, what broke, what did users feel, and the picture of it.
+
+    Args:
+        folder: of the scenario, with its picture if there is one.
+        records: of the known defects.
     """
     entries = read_ledger(folder / "ledger.jsonl")
+    happened = read_happenings(folder)
+    category = wording.category(verdict)
+    named = [each for each in records if each.id in verdict.known_defects]
     return "".join(
         [
-            f"<p><b>Verdict: {wording.CATEGORIES[wording.category(verdict)]}.</b> {escape(verdict.reason)}</p>",
-            *(f"<p>{escape(words)}</p>" for words in _warnings(folder)),
+            f"<p><b>{wording.JUDGEMENTS[category]}</b> {escape(_seen(verdict))}</p>",
+            *(f"<p>Known as <b>{escape(each.id)}</b>: {escape(each.evidence)}</p>" for each in named),
+            *(f"<p>{escape(words)}</p>" for words in _warnings(happened)),
             f"<p><b>Left running</b></p>{_bullets(verdict.kept)}" if verdict.kept else "",
-            _worth(verdict),
-            _trials([each for each in trials if (each.feature, each.scenario) == (verdict.feature, verdict.name)]),
-            f"<p><b>What broke</b></p>{_bullets(_faults(folder, entries))}",
-            f"<p><b>What users felt</b></p>{_bullets(_felt(entries) + _phases(folder))}",
+            f"<p><b>What broke</b></p>{_bullets(_broke(happened, _zero(entries, happened)))}",
+            f"<p><b>What users felt</b></p>{_bullets(_felt(entries, happened) + _phases(folder))}",
             _picture(folder / "timeline.svg"),
-            f"<p>Everything in full, logs and ledger too: {'/'.join(folder.parts[-5:])}/</p>",
         ]
     )
+
+
+def evidence(folder: Path, verdict: Verdict, trials: Sequence[Trial] = ()) -> str:
+    """What the verdict rests on, as text: findings, each fault with its proofs, what the invariants looked at, and
+    whether the scenario can fail at all, by the ``trials`` of it that are known.
+    """
+    happened = read_happenings(folder)
+    zero = _zero(read_ledger(folder / "ledger.jsonl"), happened)
+    seen = [event for event in happened.events if event.kind in MARKS]
+    told = [f"{_since(event.at, zero):>10}  {event.kind}: {event.text}" for event in seen]
+    own = [each for each in trials if (each.feature, each.scenario) == (verdict.feature, verdict.name)]
+    parts = {
+        "Verdict": f"{wording.MARKS[verdict.verdict]} {verdict.reason}".rstrip(),
+        "Findings": wording.listing(verdict.findings),
+        "Faults and proofs (seconds since the first request)": "\n".join(told),
+        "Invariants": _worth(verdict),
+        "With something broken on purpose": _trials(own),
+        "Everything in full, logs and ledger too": f"{'/'.join(folder.parts[-5:])}/",
+    }
+    return "\n\n".join(f"{name}\n{content}" for name, content in parts.items() if content) + "\n"
 
 
 def _worth(verdict: Verdict) -> str:
     """How many invariants had evidence, how many things each looked at, which were not judged and why, and how busy the
     machine was.
     """
-    busy = f"; the suite ran {verdict.slowness:g} times slower than alone"
-    looked_at = ", ".join(f"{rule} {count}" for rule, count in verdict.evidence.items())
-    left_out = "".join(f"; {rule} was not judged: {why}" for rule, why in verdict.not_judged.items())
-    told = looked_at + left_out + busy
-    return f"<p>{escape(wording.invariants(verdict))}: {escape(told)}</p>" if looked_at else ""
+    if not verdict.evidence:
+        return ""
+    lines = [wording.invariants(verdict), *(f"{rule}: {count}" for rule, count in verdict.evidence.items())]
+    lines += [f"{rule} was not judged: {why}" for rule, why in verdict.not_judged.items()]
+    return "\n".join([*lines, f"the suite ran {verdict.slowness:g} times slower than alone"])
 
 
 def _trials(trials: Sequence[Trial]) -> str:
     """What became of the scenario with something broken on purpose."""
-    told = [f"{each.sabotage or 'a defect of Dynamo itself'} {each.outcome}" for each in trials]
-    when = max((each.at for each in trials), default="").partition("T")[0]
-    return f"<p>With something broken on purpose ({when}): {escape(', '.join(told))}</p>" if told else ""
+    named = [(each, each.sabotage or "a defect of Dynamo itself") for each in trials]
+    return "\n".join(f"{each.at[:10]}  {name}: {each.outcome}" for each, name in named)
 
 
 def requests_table(folder: Path) -> str:
@@ -134,43 +160,88 @@ def metrics_table(folder: Path, *, unchanged: bool = True) -> str:
     return "\n\n\n".join(parts)
 
 
-def _warnings(folder: Path) -> list[str]:
-    notes = (event.text for event in read_events(folder / "events.jsonl") if event.kind == "note")
+def _seen(verdict: Verdict) -> str:
+    """What was seen, or why it did not run, in one sentence; nothing for a plain pass."""
+    if verdict.verdict == "skipped":
+        return _sentence(verdict.reason)
+    seen = verdict.reason.removeprefix(f"{', '.join(verdict.known_defects)}: ")
+    return f"Seen: {seen}" if seen else ""
+
+
+def _warnings(happened: Happenings) -> list[str]:
+    notes = (event.text for event in happened.events if event.kind == "note")
     return [text.capitalize() for text in notes if text.startswith("warning: ")]
 
 
-def _faults(folder: Path, entries: list[LedgerEntry]) -> list[str]:
-    events = read_events(folder / "events.jsonl")
-    zero = min((entry.sent_at for entry in entries if entry.sent_at is not None), default=None)
-    told = []
-    for event in events:
-        if event.kind in ("fault", "proof"):
-            since = "" if zero is None else f" ({event.at - zero:+.2f} s from the first request)"
-            told.append(f"{event.kind}: {event.text}{since}")
+def _zero(entries: Sequence[LedgerEntry], happened: Happenings) -> float | None:
+    """When the first request was sent, or the first phase of a load began; None where there was neither."""
+    sent = [entry.sent_at for entry in entries if entry.sent_at is not None]
+    return min([*sent, *(at for _, at in happened.phases)], default=None)
+
+
+def _since(at: float, zero: float | None) -> str:
+    return "" if zero is None else f"{at - zero:+.2f} s"
+
+
+def _broke(happened: Happenings, zero: float | None) -> list[str]:
+    """A sentence for each strike: what, when, proven or not, and for how long."""
+    told = [_struck(each, zero) for each in happened.strikes]
     if len(told) > SHOWN_FAULTS:
-        told[SHOWN_FAULTS:] = [f"and {len(told) - SHOWN_FAULTS} more"]
-    return told or ["nothing: no fault was injected"]
+        told[SHOWN_FAULTS:] = [f"And {len(told) - SHOWN_FAULTS} more."]
+    told += [f"{each.words} at {_since(each.at, zero)}." for each in happened.moments() if each.about == "left"]
+    return [_sentence(each) for each in told] or ["Nothing: nothing was broken on purpose."]
 
 
-def _felt(entries: list[LedgerEntry]) -> list[str]:
+def _struck(strike: Strike, zero: float | None) -> str:
+    when = "" if zero is None else f", {_after(strike.begin - zero)}"
+    if not strike.ordered:
+        return f"{strike.words}{when}."
+    proven = "seen to bite" if strike.proven is not None else "never seen to bite"
+    if strike.end is None:
+        return f"{strike.words}{when}; {proven}, and still so at the end."
+    end = "" if strike.over else ", when RECOVERY began"
+    return f"{strike.words}{when}; {proven}, and over {strike.end - strike.begin:.2f} s later{end}."
+
+
+def _after(seconds: float) -> str:
+    if seconds < 0:
+        return f"{-seconds:.2f} s before the first request"
+    return f"{seconds:.2f} s after the first request"
+
+
+def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
     if not entries:
-        return ["nothing: no request was sent"]
+        return ["Nothing: no request was sent."]
     ends = [outcome(entry) for entry in entries]
-    counts = Counter(end.kind for end in ends)
-    kinds = ", ".join(f"{number} {kind}" for kind, number in counts.most_common())
-    told = [f"{amount(len(entries), 'request')}: {kinds}"]
-    if len(entries) <= SHOWN_REQUESTS:
-        told = []
+    told = [f"{amount(len(entries), 'request')}: {wording.outcomes(end.kind for end in ends)}."]
     for entry, end in zip(entries, ends, strict=True):
         if len(entries) <= SHOWN_REQUESTS or end.kind == "broken":
-            why = f" ({shorten(end.why)})" if end.why else ""
-            client = f"; {_second(entry.opinion)}" if entry.opinion else ""
-            seen = f"{end.kind}, {len(entry.tokens)} of {amount(entry.max_tokens, 'token')}{why}{client}"
-            told.append(f"request {entry.number}: {seen}")
+            told.append(_answered(entry, end))
     told = told[: SHOWN_REQUESTS + 1]
-    if pause := max(entry.longest_pause for entry in entries):
-        told.append(f"longest pause between two tokens: {pause:.2f} s")
+    sent = [(entry, entry.sent_at) for entry in entries if entry.sent_at is not None and entry.token_times]
+    firsts = {entry.number: entry.token_times[0] - at for entry, at in sent}
+    pauses = {entry.number: entry.longest_pause for entry in entries if entry.longest_pause}
+    for what, seconds in {"its first token": firsts, "the next token": pauses}.items():
+        if seconds:
+            slowest = max(seconds, key=seconds.__getitem__)
+            told.append(f"The longest wait for {what} was {seconds[slowest]:.2f} s, in request {slowest}.")
+    if happened.migrations:
+        times = "once" if happened.migrations == 1 else f"{happened.migrations} times"
+        told.append(f"The frontend moved answers that were under way to another worker, {times}.")
     return told
+
+
+def _answered(entry: LedgerEntry, end: Outcome) -> str:
+    """What the user who sent a request got."""
+    took = "" if entry.ended_at is None or entry.sent_at is None else f" after {entry.ended_at - entry.sent_at:.2f} s"
+    tokens = f"{len(entry.tokens)} of {entry.max_tokens} tokens"
+    said = f": {shorten(end.why)}" if end.why else ""
+    return {
+        "complete": f"Request {entry.number} has its whole answer{took}, {tokens}.",
+        "error": f"Request {entry.number} ended in a clean error{took}, with {tokens}{said}.",
+        "cancelled": f"Request {entry.number} was given up by its client, as planned, with {tokens}.",
+        "broken": f"Request {entry.number} is broken, with {tokens}{said}.",
+    }[end.kind]
 
 
 def _second(opinion: Opinion) -> str:
@@ -185,24 +256,30 @@ def _phases(folder: Path) -> list[str]:
     results = process_overflow_recovery_test(folder)
     told = []
     for name, phase in results["phases"].items():
-        rate = "nothing to succeed" if phase["success_rate"] is None else f"{phase['success_rate']:.2f} % succeeded"
-        times = {"time to first token": phase["p99_ttft_ms"], "latency": phase["p99_latency_ms"]}
-        shown = [f"p99 {what} {_spell(value)}" for what, value in times.items() if value is not None]
+        rate = "none was due" if phase["success_rate"] is None else f"{phase['success_rate']:.2f} % succeeded"
+        times = {"first token": phase["p99_ttft_ms"], "whole answer": phase["p99_latency_ms"]}
+        shown = [f"99 of 100 had their {what} {_within(value)}" for what, value in times.items() if value is not None]
         if not results["latency_valid"]:
             shown = ["times are void, the clients lagged"]
-        told.append(", ".join([f"{name}: {amount(phase['planned'], 'request')}", rate, *shown]))
+        requests = amount(phase["planned"], "request")
+        told.append(f"{', '.join([f'{name} ({PHASES[name]}): {requests}', rate, *shown])}.")
     back = results["recovery"]
     if "RECOVERY" in results["phases"]:
-        told.append(Band(**back["band"]).describe() if back["band"] else f"no band: {back['no_band']}")
+        told.append(f"{Band(**back['band']).describe() if back['band'] else 'No band: ' + back['no_band']}.")
         stable, relapses = back["to_stable_seconds"], back["relapses"]
         after = "never" if stable == NEVER else f"{stable:g} s after the failure was over"
-        again = f", then out of it in {amount(relapses, 'window')}" if relapses else ""
-        told.append(f"in that band again: {after}{again}")
+        again = f", then not in {amount(relapses, 'window')}" if relapses else ""
+        told.append(f"Users were served as before (in that band) again: {after}{again}.")
     return told
 
 
-def _spell(milliseconds: float) -> str:
-    return "never" if milliseconds == NEVER else f"{milliseconds:.0f} ms"
+def _within(milliseconds: float) -> str:
+    return "never" if milliseconds == NEVER else f"within {milliseconds:.0f} ms"
+
+
+def _sentence(words: str) -> str:
+    """With a capital, unless it begins with the name of a node."""
+    return words if "-" in words.partition(" ")[0] else words[:1].upper() + words[1:]
 
 
 def _lines(file: Path) -> dict[str, None]:
@@ -223,9 +300,12 @@ def _series(lines: list[str]) -> dict[str, float]:
 def _picture(file: Path) -> str:
     if not file.exists():
         return ""
+    drawn = file.read_text(encoding="utf-8")
+    found = re.search(r'height="([0-9.]+)"', drawn)
+    height = found[1] if found else "0"
     # Not in base64: percent signs compress as well as the picture itself.
-    picture = quote(file.read_text(encoding="utf-8"), safe=" =:/.,;()'-")
-    return f'<p><img alt="timeline" src="data:image/svg+xml,{picture}"/></p>'
+    picture, style = quote(drawn, safe=" =:/.,;()'-"), f"width:100%;max-width:900px;height:{height}px"
+    return f'<p><img alt="what happened over time" style="{style}" src="data:image/svg+xml,{picture}"/></p>'
 
 
 def _bullets(lines: list[str]) -> str:

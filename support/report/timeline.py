@@ -1,79 +1,80 @@
-"""One picture of a scenario over time: what requests or a load got, faults and their proofs, states of the nodes."""
+"""One picture of a scenario over time: what was broken and until when, what requests or a load got, who was up.
+
+From top to bottom: a line for each thing that happened, with a number that stands again where it happened; the
+requests, each a bar with its tokens in it, or the curves of a load; a bar for each node. A fault is a striped interval
+over all of it. It is as wide as whatever shows it, a phone or a screen (:mod:`support.report.svg`).
+"""
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.amounts import amount
-from support.events import Event, read_events
+from support.events import Event
 from support.judge.samples import LoadHistory
 from support.report import load_panels, wording
+from support.report.moments import Happenings, Moment, Strike, read_happenings
 from support.report.reading import read_load_history, read_verdict
-from support.report.svg import box, frame, text, ticks
+from support.report.svg import NARROW, badge, box, fits, frame, level, lines, stretched, text, ticks, upright
 from support.requests.ledger import LedgerEntry, read_ledger
 from support.requests.load_log import find_loads
-from support.requests.outcomes import outcome, shorten
+from support.requests.outcomes import outcome
 
 OUTCOMES = {
-    "complete": ("#1f77b4", "complete"),
-    "error": ("#d97a00", "clean error"),
-    "cancelled": ("#6b6b6b", "cancelled by us"),
-    "broken": ("#c8102e", "broken"),
+    "complete": ("good", "\N{CHECK MARK}"),
+    "error": ("warn", "!"),
+    "cancelled": ("soft", "\N{EN DASH}"),
+    "broken": ("fault", "\N{MULTIPLICATION SIGN}"),
 }
-"""Outcome of a request -> its colour and its words."""
+"""Outcome of a request -> its colour and its sign."""
 STATES = {
-    "starting": "#cfe3f3",
-    "running": "#8cc38c",
-    "leaving": "#c9dd7a",
-    "hung": "#f0a830",
-    "dead": "#c8102e",
-    "stopped": "#bdbdbd",
+    "starting": ("idle", "starts"),
+    "running": ("calm", "runs"),
+    "leaving": ("idle", "shuts down"),
+    "hung": ("paper", "frozen"),
+    "dead": ("paper", "gone"),
+    "stopped": ("paper", "left"),
 }
-"""State of a node -> its colour."""
-LEADERS = ("#9ecae1", "#fdd0a2", "#c7e9c0", "#dadaeb", "#fde0ef", "#d9d9d9", "#ffffb3")
-"""Colours of the etcd members while they lead, by the order in which they first do; nobody leads: white."""
-LEASES = {False: "#1a7f37", True: "#c8102e"}
-"""Whether a lease is gone -> the colour of its tick."""
-FAULT = "#d62728"
-"""Shade over the time that a fault is on."""
-MARKS = {"fault": "#8b0000", "proof": "#1a7f37"}
-"""Kind of event that is drawn through all panels -> its colour."""
+"""State of a node -> the colour of its bar, and the word in it; what does not serve is an empty frame."""
+SIGNS = {"over": "\N{CHECK MARK}", "left": "!", "leader": "L"}
+"""What a moment that is no strike is marked with."""
 
-LABELLED = 6
-"""Up to so many requests each get a label of their own; of more only the number per outcome is told."""
-WORDED = 8
-"""Up to so many faults and proofs are told in words; of more only the first ones."""
-LINED = 24
-"""Up to so many have a line each."""
+LABELLED = 12
+"""Up to so many requests have a line of words each; of more only the number per outcome is told."""
+DRAWN = 60
+"""Up to so many requests are drawn; of more those that have no whole answer come first."""
+WORDED = 9
+"""Up to so many things that happened have a line of words."""
+NUMBERED = 24
+"""Up to so many strikes are numbered in the picture; where they are more their stripes tell more."""
 PAUSE_SHOWN = 0.25
-"""Seconds from which the longest pause between two tokens is marked."""
-BEFORE = 0.08
+"""Seconds from which the longest pause between two tokens is told."""
+BEFORE = 0.06
 """Part of the time axis that lies before the first request; what was earlier is the boot."""
+COLUMNS = 400
+"""Tokens are drawn in so many columns."""
 
-WIDTH, LEFT, RIGHT = 1100, 140, 860
-"""Pixels: the picture, and where its time axis begins and ends."""
-PLOT, LANE, LINE = 260, 22, 18
-"""Pixels: height of the panel of requests, of one node, of one line of text."""
+LEFT, RIGHT = 2.5, 97.5
+"""Percent of the width: where the time axis begins and ends."""
+LINE, BAR, THIN, LANE = 17, 12, 4, 34
+"""Pixels: a line of words, the bar of a request that is labelled, of one that is not, a node with its name."""
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """Times and tokens to pixels. Seconds are counted from ``zero``; the axis reaches from ``begin`` to ``end``."""
+    """Times to percent of the width. Seconds are counted from ``zero``; the axis reaches from ``begin`` to ``end``."""
 
     zero: float
     begin: float
     end: float
-    tokens: int
-    top: float
 
     def x(self, at: float) -> float:
-        return LEFT + (max(at, self.begin) - self.begin) / (self.end - self.begin) * (RIGHT - LEFT)
+        inside = min(max(at, self.begin), self.end)
+        return LEFT + (inside - self.begin) / (self.end - self.begin) * (RIGHT - LEFT)
 
-    def y(self, count: float) -> float:
-        return self.top + PLOT - count / self.tokens * PLOT
+    def seconds(self, at: float) -> str:
+        return f"{at - self.zero:.2f} s"
 
 
 def draw(folder: Path, name: str = "timeline.svg") -> Path | None:
@@ -82,176 +83,228 @@ def draw(folder: Path, name: str = "timeline.svg") -> Path | None:
     Of a load the picture shows throughput, latency and errors, of single requests their tokens. Files that are missing
     (a scenario that died early) leave their part of the picture empty.
     """
-    run = read_load_history(folder) if find_loads(folder) else None
-    if run and not run.samples:
-        run = None
-    entries = [] if run else [each for each in read_ledger(folder / "ledger.jsonl") if each.sent_at is not None]
-    events = read_events(folder / "events.jsonl")
-    times = [event.at for event in events] + [at for entry in entries for at in (entry.sent_at or 0.0, _end(entry))]
-    times += [run.begin, run.end] if run else []
-    if not times:
+    load = read_load_history(folder) if find_loads(folder) else None
+    if load and not load.samples:
+        load = None
+    entries = [] if load else [each for each in read_ledger(folder / "ledger.jsonl") if each.sent_at is not None]
+    happened = read_happenings(folder)
+    scale = _scale(happened.events, entries, load)
+    if scale is None:
         return None
-    marks = [event for event in events if event.kind in MARKS]
-    nodes = _nodes(folder, events)
-    cluster = ["etcd leader", "leases"] if any(event.kind == "leader" for event in events) else []
-    top = 40 + LINE * max(1, min(len(marks), WORDED)) + 10
-    most = max([len(entry.tokens) for entry in entries] + [1])
-    zero = run.begin if run else min([entry.sent_at or 0.0 for entry in entries] or times)
-    begin = max(min(times), zero - BEFORE * (max(times) - zero))
-    scale = _Scale(zero, begin, max(*times, begin + 0.001), round(most * 1.08) + 1, top)
-    plot = load_panels.HEIGHT if run else PLOT
-    lanes = top + plot + 16
-    bottom = lanes + LANE * (len(nodes) + len(cluster))
-    shades = list(_faults(scale, events, plot))
-    parts = [
-        text(8, 22, _title(folder), size=15, weight="bold"),
-        *_seconds(scale, bottom),
-        *(_load(scale, run, shades) if run else (*shades, *_curves(scale, entries))),
-        *_states(scale, nodes, events, lanes, bottom),
-        *(_cluster(scale, cluster, events, lanes + LANE * len(nodes), bottom) if cluster else ()),
-        *_marks(scale, marks, bottom),
-    ]
+    title = _title(folder)
+    heading, top = _heading(title)
+    words, top = _words(scale, happened.moments(), top)
+    plot = top + 14
+    shown, lanes = _load(scale, load, plot) if load else _requests(scale, entries, happened, plot)
+    nodes = _nodes(folder, happened.events)
+    states, bottom = _states(scale, nodes, happened.events, lanes + 10)
+    rooms = {name: (lanes + 12 + LANE * row, lanes + 40 + LANE * row) for row, name in enumerate(nodes)}
+    cluster, bottom = _cluster(scale, happened.events, bottom)
+    stripes = list(_stripes(scale, happened.strikes, {"": (plot - 4, lanes + 6), **rooms}))
+    marks = list(_marks(scale, happened.moments(), plot - 10, bottom))
+    parts = [*heading, *words, *states, *cluster, *shown, *stripes, *_seconds(scale, bottom), *marks]
     picture = folder / name
-    picture.write_text(frame(WIDTH, bottom + 64, parts), encoding="utf-8")
+    picture.write_text(frame(bottom + 40, title, parts), encoding="utf-8")
     return picture
 
 
-def _load(scale: _Scale, run: LoadHistory, shades: Sequence[str]) -> Iterator[str]:
-    yield from load_panels.phases(run, scale.x, scale.top)
-    yield from shades
-    yield from load_panels.panels(run, scale.x, scale.top, LEFT, RIGHT)
-    counts = Counter(sample.kind for sample in run.samples)
-    told = ", ".join(f"{number} {kind}" for kind, number in counts.most_common())
-    if len(counts) < 3:
-        told = f"{amount(len(run.samples), 'request')}: {told}"
-    yield text(RIGHT + 12, scale.top + 13, told, size=11)
+def _scale(events: Sequence[Event], entries: Sequence[LedgerEntry], load: LoadHistory | None) -> _Scale | None:
+    times = [event.at for event in events] + [at for entry in entries for at in (entry.sent_at or 0.0, _end(entry))]
+    times += [load.begin, load.end] if load else []
+    if not times:
+        return None
+    zero = load.begin if load else min([entry.sent_at or 0.0 for entry in entries] or times)
+    begin = max(min(times), zero - BEFORE * (max(times) - zero))
+    return _Scale(zero, begin, max(*times, begin + 0.001))
 
 
-def _faults(scale: _Scale, events: Sequence[Event], height: float) -> Iterator[str]:
-    """A shade from the begin of each fault to its end, or to the end of the picture."""
-    found: dict[str, list[Event]] = {}
-    for event in events:
-        if event.kind in MARKS and "fault" in event.data:
-            found.setdefault(event.data["fault"], []).append(event)
-    for first, *rest in found.values():
-        # Its injection, its proof, and then whatever tells that it is over.
-        seen = rest[-1].at if len(rest) > 1 else scale.end
-        over = min(seen, first.data.get("until", seen))
-        left = scale.x(first.at)
-        yield box(left, scale.top, max(1.0, scale.x(over) - left), height, FAULT, first.text, opacity=0.16)
+def _heading(title: str) -> tuple[list[str], float]:
+    rows = lines(title, 4, letter=7.4)
+    drawn = [text(LEFT, 20 + LINE * row, line, size=13, weight="bold") for row, line in enumerate(rows)]
+    return drawn, 20 + LINE * len(rows)
 
 
-def _curves(scale: _Scale, entries: Sequence[LedgerEntry]) -> Iterator[str]:
-    for count in ticks(scale.tokens):
-        y = scale.y(count)
-        yield f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e4e4e4"/>'
-        yield text(LEFT - 8, y + 4, f"{count:g}", anchor="end")
-    yield text(LEFT - 8, scale.top - 4, "tokens received", anchor="end")
-    yield from _pause(scale, entries)
-    yield from _requests(scale, entries)
+def _words(scale: _Scale, moments: Sequence[Moment], top: float) -> tuple[list[str], float]:
+    """A line for each thing that happened, behind its sign and its time."""
+    if not any(each.about == "strike" for each in moments):
+        return [text(LEFT, top, "nothing was broken", "soft")], top + LINE
+    drawn, y = list[str](), top
+    shown = moments if len(moments) <= WORDED else moments[: WORDED - 1]
+    for moment, sign in zip(shown, _signs(moments), strict=False):
+        drawn.append(badge(LEFT + 1.5, y - 4, sign, _colour(moment)))
+        rows = lines(f"{scale.seconds(moment.at)}: {moment.words}", 2, indent=20)
+        drawn += [text(LEFT + 1.5, y + (LINE - 3) * row, line, shift=14) for row, line in enumerate(rows)]
+        y += LINE + (LINE - 3) * (len(rows) - 1) + 2
+    if len(moments) > len(shown):
+        more = f"and {len(moments) - len(shown)} more until {scale.seconds(moments[-1].at)}"
+        drawn.append(text(LEFT + 1.5, y, more, "soft", shift=14))
+        y += LINE
+    return drawn, y
 
 
-def _requests(scale: _Scale, entries: Sequence[LedgerEntry]) -> Iterator[str]:
-    ends = [(entry, *OUTCOMES[outcome(entry).kind]) for entry in entries]
-    for entry, colour, _ in ends:
-        steps = [(entry.sent_at or 0.0, 0), *((at, n) for n, at in enumerate(entry.token_times, 1))]
-        steps.append((_end(entry), steps[-1][1]))
-        points = [(scale.x(at), scale.y(count)) for at, count in steps]
-        yield f'<path d="{_path(points)}" fill="none" stroke="{colour}" stroke-width="1.8" opacity="0.9"/>'
-        yield f'<circle cx="{points[-1][0]:.1f}" cy="{points[-1][1]:.1f}" r="4" fill="{colour}"/>'
-    if len(entries) <= LABELLED:
-        yield from _labels(scale, ends)
-    else:
-        counts = Counter((colour, words) for _, colour, words in ends)
-        yield text(RIGHT + 12, scale.top + 14, amount(len(entries), "request"))
-        for row, ((colour, words), number) in enumerate(counts.most_common(), 1):
-            yield text(RIGHT + 12, scale.top + 14 + LINE * row, f"{number} {words}", colour)
+def _signs(moments: Sequence[Moment]) -> list[str]:
+    """The sign of each moment: strikes are numbered, a phase has its initial."""
+    signs, strikes = [], 0
+    for each in moments:
+        strikes += each.about == "strike"
+        signs.append(str(strikes) if each.about == "strike" else SIGNS.get(each.about) or each.words[0])
+    return signs
 
 
-def _labels(scale: _Scale, ends: Sequence[tuple[LedgerEntry, str, str]]) -> Iterator[str]:
-    """A label to the right of each curve's end, moved down where it would cover another."""
-    free = scale.top + 4.0
-    for entry, colour, words in sorted(ends, key=lambda end: -len(end[0].tokens)):
-        at = max(scale.y(len(entry.tokens)) + 4, free)
-        free = at + LINE - 2
-        yield text(
-            RIGHT + 12, at, f"request {entry.number}: {words}, {len(entry.tokens)} of {entry.max_tokens}", colour
-        )
+def _colour(moment: Moment) -> str:
+    return {"strike": "fault", "over": "good", "left": "warn"}.get(moment.about, "soft")
 
 
-def _pause(scale: _Scale, entries: Sequence[LedgerEntry]) -> Iterator[str]:
-    paused = max(entries, key=lambda entry: entry.longest_pause, default=None)
-    if paused is None or not paused.pause or paused.longest_pause < PAUSE_SHOWN:
+def _stripes(scale: _Scale, strikes: Sequence[Strike], rooms: Mapping[str, tuple[float, float]]) -> Iterator[str]:
+    """A striped interval from the begin of each strike to its end, over the requests and its victim's bar; without a
+    line at its right while it goes on.
+
+    Args:
+        rooms: name of a node, and empty for the requests -> top and bottom.
+    """
+    for each in strikes:
+        left, right = scale.x(each.begin), scale.x(scale.end if each.end is None else each.end)
+        for name in ("", each.node):
+            if name in rooms:
+                top, bottom = rooms[name]
+                yield box(left, top, max(0.3, right - left), bottom - top, "url(#stripes)", each.words)
+                yield upright(left, top, bottom, "fault")
+                if each.end is not None and right - left > 0.3:
+                    yield upright(right, top, bottom, "fault", dashed=True)
+
+
+def _marks(scale: _Scale, moments: Sequence[Moment], y: float, bottom: float) -> Iterator[str]:
+    """The sign of each moment above its place; one that would cover the sign before it is left out."""
+    if sum(each.about == "strike" for each in moments) > NUMBERED:
         return
-    before, after = paused.pause
-    left, right = scale.x(before), scale.x(after)
-    yield box(left, scale.top, right - left, PLOT, "#fff0bf")
-    words = f"pause {after - before:.2f} s in request {paused.number}"
-    yield text((left + right) / 2, scale.top + PLOT - 6, words, anchor="middle")
+    free = 0.0
+    for moment, sign in zip(moments, _signs(moments), strict=True):
+        x = scale.x(moment.at)
+        if moment.about == "phase":
+            yield upright(x, y, bottom, "soft", dashed=True)
+        if x >= free:
+            yield badge(x, y, sign, _colour(moment))
+            free = x + 17 / NARROW * 100
+
+
+def _load(scale: _Scale, run: LoadHistory, top: float) -> tuple[list[str], float]:
+    told = wording.outcomes(sample.kind for sample in run.samples)
+    heading, top = _counts(f"{len(run.samples)} requests: {told}", top)
+    panels, bottom = load_panels.panels(run, scale.x, top, LEFT, RIGHT)
+    return [*heading, *load_panels.phases(run, scale.x, top), *panels], bottom
+
+
+def _counts(words: str, top: float) -> tuple[list[str], float]:
+    rows = lines(words, 2)
+    return [text(LEFT, top + 12 + LINE * row, line) for row, line in enumerate(rows)], top + 3 + LINE * len(rows)
+
+
+def _requests(
+    scale: _Scale, entries: Sequence[LedgerEntry], happened: Happenings, top: float
+) -> tuple[list[str], float]:
+    """A bar for each request from when it was sent to its end, with a line for each token; returns where they end."""
+    moved = _moved(entries, happened)
+    kinds = {entry.number: outcome(entry).kind for entry in entries}
+    drawn, y = list[str](), top
+    if len(entries) > LABELLED:
+        drawn, y = _counts(f"{len(entries)} requests: {wording.outcomes(kinds.values())}", top)
+    telling = sorted(entries, key=lambda entry: kinds[entry.number] == "complete")[:DRAWN]
+    for entry in sorted(telling, key=lambda entry: entry.number):
+        colour, sign = OUTCOMES[kinds[entry.number]]
+        height = THIN if len(entries) > LABELLED else BAR
+        if len(entries) <= LABELLED:
+            drawn.append(text(LEFT, y + 12, f"{sign} {_label(entry, kinds[entry.number], moved)}", colour))
+            y += LINE - 1
+        drawn += _bar(scale, entry, colour, y, height)
+        y += height + (2 if height == THIN else 5)
+    if len(entries) > DRAWN:
+        y += LINE
+        drawn.append(text(LEFT, y - 4, f"{DRAWN} of {len(entries)} requests are drawn", "soft"))
+    return drawn, y
+
+
+def _label(entry: LedgerEntry, kind: str, moved: Collection[int]) -> str:
+    """A request in a few words, without those that its sign stands for alone."""
+    end = "" if kind == "complete" else f"{wording.OUTCOMES[kind][0]}, "
+    parts = [f"request {entry.number}: {end}{len(entry.tokens)}/{entry.max_tokens} tokens"]
+    if entry.number in moved:
+        parts.append("moved")
+    elif entry.cancelled_at is None and entry.longest_pause >= PAUSE_SHOWN:
+        parts.append(f"paused {entry.longest_pause:.1f} s")
+    return ", ".join(parts)
+
+
+def _bar(scale: _Scale, entry: LedgerEntry, colour: str, y: float, height: float) -> Iterator[str]:
+    left, right = scale.x(entry.sent_at or 0.0), scale.x(_end(entry))
+    yield box(left, y, max(0.4, right - left), height, "paper", edge=colour)
+    if tokens := _token_path([scale.x(at) * 10 for at in entry.token_times], height):
+        yield stretched(y, height, tokens, colour, width=1000 / COLUMNS)
+
+
+def _token_path(places: Sequence[float], height: float) -> str:
+    """A stroke for each column of the picture in which a token came."""
+    columns = sorted({round(place / 1000 * COLUMNS) for place in places})
+    return "".join(f"M{column * 1000 / COLUMNS:g} 0v{height:g}" for column in columns)
+
+
+def _moved(entries: Sequence[LedgerEntry], happened: Happenings) -> set[int]:
+    """Numbers of the requests that were moved to another worker: those that were under way when a worker was struck
+    and have their whole answer, where the frontends have counted as many moves as there are such requests.
+    """
+    struck = [each.begin for each in happened.strikes if each.ordered and "worker" in each.node]
+    spanning = {
+        entry.number
+        for entry in entries
+        if outcome(entry).kind == "complete" and any((entry.sent_at or 0.0) < at < _end(entry) for at in struck)
+    }
+    return spanning if happened.migrations == len(spanning) else set()
 
 
 def _seconds(scale: _Scale, bottom: float) -> Iterator[str]:
+    yield level(LEFT, RIGHT, bottom, "ink")
     for second in ticks(scale.end - scale.zero):
         x = scale.x(scale.zero + second)
-        yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 5}" stroke="#222"/>'
-        yield text(x, bottom + 19, f"{second:g}", anchor="middle")
-    yield f'<line x1="{LEFT}" x2="{RIGHT}" y1="{bottom}" y2="{bottom}" stroke="#222"/>'
-    yield text(RIGHT + 12, bottom + 19, "seconds since the first request")
+        yield upright(x, bottom, bottom + 5, "ink")
+        yield text(x, bottom + 18, f"{second:g}", anchor="middle")
+    yield text(RIGHT, bottom + 33, "seconds since the first request", "soft", anchor="end")
 
 
-def _states(scale: _Scale, nodes: Sequence[str], events: Sequence[Event], top: float, bottom: float) -> Iterator[str]:
+def _states(scale: _Scale, nodes: Sequence[str], events: Sequence[Event], top: float) -> tuple[list[str], float]:
+    """A bar for each node under its name, with its state in words where there is room."""
+    drawn = []
     for row, node in enumerate(nodes):
-        yield text(LEFT - 8, top + LANE * row + 14, node, anchor="end")
+        y = top + LANE * row
+        drawn.append(text(LEFT, y + 12, node, "soft"))
         changes = [event for event in events if event.kind == "state" and event.subject == node]
         ends = [*(event.at for event in changes[1:]), *([scale.end] if changes else [])]
         for change, until in zip(changes, ends, strict=True):
-            colour = STATES.get(change.state, STATES["stopped"])
-            left = scale.x(change.at)
-            yield box(left, top + LANE * row + 2, scale.x(until) - left, LANE - 5, colour, change.text)
-    y = bottom + 34
-    for column, (state, colour) in enumerate(STATES.items()):
-        yield box(LEFT + 90 * column, y, 12, 12, colour)
-        yield text(LEFT + 90 * column + 17, y + 11, state)
+            colour, word = STATES.get(change.state, STATES["stopped"])
+            drawn += _lane(scale, change.at, until, y + 16, colour, word, change.text)
+    return drawn, top + LANE * len(nodes)
 
 
-def _cluster(scale: _Scale, lanes: Sequence[str], events: Sequence[Event], top: float, bottom: float) -> Iterator[str]:
-    """Who leads the etcd cluster over time, and a tick for each lease or registration that comes or goes."""
-    for row, lane in enumerate(lanes):
-        yield text(LEFT - 8, top + LANE * row + 14, lane, anchor="end")
-    changes = [event for event in events if event.kind == "leader"]
-    names = list(dict.fromkeys(event.data["leader"] for event in changes if event.data["leader"]))
-    for change, until in zip(changes, [*(event.at for event in changes[1:]), scale.end], strict=True):
-        name, left = change.data["leader"], scale.x(change.at)
-        colour = LEADERS[names.index(name) % len(LEADERS)] if name else "#ffffff"
-        yield box(left, top + 2, scale.x(until) - left, LANE - 5, colour, change.text)
-        if scale.x(until) - left > 40:
-            yield text(left + 4, top + 14, name or "none", size=11)
-    for event in events:
-        if event.kind == "lease":
-            yield box(scale.x(event.at), top + LANE + 2, 2, LANE - 5, LEASES[event.data["gone"]], event.text)
-    for column, (gone, words) in enumerate(((False, "lease or registration comes"), (True, "goes"))):
-        left = LEFT + 90 * len(STATES) + 190 * column
-        yield box(left, bottom + 34, 3, 12, LEASES[gone])
-        yield text(left + 8, bottom + 45, words)
-
-
-def _marks(scale: _Scale, marks: Sequence[Event], bottom: float) -> Iterator[str]:
-    """A line for each fault and proof through all panels, its words above them; where they are many, their shades tell
-    more than lines.
+def _cluster(scale: _Scale, events: Sequence[Event], top: float) -> tuple[list[str], float]:
+    """Who leads the etcd cluster over time, and a tick for each lease or registration that goes; nothing where that
+    never changes.
     """
-    if not marks:
-        yield text(LEFT, 40 + LINE - 4, "no fault was injected", "#6b6b6b")
-    for row, mark in enumerate(marks[:WORDED] if len(marks) > LINED else marks):
-        colour, x, y = MARKS[mark.kind], scale.x(mark.at), 40 + LINE * min(row, WORDED - 1)
-        yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{bottom}" stroke="{colour}" stroke-dasharray="4 3"/>'
-    for row, mark in enumerate(marks[:WORDED]):
-        colour, x, y = MARKS[mark.kind], scale.x(mark.at), 40 + LINE * row
-        yield f'<circle cx="{x:.1f}" cy="{y + 5}" r="4" fill="{colour}"/>'
-        words = f"{mark.kind} at {mark.at - scale.zero:.2f} s: {shorten(mark.text, 90)}"
-        if row == WORDED - 1 and len(marks) > WORDED:
-            words = f"and {len(marks) - row} more until {marks[-1].at - scale.zero:.2f} s"
-        late = x > (LEFT + RIGHT) / 2
-        yield text(x - 9 if late else x + 9, y + 9, words, colour, anchor="end" if late else "start")
+    changes = [event for event in events if event.kind == "leader"]
+    lost = [event for event in events if event.kind == "lease" and event.data["gone"] and event.at > scale.begin]
+    if sum(event.at > scale.begin for event in changes) == 0 and not lost:
+        return [], top
+    drawn = [text(LEFT, top + 12, "etcd leader; \N{MULTIPLICATION SIGN} where a lease is lost", "soft")]
+    for change, until in zip(changes, [*(event.at for event in changes[1:]), scale.end], strict=True):
+        name = change.data["leader"]
+        drawn += _lane(scale, change.at, until, top + 16, "idle" if name else "paper", name or "nobody", change.text)
+    drawn += [text(scale.x(event.at), top + 27, "\N{MULTIPLICATION SIGN}", "fault", anchor="middle") for event in lost]
+    return drawn, top + LANE
+
+
+def _lane(scale: _Scale, since: float, until: float, y: float, colour: str, word: str, told: str) -> Iterator[str]:
+    left, right = scale.x(since), scale.x(until)
+    if right > left:
+        yield box(left, y, right - left, 13, colour, told, edge="soft")
+        if fits(word, right - left):
+            yield text(left, y + 10.5, word, size=11, shift=4)
 
 
 def _nodes(folder: Path, events: Sequence[Event]) -> list[str]:
@@ -268,25 +321,10 @@ def _title(folder: Path) -> str:
         verdict = read_verdict(folder / "verdict.json")
     except (OSError, ValueError, TypeError):
         return folder.name
-    return f"{shorten(verdict.name, 110)}: {wording.MARKS[verdict.verdict]}"
+    return f"{verdict.name}: {wording.MARKS[verdict.verdict]}"
 
 
 def _end(entry: LedgerEntry) -> float:
     """When the last thing happened to a request."""
     seen = (entry.sent_at, entry.ended_at, entry.cancelled_at, *(chunk.at for chunk in entry.chunks[-1:]))
     return max(at for at in seen if at is not None)
-
-
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    """A staircase as an SVG path: a curve stands still until the next token, or a pause would look like a slow stream.
-
-    Of the points in one column of pixels only the last is drawn: the others lie on the line that leads up to it.
-    """
-    first, columns = points[0], {int(x): (x, y) for x, y in points}
-    steps, height = [f"M{first[0]:.1f} {first[1]:.1f}"], f"{first[1]:.1f}"
-    for x, y in columns.values():
-        steps.append(f"H{x:.1f}")
-        if f"{y:.1f}" != height:
-            height = f"{y:.1f}"
-            steps.append(f"V{height}")
-    return "".join(steps)

@@ -1,5 +1,8 @@
 """The words in which reports speak of verdicts: the same on the console, in Allure and in the summary."""
 
+from collections import Counter
+from collections.abc import Iterable
+
 from support.amounts import amount
 from support.judge.verdict import Finding, Verdict
 
@@ -16,6 +19,7 @@ MARKS = {
 CATEGORIES = {
     "dynamo": "Dynamo defect",
     "mistake": "Mistake in the scenario (says nothing about Dynamo)",
+    "record": "Known Dynamo defect that did not show",
     "unproven": "Not proven (says nothing about Dynamo)",
     "suite": "Suite or surroundings (says nothing about Dynamo)",
     "known": "Known Dynamo defect",
@@ -24,13 +28,45 @@ CATEGORIES = {
 }
 """Category of a verdict -> its name in the report, the most urgent first."""
 
+OWNERS = {
+    "dynamo": "Dynamo",
+    "known": "Dynamo",
+    "mistake": "whoever wrote the scenario",
+    "record": "the suite",
+    "unproven": "the suite",
+    "suite": "the suite",
+}
+"""Category -> who has to do something about it; nobody about the others."""
+
+JUDGEMENTS = {
+    "dynamo": "The promise is broken, and it is Dynamo's doing. Nobody knew of this yet.",
+    "known": "The promise is broken in a way that is known and recorded. It is Dynamo's doing.",
+    "record": "A defect that is recorded for this release did not show: its record has to be mended.",
+    "mistake": "This says nothing about Dynamo: the scenario has a mistake.",
+    "unproven": "This says nothing about Dynamo: what was to be broken was not proven to be.",
+    "suite": "This says nothing about Dynamo: the suite or the machine under it failed.",
+    "skipped": "This did not run here.",
+    "passed": "The promise is kept.",
+}
+"""Category -> the first sentence of a scenario's page."""
+
+OUTCOMES = {
+    "complete": ("whole answer", "whole answers"),
+    "error": ("clean error", "clean errors"),
+    "cancelled": ("given up by client", "given up by clients"),
+    "broken": ("broken", "broken"),
+    "missing": ("left without an end", "left without an end"),
+    "withdrawn": ("never sent", "never sent"),
+}
+"""Outcome of a request -> what one of them is called, and several."""
+
 _UNPROVEN_RULES = {"unproven", "lapsed", "client-lag", "starved"}
 
 
 def category(verdict: Verdict) -> str:
     """Key of :data:`CATEGORIES` that a verdict belongs to."""
     if verdict.verdict == "failed":
-        return "dynamo"
+        return "dynamo" if any(finding.blame == "dynamo" for finding in verdict.findings) else "record"
     if verdict.verdict == "known_defect":
         return "known"
     if verdict.verdict == "inconclusive":
@@ -56,3 +92,8 @@ def invariants(verdict: Verdict) -> str:
 def listing(findings: list[Finding]) -> str:
     """All findings, one a line; empty when there are none."""
     return "\n".join(f"[{finding.rule}] {finding.about}: {finding.message}" for finding in findings)
+
+
+def outcomes(kinds: Iterable[str]) -> str:
+    """How many requests came to which end, the most frequent first: ``3 whole answers, 1 clean error``."""
+    return ", ".join(f"{number} {OUTCOMES[kind][number > 1]}" for kind, number in Counter(kinds).most_common())

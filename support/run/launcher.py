@@ -278,7 +278,7 @@ def finish(launcher: Launcher, seconds: float, further: Sequence[str] = (), whol
     title = f"Dynamo {settings.dynamo} on target {settings.target}"
     print(console.table(verdicts, title, seconds, complaints), flush=True)  # whatever becomes of the report
     try:
-        trouble = publish.publish(launcher.run, launcher.reports, verdicts, settings)
+        trouble = publish.publish(launcher.run, launcher.reports, verdicts, settings, complaints)
     except OSError as error:
         trouble = [f"the report is not whole: {error}"]
     for sentence in trouble:

@@ -1,0 +1,159 @@
+"""The first page of the report: is this release safe, promise by promise, in ten seconds. Allure's own pages come after
+it, in the same file.
+
+Allure 3 has a dashboard, but none that can say this: it counts statuses, and takes a known defect for a failure.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from urllib.parse import urlparse
+
+from support.judge.defects import KnownDefect
+from support.judge.verdict import Verdict
+from support.report.promises import Changes, Promise, Struck, answer, blame
+
+SIGNS = {
+    "broken": ("\N{MULTIPLICATION X}", "Broken"),
+    "unproven": ("?", "Not proven"),
+    "known": ("\N{ALMOST EQUAL TO}", "Kept but for known defects"),
+    "kept": ("\N{CHECK MARK}", "Kept"),
+    "open": ("\N{EN DASH}", "Not judged"),
+}
+"""State of a promise -> its sign and its words: no colour says what they do not."""
+NAMED = 6
+"""Up to so many scenarios are named at once."""
+PLACE = '<div id="app">'
+"""Where Allure's page has its app: this page stands before it, over Allure's own sign that it is loading."""
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the page tells.
+
+    Attributes:
+        release, target: what ran where; ``versions``: further facts, name -> value.
+        promises: all of them, judged or not; ``complaints``: why the run is red.
+        ids: location of a scenario -> the id of its page in Allure's report.
+        records: of the known defects.
+    """
+
+    release: str
+    target: str
+    versions: Mapping[str, str]
+    promises: Sequence[Promise]
+    complaints: Sequence[str]
+    struck: Struck
+    changes: Changes
+    ids: Mapping[str, str]
+    records: Sequence[KnownDefect]
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """All of the run."""
+        return [verdict for promise in self.promises for verdict in promise.verdicts]
+
+
+def insert(page: str, front: str) -> str:
+    """Allure's page with ``front`` before it.
+
+    Raises:
+        RuntimeError: Allure's page has another shape.
+    """
+    if page.count(PLACE) != 1:
+        raise RuntimeError(f"Allure's page has {page.count(PLACE)} times {PLACE}; expected once, as in Allure 3.18")
+    return page.replace(PLACE, front + PLACE)
+
+
+def render(front: Front) -> str:
+    """The page, as HTML to :func:`insert`."""
+    state, sentence = answer(front.release, front.promises, front.complaints)
+    told = [promise for promise in front.promises if promise.state != "open"]
+    untold = [promise.name for promise in front.promises if promise.state == "open"]
+    parts = [
+        f"<header><p>Fault tolerance of Dynamo {escape(front.release)} on target {escape(front.target)}</p>",
+        f'<h1 class="{state}"><span aria-hidden="true">{SIGNS[state][0]}</span> {escape(sentence)}</h1></header>',
+        f'<dl class="facts">{_facts(front)}</dl>',
+        f'<h2>Promise by promise</h2><ul class="promises">{"".join(_promise(each, front.ids) for each in told)}</ul>',
+        f"<p>Not judged in this run: {escape('; '.join(untold))}.</p>" if untold else "",
+        _known(front),
+        f'<p><a class="all" href="#/">All {len(front.verdicts)} scenarios, with pictures and logs</a></p>',
+        f"<footer><table>{_versions(front.versions)}</table></footer>",
+    ]
+    again = '<button id="front-again" type="button" hidden>Summary</button>'
+    return f'<style>{STYLE}</style><main id="front">{"".join(parts)}</main>{again}<script>{SCRIPT}</script>'
+
+
+def _facts(front: Front) -> str:
+    rows = {
+        "Whose doing": blame(front.verdicts),
+        "Faults": front.struck.sentence,
+        "Since the last run": front.changes.sentence,
+    }
+    changed = _links(front.changes.broke, front.ids) + _links(front.changes.holds, front.ids)
+    told = [f"<div><dt>{name}</dt><dd>{escape(words)}" for name, words in rows.items()]
+    return "</dd></div>".join([*told[:-1], told[-1] + changed, ""])
+
+
+def _promise(promise: Promise, ids: Mapping[str, str]) -> str:
+    sign, words = SIGNS[promise.state]
+    wrong = [each for each in promise.verdicts if each.verdict in ("failed", "inconclusive")]
+    mark = f'<span class="mark" title="{words}" aria-hidden="true">{sign}</span>'
+    told = f"<b>{escape(promise.name)}</b> <span>{escape(promise.sentence)}</span>{_links(wrong, ids)}"
+    return f'<li class="{promise.state}">{mark}<div>{told}</div></li>'
+
+
+def _links(verdicts: Sequence[Verdict], ids: Mapping[str, str]) -> str:
+    """The scenarios with what was seen in them, folded where they are many."""
+    items = "".join(f"<li>{_link(each, ids)}{_why(each)}</li>" for each in verdicts)
+    if not items:
+        return ""
+    listed = f'<ul class="scenarios">{items}</ul>'
+    return listed if len(verdicts) <= NAMED else f"<details><summary>Which {len(verdicts)}</summary>{listed}</details>"
+
+
+def _link(verdict: Verdict, ids: Mapping[str, str]) -> str:
+    name = escape(verdict.name)
+    return f'<a href="#{ids[verdict.location]}">{name}</a>' if verdict.location in ids else name
+
+
+def _why(verdict: Verdict) -> str:
+    return f"<br><small>{escape(verdict.reason)}</small>" if verdict.verdict in ("failed", "inconclusive") else ""
+
+
+def _known(front: Front) -> str:
+    """A folded record for each known defect that showed, with where it did."""
+    shown = {id_: [each for each in front.verdicts if id_ in each.known_defects] for id_ in _ids(front.verdicts)}
+    records = {each.id: each for each in front.records}
+    items = [_record(id_, records.get(id_), where, front.ids) for id_, where in shown.items()]
+    return f'<h2>Known defects that showed</h2><ul class="known">{"".join(items)}</ul>' if items else ""
+
+
+def _ids(verdicts: Sequence[Verdict]) -> list[str]:
+    return list(dict.fromkeys(each for verdict in verdicts for each in verdict.known_defects))
+
+
+def _record(id_: str, record: KnownDefect | None, where: Sequence[Verdict], ids: Mapping[str, str]) -> str:
+    told = f"<p>{escape(record.evidence)}</p>" if record else ""
+    thread = ""
+    if record and record.upstream.startswith("https://"):
+        thread = f' <a href="{escape(record.upstream)}">{escape(upstream_name(record.upstream))}</a>'
+    scenarios = "".join(f"<li>{_link(each, ids)}</li>" for each in where)
+    words = escape(id_.replace("-", " "))
+    count = f"{len(where)} scenario{'s' if len(where) > 1 else ''}"
+    return f"<li><details><summary>{words} ({count})</summary>{told}<ul>{scenarios}</ul></details>{thread}</li>"
+
+
+def upstream_name(address: str) -> str:
+    """What the thread at an address is called: ``dynamo #123``."""
+    parts = [part for part in urlparse(address).path.split("/") if part]
+    return f"{parts[1]} #{parts[-1]}" if len(parts) >= 4 else address
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in versions.items())
+
+
+STYLE = Path(__file__).with_name("frontpage.css").read_text(encoding="utf-8")
+SCRIPT = Path(__file__).with_name("frontpage.js").read_text(encoding="utf-8")
