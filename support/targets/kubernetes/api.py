@@ -3,15 +3,16 @@
 import contextlib
 import json
 import re
-import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from kubernetes import client, config
-from kubernetes.stream import stream
+from kubernetes.client.rest import RESTClientObject
+from kubernetes.stream.ws_client import WSClient
 from urllib3.exceptions import HTTPError
+from websocket import WebSocketBadStatusException, WebSocketException, setdefaulttimeout
 
 from support.asking import Order, Response
 from support.errors import SuiteError
@@ -23,6 +24,8 @@ MANAGER = "dynamo-fault-tolerance"
 MANAGED = "app.kubernetes.io/managed-by"
 ANSWER_SECONDS = 15.0
 EXEC_SECONDS = 20.0
+LONGEST_SECONDS = 3600.0
+"""Of a stream of lines, a scenario's longest limit."""
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 PLACES = {
@@ -46,6 +49,9 @@ PLACES = {
 """Kind -> its group and version, its name in paths, and whether it lies in a namespace."""
 
 
+setdefaulttimeout(EXEC_SECONDS)
+
+
 class ClusterError(SuiteError):
     """The cluster cannot be reached, or refuses.
 
@@ -63,6 +69,12 @@ def place(kind: str, namespace: str = "", name: str = "") -> str:
     group, plural, lies_in_one = PLACES[kind]
     inside = f"/namespaces/{namespace}" if lies_in_one and namespace else ""
     return f"{group}{inside}/{plural}" + (f"/{urllib.parse.quote(name, safe='')}" if name else "")
+
+
+def unreachable(host: str, error: Exception) -> str:
+    """One sentence for no answer at all."""
+    why = getattr(error, "reason", None) or error
+    return f"the cluster at {host} does not answer: {why}; see that it runs, and that KUBECONFIG names it"
 
 
 def explain(status: int, body: str, host: str) -> str:
@@ -124,46 +136,48 @@ class ApiServer:
             raise ClusterError(0, f"{where}: {error}; name a kubeconfig file that kubectl can use") from None
         self.configuration.connection_pool_maxsize = 40  # logs that are followed keep one each
         self.configuration.retries = 1  # a second attempt where a kept connection turned out to be closed
-        self.host = str(self.configuration.host)
-        self._client = client.ApiClient(self.configuration)
-        self._exec = threading.Lock()
+        self.host = str(self.configuration.host).rstrip("/")
+        self._http = RESTClientObject(self.configuration).pool_manager
 
     # -- one call
+
+    @property
+    def _token(self) -> str | None:
+        """The header that says who asks, renewed where it has to be; None where a certificate does."""
+        found = self.configuration.auth_settings().get("BearerToken")
+        return str(found["value"]) if found else None
 
     def _send(
         self,
         method: str,
         path: str,
-        body: Any = None,
+        body: str | None = None,
         query: Mapping[str, Any] | None = None,
-        content: str = "application/json",
+        headers: Mapping[str, str] | None = None,
         timeout: float = ANSWER_SECONDS,
-        accept: str = "application/json",
     ) -> Any:
-        """The raw answer.
+        """The raw answer, whatever its status; its content is still to be read. HTTPError, OSError: there is none."""
+        url = f"{self.host}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        about = dict(headers or {}) | ({"Authorization": self._token} if self._token else {})
+        options = {"headers": about, "timeout": timeout, "redirect": False, "preload_content": False}
+        return self._http.request(method, url, body=body, **options)
+
+    def _ask(self, method: str, path: str, body: Any = None, content: str = "application/json", **options: Any) -> Any:
+        """The raw answer to something that is to succeed.
 
         Raises:
             ClusterError: says what is wrong and what to do.
         """
+        written = None if body is None else json.dumps(body)
+        headers = {"Accept": "application/json, */*", "Content-Type": content}
         try:
-            answer, _, _ = self._client.call_api(
-                path,
-                method,
-                query_params=list((query or {}).items()),
-                header_params={"Accept": accept, "Content-Type": content},
-                body=json.dumps(body) if content == APPLY else body,
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _request_timeout=timeout,
-            )
-        except client.ApiException as error:
-            text = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else str(error.body or "")
-            raise ClusterError(int(error.status or 0), explain(int(error.status or 0), text, self.host)) from None
+            answer = self._send(method, path, written, headers=headers, **options)
+            if answer.status < 300:
+                return answer
+            said = answer.data.decode("utf-8", "replace")
         except (HTTPError, OSError) as error:
-            reason = getattr(error, "reason", None) or error
-            message = f"the cluster at {self.host} does not answer: {reason}; see that it runs and KUBECONFIG names it"
-            raise ClusterError(0, message) from None
-        return answer
+            raise ClusterError(0, unreachable(self.host, error)) from None
+        raise ClusterError(answer.status, explain(answer.status, said, self.host))
 
     def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
         """An answer as JSON; the options are ``query``, ``content`` and ``timeout``.
@@ -171,7 +185,11 @@ class ApiServer:
         Raises:
             ClusterError: see there.
         """
-        return json.loads(self._send(method, path, body, **options).data)
+        answer = self._ask(method, path, body, **options)
+        try:
+            return json.loads(answer.data)
+        except (HTTPError, OSError, ValueError) as error:
+            raise ClusterError(0, unreachable(self.host, error)) from None
 
     def proxy(self, namespace: str, pod: str, port: int, order: Order, timeout: float) -> Response:
         """What a port of a pod answers to an order, by way of the API server.
@@ -180,22 +198,11 @@ class ApiServer:
             OSError: nothing there takes it, or there is no such pod; ConnectionRefusedError where that is why.
         """
         method, path, body, headers = order
-        there = f"{place('Pod', namespace, pod)}:{port}/proxy{path}"
         try:
-            answer, status, _ = self._client.call_api(
-                there,
-                method,
-                header_params=dict(headers),
-                body=None if body is None else json.loads(body),
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _request_timeout=timeout,
-            )
-            content = bytes(answer.data)
-        except client.ApiException as error:
-            status, content = int(error.status or 0), error.body or b""
-            content = content if isinstance(content, bytes) else str(content).encode()
-        except (HTTPError, OSError) as error:
+            there = f"{place('Pod', namespace, pod)}:{port}/proxy{path}"
+            answer = self._send(method, there, body, headers=headers, timeout=timeout)
+            status, content = int(answer.status), bytes(answer.data)
+        except HTTPError as error:
             raise OSError(f"no answer by way of {self.host}: {error}") from None
         _see_carried(status, content)
         return Response(status, content)
@@ -205,7 +212,7 @@ class ApiServer:
         try:
             return dict(self.call("GET", place(kind, namespace, name)))
         except ClusterError as error:
-            if error.status == 404 and "namespaces " not in str(error)[:12]:
+            if error.status == 404:
                 return None
             raise
 
@@ -249,7 +256,8 @@ class ApiServer:
 
     def server_time(self) -> float:
         """What time it is for the API server, in seconds since the epoch: leases are of its clock, not of ours."""
-        answer = self._send("GET", "/version")
+        answer = self._ask("GET", "/version")
+        answer.drain_conn()
         return parsedate_to_datetime(answer.headers["Date"]).timestamp()
 
     def access(self) -> dict[str, Any]:
@@ -262,7 +270,7 @@ class ApiServer:
             "authority": mine.ssl_ca_cert,
             "certificate": mine.cert_file,
             "key": mine.key_file,
-            "token": mine.get_api_key_with_prefix("authorization"),
+            "token": self._token,
             "verify": bool(mine.verify_ssl),
         }
 
@@ -280,14 +288,14 @@ class ApiServer:
 
     def lines(self, path: str, query: Mapping[str, Any], timeout: float | None = None) -> Iterator[bytes]:
         """A stream of lines as they come: a watch, or a log that is followed."""
-        answer = self._send("GET", path, query=query, timeout=timeout or 3600.0, accept="*/*")
+        answer = self._ask("GET", path, query=query, timeout=timeout or LONGEST_SECONDS)
         rest = b""
         try:
             for piece in answer.stream(None):
                 *whole, rest = (rest + piece).split(b"\n")
                 yield from whole
         except (HTTPError, OSError) as error:
-            raise ClusterError(0, f"the cluster at {self.host} broke off: {error}") from None
+            raise ClusterError(0, unreachable(self.host, error)) from None
         finally:
             answer.close()
         if rest:
@@ -299,29 +307,25 @@ class ApiServer:
         Raises:
             ClusterError: it cannot be run there, or fails.
         """
-        with self._exec:  # the library turns its client into one of web sockets for as long as it begins
-            api = client.CoreV1Api(client.ApiClient(self.configuration))
+        words = {"command": ["sh", "-c", script], "container": container, "stdout": "true", "stderr": "true"}
+        url = f"{self.host}{place('Pod', namespace, pod)}/exec?{urllib.parse.urlencode(words, doseq=True)}"
+        headers = {"authorization": self._token} if self._token else {}
+        try:
+            shell = WSClient(self.configuration, re.sub("^http", "ws", url), headers, True)
             try:
-                shell = stream(
-                    api.connect_get_namespaced_pod_exec,
-                    pod,
-                    namespace,
-                    container=container,
-                    command=["sh", "-c", script],
-                    stderr=True,
-                    stdin=False,
-                    stdout=True,
-                    tty=False,
-                    _preload_content=False,
-                )
-            except client.ApiException as error:
-                message = f"nothing can be run in {pod}: {error.reason or error.status}"
-                raise ClusterError(int(error.status or 0), message) from None
-        shell.run_forever(timeout=EXEC_SECONDS)
-        if shell.is_open():
-            shell.close()
+                shell.run_forever(timeout=EXEC_SECONDS)
+                ended = not shell.is_open()
+                said, wrong, result = (str(shell.read_channel(channel)) for channel in (1, 2, 3))
+            finally:
+                shell.close()
+        except WebSocketBadStatusException as error:
+            status = int(error.status_code)
+            message = f"nothing can be run in {pod}: {explain(status, str(error), self.host)}"
+            raise ClusterError(status, message) from None
+        except (WebSocketException, OSError) as error:
+            raise ClusterError(0, f"the shell in {pod} has ended: {error or type(error).__name__}") from None
+        if not ended:
             raise ClusterError(0, f"a script in {pod} was not over after {EXEC_SECONDS:g} s")
-        said = str(shell.read_stdout(timeout=0))
-        if status := shell.returncode:
-            raise ClusterError(0, f"a script in {pod} ended with status {status}: {shell.read_stderr(timeout=0)}")
+        if '"Success"' not in result:
+            raise ClusterError(0, f"a script in {pod} failed: {result or 'the shell has ended'} {wrong}".strip())
         return said

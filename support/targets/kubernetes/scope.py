@@ -20,7 +20,7 @@ PREFIX = "fault-tolerance.dynamo"
 RUN, SCENARIO, LEASE = f"{PREFIX}/run", f"{PREFIX}/scenario", f"{PREFIX}/lease-until"
 LEASE_SECONDS, RENEW_SECONDS = 120.0, 30.0
 # A namespace goes once its pods have ended, which may take their whole grace period.
-GONE_SECONDS = 90.0
+GONE_SECONDS, USABLE_SECONDS = 90.0, 30.0
 QUOTA = {"pods": "40", "services": "24", "requests.cpu": "32", "requests.memory": "64Gi"}
 """Most of what a scenario may have in a namespace of its own; far more than any needs."""
 
@@ -90,10 +90,25 @@ class Scope:
         if self.own:
             quota = {"kind": "ResourceQuota", "apiVersion": "v1", "spec": {"hard": QUOTA}}
             self.cluster.apply(quota | {"metadata": {"name": "dynamo-ft", "labels": self.labels}}, self.namespace)
+            self._see_usable()
         else:
             about = {"apiVersion": "v1", "kind": "ConfigMap", "name": self._name, "uid": made["metadata"]["uid"]}
             self.owner = [about | {"controller": False, "blockOwnerDeletion": False}]
         threading.Thread(target=self._renew, name="lease", daemon=True).start()
+
+    def _see_usable(self) -> None:
+        """Wait until pods are not refused any more for want of an account, or of a count of what there is."""
+        until = time.monotonic() + USABLE_SECONDS
+        while True:
+            quota = self.cluster.get("ResourceQuota", self.namespace, "dynamo-ft") or {}
+            if quota.get("status", {}).get("hard") and self.cluster.get("ServiceAccount", self.namespace, "default"):
+                return
+            if time.monotonic() > until:
+                raise DeploymentFailed(
+                    f"the namespace {self.namespace} has no account or no counted quota after {USABLE_SECONDS:g} s; see "
+                    "that the cluster's controllers run"
+                )
+            time.sleep(0.05)
 
     def _see_free(self) -> None:
         found = self.cluster.get("ConfigMap", self.namespace, self._name)
