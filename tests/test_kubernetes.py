@@ -16,7 +16,7 @@ from support.contract.target import Need
 from support.errors import Inconclusive, Refused, Unsupported
 from support.run import capabilities
 from support.settings import ROOT, Settings
-from support.targets.kubernetes import images, lives, manifests, scope, shell, troubles
+from support.targets.kubernetes import happenings, images, lives, manifests, scope, shell, troubles
 from support.targets.kubernetes.api import ApiServer, ClusterError, explain, place
 from support.targets.kubernetes.faults import PodFaults
 from support.targets.kubernetes.kind import KubernetesKind
@@ -412,3 +412,18 @@ def test_scenarios_whose_faults_cannot_be_had_are_skipped_with_the_reason(tag: s
     assert reason.startswith(f"needs {need.words}: ")
     assert "agent on the nodes" in reason
     assert capabilities.allowed_skips(settings)(tag)
+
+
+# -- what the cluster tells
+
+
+def test_warnings_and_ends_are_told_and_what_comes_up_as_it_should_is_not() -> None:
+    assert happenings.worth_telling({"type": "Warning", "reason": "FailedScheduling"})
+    assert happenings.worth_telling({"type": "Normal", "reason": "Killing"})
+    assert not happenings.worth_telling({"type": "Normal", "reason": "Started"})
+
+
+def test_a_time_is_read_wherever_an_event_has_it() -> None:
+    assert happenings.happened_at({"lastTimestamp": "1970-01-01T00:00:10Z"}) == 10.0
+    assert happenings.happened_at({"lastTimestamp": None, "eventTime": "1970-01-01T00:00:10.500000Z"}) == 10.5
+    assert happenings.happened_at({}) is None

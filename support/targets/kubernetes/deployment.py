@@ -1,5 +1,6 @@
 """Real Dynamo, etcd and NATS in pods of a cluster."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from support.observe.logs import tail
 from support.observe.waiting import pause
 from support.observe.workers import requests_served, worker_id
 from support.requests.client import send_completion_request
-from support.targets.kubernetes import manifests, troubles
+from support.targets.kubernetes import happenings, manifests, troubles
 from support.targets.kubernetes.api import ApiServer, ClusterError, Object
 from support.targets.kubernetes.lives import Watcher
 from support.targets.kubernetes.manifests import Blueprint
@@ -313,6 +314,8 @@ class KubernetesDeployment:
     def remove(self) -> list[str]:
         """Take everything down; returns what is still there of it."""
         self._routes.close()
+        with contextlib.suppress(ClusterError):  # what is taken down is taken down without them
+            happenings.tell(self.site.cluster, self.namespace, self.site.events)
         try:
             left = self.site.scope.close()
         except ClusterError as error:

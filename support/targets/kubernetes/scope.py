@@ -121,6 +121,12 @@ class Scope:
                 f"its lease: {found['metadata'].get('annotations', {}).get(LEASE, 'none')}"
             )
         self.cluster.delete("ConfigMap", self.namespace, self._name)
+        until = time.monotonic() + GONE_SECONDS
+        while left := self.cluster.list("Pod", self.namespace, f"{MANAGED}={MANAGER}"):
+            if time.monotonic() > until:
+                names = ", ".join(each["metadata"]["name"] for each in left)
+                raise DeploymentFailed(f"pods of an earlier run are still in the namespace {self.namespace}: {names}")
+            time.sleep(0.2)
 
     def _holder(self) -> Object:
         notes = {LEASE: self._lease()}
@@ -138,14 +144,14 @@ class Scope:
     def place(self, manifests: list[Object]) -> None:
         """Apply manifests here, in their order, with the labels of the scenario and its owner."""
         for each in manifests:
-            about = each["metadata"]
-            labels = self.labels | about.get("labels", {})
-            if template := each.get("spec", {}).get("template"):
-                inner = {"labels": self.labels | template["metadata"]["labels"]}
-                each = each | {"spec": each["spec"] | {"template": template | {"metadata": inner}}}
-            whole = about | {"labels": labels, "namespace": self.namespace}
+            about, spec = each["metadata"], each.get("spec", {})
+            whole = about | {"labels": self.labels | about.get("labels", {}), "namespace": self.namespace}
             owned = {"ownerReferences": self.owner} if self.owner else {}
-            self.cluster.apply(each | {"metadata": whole | owned}, self.namespace)
+            made = each | {"metadata": whole | owned}
+            if template := spec.get("template"):
+                inner = {"labels": self.labels | template["metadata"]["labels"]}
+                made["spec"] = spec | {"template": template | {"metadata": inner}}
+            self.cluster.apply(made, self.namespace)
 
     def close(self) -> list[str]:
         """Remove everything and see it gone; returns what is still there, one line each."""
