@@ -125,7 +125,18 @@ def test_the_doctor_says_what_this_machine_can() -> None:
     rows = {row.what: row for row in doctor.rows(Settings())}
     assert rows["target"].found == "local: this machine"
     assert [*rows][-10:] == [
-        *("root", "namespaces", "nftables", "tbf", "netem", "kernel log", "cgroups", "strained GPUs", "GPU", "KUBECONFIG"),
+        *(
+            "root",
+            "namespaces",
+            "nftables",
+            "tbf",
+            "netem",
+            "kernel log",
+            "cgroups",
+            "strained GPUs",
+            "GPU",
+            "KUBECONFIG",
+        ),
     ]
     assert rows["KUBECONFIG"][1:] == ("no: KUBECONFIG is not set", "the target kubernetes", "@k8s")
     assert rows["NATS"].skipped == rows["Node.js"].skipped == ""

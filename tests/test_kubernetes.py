@@ -101,14 +101,21 @@ def test_probes_are_those_of_the_operator() -> None:
     worker, front = container(made["Pod/ruler-worker-0"]), container(made["Pod/frontend-0"])
     assert worker["livenessProbe"] == {
         "httpGet": {"path": "/live", "port": 9090},
-        **{"periodSeconds": 5, "timeoutSeconds": 4, "failureThreshold": 1},
+        "periodSeconds": 5,
+        "timeoutSeconds": 4,
+        "failureThreshold": 1,
     }
     assert (front["readinessProbe"]["periodSeconds"], front["readinessProbe"]["failureThreshold"]) == (10, 3)
     assert made["Pod/frontend-0"]["spec"]["terminationGracePeriodSeconds"] == 60
 
 
 def test_what_a_shape_says_reaches_its_programs() -> None:
-    shape = {"migration_limit": 0, "sequence_cap": 99, "stream_timeout_seconds": 2.5, "drain_seconds": 3.0}
+    shape: dict[str, Any] = {"migration_limit": 0, "sequence_cap": 99, "stream_timeout_seconds": 2.5, "drain_seconds": 3}
+        "migration_limit": 0,
+        "sequence_cap": 99,
+        "stream_timeout_seconds": 2.5,
+        "drain_seconds": 3.0,
+    }
     made = named(plan(engine="vllm", request_plane="nats", speed=0.5, max_model_len=64, **shape))
     front, worker = made["Pod/frontend-0"], made["Pod/vllm-worker-0"]
     argv = container(front)["command"]
@@ -206,7 +213,11 @@ def test_a_discovery_that_cannot_be_had_is_refused() -> None:
     ("status", "message", "words"),
     [
         (401, "Unauthorized", ["does not know who asks", "expired", "KUBECONFIG"]),
-        (403, 'pods is forbidden: User "x" cannot create resource "pods"', ["may not", 'cannot create resource "pods"']),
+        (
+            403,
+            'pods is forbidden: User "x" cannot create resource "pods"',
+            ["may not", 'cannot create resource "pods"'],
+        ),
         (
             403,
             'pods "a" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2',
@@ -257,8 +268,16 @@ def pod(state: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("state", "phase", "words"),
     [
-        ({"waiting": {"reason": "ErrImagePull", "message": "not found"}}, "Pending", ["dynamo:1", "pulled", "dynamo_image"]),
-        ({"waiting": {"reason": "CreateContainerError", "message": "no such file"}}, "Pending", ["made", "no such file"]),
+        (
+            {"waiting": {"reason": "ErrImagePull", "message": "not found"}},
+            "Pending",
+            ["dynamo:1", "pulled"],
+        ),
+        (
+            {"waiting": {"reason": "CreateContainerError", "message": "no such file"}},
+            "Pending",
+            ["made", "no such file"],
+        ),
         ({"terminated": {"exitCode": 3, "reason": "Error"}}, "Failed", ["w ended with status 3", "Error"]),
         ({"waiting": {"reason": "ContainerCreating"}}, "Pending", []),
     ],
@@ -375,7 +394,9 @@ def test_one_image_without_the_other_is_refused() -> None:
 # -- what breaks, and who sees it
 
 
-@pytest.mark.parametrize(("said", "is_stopped"), [("T T", True), ("T S", False), ("S", False), ("", False), ("t", True)])
+@pytest.mark.parametrize(
+    ("said", "is_stopped"), [("T T", True), ("T S", False), ("S", False), ("", False), ("t", True)]
+)
 def test_a_program_is_stopped_when_nothing_of_it_may_run(said: str, is_stopped: bool) -> None:
     assert shell.stopped(said) is is_stopped
 

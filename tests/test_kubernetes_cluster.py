@@ -79,9 +79,7 @@ def test_what_a_killed_runner_leaves_goes_once_its_lease_is_over(run: tuple[ApiS
     assert [each for each in reap(cluster, None) if left.namespace in each]
 
 
-def test_an_image_that_cannot_be_pulled_is_named(
-    kubeconfig: str, run: tuple[ApiServer, str], tmp_path: Path
-) -> None:
+def test_an_image_that_cannot_be_pulled_is_named(kubeconfig: str, run: tuple[ApiServer, str], tmp_path: Path) -> None:
     made = target(kubeconfig, tmp_path, dynamo_image="localhost/none:1", suite_image="localhost/none:1")
     with pytest.raises(DeploymentFailed, match="the image localhost/none:1 of etcd-0 cannot be pulled"):
         made.deploy(Shape(discovery="etcd"))

@@ -159,8 +159,9 @@ class ApiServer:
         """The raw answer, whatever its status; its content is still to be read. HTTPError, OSError: there is none."""
         url = f"{self.host}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
         about = dict(headers or {}) | ({"Authorization": self._token} if self._token else {})
-        options = {"headers": about, "timeout": timeout, "redirect": False, "preload_content": False}
-        return self._http.request(method, url, body=body, **options)
+        return self._http.request(
+            method, url, body=body, headers=about, timeout=timeout, redirect=False, preload_content=False
+        )
 
     def _ask(self, method: str, path: str, body: Any = None, content: str = "application/json", **options: Any) -> Any:
         """The raw answer to something that is to succeed.

@@ -10,7 +10,6 @@ from typing import Any
 from support import activity, slowness
 from support.clock import now
 from support.contract.deployment import Change, Facts, Life, Node
-from support.contract.shape import Shape
 from support.errors import DeploymentFailed
 from support.events import EventLog
 from support.observe import etcd
@@ -139,18 +138,19 @@ class KubernetesDeployment:
         text = f"{self.shape.describe()}: serving after {seconds:.2f} s"
         self.site.events.add("note", "", text, boot_seconds=seconds)
         placed = {node.name: self._on(node) for node in self.nodes}
-        about = {
+        way_seconds = self._routes.cost()
+        about: dict[str, Any] = {
             "cluster": self.site.cluster.version(),
             "namespace": self.namespace,
             "discovery": self.site.plan.discovery,
             "way": self._routes.way,
-            "way_seconds": round(self._routes.cost(), 4),
+            "way_seconds": round(way_seconds, 4),
             "looks": "straight" if self._routes.direct else "by way of the API server",
             "nodes": placed,
         }
         text = (
             f"Kubernetes {about['cluster']}, nodes {', '.join(sorted(set(placed.values())))}, discovery "
-            f"{about['discovery']}; requests travel by {about['way']} ({about['way_seconds'] * 1000:.1f} ms for a "
+            f"{about['discovery']}; requests travel by {about['way']} ({way_seconds * 1000:.1f} ms for a "
             f"look), looks go {about['looks']}"
         )
         self.site.events.add("note", "", text, **about)

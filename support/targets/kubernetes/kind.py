@@ -42,7 +42,7 @@ class KubernetesKind:
         return {name: found[name]() if name in found else Capability(name, False, MISSING[name]) for name in wanted}
 
     def _cluster(self) -> Capability:
-        # Not at the top: its client takes a second of CPU to load, which other targets have no use for.
+        # Not at the top: its client takes 0.4 s of CPU to load, which other targets have no use for.
         from support.targets.kubernetes.api import ApiServer, ClusterError
 
         try:

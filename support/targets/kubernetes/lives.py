@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
 
 from support.clock import now
 from support.contract.deployment import Change, Life
@@ -20,9 +19,8 @@ RETRY_SECONDS = 0.5
 LAST_LINES_SECONDS = 5.0
 
 
-def identity(uid: str, container: str | None) -> Hashable:
-    """What tells one run of a node's program from all others, as :class:`support.contract.deployment.Life` has it."""
-    return uid, container
+Identity = tuple[str, str | None]
+"""UID of a pod and ID of its container, ``identity`` of :class:`support.contract.deployment.Life`."""
 
 
 def main_status(pod: Object) -> Object:
@@ -59,7 +57,7 @@ def life_of(name: str, pod: Object | None, before: Life | None, restarts: int) -
     """
     if pod is None:
         if before is None:
-            return Life(name, identity("", None), "no pod", "waiting", 0)
+            return Life(name, ("", None), "no pod", "waiting", 0)
         return Life(name, before.identity, before.words, "ended", before.restarts)
     uid, status = pod["metadata"]["uid"], main_status(pod)
     state = status.get("state", {})
@@ -75,7 +73,7 @@ def life_of(name: str, pod: Object | None, before: Life | None, restarts: int) -
         container, word = _container(last, status) if last else None, "waiting"
     if pod["metadata"].get("deletionTimestamp") and word == "waiting":
         word = "ended"
-    return Life(name, identity(uid, container), words(uid, container), word, restarts)
+    return Life(name, (uid, container), words(uid, container), word, restarts)
 
 
 class Watcher:
@@ -90,10 +88,10 @@ class Watcher:
         self._cluster, self._namespace, self._selector, self._logs = cluster, namespace, selector, logs
         self._lock = threading.Lock()
         self._pods: dict[str, Object] = {}
-        self._lives: dict[str, list[Hashable]] = {}
-        self._ended: set[Hashable] = set()
+        self._lives: dict[str, list[Identity]] = {}
+        self._ended: set[Identity] = set()
         self._changes: list[Change] = []
-        self._followers: dict[Hashable, threading.Thread] = {}
+        self._followers: dict[Identity, threading.Thread] = {}
         self._over = False
         threading.Thread(target=self._watch, name="pods", daemon=True).start()
 
@@ -113,8 +111,7 @@ class Watcher:
             seen = self._lives.get(name, [])
             before = None
             if seen:
-                uid, container = seen[-1]  # type: ignore[misc]
-                before = Life(name, seen[-1], words(uid, container), "ended", len(seen) - 1)
+                before = Life(name, seen[-1], words(*seen[-1]), "ended", len(seen) - 1)
             return life_of(name, pod, before, max(0, len(seen) - 1))
 
     def changes(self) -> list[Change]:
@@ -180,16 +177,16 @@ class Watcher:
         last = status.get("lastState", {}).get("terminated")
         if last:
             self._born(name, uid, _container(last, status))
-            self._dead(name, identity(uid, _container(last, status)), last)
+            self._dead(name, (uid, _container(last, status)), last)
         state = status.get("state", {})
         if "running" in state or "terminated" in state:
             container = _container(state.get("terminated", {}), status)
             self._born(name, uid, container)
             if "terminated" in state:
-                self._dead(name, identity(uid, container), state["terminated"])
+                self._dead(name, (uid, container), state["terminated"])
 
     def _born(self, name: str, uid: str, container: str | None) -> None:
-        which = identity(uid, container)
+        which: Identity = (uid, container)
         if container is None or which in self._lives.setdefault(name, []):
             return
         self._lives[name].append(which)
@@ -198,7 +195,7 @@ class Watcher:
         self._followers[which] = threading.Thread(target=self._follow, args=(name, which), name="log", daemon=True)
         self._followers[which].start()
 
-    def _dead(self, name: str, which: Hashable, terminated: Object) -> None:
+    def _dead(self, name: str, which: Identity, terminated: Object) -> None:
         if which in self._ended:
             return
         self._ended.add(which)
@@ -212,13 +209,13 @@ class Watcher:
         if self._pods.get(name, {}).get("metadata", {}).get("uid") == pod["metadata"]["uid"]:
             del self._pods[name]
         for which in self._lives.get(name, []):
-            if which not in self._ended and which[0] == pod["metadata"]["uid"]:  # type: ignore[index]
+            if which not in self._ended and which[0] == pod["metadata"]["uid"]:
                 self._ended.add(which)
                 self._changes.append(Change(now(), name, which, "dead", "its pod is gone"))
 
     # -- what containers write
 
-    def _follow(self, name: str, which: Any) -> None:
+    def _follow(self, name: str, which: Identity) -> None:
         uid, container = which
         path = f"{place('Pod', self._namespace, name)}/log"
         with contextlib.suppress(ClusterError):
@@ -232,7 +229,7 @@ class Watcher:
                     else:
                         log.write(line + b"\n")
 
-    def _is_previous(self, name: str, uid: str, container: str) -> bool:
+    def _is_previous(self, name: str, uid: str, container: str | None) -> bool:
         pod = self._cluster.get("Pod", self._namespace, name)
         if pod is None or pod["metadata"]["uid"] != uid:
             return False

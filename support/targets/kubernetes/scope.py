@@ -105,8 +105,8 @@ class Scope:
                 return
             if time.monotonic() > until:
                 raise DeploymentFailed(
-                    f"the namespace {self.namespace} has no account or no counted quota after {USABLE_SECONDS:g} s; see "
-                    "that the cluster's controllers run"
+                    f"the namespace {self.namespace} has no account or no counted quota after {USABLE_SECONDS:g} s; "
+                    "see that the cluster's controllers run"
                 )
             time.sleep(0.05)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from support.contract.deployment import Deployment
+from support.contract.fault_service import FaultService
 from support.contract.shape import Shape
 from support.contract.target import Injectors, WaitRecorder, Witness
 from support.errors import DeploymentFailed, Inconclusive
@@ -70,7 +71,7 @@ class KubernetesTarget:
         self._cluster = ApiServer(settings.kubeconfig)
         self._scope = Scope(self._cluster, run_name(), folder.name, settings.namespace)
         self._faults = PodFaults(self._cluster)
-        self.service = self._faults
+        self.service: FaultService = self._faults
         self.injectors: Injectors = ApiInjectors()
         self.witness: Witness = PodWitness(self._cluster, self._scope.namespace)
 
