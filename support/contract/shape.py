@@ -1,5 +1,6 @@
 """What a deployment of Dynamo can look like."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from support.schema import Expected, NonNegativeFloat, NonNegativeInt, OneOf, Po
 SIMULATED = ("vllm", "sglang", "trtllm")
 ENGINES = (*SIMULATED, "ruler")
 REQUEST_PLANES = ("tcp", "nats")
+DISCOVERIES = ("etcd", "kubernetes")
 RESTART_POLICIES = ("Never", "OnFailure", "Always")
 ROUTER_MODES = ("round-robin", "random", "kv")
 LEAVINGS = ("draining", "handing over")
@@ -28,6 +30,7 @@ class Shape:
         workers: workers that answer requests; in a disaggregated deployment the decode workers.
         prefill_workers: 0 for an aggregated deployment.
         request_plane: ``tcp`` or ``nats``.
+        discovery: how its parts find each other, one of :data:`DISCOVERIES`; empty: as its target does by itself.
         migration_limit: how often one request may be moved to another worker; 0 switches migration off.
         sequence_cap: tokens (prompt and answer) above which a request is not migrated; None: no cap.
         max_model_len: tokens (prompt and answer) that a simulated worker has room for; None: it enforces no limit.
@@ -54,6 +57,7 @@ class Shape:
     workers: NonNegativeInt = 2
     prefill_workers: NonNegativeInt = 0
     request_plane: Annotated[str, OneOf(REQUEST_PLANES)] = "tcp"
+    discovery: Annotated[str, OneOf(("", *DISCOVERIES))] = ""
     migration_limit: NonNegativeInt = 3
     sequence_cap: PositiveInt | None = None
     max_model_len: PositiveInt | None = None
@@ -102,14 +106,21 @@ class Shape:
             f"than one of {fewer}; choose {fewer} or {self.etcd_members + 1}"
         ]
 
-    def check(self, release: Release) -> None:
+    def check(self, release: Release, discoveries: Collection[str] = ("etcd",)) -> None:
         """Refuse what cannot be.
+
+        Args:
+            discoveries: those that the target has.
 
         Raises:
             ValueError: a value that makes no sense, with the allowed ones.
             Unsupported: the release cannot do it.
         """
         read(Shape, self)
+        if self.discovery and self.discovery not in discoveries:
+            raise ValueError(f"discovery is {self.discovery!r}, which takes the target kubernetes")
+        if self.discovery == "kubernetes" and not release.kubernetes_discovery:
+            raise Unsupported(release.version, "Kubernetes discovery")
         if self.disaggregated and self.engine == "ruler":
             raise ValueError(f"the ruler engine has no prefill workers; choose one of {', '.join(SIMULATED)}")
         if self.max_model_len is not None and self.engine == "ruler":

@@ -15,6 +15,8 @@ from support.settings import ROOT
 from support.targets.local import namespaces
 
 BYTECODE = "PYTHONDONTWRITEBYTECODE"
+NO_CELL = "none"
+"""The mode of a program whose target is somewhere else: a fork of this process, and nothing around it."""
 PRELOADED = (
     "behave.__main__",
     "behave.formatter.plain",
@@ -76,7 +78,7 @@ def command(
 
 
 class Cell:
-    """A cell that is a fork of this process.
+    """A cell that is a fork of this process; with :data:`NO_CELL`, the program alone.
 
     Attributes:
         pid: of its outermost process, the leader of a process group if ``prepare`` made it one.
@@ -90,7 +92,7 @@ class Cell:
         Args:
             prepare: called first of all in the new process.
         """
-        kind = world(mode)
+        kind = mode if mode == NO_CELL else world(mode)
         _preload()
         prepared, tell = os.pipe()
 
@@ -100,6 +102,8 @@ class Cell:
                 os.close(end)
             os.environ.pop(BYTECODE, None)
             sys.dont_write_bytecode = False
+            if kind == NO_CELL:
+                return run_module(module, arguments)
             return cell.run(kind, lambda: run_module(module, arguments), sabotage.node_agent(os.environ) or cell.AGENT)
 
         self.pid = fork(outermost)

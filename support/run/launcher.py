@@ -176,7 +176,8 @@ class Launcher:
             stdin = None if output is None else os.open(os.devnull, os.O_RDONLY)
             use_files(stdin, None if output is None else output.fileno())
 
-        return cells.Cell("behave", list(options), self.settings.cells, prepare)
+        mode = self.settings.cells if targets.kind(self.settings).in_cells else cells.NO_CELL
+        return cells.Cell("behave", list(options), mode, prepare)
 
     def _wait(self, running: Sequence[Running], longest: float | None) -> None:
         """Sleep until a process ended, a signal came, a deadline passed or ``longest`` seconds are over, and do what is
@@ -294,6 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells.world(settings.cells)  # refuses what this machine cannot do, before anything is made
         defines = [f"-D{name}={value}" for name, value in userdata.items()]
         jobs = options.jobs or settings.jobs if options.mode != "behave" else 1
+        jobs = 1 if settings.namespace else jobs  # two scenarios in one namespace would be one deployment
         tags, scenarios = list[str](), list[Selected]()
         if options.mode == "acceptance":
             tags = with_defaults(root, options.tags)
@@ -305,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 0
         for each in scenarios:
             capabilities.needed(each.location, each.tags, settings)  # refuses a tag that nobody knows
-        if targets.kind(settings).real:
+        if targets.kind(settings).real and not settings.dynamo_image:
             bootstrap.ensure(("dynamo",), settings.dynamo)
         launcher = Launcher(root, settings, defines, runs.create(root / "reports", settings.log_dir))
         _write_about(launcher, tags, scenarios)

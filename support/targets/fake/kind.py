@@ -17,6 +17,7 @@ SIMULATED = {
     "netem": False,
     "kmsg": True,
     "cgroups": False,
+    "strain": True,
     "gpu": False,
     "cluster": False,
 }

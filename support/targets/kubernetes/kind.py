@@ -1,0 +1,69 @@
+"""The kind of target that a Kubernetes cluster is."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from support import sabotage
+from support.contract.target import Capability, Need, Target
+from support.events import EventLog
+from support.releases import Release
+from support.settings import Settings
+from support.targets.needs import NEEDS, known
+
+NO_AGENT = "that takes an agent on the nodes, which is not there yet"
+MISSING = {
+    "namespaces": f"the networks of pods cannot be broken: {NO_AGENT}",
+    "nftables": f"the networks of pods cannot be broken: {NO_AGENT}",
+    "tbf": f"the networks of pods cannot be slowed down: {NO_AGENT}",
+    "netem": f"the networks of pods cannot be delayed: {NO_AGENT}",
+    "kmsg": f"nobody writes to the kernel log of a node: {NO_AGENT}",
+    "cgroups": f"nobody limits a node: {NO_AGENT}",
+    "strain": f"pods have no simulated GPUs: {NO_AGENT}",
+    "gpu": "no real engines yet",
+}
+"""Name of a need -> why this target does not meet it."""
+
+
+class KubernetesKind:
+    """Dynamo on a cluster; implements :class:`support.contract.target.TargetKind`."""
+
+    description = "a Kubernetes cluster"
+    in_cells = False
+    real = True
+    needs: Mapping[str, Need] = {name: NEEDS[name] for name in NEEDS if name in MISSING or name == "cluster"}
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def capabilities(self, names: Iterable[str]) -> dict[str, Capability]:
+        """See :class:`support.contract.target.TargetKind`."""
+        found: dict[str, Callable[[], Capability]] = {"cluster": self._cluster}
+        wanted = known(names, self.needs)
+        return {name: found[name]() if name in found else Capability(name, False, MISSING[name]) for name in wanted}
+
+    def _cluster(self) -> Capability:
+        # Not at the top: its client takes 0.4 s of CPU to load, which other targets have no use for.
+        from support.targets.kubernetes.api import ApiServer, ClusterError
+
+        try:
+            cluster = ApiServer(self._settings.kubeconfig)
+            return Capability("cluster", True, f"Kubernetes {cluster.version()} at {cluster.host}")
+        except ClusterError as error:
+            return Capability("cluster", False, str(error))
+
+    def begin(self) -> None:
+        """See :class:`support.contract.target.TargetKind`; there is nothing to be made ready."""
+
+    def make(self, release: Release, folder: Path, events: EventLog) -> Target:
+        """See :class:`support.contract.target.TargetKind`.
+
+        Raises:
+            ValueError: ``FT_SABOTAGE`` wants what is not broken on purpose here.
+            ClusterError: the cluster cannot be reached.
+        """
+        from support.targets.kubernetes.target import KubernetesTarget
+
+        if any(sabotage.asked()):
+            asked = "=".join(each for each in sabotage.asked() if each)
+            raise ValueError(f"FT_SABOTAGE is {asked}; the target kubernetes knows no sabotage yet")
+        return KubernetesTarget(self._settings, release, folder, events)

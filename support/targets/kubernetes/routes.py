@@ -1,0 +1,166 @@
+"""How requests and looks travel from here to the pods of a scenario.
+
+Calls to ``http://NODE:PORT`` are carried to whatever pod has that name now, straight to its address where this machine
+is on the pods' network, else by way of the API server. Clients' requests need a TCP connection: a URL that the user
+names, the Service, a port of a node, or a port that is forwarded, the first that works.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from support import asking
+from support.asking import NoAnswer, Order, Response, ask
+from support.errors import DeploymentFailed
+from support.settings import ROOT
+from support.targets.kubernetes.api import ApiServer
+from support.targets.kubernetes.manifests import FRONTEND_PORT
+
+# A connection within a cluster takes a millisecond; addresses that lead nowhere are silent.
+REACH_SECONDS = 0.5
+TUNNEL_SECONDS = 30.0
+LOOKS = 5
+"""How many looks tell what a way costs."""
+
+
+class Routes:
+    """The ways to the pods of one scenario.
+
+    Args:
+        namespace: of the pods.
+        address: the current address of a pod; None while it has none.
+
+    Attributes:
+        direct: whether this machine is on the pods' network.
+        url: where clients send requests, once :meth:`open` has found out; ``way``: in words.
+    """
+
+    def __init__(self, cluster: ApiServer, namespace: str, address: Callable[[str], str | None]) -> None:
+        self._cluster, self._namespace, self._address = cluster, namespace, address
+        self._tunnel: subprocess.Popen[str] | None = None
+        self._frontends: list[str] = []
+        self.direct = False
+        self.url = self.way = ""
+        asking.carry_by(self.carry)
+
+    def carry(self, scheme: str, netloc: str, timeout: float, order: Order) -> Response:
+        """See :data:`support.asking.Carry`; a host that is no node of the scenario is asked as ever."""
+        host, _, port = netloc.partition(":")
+        name = host.partition(".")[0]
+        if self._tunnel is not None and netloc == self.url.removeprefix("http://"):
+            name, port = self._running(), str(FRONTEND_PORT)  # the same process, without a way through the tunnel
+        address = self._address(name)
+        if address is None and ("." in host or not name.rpartition("-")[2].isdigit()):
+            return asking.over_tcp(scheme, netloc, timeout, order)
+        if address is None:
+            raise ConnectionRefusedError(f"{name} has no pod with an address")
+        if self.direct:
+            return asking.over_tcp(scheme, f"{address}:{port}", timeout, order)
+        return self._cluster.proxy(self._namespace, name, int(port), order, timeout)
+
+    def _running(self) -> str:
+        return next((name for name in self._frontends if self._address(name)), self._frontends[0])
+
+    def open(self, given: str | None, frontends: Sequence[str]) -> None:
+        """Find the way for clients; all frontends are ready.
+
+        Args:
+            given: what the user says that it is.
+
+        Raises:
+            DeploymentFailed: there is none.
+        """
+        self._frontends = list(frontends)
+        service = self._cluster.get("Service", self._namespace, "frontend") or {}
+        address = self._address(frontends[0])
+        self.direct = address is not None and _connects(address, FRONTEND_PORT)
+        inside = f"http://{service['spec']['clusterIP']}:{FRONTEND_PORT}"
+        if given:
+            self.url, self.way = given.rstrip("/"), "FRONTEND_URL"
+            if not _is_frontend(self.url):
+                raise DeploymentFailed(
+                    f"FRONTEND_URL is {given}, where no Dynamo frontend answers; leave it out, or have it lead to the "
+                    f"Service frontend in the namespace {self._namespace}"
+                )
+        elif self.direct and _is_frontend(inside):
+            self.url, self.way = inside, "the Service"
+        elif (port := self._node_port(service)) is not None:
+            self.url, self.way = port, "a port of a node"
+        else:
+            self.url, self.way = self._forward(frontends), "a port that is forwarded through the API server"
+
+    def _node_port(self, service: Any) -> str | None:
+        port = next((each.get("nodePort") for each in service["spec"]["ports"]), None)
+        if port is None or not self._cluster.may("list", "", "nodes"):
+            return None
+        for node in self._cluster.list("Node"):
+            for each in node["status"].get("addresses", []):
+                url = f"http://{each['address']}:{port}"
+                if each["type"] != "Hostname" and _connects(each["address"], port) and _is_frontend(url):
+                    return url
+        return None
+
+    def _forward(self, frontends: Sequence[str]) -> str:
+        told = self._cluster.access() | {
+            "namespace": self._namespace,
+            "pods": list(frontends),
+            "port": FRONTEND_PORT,
+        }
+        argv = [sys.executable, "-m", "support.targets.kubernetes.tunnel"]
+        pipe = subprocess.PIPE
+        self._tunnel = subprocess.Popen(argv, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+        assert self._tunnel.stdin
+        assert self._tunnel.stdout
+        self._tunnel.stdin.write(json.dumps(told) + "\n")
+        self._tunnel.stdin.flush()
+        line = self._tunnel.stdout.readline().strip()
+        if not line.isdigit():
+            self._end_tunnel()
+            raise DeploymentFailed(f"no port could be forwarded to {frontends[0]}: {line or 'the tunnel has ended'}")
+        return f"http://127.0.0.1:{line}"
+
+    def cost(self) -> float:
+        """Seconds that a look takes on the way that clients' requests take: the least of a few."""
+        took = []
+        for _ in range(LOOKS):
+            began = time.monotonic()
+            host, _, port = self.url.partition("://")[2].partition("/")[0].partition(":")
+            scheme = self.url.partition("://")[0]
+            asking.over_tcp(scheme, f"{host}:{port or 80}", TUNNEL_SECONDS, ("GET", "/health", None, {}))
+            took.append(time.monotonic() - began)
+        return min(took)
+
+    def close(self) -> None:
+        """End what was begun here; calls go the usual way again."""
+        asking.carry_by(asking.over_tcp)
+        self._end_tunnel()
+
+    def _end_tunnel(self) -> None:
+        if self._tunnel is not None:
+            for end in (self._tunnel.stdin, self._tunnel.stdout):
+                assert end
+                end.close()
+            self._tunnel.kill()
+            self._tunnel.wait()
+            self._tunnel = None
+
+
+def _connects(address: str, port: int) -> bool:
+    try:
+        with socket.create_connection((address, port), REACH_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _is_frontend(url: str) -> bool:
+    """Whether a Dynamo frontend answers there, and not whoever else has that address here."""
+    try:
+        answer = ask(f"{url}/health", 2.0)
+        return answer.status == 200 and "instances" in answer.json()
+    except (NoAnswer, ValueError, TypeError):
+        return False
