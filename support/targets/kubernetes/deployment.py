@@ -43,6 +43,7 @@ class Premises:
         events: gets a note per step of a boot.
         frontend_url: what the user says clients find the frontend by.
         one_clock: whether all nodes have the clock of this machine.
+        let_go: called before anything is taken down.
     """
 
     cluster: ApiServer
@@ -52,6 +53,7 @@ class Premises:
     events: EventLog
     frontend_url: str | None
     one_clock: bool
+    let_go: Callable[[], None] = lambda: None
 
 
 class KubernetesDeployment:
@@ -313,6 +315,7 @@ class KubernetesDeployment:
 
     def remove(self) -> list[str]:
         """Take everything down; returns what is still there of it."""
+        self.site.let_go()
         self._routes.close()
         with contextlib.suppress(ClusterError):  # what is taken down is taken down without them
             happenings.tell(self.site.cluster, self.namespace, self.site.events)

@@ -1,6 +1,7 @@
 """The kind of target that a Kubernetes cluster is."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from support import sabotage
@@ -11,11 +12,11 @@ from support.settings import Settings
 from support.targets.needs import NEEDS, known
 
 NO_AGENT = "that takes an agent on the nodes, which is not there yet"
+BY_AGENTS = ("namespaces", "nftables")
+"""What the agents on the nodes can do, where an administrator has put them."""
 MISSING = {
-    "namespaces": f"the networks of pods cannot be broken: {NO_AGENT}",
-    "nftables": f"the networks of pods cannot be broken: {NO_AGENT}",
-    "tbf": f"the networks of pods cannot be slowed down: {NO_AGENT}",
-    "netem": f"the networks of pods cannot be delayed: {NO_AGENT}",
+    "tbf": "nobody measures yet how much a pod can send",
+    "netem": "nobody measures yet how late what a pod sends arrives",
     "kmsg": f"nobody writes to the kernel log of a node: {NO_AGENT}",
     "cgroups": f"nobody limits a node: {NO_AGENT}",
     "strain": f"pods have no simulated GPUs: {NO_AGENT}",
@@ -30,7 +31,7 @@ class KubernetesKind:
     description = "a Kubernetes cluster"
     in_cells = False
     real = True
-    needs: Mapping[str, Need] = {name: NEEDS[name] for name in NEEDS if name in MISSING or name == "cluster"}
+    needs: Mapping[str, Need] = {name: NEEDS[name] for name in NEEDS if name in (*MISSING, *BY_AGENTS, "cluster")}
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -39,6 +40,8 @@ class KubernetesKind:
         """See :class:`support.contract.target.TargetKind`."""
         found: dict[str, Callable[[], Capability]] = {"cluster": self._cluster}
         wanted = known(names, self.needs)
+        agents = self._agents() if any(name in BY_AGENTS for name in wanted) else None
+        found |= {name: partial(Capability, name, *agents) for name in BY_AGENTS if agents}
         return {name: found[name]() if name in found else Capability(name, False, MISSING[name]) for name in wanted}
 
     def _cluster(self) -> Capability:
@@ -50,6 +53,17 @@ class KubernetesKind:
             return Capability("cluster", True, f"Kubernetes {cluster.version()} at {cluster.host}")
         except ClusterError as error:
             return Capability("cluster", False, str(error))
+
+    def _agents(self) -> tuple[bool, str]:
+        """Whether the agents on the nodes can be used, and why not."""
+        from support.targets.kubernetes.agents import NAMESPACE, NodeAgents
+        from support.targets.kubernetes.api import ApiServer, ClusterError
+
+        try:
+            missing = NodeAgents(ApiServer(self._settings.kubeconfig)).missing()
+        except ClusterError as error:
+            missing = str(error)
+        return not missing, missing or f"by the agents in the namespace {NAMESPACE}"
 
     def begin(self) -> None:
         """See :class:`support.contract.target.TargetKind`; there is nothing to be made ready."""

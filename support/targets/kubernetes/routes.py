@@ -5,10 +5,7 @@ is on the pods' network, else by way of the API server. Clients' requests need a
 names, the Service, a port of a node, or a port that is forwarded, the first that works.
 """
 
-import json
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,9 +13,9 @@ from typing import Any
 from support import asking
 from support.asking import NoAnswer, Order, Response, ask
 from support.errors import DeploymentFailed
-from support.settings import ROOT
 from support.targets.kubernetes.api import ApiServer
 from support.targets.kubernetes.manifests import FRONTEND_PORT
+from support.targets.kubernetes.tunnels import Tunnel
 
 # A connection within a cluster takes a millisecond; addresses that lead nowhere are silent.
 REACH_SECONDS = 0.5
@@ -41,7 +38,7 @@ class Routes:
 
     def __init__(self, cluster: ApiServer, namespace: str, address: Callable[[str], str | None]) -> None:
         self._cluster, self._namespace, self._address = cluster, namespace, address
-        self._tunnel: subprocess.Popen[str] | None = None
+        self._tunnel: Tunnel | None = None
         self._frontends: list[str] = []
         self.direct = False
         self.url = self.way = ""
@@ -105,23 +102,8 @@ class Routes:
         return None
 
     def _forward(self, frontends: Sequence[str]) -> str:
-        told = self._cluster.access() | {
-            "namespace": self._namespace,
-            "pods": list(frontends),
-            "port": FRONTEND_PORT,
-        }
-        argv = [sys.executable, "-m", "support.targets.kubernetes.tunnel"]
-        pipe = subprocess.PIPE
-        self._tunnel = subprocess.Popen(argv, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
-        assert self._tunnel.stdin
-        assert self._tunnel.stdout
-        self._tunnel.stdin.write(json.dumps(told) + "\n")
-        self._tunnel.stdin.flush()
-        line = self._tunnel.stdout.readline().strip()
-        if not line.isdigit():
-            self._end_tunnel()
-            raise DeploymentFailed(f"no port could be forwarded to {frontends[0]}: {line or 'the tunnel has ended'}")
-        return f"http://127.0.0.1:{line}"
+        self._tunnel = Tunnel(self._cluster, self._namespace, frontends, FRONTEND_PORT)
+        return self._tunnel.url
 
     def cost(self) -> float:
         """Seconds that a look takes on the way that clients' requests take: the least of a few."""
@@ -137,15 +119,8 @@ class Routes:
     def close(self) -> None:
         """End what was begun here; calls go the usual way again."""
         asking.carry_by(asking.over_tcp)
-        self._end_tunnel()
-
-    def _end_tunnel(self) -> None:
         if self._tunnel is not None:
-            for end in (self._tunnel.stdin, self._tunnel.stdout):
-                assert end
-                end.close()
-            self._tunnel.kill()
-            self._tunnel.wait()
+            self._tunnel.close()
             self._tunnel = None
 
 

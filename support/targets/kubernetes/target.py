@@ -9,11 +9,12 @@ from support.contract.deployment import Deployment
 from support.contract.fault_service import FaultService
 from support.contract.shape import Shape
 from support.contract.target import Injectors, WaitRecorder, Witness
-from support.errors import DeploymentFailed, Inconclusive
+from support.errors import DeploymentFailed, Inconclusive, Refused
 from support.events import EventLog
 from support.releases import Release
 from support.settings import Settings
 from support.targets.kubernetes import images
+from support.targets.kubernetes.agents import ClusterFaults, NetworkFaults, NodeAgents, ObservedWitness
 from support.targets.kubernetes.api import ApiServer, ClusterError
 from support.targets.kubernetes.deployment import KubernetesDeployment, Premises
 from support.targets.kubernetes.faults import PodFaults
@@ -71,9 +72,17 @@ class KubernetesTarget:
         self._cluster = ApiServer(settings.kubeconfig)
         self._scope = Scope(self._cluster, run_name(), folder.name, settings.namespace)
         self._faults = PodFaults(self._cluster)
-        self.service: FaultService = self._faults
+        self._made: KubernetesDeployment | None = None
+        self._agents, namespace = NodeAgents(self._cluster), self._scope.namespace
+        self._network = NetworkFaults(
+            self._agents, self._cluster, namespace, lambda: self._made.nodes if self._made else []
+        )
+        observed = not self._agents.missing()
+        self.service: FaultService = ClusterFaults(self._faults, self._network) if observed else self._faults
         self.injectors: Injectors = ApiInjectors()
-        self.witness: Witness = PodWitness(self._cluster, self._scope.namespace)
+        self.witness: Witness = PodWitness(self._cluster, namespace)
+        if observed:
+            self.witness = ObservedWitness(self._cluster, namespace, self._agents)
 
     def deploy(self, shape: Shape, watch: Callable[[Deployment], None] = lambda _: None) -> KubernetesDeployment:
         """See :class:`support.contract.target.Target`."""
@@ -93,8 +102,8 @@ class KubernetesTarget:
             text = f"namespace {self._scope.namespace} is there after {time.monotonic() - began:.2f} s"
             self._events.add("note", "", text)
             url = self._settings.frontend_url
-            made = KubernetesDeployment(
-                Premises(self._cluster, self._scope, plan, logs, self._events, url, one_clock), watch
+            made = self._made = KubernetesDeployment(
+                Premises(self._cluster, self._scope, plan, logs, self._events, url, one_clock, self._let_go), watch
             )
             self._faults.take(made)
             made.start()
@@ -104,6 +113,14 @@ class KubernetesTarget:
                 error.add_note(f"left behind: {', '.join(left)}")
             raise
         return made
+
+    def _let_go(self) -> None:
+        """No rule of ours stays on a node when its pods go."""
+        try:
+            self._network.close()
+        except Refused as error:
+            self._events.add("note", "", f"a cut is left to the end of its lease: {error}")
+        self._agents.close()
 
     def _clear(self, made: KubernetesDeployment | None) -> list[str]:
         try:
