@@ -4,7 +4,6 @@ see them broken (``agents/manifests/``). Both are asked through forwarded ports,
 
 import base64
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, cast
 
 from agents.service.agents import PARTITIONS
@@ -38,7 +37,9 @@ class NodeAgents:
 
     def __init__(self, cluster: ApiServer) -> None:
         self._cluster = cluster
-        self._tunnels: dict[str, Tunnel] = {}
+        self._tunnels: list[Tunnel] = []
+        self._observers: dict[str, Observer] = {}
+        self._service: FaultService | None = None
 
     def missing(self) -> str:
         """Why they cannot be used, in words; empty: they can."""
@@ -69,27 +70,42 @@ class NodeAgents:
             raise ClusterError(404, f"there is no Secret {app} with a token in the namespace {NAMESPACE}")
         return base64.b64decode(secret["data"]["token"]).decode()
 
-    def _forward(self, name: str, pods: Sequence[Object], port: int) -> str:
-        if name not in self._tunnels:
-            names = [pod["metadata"]["name"] for pod in pods if _ready(pod)]
-            if not names:
-                raise Inconclusive(f"no {name} is ready in the namespace {NAMESPACE}")
-            self._tunnels[name] = Tunnel(self._cluster, NAMESPACE, names, port)
-        return self._tunnels[name].url
+    def open(self) -> None:
+        """Make the ways to them; they end with the thread that calls this.
 
-    @cached_property
+        Raises:
+            ClusterError, DeploymentFailed: there is none.
+        """
+        self._service = FaultService(self._forward(self._pods(SERVICE), SERVICE_PORT), self._token(SERVICE))
+        token = self._token(OBSERVER)
+        for pod in self._pods(OBSERVER):
+            if _ready(pod):
+                self._observers[pod["spec"]["nodeName"]] = Observer(self._forward([pod], OBSERVER_PORT), token)
+
+    def _forward(self, pods: Sequence[Object], port: int) -> str:
+        names = [pod["metadata"]["name"] for pod in pods if _ready(pod)]
+        self._tunnels.append(Tunnel(self._cluster, NAMESPACE, names, port))
+        return self._tunnels[-1].url
+
+    @property
     def service(self) -> FaultService:
-        """The fault service of the cluster."""
-        return FaultService(self._forward(SERVICE, self._pods(SERVICE), SERVICE_PORT), self._token(SERVICE))
+        """The fault service of the cluster; to be asked between :meth:`open` and :meth:`close`."""
+        assert self._service is not None
+        return self._service
 
     def observer(self, machine: str) -> Observer:
-        """The observer of a machine of the cluster."""
-        pods = [pod for pod in self._pods(OBSERVER) if pod["spec"].get("nodeName") == machine]
-        return Observer(self._forward(f"{OBSERVER} of {machine}", pods, OBSERVER_PORT), self._token(OBSERVER))
+        """The observer of a machine of the cluster.
+
+        Raises:
+            Inconclusive: none was ready there when the scenario began.
+        """
+        if machine not in self._observers:
+            raise Inconclusive(f"no {OBSERVER} was ready on {machine} when the scenario began")
+        return self._observers[machine]
 
     def close(self) -> None:
-        """End the forwarded ports."""
-        for tunnel in self._tunnels.values():
+        """End the ways to them."""
+        for tunnel in self._tunnels:
             tunnel.close()
         self._tunnels.clear()
 

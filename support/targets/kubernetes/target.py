@@ -77,11 +77,11 @@ class KubernetesTarget:
         self._network = NetworkFaults(
             self._agents, self._cluster, namespace, lambda: self._made.nodes if self._made else []
         )
-        observed = not self._agents.missing()
-        self.service: FaultService = ClusterFaults(self._faults, self._network) if observed else self._faults
+        self._by_agents = not self._agents.missing()
+        self.service: FaultService = ClusterFaults(self._faults, self._network) if self._by_agents else self._faults
         self.injectors: Injectors = ApiInjectors()
         self.witness: Witness = PodWitness(self._cluster, namespace)
-        if observed:
+        if self._by_agents:
             self.witness = ObservedWitness(self._cluster, namespace, self._agents)
 
     def deploy(self, shape: Shape, watch: Callable[[Deployment], None] = lambda _: None) -> KubernetesDeployment:
@@ -96,6 +96,8 @@ class KubernetesTarget:
         began = time.monotonic()
         made: KubernetesDeployment | None = None
         try:
+            if self._by_agents:
+                self._agents.open()
             self._scope.open()
             programs, one_clock = images.find(self._settings, self._cluster, self._scope, self._memory())
             plan = Blueprint(shape, self._release, programs, discovery(shape, self._settings, self._release))
