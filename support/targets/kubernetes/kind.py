@@ -51,6 +51,11 @@ class KubernetesKind:
         except ClusterError as error:
             return Capability("cluster", False, str(error))
 
+    def missing(self) -> str:
+        """See :class:`support.contract.target.TargetKind`: a cluster that answers."""
+        found = self._cluster()
+        return "" if found.available else found.detail
+
     def begin(self) -> None:
         """See :class:`support.contract.target.TargetKind`; there is nothing to be made ready."""
 
