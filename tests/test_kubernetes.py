@@ -15,6 +15,7 @@ from support.contract.shape import Shape
 from support.contract.target import Need
 from support.errors import Inconclusive, Refused, Unsupported
 from support.run import capabilities
+from support.run.runtime import Run
 from support.settings import ROOT, Settings
 from support.targets.kubernetes import happenings, images, lives, manifests, scope, shell, troubles
 from support.targets.kubernetes.api import ApiServer, ClusterError, explain, place
@@ -254,6 +255,12 @@ def test_a_user_without_a_kubeconfig_is_told_what_to_set() -> None:
     found = KubernetesKind(Settings(target="kubernetes")).capabilities(["cluster"])["cluster"]
     assert not found.available
     assert "KUBECONFIG is not set" in found.detail
+
+
+def test_a_run_on_a_cluster_that_is_not_there_begins_nothing(tmp_path: Path) -> None:
+    given = {"target": "kubernetes", "kubeconfig": str(tmp_path / "none")}
+    with pytest.raises(SystemExit, match=r"target kubernetes: KUBECONFIG=.*; name a kubeconfig file"):
+        Run.begin(given)
 
 
 def pod(state: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:

@@ -41,6 +41,10 @@ class FakeKind:
         wanted = known(names, SIMULATED)
         return {name: Capability(name, SIMULATED[name], said[SIMULATED[name]]) for name in wanted}
 
+    def missing(self) -> str:
+        """See :class:`support.contract.target.TargetKind`."""
+        return ""
+
     def begin(self) -> None:
         """See :class:`support.contract.target.TargetKind`; from now on the process lives on a clock in memory."""
         from support.targets.fake import target  # not at the top: others have no use for it

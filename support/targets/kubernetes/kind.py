@@ -65,6 +65,11 @@ class KubernetesKind:
             missing = str(error)
         return not missing, missing or f"by the agents in the namespace {NAMESPACE}"
 
+    def missing(self) -> str:
+        """See :class:`support.contract.target.TargetKind`: a cluster that answers."""
+        found = self._cluster()
+        return "" if found.available else found.detail
+
     def begin(self) -> None:
         """See :class:`support.contract.target.TargetKind`; there is nothing to be made ready."""
 

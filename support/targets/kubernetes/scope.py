@@ -158,10 +158,10 @@ class Scope:
         self._over.set()
         if not self._opened:
             return []
-        self.cluster.delete(self._kind, self.namespace, self._name)  # from now on nothing new is made in it
-        for kind in ("StatefulSet", "Pod"):
+        for kind in ("StatefulSet", "Pod"):  # before the namespace, which would else wait for their grace periods
             for each in self.cluster.list(kind, self.namespace, self.selector):
                 self.cluster.delete(kind, self.namespace, each["metadata"]["name"], grace=0)
+        self.cluster.delete(self._kind, self.namespace, self._name)
         until, left = time.monotonic() + GONE_SECONDS, self._left()
         while left and time.monotonic() < until:
             time.sleep(0.2)
