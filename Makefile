@@ -9,7 +9,7 @@ export TAGS
 
 # make up [ENGINE=vllm] [WORKERS=2]: a deployment that stays, with the frontend on localhost:8000 and the fault service on
 # localhost:8080; make down ends it. make crash-trials [N=200] [SEED=1]: kills agents at random moments, looks for leaks.
-.PHONY: acceptance rerun test sabotage lies mutation releases crash-trials up watch down bench doctor report bootstrap clean distclean enter lint-features new catalogue test-docs
+.PHONY: acceptance rerun test sabotage lies mutation releases crash-trials up watch down bench doctor report bootstrap clean distclean enter lint-features new catalogue test-docs cleanup-cluster
 
 acceptance: bootstrap
 	@$(RUN) support.run.launcher acceptance $(if $(FEATURES),--features $(FEATURES)) $(if $(TAGS),--tags "$$TAGS")
@@ -80,6 +80,11 @@ enter:
 
 down:
 	@$(RUN) support.run.stay down
+
+# what scenarios have left on the cluster of KUBECONFIG once their lease is over
+cleanup-cluster:
+	@$(BOOTSTRAP) suite
+	@$(RUN) support.targets.kubernetes clean
 
 # all of them; fails at the end when one has
 bench: bootstrap

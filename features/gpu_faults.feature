@@ -140,7 +140,7 @@ Feature: A GPU fails
       | 63  |
       | 92  |
 
-  @<engine>
+  @<engine> @needs.strain
   Scenario Outline: A GPU that gets slower makes its answers slower, and nothing else (<engine>, <strain>)
     Given a Dynamo deployment with 1 <engine> worker
     And a client is receiving a streamed completions answer that takes at least 9 seconds
@@ -155,7 +155,7 @@ Feature: A GPU fails
       | vllm   | overheats                   | 50    |
       | ruler  | is shared with another load | 25    |
 
-  @ruler
+  @ruler @needs.strain
   Scenario: A worker whose GPU memory is taken while it is down stays out until it is given back
     Given a Dynamo deployment with 2 ruler workers
       | setting        | value  |

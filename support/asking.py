@@ -71,7 +71,8 @@ def ask(
         raise NoAnswer(str(error) or type(error).__name__) from error
 
 
-def _over_tcp(scheme: str, netloc: str, timeout: float, order: Order) -> Response:
+def over_tcp(scheme: str, netloc: str, timeout: float, order: Order) -> Response:
+    """By the network of this machine; the :data:`Carry` that a process begins with."""
     with contextlib.closing(CONNECTIONS[scheme](netloc, timeout=timeout)) as connection:
         connection.request(*order)
         answer = connection.getresponse()
@@ -80,7 +81,7 @@ def _over_tcp(scheme: str, netloc: str, timeout: float, order: Order) -> Respons
 
 Carry = Callable[[str, str, float, Order], Response]
 """Brings an order to ``ADDRESS:PORT`` under a scheme, and an answer back within a time; OSError: it cannot."""
-_carry: Carry = _over_tcp
+_carry: Carry = over_tcp
 
 
 def carry_by(carry: Carry) -> None:

@@ -31,6 +31,7 @@ class Release:
     lease_setting: str | None
     refuses_when_busy: bool
     overload_status: int
+    kubernetes_discovery: bool
     metrics: Mapping[str, str]
 
 

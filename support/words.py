@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from support.contract.shape import ENGINES, LEAVINGS, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
+from support.contract.shape import DISCOVERIES, ENGINES, LEAVINGS, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
 from support.errors import Mistake, nearest, unknown
 from support.faults import registry
 from support.faults.gpu import known_xids
@@ -232,6 +232,7 @@ TYPES["Server"].pattern = "|".join(SERVERS)  # type: ignore[attr-defined]
 
 SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "request plane": ("request_plane", TYPES["Plane"]),
+    "discovery": ("discovery", _one_of("discovery", {each: each for each in DISCOVERIES})),
     "migration limit": ("migration_limit", tally),
     "sequence cap": ("sequence_cap", count),
     "longest sequence": ("max_model_len", count),

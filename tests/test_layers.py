@@ -196,12 +196,14 @@ def test_only_targets_and_the_start_of_a_run_know_of_this_machine() -> None:
 
 
 def test_one_client_makes_all_control_calls() -> None:
-    """Users' requests have their own reader, and the second opinion the library's client."""
+    """Users' requests have their own reader, the second opinion the library's client, a cluster that of its API and a
+    tunnel to its pods."""
     makers = {"http.client", "urllib.request", "httpx2", "requests", "aiohttp", "urllib3"}
     found = {name: set(_imports(file)) & makers for name, file in MODULES.items() if name.startswith("support")}
     assert {name: each for name, each in found.items() if each} == {
         "support.asking": {"http.client"},
         "support.requests.user_client": {"httpx2"},
+        "support.targets.kubernetes.tunnel": {"aiohttp"},
     }
 
 

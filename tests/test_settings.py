@@ -48,7 +48,8 @@ def test_an_empty_variable_is_no_setting() -> None:
     [
         ({"dynamo": "0.9.9"}, ["0.9.9", "1.4.2", "1.6.1", "-D dynamo"]),
         ({"dinamo": "1.6.1"}, ["'dinamo'", "dynamo", "log_dir", "-D"]),
-        ({"target": "kubernetes"}, ["'kubernetes'", "not available in this version", "local"]),
+        ({"namespace": "Team A"}, ["namespace", "'Team A'", "Kubernetes namespace"]),
+        ({"discovery": "dns"}, ["'dns'", "auto, etcd, kubernetes"]),
         ({"target": "attached"}, ["'attached'", "not available in this version", "local"]),
         ({"target": "moon"}, ["'moon'", "local, fake, kubernetes, attached"]),
         ({"request_plane": "udp"}, ["'udp'", "tcp, nats"]),

@@ -1,5 +1,6 @@
 """What a deployment of Dynamo can look like."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from support.schema import Expected, NonNegativeFloat, NonNegativeInt, OneOf, Po
 SIMULATED = ("vllm", "sglang", "trtllm")
 ENGINES = (*SIMULATED, "ruler")
 REQUEST_PLANES = ("tcp", "nats")
+DISCOVERIES = ("etcd", "kubernetes")
 RESTART_POLICIES = ("Never", "OnFailure", "Always")
 ROUTER_MODES = ("round-robin", "random", "kv")
 LEAVINGS = ("draining", "handing over")
@@ -29,6 +31,7 @@ class Shape:
         workers: workers that answer requests; in a disaggregated deployment the decode workers.
         prefill_workers: 0 for an aggregated deployment.
         request_plane: how frontend and workers talk.
+        discovery: how its parts find each other, one of :data:`DISCOVERIES`; empty: as its target does by itself.
         migration_limit: how often one request may be moved to another worker; 0 switches migration off.
         sequence_cap: tokens (prompt and answer) above which a request is not migrated; None: no cap.
         max_model_len: tokens (prompt and answer) that a simulated worker has room for; None: it enforces no limit.
@@ -55,6 +58,7 @@ class Shape:
     workers: NonNegativeInt = 2
     prefill_workers: NonNegativeInt = 0
     request_plane: Annotated[str, OneOf(REQUEST_PLANES)] = "tcp"
+    discovery: Annotated[str, OneOf(("", *DISCOVERIES))] = ""
     migration_limit: NonNegativeInt = 3
     sequence_cap: PositiveInt | None = None
     max_model_len: PositiveInt | None = None
@@ -119,14 +123,21 @@ class Shape:
         if self.grace_seconds is not None and self.leaving != "handing over":
             raise Mistake(f"grace_seconds is {self.grace_seconds:g}, but workers that leave by draining have none")
 
-    def check(self, release: Release) -> None:
+    def check(self, release: Release, discoveries: Collection[str] = ("etcd",)) -> None:
         """Refuse what cannot be.
+
+        Args:
+            discoveries: those that the target has.
 
         Raises:
             Mistake: a value that makes no sense, with the allowed ones.
             Unsupported: the release cannot do it.
         """
         self.check_alone()
+        if self.discovery and self.discovery not in discoveries:
+            raise Mistake(f"discovery is {self.discovery!r}, which takes the target kubernetes")
+        if self.discovery == "kubernetes" and not release.kubernetes_discovery:
+            raise Unsupported(release.version, "Kubernetes discovery")
         if self.engine not in release.engines:
             raise Unsupported(release.version, f"simulated {self.engine}")
         if self.disaggregated and self.engine not in release.disaggregated_engines:

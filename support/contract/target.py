@@ -176,6 +176,9 @@ class TargetKind(Protocol):
             ValueError: a name that is none of these.
         """
 
+    def missing(self) -> str:
+        """What it lacks to run anything at all, in a sentence that says what to do; empty: nothing."""
+
     def begin(self) -> None:
         """Make this process ready for it, once, before it waits for anything."""
 

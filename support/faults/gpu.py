@@ -174,6 +174,7 @@ class Strain(GpuFault):
         slows: whether the worker gets slower, so that its clients have to see it.
     """
 
+    needs = ("strain",)
     slows: ClassVar[bool] = True
     share: Annotated[float, Expected("more than 0 and up to 1", gt=0, le=1)] = field(
         default=0.5, metadata=strength("share", "Fraction")

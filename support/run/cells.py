@@ -15,6 +15,8 @@ from support.settings import ROOT
 from support.targets.local import namespaces
 
 BYTECODE = "PYTHONDONTWRITEBYTECODE"
+NO_CELL = "none"
+"""The mode of a program whose target is somewhere else: a fork of this process, and nothing around it."""
 PRELOADED = (
     "behave.__main__",
     "behave.formatter.plain",
@@ -69,7 +71,7 @@ def command(argv: list[str], mode: str = "auto", environ: Mapping[str, str] = os
 
 
 class Cell:
-    """A cell that is a fork of this process.
+    """A cell that is a fork of this process; with :data:`NO_CELL`, the program alone.
 
     Attributes:
         pid: of its outermost process, the leader of a process group if ``prepare`` made it one.
@@ -94,7 +96,7 @@ class Cell:
             way_out: lets the program leave.
             then: called in the program's process with its status, at its end; returns the one to end with.
         """
-        kind = world(mode)
+        kind = mode if mode == NO_CELL else world(mode)
         preload()
         prepared, tell = os.pipe()
 
@@ -104,6 +106,8 @@ class Cell:
                 os.close(end)
             os.environ.pop(BYTECODE, None)
             sys.dont_write_bytecode = False
+            if kind == NO_CELL:
+                return then(run_module(module, arguments))
             agent = sabotage.node_agent(os.environ) or cell.AGENT
             return cell.run(kind, lambda: then(run_module(module, arguments)), agent, way_out)
 

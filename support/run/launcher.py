@@ -183,13 +183,14 @@ class Launcher:
             stdin = None if output is None else os.open(os.devnull, os.O_RDONLY)
             use_files(stdin, None if output is None else output.fileno())
 
+        mode = self.settings.cells if targets.kind(self.settings).in_cells else cells.NO_CELL
         way_out = None
         with contextlib.ExitStack() as opened:
             if self._door:
                 # A wreck that goes on must not hold our terminal, or the pipe that stands for it.
                 log = output or opened.enter_context((self.run / "console.txt").open("ab"))
                 way_out = self._door.way_out(log.fileno())
-            return cells.Cell("behave", list(options), self.settings.cells, prepare, way_out, wreck.hold)
+            return cells.Cell("behave", list(options), mode, prepare, way_out, wreck.hold)
 
     def _wait(self, running: Sequence[Running], longest: float | None) -> None:
         """Sleep until a process ended, a signal came, a deadline passed or ``longest`` seconds are over, and do what is
@@ -309,6 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells.world(settings.cells)  # refuses what this machine cannot do, before anything is made
         defines = [f"-D{name}={value}" for name, value in userdata.items()]
         jobs = options.jobs or settings.jobs if options.mode != "behave" else 1
+        jobs = 1 if settings.namespace else jobs  # two scenarios in one namespace would be one deployment
         tags, scenarios = list[str](), list[Selected]()
         if options.mode == "acceptance":
             tags = with_defaults(root, options.tags)
@@ -320,7 +322,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 0
         for each in scenarios:
             capabilities.needed(each.location, each.tags, settings)  # refuses a tag that nobody knows
-        if targets.kind(settings).real:
+        if missing := targets.kind(settings).missing():
+            raise ValueError(f"target {settings.target}: {missing}")
+        if targets.kind(settings).real and not settings.dynamo_image:
             bootstrap.ensure(("dynamo",), settings.dynamo)
         door = wreck.open_door(settings)
         launcher = Launcher(root, settings, defines, runs.create(root / "reports", settings.log_dir), door)

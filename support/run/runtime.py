@@ -110,6 +110,8 @@ class Run:
         except ValueError as error:
             raise SystemExit(f"settings: {error}") from None
         kind = targets.kind(settings)
+        if missing := kind.missing():
+            raise SystemExit(f"target {settings.target}: {missing}")
         kind.begin()
         if kind.in_cells or launched():
             return cls(settings, Path(os.environ["FT_RUN_DIR"]))

@@ -17,6 +17,9 @@ NEEDS = {
     "netem": Need("netem", "netem", "delays between nodes", "needs.netem"),
     "kmsg": Need("the kernel log", "kernel log", "GPU faults as the driver reports them", "needs.kmsg"),
     "cgroups": Need("cgroups", "cgroups", "memory and CPU limits of a node", "needs.cgroups"),
+    "strain": Need(
+        "GPUs that can be strained", "strained GPUs", "slow GPUs and taken memory, simulated", "needs.strain"
+    ),
     "gpu": Need("a GPU", "GPU", "real engines", "gpu"),
     "cluster": Need("a Kubernetes cluster", "KUBECONFIG", "the target kubernetes", "k8s"),
 }

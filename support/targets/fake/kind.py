@@ -17,6 +17,7 @@ SIMULATED = {
     "netem": False,
     "kmsg": True,
     "cgroups": False,
+    "strain": True,
     "gpu": False,
     "cluster": False,
 }
@@ -39,6 +40,10 @@ class FakeKind:
         said = {True: "simulated in memory", False: "not simulated"}
         wanted = known(names, SIMULATED)
         return {name: Capability(name, SIMULATED[name], said[SIMULATED[name]]) for name in wanted}
+
+    def missing(self) -> str:
+        """See :class:`support.contract.target.TargetKind`."""
+        return ""
 
     def begin(self) -> None:
         """See :class:`support.contract.target.TargetKind`; from now on the process lives on a clock in memory."""

@@ -27,6 +27,10 @@ class LocalKind:
         """See :class:`support.contract.target.TargetKind`; in a cell, what can be done in that cell."""
         return machine.probe(self._settings, names)
 
+    def missing(self) -> str:
+        """See :class:`support.contract.target.TargetKind`."""
+        return ""
+
     def begin(self) -> None:
         """See :class:`support.contract.target.TargetKind`; the cell has done it."""
 

@@ -97,6 +97,10 @@ def _gpu(_settings: Settings) -> Capability:
     return Capability("gpu", bool(gpus), ", ".join(gpus) or "none")
 
 
+def _strain(_settings: Settings) -> Capability:
+    return Capability("strain", True, "simulated by the node agent")
+
+
 def _cluster(settings: Settings) -> Capability:
     given = settings.kubeconfig
     if given is None:
@@ -142,6 +146,7 @@ _LOOKS: dict[str, Callable[[Settings], Capability]] = {
     "root": _root,
     "kmsg": _kmsg,
     "cgroups": _cgroups,
+    "strain": _strain,
     "gpu": _gpu,
     "cluster": _cluster,
 }

@@ -45,6 +45,13 @@ def ensure(home: Path) -> Path:
     return home
 
 
+def contents() -> dict[str, str]:
+    """The same as text: path below ``home`` -> what is in the file."""
+    repository = "hub/models--" + MODEL.replace("/", "--")
+    found = {f"{repository}/refs/main": _REVISION}
+    return found | {f"{repository}/snapshots/{_REVISION}/{name}": json.dumps(each) for name, each in _files().items()}
+
+
 def _files() -> dict[str, Any]:
     words = [*_SPECIAL, *(f"w{number}" for number in range(len(_SPECIAL), FIRST_POSITION_ID))]
     words += [f"p{position}" for position in range(POSITIONS)]
