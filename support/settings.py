@@ -54,8 +54,9 @@ class Settings:
         keep: what goes on for a while after it was judged: ``nothing``, or the wreck of a scenario that ``failed``.
         kubeconfig: file that says how the cluster is reached; without it, a pod uses its own account.
         namespace: the one that scenarios use one after the other, for users who may use no other; None: a new one each.
-        dynamo_image: image with Dynamo of this release; ``suite_image``: one with etcd and a NATS server. Without both
-            the nodes have to see the environments of this checkout.
+        dynamo_image: image with Dynamo of this release; without it the nodes have to see the environments of this
+            checkout.
+        suite_image: image with etcd and a NATS server; likewise.
         discovery: how the parts of Dynamo find each other where the scenario does not say: ``etcd``, ``kubernetes``, or
             what the target takes for itself (``auto``).
         frontend_url: where clients find the frontend on a cluster; None: the best way that is found.

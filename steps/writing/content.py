@@ -196,13 +196,13 @@ def _shape_settings() -> Section:
     for name, (field, read) in SHAPE_OPTIONS.items():
         meaning, default = _without_default(texts[field])
         value = next(each.default for each in fields(Shape) if each.name == field)
-        engines, able = _who_takes(field, value)
+        engines, able = _who_takes(field, value, _words(read))
         rows.append(
             [
                 f"`{name}`",
                 sentence_of(meaning),
                 _allowed(read, hints[field]),
-                default if value is None else _shown(read, value),
+                default if value in (None, "") else _shown(read, value),
                 "all" if len(engines) == len(ENGINES) else codes(engines),
                 span(able),
             ]
@@ -240,10 +240,14 @@ def _shown(read: Callable[[str], Any], value: Any) -> str:
     return f"`{value:g} seconds`" if read is seconds else f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-def _who_takes(field: str, default: Any) -> tuple[list[str], list[str]]:
-    """Engines and releases that take another value than the default of a field of a shape."""
+def _who_takes(field: str, default: Any, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Engines and releases that take another value than the default of a field of a shape; ``words``: all values of
+    one that takes words.
+    """
     whole = get_type_hints(Shape)[field] in (int, int | None)
     other: Any = not default if isinstance(default, bool) else default or (1 if whole else 1.0)
+    if default == "":
+        other = words[0]
     engines, able = dict[str, None](), dict[str, None]()
     for release in map(releases.get, releases.known()):
         for engine, leaving in itertools.product(ENGINES, LEAVINGS):

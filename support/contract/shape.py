@@ -31,7 +31,7 @@ class Shape:
         workers: workers that answer requests; in a disaggregated deployment the decode workers.
         prefill_workers: 0 for an aggregated deployment.
         request_plane: how frontend and workers talk.
-        discovery: how its parts find each other, one of :data:`DISCOVERIES`; empty: as its target does by itself.
+        discovery: how its parts find each other; ``kubernetes`` takes the target of that name; None: the target's own.
         migration_limit: how often one request may be moved to another worker; 0 switches migration off.
         sequence_cap: tokens (prompt and answer) above which a request is not migrated; None: no cap.
         max_model_len: tokens (prompt and answer) that a simulated worker has room for; None: it enforces no limit.
