@@ -122,11 +122,11 @@ def test_it_is_dynamo_or_us(verdicts: list[Verdict], sentence: str) -> None:
     ("struck", "sentence"),
     [
         (Struck(0, 0, 0), "No fault was struck."),
-        (Struck(1, 1, 0), "1 fault was struck; each was seen to bite, on the victim's own side."),
+        (Struck(1, 1, 0), "1 fault was struck; each was proven on the victim's own side."),
         (
             Struck(9, 8, 2),
-            "9 faults were struck; 8 of them were seen to bite, on the victim's own side. "
-            "Clients gave up or overdid it 2 times.",
+            "9 faults were struck; 8 of them were proven on the victim's own side. "
+            "Clients misbehaved on purpose 2 times.",
         ),
     ],
 )

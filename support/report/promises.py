@@ -43,12 +43,12 @@ class Struck:
     def sentence(self) -> str:
         """In words."""
         times = wording.count_of(self.by_clients, "time")
-        clients = f" Clients gave up or overdid it {times}." if self.by_clients else ""
+        clients = f" Clients misbehaved on purpose {times}." if self.by_clients else ""
         if not self.faults:
             return f"No fault was struck.{clients}"
         seen = "each was" if self.proven == self.faults else f"{self.proven} of them were"
         struck = f"{wording.count_of(self.faults, 'fault')} {'was' if self.faults == 1 else 'were'} struck; "
-        return f"{struck}{seen} seen to bite, on the victim's own side.{clients}"
+        return f"{struck}{seen} proven on the victim's own side.{clients}"
 
 
 @dataclass(frozen=True)

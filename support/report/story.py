@@ -194,7 +194,7 @@ def _struck(strike: Strike, zero: float | None) -> str:
     when = "" if zero is None else f", {_after(strike.begin - zero)}"
     if not strike.ordered:
         return f"{strike.words}{when}."
-    proven = "seen to bite" if strike.proven is not None else "never seen to bite"
+    proven = "proven on its victim" if strike.proven is not None else "never proven"
     if strike.end is None:
         return f"{strike.words}{when}; {proven}, and still so at the end."
     end = "" if strike.over else ", when RECOVERY began"
@@ -211,7 +211,7 @@ def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
     if not entries:
         return ["Nothing: no request was sent."]
     ends = [outcome(entry) for entry in entries]
-    told = [f"{wording.count_of(len(entries), 'request')}: {wording.outcomes(end.kind for end in ends)}."]
+    told = [f"{len(entries)} requests: {wording.outcomes(end.kind for end in ends)}."] if len(entries) > 1 else []
     for entry, end in zip(entries, ends, strict=True):
         if len(entries) <= SHOWN_REQUESTS or end.kind == "broken":
             told.append(_answered(entry, end))
