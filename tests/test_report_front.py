@@ -75,7 +75,8 @@ def test_the_most_urgent_promise_comes_first() -> None:
             [PASSED, known(5, "a", "b")],
             [],
             "known",
-            "As safe as known. Nothing new broke in Dynamo 1.6.1 in 2 scenarios; 2 recorded defects still showed.",
+            "Yes, but for what is known. "
+            "Nothing new broke in Dynamo 1.6.1 in 2 scenarios; 2 recorded defects still showed.",
         ),
         (
             [PASSED, OPEN, known(5, "a")],
@@ -106,11 +107,14 @@ def test_the_release_has_a_sentence(verdicts: list[Verdict], complaints: list[st
     ("verdicts", "sentence"),
     [
         ([PASSED, SKIPPED], "Nothing broke, neither in Dynamo nor in the suite."),
-        ([FAILED, known(5, "a")], "What broke is Dynamo's doing (1 new and 1 known). The suite itself broke nowhere."),
+        (
+            [FAILED, known(5, "a")],
+            "What broke is Dynamo's doing: 1 scenario newly, 1 in known ways. The suite itself broke nowhere.",
+        ),
         ([OPEN], "1 scenario proved nothing, for the suite's own reasons."),
         (
             [known(5, "a"), OPEN],
-            "What broke is Dynamo's doing (1 known). 1 scenario proved nothing, for the suite's own reasons.",
+            "What broke is Dynamo's doing: 1 in known ways. 1 scenario proved nothing, for the suite's own reasons.",
         ),
     ],
 )

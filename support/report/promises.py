@@ -142,7 +142,7 @@ def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str])
         return "unproven", f"Not proven. Nothing new broke in Dynamo {release}, but {why}."
     if defects := {each for verdict in verdicts for each in verdict.known_defects}:
         known = f"{wording.count_of(len(defects), 'recorded defect')} still showed"
-        return "known", f"As safe as known. Nothing new broke in Dynamo {release} in {scenarios}; {known}."
+        return "known", f"Yes, but for what is known. Nothing new broke in Dynamo {release} in {scenarios}; {known}."
     return "kept", f"Yes. Dynamo {release} kept {wording.count_of(len(tried), 'promise')} in {scenarios}."
 
 
@@ -152,8 +152,8 @@ def blame(verdicts: Sequence[Verdict]) -> str:
     new, known, ours = counts["broken"], counts["known"], counts["open"]
     if not new + known + ours:
         return "Nothing broke, neither in Dynamo nor in the suite."
-    theirs = [f"{new} new" if new else "", f"{known} known" if known else ""]
-    told = f"What broke is Dynamo's doing ({' and '.join(filter(None, theirs))})." if new + known else ""
+    theirs = [f"{wording.count_of(new, 'scenario')} newly" if new else "", f"{known} in known ways" if known else ""]
+    told = f"What broke is Dynamo's doing: {', '.join(filter(None, theirs))}." if new + known else ""
     own = f"{wording.count_of(ours, 'scenario')} proved nothing, for the suite's own reasons." if ours else ""
     return f"{told} {own or 'The suite itself broke nowhere.'}".strip()
 
