@@ -218,7 +218,7 @@ def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
     told = told[: SHOWN_REQUESTS + 1]
     sent = [(entry, entry.sent_at) for entry in entries if entry.sent_at is not None and entry.token_times]
     firsts = {entry.number: entry.token_times[0] - at for entry, at in sent}
-    pauses = {entry.number: entry.longest_pause for entry in entries if entry.longest_pause}
+    pauses = {entry.number: seconds for entry in entries if (seconds := entry.longest_pause)}
     for what, seconds in {"its first token": firsts, "the next token": pauses}.items():
         if seconds:
             slowest = max(seconds, key=seconds.__getitem__)
