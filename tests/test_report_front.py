@@ -75,7 +75,8 @@ def test_the_most_urgent_promise_comes_first() -> None:
             [PASSED, known(5, "a", "b")],
             [],
             "known",
-            "As safe as known. Nothing new broke in Dynamo 1.6.1 in 2 scenarios; 2 recorded defects still showed.",
+            "Yes, but for what is known. "
+            "Nothing new broke in Dynamo 1.6.1 in 2 scenarios; 2 recorded defects still showed.",
         ),
         (
             [PASSED, OPEN, known(5, "a")],
@@ -106,11 +107,14 @@ def test_the_release_has_a_sentence(verdicts: list[Verdict], complaints: list[st
     ("verdicts", "sentence"),
     [
         ([PASSED, SKIPPED], "Nothing broke, neither in Dynamo nor in the suite."),
-        ([FAILED, known(5, "a")], "What broke is Dynamo's doing (1 new and 1 known). The suite itself broke nowhere."),
+        (
+            [FAILED, known(5, "a")],
+            "What broke is Dynamo's doing: 1 scenario newly, 1 in known ways. The suite itself broke nowhere.",
+        ),
         ([OPEN], "1 scenario proved nothing, for the suite's own reasons."),
         (
             [known(5, "a"), OPEN],
-            "What broke is Dynamo's doing (1 known). 1 scenario proved nothing, for the suite's own reasons.",
+            "What broke is Dynamo's doing: 1 in known ways. 1 scenario proved nothing, for the suite's own reasons.",
         ),
     ],
 )
@@ -122,11 +126,11 @@ def test_it_is_dynamo_or_us(verdicts: list[Verdict], sentence: str) -> None:
     ("struck", "sentence"),
     [
         (Struck(0, 0, 0), "No fault was struck."),
-        (Struck(1, 1, 0), "1 fault was struck; each was seen to bite, on the victim's own side."),
+        (Struck(1, 1, 0), "1 fault was struck; each was proven on the victim's own side."),
         (
             Struck(9, 8, 2),
-            "9 faults were struck; 8 of them were seen to bite, on the victim's own side. "
-            "Clients gave up or overdid it 2 times.",
+            "9 faults were struck; 8 of them were proven on the victim's own side. "
+            "Clients misbehaved on purpose 2 times.",
         ),
     ],
 )

@@ -296,7 +296,7 @@ def test_the_story_tells_what_broke_and_what_users_felt(tmp_path: Path) -> None:
     told = story.story(tmp_path, verdict("failed", reason="cut <off>", findings=[WHY]))
     assert "<p>Warning: an even number of members</p>" in told
     assert "it is Dynamo's doing. Nobody knew of this yet.</b> Seen: cut &lt;off&gt;" in told
-    broke = "Fault &lt;number&gt; 0, 0.40 s after the first request; seen to bite, and still so at the end."
+    broke = "Fault &lt;number&gt; 0, 0.40 s after the first request; proven on its victim, and still so at the end."
     assert broke in told
     assert "<li>2 requests: 2 whole answers.</li>" in told
     assert "Request 2 has its whole answer after 0.79 s, 20 of 20 tokens." in told

@@ -91,9 +91,10 @@ def _facts(front: Front) -> str:
         "Faults": front.struck.sentence,
         "Since the last run": front.changes.sentence,
     }
-    changed = _links(front.changes.broke, front.ids) + _links(front.changes.holds, front.ids)
+    differing = [(each, "broke") for each in front.changes.broke] + [(each, "held") for each in front.changes.holds]
+    changed = "".join(f"<li>{_link(each, front.ids)} {what}</li>" for each, what in differing[:NAMED])
     told = [f"<div><dt>{name}</dt><dd>{escape(words)}" for name, words in rows.items()]
-    return "</dd></div>".join([*told[:-1], told[-1] + changed, ""])
+    return "</dd></div>".join([*told[:-1], f'{told[-1]}<ul class="scenarios">{changed}</ul>', ""])
 
 
 def _promise(promise: Promise, ids: Mapping[str, str]) -> str:

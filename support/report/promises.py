@@ -44,12 +44,12 @@ class Struck:
     def sentence(self) -> str:
         """In words."""
         times = amount(self.by_clients, "time")
-        clients = f" Clients gave up or overdid it {times}." if self.by_clients else ""
+        clients = f" Clients misbehaved on purpose {times}." if self.by_clients else ""
         if not self.faults:
             return f"No fault was struck.{clients}"
         seen = "each was" if self.proven == self.faults else f"{self.proven} of them were"
         struck = f"{amount(self.faults, 'fault')} {'was' if self.faults == 1 else 'were'} struck; "
-        return f"{struck}{seen} seen to bite, on the victim's own side.{clients}"
+        return f"{struck}{seen} proven on the victim's own side.{clients}"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str])
         return "unproven", f"Not proven. Nothing new broke in Dynamo {release}, but {why}."
     if defects := {each for verdict in verdicts for each in verdict.known_defects}:
         known = f"{amount(len(defects), 'recorded defect')} still showed"
-        return "known", f"As safe as known. Nothing new broke in Dynamo {release} in {scenarios}; {known}."
+        return "known", f"Yes, but for what is known. Nothing new broke in Dynamo {release} in {scenarios}; {known}."
     return "kept", f"Yes. Dynamo {release} kept {amount(len(tried), 'promise')} in {scenarios}."
 
 
@@ -153,8 +153,8 @@ def blame(verdicts: Sequence[Verdict]) -> str:
     new, known, ours = counts["broken"], counts["known"], counts["open"]
     if not new + known + ours:
         return "Nothing broke, neither in Dynamo nor in the suite."
-    theirs = [f"{new} new" if new else "", f"{known} known" if known else ""]
-    told = f"What broke is Dynamo's doing ({' and '.join(filter(None, theirs))})." if new + known else ""
+    theirs = [f"{amount(new, 'scenario')} newly" if new else "", f"{known} in known ways" if known else ""]
+    told = f"What broke is Dynamo's doing: {', '.join(filter(None, theirs))}." if new + known else ""
     own = f"{amount(ours, 'scenario')} proved nothing, for the suite's own reasons." if ours else ""
     return f"{told} {own or 'The suite itself broke nowhere.'}".strip()
 

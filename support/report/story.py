@@ -196,7 +196,7 @@ def _struck(strike: Strike, zero: float | None) -> str:
     when = "" if zero is None else f", {_after(strike.begin - zero)}"
     if not strike.ordered:
         return f"{strike.words}{when}."
-    proven = "seen to bite" if strike.proven is not None else "never seen to bite"
+    proven = "proven on its victim" if strike.proven is not None else "never proven"
     if strike.end is None:
         return f"{strike.words}{when}; {proven}, and still so at the end."
     end = "" if strike.over else ", when RECOVERY began"
@@ -213,14 +213,14 @@ def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
     if not entries:
         return ["Nothing: no request was sent."]
     ends = [outcome(entry) for entry in entries]
-    told = [f"{amount(len(entries), 'request')}: {wording.outcomes(end.kind for end in ends)}."]
+    told = [f"{len(entries)} requests: {wording.outcomes(end.kind for end in ends)}."] if len(entries) > 1 else []
     for entry, end in zip(entries, ends, strict=True):
         if len(entries) <= SHOWN_REQUESTS or end.kind == "broken":
             told.append(_answered(entry, end))
     told = told[: SHOWN_REQUESTS + 1]
     sent = [(entry, entry.sent_at) for entry in entries if entry.sent_at is not None and entry.token_times]
     firsts = {entry.number: entry.token_times[0] - at for entry, at in sent}
-    pauses = {entry.number: entry.longest_pause for entry in entries if entry.longest_pause}
+    pauses = {entry.number: seconds for entry in entries if (seconds := entry.longest_pause)}
     for what, seconds in {"its first token": firsts, "the next token": pauses}.items():
         if seconds:
             slowest = max(seconds, key=seconds.__getitem__)
