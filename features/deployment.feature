@@ -120,6 +120,8 @@ Feature: A deployment under load loses a part of itself and its users hardly not
   @ruler @timed
   Scenario: etcd hangs for a while and requests go on
     Given a Dynamo deployment with 2 ruler workers
+      | setting   | value |
+      | discovery | etcd  |
     And 4 clients keep asking for streamed completions answers of 40 tokens
     When after 6 seconds etcd hangs for 2 seconds
     Then every request succeeds

@@ -53,13 +53,14 @@ class Settings:
         cells: ``auto`` (a cell where the machine can), ``on`` (a cell or an error), ``off`` (loopback).
         keep: what goes on for a while after it was judged: ``nothing``, or the wreck of a scenario that ``failed``.
         kubeconfig: file that says how the cluster is reached; without it, a pod uses its own account.
-        namespace: the one that scenarios use one after the other, for users who may use no other; None: a new one each.
+        namespace: the one that scenarios use one after the other, for users who may use no other; without it each
+            has a new one.
         dynamo_image: image with Dynamo of this release; without it the nodes have to see the environments of this
             checkout.
         suite_image: image with etcd and a NATS server; likewise.
         discovery: how the parts of Dynamo find each other where the scenario does not say: ``etcd``, ``kubernetes``, or
             what the target takes for itself (``auto``).
-        frontend_url: where clients find the frontend on a cluster; None: the best way that is found.
+        frontend_url: where clients find the frontend on a cluster; without it, the best way that is found.
         dynamo_namespace: for the target ``attached``, which is to come; read, never opened.
         sources: setting -> where its value comes from.
     """

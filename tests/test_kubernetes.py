@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +117,7 @@ def test_what_a_shape_says_reaches_its_programs() -> None:
         "migration_limit": 0,
         "sequence_cap": 99,
         "stream_timeout_seconds": 2.5,
-        "drain_seconds": 3.0,
+        "drain_seconds": 3,
     }
     made = named(plan(engine="vllm", request_plane="nats", speed=0.5, max_model_len=64, **shape))
     front, worker = made["Pod/frontend-0"], made["Pod/vllm-worker-0"]
@@ -285,7 +287,7 @@ def pod(state: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
             "Pending",
             ["made", "no such file"],
         ),
-        ({"terminated": {"exitCode": 3, "reason": "Error"}}, "Failed", ["w ended with status 3", "Error"]),
+        ({"terminated": {"exitCode": 3, "reason": "Error"}}, "Failed", ["w exited with status 3", "Error"]),
         ({"waiting": {"reason": "ContainerCreating"}}, "Pending", []),
     ],
 )
@@ -350,7 +352,103 @@ def test_the_kubelet_says_whether_a_life_is_over(now: dict[str, Any] | None, is_
     assert over(lives.life_of("w", pod({"running": {}}), None, 0), now) is is_over
 
 
+class Told(ApiServer):
+    """A cluster that tells of pods what it is given, keeps what is applied, and lets a log be read."""
+
+    def __init__(self, *events: tuple[str, dict[str, Any]], log: bytes = b"") -> None:
+        self.events, self.log, self.applied = events, log, list[dict[str, Any]]()
+        self.over = threading.Event()
+
+    def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        if method == "PATCH":
+            self.applied.append(body)
+            return body
+        if not path.endswith("/pods"):
+            raise ClusterError(404, f"{path} is not there")
+        return {"items": [], "metadata": {"resourceVersion": "1"}}
+
+    def lines(self, path: str, query: Any, timeout: float | None = None) -> Iterator[bytes]:
+        if path.endswith("/log"):
+            yield from self.log.splitlines()
+            return
+        for kind, thing in self.events:
+            yield json.dumps({"type": kind, "object": thing}).encode()
+        self.over.set()
+        threading.Event().wait(60)
+
+
+def watched(tmp_path: Path, *events: tuple[str, dict[str, Any]], log: bytes = b"") -> lives.Watcher:
+    cluster = Told(*events, log=log)
+    watcher = lives.Watcher(cluster, "here", "", tmp_path)
+    assert cluster.over.wait(10)
+    return watcher
+
+
+def test_changes_are_those_that_the_kubelet_tells_of(tmp_path: Path) -> None:
+    ended = {"terminated": {"exitCode": 137, "reason": "Error", "containerID": "c://1"}}
+    watcher = watched(
+        tmp_path,
+        ("ADDED", pod({"waiting": {}}, resourceVersion="2")),
+        ("MODIFIED", pod({"running": {}}, resourceVersion="3")),
+        ("MODIFIED", pod(ended, resourceVersion="4")),
+        ("MODIFIED", pod({"running": {}}, container="c://2", last=ended, resourceVersion="5")),
+        ("DELETED", pod({"running": {}}, container="c://2", last=ended, resourceVersion="6")),
+        ("ADDED", pod({"running": {}}, uid="u2", container="c://3", resourceVersion="7")),
+    )
+    seen = [(each.identity, each.state, each.exit_code) for each in watcher.changes()]
+    first, second, third = ("u1", "c://1"), ("u1", "c://2"), ("u2", "c://3")
+    assert seen == [
+        *((first, "starting", None), (first, "running", None), (first, "dead", -9)),
+        *((second, "starting", None), (second, "running", None), (second, "dead", None)),
+        *((third, "starting", None), (third, "running", None)),
+    ]
+
+
+def test_a_look_that_is_older_than_the_last_one_changes_nothing(tmp_path: Path) -> None:
+    ended = {"terminated": {"exitCode": 0, "containerID": "c://1"}}
+    watcher = watched(
+        tmp_path, ("ADDED", pod(ended, resourceVersion="9")), ("MODIFIED", pod({"running": {}}, resourceVersion="3"))
+    )
+    assert [each.state for each in watcher.changes()] == ["starting", "running", "stopped"]
+    assert lives.main_status(watcher.pod("w") or {})["state"] == ended
+
+
+def test_what_the_ruler_notes_comes_with_its_log_and_is_told_apart(tmp_path: Path) -> None:
+    note = b'{"at": 1.0, "event": "received"}'
+    watcher = watched(tmp_path, ("ADDED", pod({"running": {}})), log=b"up\n" + note + b"\nat work\n")
+    watcher.close()
+    assert (tmp_path / "w.log").read_bytes() == b"up\nat work\n"
+    assert (tmp_path / "w.journal.jsonl").read_bytes() == note + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("now", "is_up"),
+    [
+        (pod({"running": {}}), True),
+        (pod(phase="Pending"), True),
+        (pod({"terminated": {"exitCode": 137}}, phase="Running"), False),
+        (pod({"terminated": {"exitCode": 137}}, phase="Failed"), False),
+        (pod({"running": {}}, deletionTimestamp="2026-01-01T00:00:00Z"), False),
+    ],
+)
+def test_a_pod_whose_program_has_ended_is_not_kept(now: dict[str, Any], is_up: bool) -> None:
+    assert lives.is_up(now) is is_up
+
+
 # -- leases
+
+
+def test_everything_in_a_scope_has_its_labels_pods_of_a_stateful_set_too() -> None:
+    cluster = Told()
+    place = scope.Scope(cluster, "run", "scenario", "team-a")
+    place.owner = [{"uid": "o"}]
+    place.place(manifests.etcd(plan()))
+    for each in cluster.applied:
+        assert place.labels.items() <= each["metadata"]["labels"].items()
+        assert (each["metadata"]["namespace"], each["metadata"]["ownerReferences"]) == ("team-a", [{"uid": "o"}])
+    template = cluster.applied[1]["spec"]["template"]["metadata"]["labels"]
+    assert place.labels.items() <= template.items()
+    assert template[manifests.ROLE] == "etcd"
 
 
 def test_a_lease_is_over_once_its_time_is_up_and_what_has_none_is_not_ours() -> None:
@@ -438,7 +536,6 @@ def test_scenarios_whose_faults_cannot_be_had_are_skipped_with_the_reason(tag: s
     need: Need = next(each for each in NEEDS.values() if each.tag == tag)
     assert lack == tag
     assert reason.startswith(f"needs {need.words}: ")
-    assert "agent on the nodes" in reason
     assert capabilities.allowed_skips(settings)(tag)
 
 

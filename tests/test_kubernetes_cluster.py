@@ -89,3 +89,16 @@ def test_a_namespace_that_is_not_there_is_named(kubeconfig: str, run: tuple[ApiS
     made = target(kubeconfig, tmp_path, namespace="is-not-there")
     with pytest.raises(ClusterError, match='namespaces "is-not-there" not found; make that namespace first'):
         made.deploy(Shape())
+
+
+def test_a_quota_that_is_too_small_is_named(kubeconfig: str, run: tuple[ApiServer, str], tmp_path: Path) -> None:
+    cluster, name = run
+    namespace = Scope(cluster, name, "quota", None)
+    namespace.open()
+    hard = {"metadata": {"name": "small"}, "spec": {"hard": {"pods": "1"}}}
+    cluster.apply({"kind": "ResourceQuota", "apiVersion": "v1", **hard}, namespace.namespace)
+    made = target(kubeconfig, tmp_path, namespace=namespace.namespace, dynamo_image="none:1", suite_image="none:1")
+    with pytest.raises(ClusterError, match=r"the quota small of the namespace is too small .*; raise it"):
+        made.deploy(Shape(discovery="kubernetes"))
+    left = cluster.list("Pod", namespace.namespace) + cluster.list("Service", namespace.namespace)
+    assert namespace.close() == left == []

@@ -88,7 +88,10 @@ def test_tables() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (("colour", "red"), "unknown setting 'colour' in the table; expected one of: request plane, migration limit"),
+        (
+            ("colour", "red"),
+            "unknown setting 'colour' in the table; expected one of: request plane, discovery, migration limit",
+        ),
         (("migration limit", "many"), "migration limit: 'many' is no count"),
         (("leaves by", "the window"), "leaves by: unknown way to leave .*expected one of: draining, handing over"),
         (("restart policy", "Perhaps"), "restart policy: .*expected one of: Never, OnFailure, Always"),

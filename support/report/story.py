@@ -164,7 +164,7 @@ def _seen(verdict: Verdict) -> str:
     """What was seen, or why it did not run, in one sentence; nothing for a plain pass."""
     if verdict.verdict == "skipped":
         return _sentence(verdict.reason)
-    seen = verdict.reason.removeprefix(f"{', '.join(verdict.known_defects)}: ")
+    seen = verdict.findings[0].message if verdict.findings else verdict.reason
     return f"Seen: {seen}" if seen else ""
 
 

@@ -322,8 +322,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 0
         for each in scenarios:
             capabilities.needed(each.location, each.tags, settings)  # refuses a tag that nobody knows
-        if absent := targets.kind(settings).missing():
-            raise ValueError(f"target {settings.target}: {absent}")
+        if lack := targets.kind(settings).missing():
+            raise ValueError(f"target {settings.target}: {lack}")
         if targets.kind(settings).real and not settings.dynamo_image:
             bootstrap.ensure(("dynamo",), settings.dynamo)
         door = wreck.open_door(settings)

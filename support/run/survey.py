@@ -30,6 +30,7 @@ WORDS = {
     "skipped": "skipped",
     "failed": "FAILED",
     "inconclusive": "INCONCLUSIVE",
+    "mistake": "MISTAKE",
 }
 """Verdict -> what a cell of the table calls it."""
 

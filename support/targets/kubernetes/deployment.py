@@ -20,7 +20,7 @@ from support.observe.workers import requests_served, worker_id
 from support.requests.client import send_completion_request
 from support.targets.kubernetes import happenings, manifests, troubles
 from support.targets.kubernetes.api import ApiServer, ClusterError, Object
-from support.targets.kubernetes.lives import Watcher
+from support.targets.kubernetes.lives import Watcher, is_up
 from support.targets.kubernetes.manifests import Blueprint
 from support.targets.kubernetes.routes import Routes
 from support.targets.kubernetes.scope import Scope
@@ -269,7 +269,7 @@ class KubernetesDeployment:
         """See :class:`support.targets.kubernetes.faults.Pods`."""
         cluster = self.site.cluster
         before = cluster.get("Pod", self.namespace, node.name)
-        if before is not None and _runs(before):
+        if before is not None and is_up(before):
             return
         if before is not None:
             cluster.delete("Pod", self.namespace, node.name, grace=0, uid=before["metadata"]["uid"])
@@ -325,8 +325,3 @@ class KubernetesDeployment:
             left = [f"the namespace {self.namespace}: {error}"]
         self._watcher.close()
         return left
-
-
-def _runs(pod: Object) -> bool:
-    """Whether a pod has not ended and is not on its way out."""
-    return pod["status"].get("phase") in ("Pending", "Running") and not pod["metadata"].get("deletionTimestamp")

@@ -14,6 +14,8 @@ from support.targets.kubernetes.api import ApiServer, ClusterError, Object, plac
 from support.targets.kubernetes.manifests import MAIN
 
 WATCH_SECONDS = 300
+LEAVING = "deletionTimestamp"
+"""What the metadata of a pod have that is on its way out."""
 RETRY_SECONDS = 0.5
 # The log of a container that has ended comes to its end at once; one of a pod that is gone may never.
 LAST_LINES_SECONDS = 5.0
@@ -29,6 +31,12 @@ def main_status(pod: Object) -> Object:
     return next((dict(each) for each in found if each["name"] == MAIN), {})
 
 
+def is_up(pod: Object) -> bool:
+    """Whether a pod's program runs or is still to come; its phase says so a moment after its container has ended."""
+    ended = "terminated" in main_status(pod).get("state", {})
+    return pod["status"].get("phase") in ("Pending", "Running") and not ended and not pod["metadata"].get(LEAVING)
+
+
 def _container(state: Object, status: Object) -> str | None:
     return state.get("containerID") or status.get("containerID") or None
 
@@ -39,6 +47,14 @@ def exit_code(terminated: Object) -> int | None:
     if code is None or terminated.get("reason") == "ContainerStatusUnknown":
         return None
     return 128 - int(code) if 128 < int(code) <= 128 + signal.NSIG else int(code)
+
+
+def how_ended(terminated: Object) -> str:
+    """The end of a container in words."""
+    code = exit_code(terminated)
+    if code is None:
+        return "ended, nobody knows how,"
+    return f"exited with status {code}" if code >= 0 else f"was ended by signal {-code}"
 
 
 def words(uid: str, container: str | None) -> str:
@@ -71,7 +87,7 @@ def life_of(name: str, pod: Object | None, before: Life | None, restarts: int) -
     else:
         last = status.get("lastState", {}).get("terminated", {})
         container, word = _container(last, status) if last else None, "waiting"
-    if pod["metadata"].get("deletionTimestamp") and word == "waiting":
+    if pod["metadata"].get(LEAVING) and word == "waiting":
         word = "ended"
     return Life(name, (uid, container), words(uid, container), word, restarts)
 
@@ -200,8 +216,7 @@ class Watcher:
             return
         self._ended.add(which)
         code = exit_code(terminated)
-        how = f"exited with status {code}" if code is not None and code >= 0 else f"ended by signal {-(code or 0)}"
-        detail = f"{how} ({terminated.get('reason', 'no reason given')})"
+        detail = f"{how_ended(terminated)} ({terminated.get('reason', 'no reason given')})"
         state = "stopped" if code is not None and code >= 0 else "dead"
         self._changes.append(Change(now(), name, which, state, detail, code))
 

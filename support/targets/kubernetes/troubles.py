@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Mapping
 
 from support.targets.kubernetes.api import ApiServer, ClusterError, Object
-from support.targets.kubernetes.lives import exit_code, main_status
+from support.targets.kubernetes.lives import how_ended, main_status
 
 UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError")
 UNMAKEABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
@@ -30,7 +30,7 @@ def hopeless(pods: Mapping[str, Object | None]) -> str:
         if pod["status"].get("phase") == "Failed":
             ended = status.get("state", {}).get("terminated", {})
             why = pod["status"].get("message") or ended.get("message") or ended.get("reason") or "no reason is given"
-            return f"{name} ended with status {exit_code(ended)} while it was needed: {why}"
+            return f"{name} {how_ended(ended)} while it was needed: {why}"
     return ""
 
 
