@@ -178,7 +178,7 @@ def leave(status: int) -> None:
     tell, way_out = _leaving
     use_files(os.open(os.devnull, os.O_RDONLY), way_out.log)
     os.write(tell, bytes([status]))
-    os.kill(os.getppid(), signal.SIGUSR1)
+    signal.pidfd_send_signal(os.pidfd_open(os.getppid()), signal.SIGUSR1)
 
 
 def run(world: str, tenant: Callable[[], int], agent: str = AGENT, way_out: WayOut | None = None) -> int:

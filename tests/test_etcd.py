@@ -197,7 +197,7 @@ def test_a_cluster_without_leader_is_reported_with_the_members_logs(
     with pytest.raises(DeploymentFailed) as failed:
         made.start()
     words = str(failed.value)
-    assert "3 etcd members are healthy and have a leader" in words
+    assert "all etcd members (3) are healthy and have a leader" in words
     assert all(f"etcd-{number} is campaigning" in words for number in range(3))
     argv = cast(IdleAgent, made.site.agent).argvs[1]
     assert argv[argv.index("--initial-cluster") + 1].count("http://127.88.") == 3

@@ -49,7 +49,9 @@ def enter_cell(arguments: list[str], userdata: Mapping[str, str]) -> None:
     one of its own.
     """
     try:
-        in_cells = targets.kind(Settings.load(userdata)).in_cells
+        settings = Settings.load(userdata)
+        wreck.check(settings)
+        in_cells = targets.kind(settings).in_cells
     except ValueError:
         in_cells = True  # the launcher says what is wrong
     if in_cells and not cells.entered():
@@ -106,7 +108,6 @@ class Run:
         """
         try:
             settings = Settings.load(userdata)
-            wreck.check(settings)
         except ValueError as error:
             raise SystemExit(f"settings: {error}") from None
         kind = targets.kind(settings)

@@ -94,7 +94,7 @@ def boot(options: argparse.Namespace, settings: Settings, door: Door, log: Path)
         until(booting, BOOT_SECONDS, "the deployment serves")
     except (AssertionError, KeyboardInterrupt) as error:
         everything = family(cell.pid)
-        os.kill(cell.pid, signal.SIGKILL)
+        os.killpg(cell.pid, signal.SIGKILL)
         see_gone(everything)
         raise SystemExit(f"up: {error or 'interrupted'}; the deployment was taken down again") from None
 

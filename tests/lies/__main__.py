@@ -29,6 +29,8 @@ from tests.scenarios import MARKS
 # Proofs are waited for up to 15 s, ten times as long on a machine that is far too busy.
 LONGEST_SECONDS = 400.0
 POLL_SECONDS = 0.05
+ENDING = {signal.SIGINT, signal.SIGTERM}
+"""Blocked, and asked for: what a handler raises while this process forks Python ignores."""
 CAUGHT, HONEST_PASSED, IMPOSSIBLE = "caught", "passed", "not possible"
 
 
@@ -124,7 +126,8 @@ def play(squares: list[Square], jobs: int, folder: Path) -> None:
             for square in [each for each in running if each.over()]:
                 running.remove(square)
                 tell(square)
-            time.sleep(POLL_SECONDS)
+            if received := signal.sigtimedwait(ENDING, POLL_SECONDS):
+                raise SystemExit(128 + received.si_signo)
     finally:
         for square in running:  # somebody has broken it off
             square.end()
@@ -150,7 +153,7 @@ def main() -> int:
     squares, cannot = select(options.kind, *(options.lie or "*"))
     if not squares and not cannot:
         parser.error(f"no kind and lie match {options.kind!r} and {options.lie!r}")
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     began = time.monotonic()
     with scratch.folder(ROOT / "reports", "lies-") as folder:
         play(squares, options.jobs, folder)
