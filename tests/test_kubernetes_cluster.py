@@ -101,4 +101,4 @@ def test_a_quota_that_is_too_small_is_named(kubeconfig: str, run: tuple[ApiServe
     with pytest.raises(ClusterError, match=r"the quota small of the namespace is too small .*; raise it"):
         made.deploy(Shape(discovery="kubernetes"))
     left = cluster.list("Pod", namespace.namespace) + cluster.list("Service", namespace.namespace)
-    assert namespace.close() == left == []
+    assert (left, namespace.close()) == ([], [])

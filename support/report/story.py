@@ -221,10 +221,10 @@ def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
     sent = [(entry, entry.sent_at) for entry in entries if entry.sent_at is not None and entry.token_times]
     firsts = {entry.number: entry.token_times[0] - at for entry, at in sent}
     pauses = {entry.number: seconds for entry in entries if (seconds := entry.longest_pause)}
-    for what, seconds in {"its first token": firsts, "the next token": pauses}.items():
-        if seconds:
-            slowest = max(seconds, key=seconds.__getitem__)
-            told.append(f"The longest wait for {what} was {seconds[slowest]:.2f} s, in request {slowest}.")
+    for what, waits in {"its first token": firsts, "the next token": pauses}.items():
+        if waits:
+            slowest = max(waits, key=waits.__getitem__)
+            told.append(f"The longest wait for {what} was {waits[slowest]:.2f} s, in request {slowest}.")
     if happened.migrations:
         times = "once" if happened.migrations == 1 else f"{happened.migrations} times"
         told.append(f"The frontend moved answers that were under way to another worker, {times}.")
