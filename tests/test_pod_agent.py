@@ -223,7 +223,7 @@ def test_an_agent_that_cannot_ask_the_cluster_undoes_what_another_has_made(
     [
         (order("process", "crash", target="dynamo/who"), 404, f"no pod 'dynamo/who' on this machine; known: {WORKER}"),
         (order("process", "crash", target=OTHER), 404, f"no pod '{OTHER}' on this machine"),
-        (order("process", "crash", target=f"{WORKER}/side"), 409, "no container 'side' runs in"),
+        (order("process", "crash", target=f"{WORKER}/side"), 409, "runs no container 'side'"),
         (order("process", "crash"), 409, "has no process on this machine"),
         (
             cut() | {"targets": [OTHER], "sources": [WORKER]},

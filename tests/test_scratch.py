@@ -11,7 +11,8 @@ from agents.core import scratch
 from support.settings import ROOT
 
 MAKER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored by what runs in the background of a shell
 from pathlib import Path
 from agents.core import scratch
 with scratch.folder(Path(sys.argv[1]), "it-") as made:

@@ -49,7 +49,7 @@ class PodProcessDriver(Driver):
         found = processes_of(container)
         if not found:
             raise Problem(409, "Not running", f"{target!r} has no process on this machine")
-        what = f"{target} (container {container[:12]}, {len(found)} processes, the first of them pid {found[0][0]})"
+        what = f"{target} (container {container[:12]}, processes: {len(found)}, the first of them pid {found[0][0]})"
         [how] = [each.how for each in self.types if each.name == kind]
         undo = {"container": container, "first": list(found[0])}
         keys = [f"container {container}"]

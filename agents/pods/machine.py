@@ -153,5 +153,5 @@ def container_of(pods: Mapping[str, Pod], target: str) -> tuple[Pod, str]:
     wanted = wanted or pod.main
     if wanted not in pod.containers:
         running = ", ".join(pod.containers) or "none"
-        raise Problem(409, "Not running", f"no container {wanted!r} runs in {name!r}; running: {running}")
+        raise Problem(409, "Not running", f"{name!r} runs no container {wanted!r}; running: {running}")
     return pod, pod.containers[wanted]

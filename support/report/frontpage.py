@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import urlparse
 
+from support.amounts import amount
 from support.judge.defects import KnownDefect
 from support.judge.verdict import Verdict
 from support.report.promises import Changes, Promise, Struck, answer, blame
@@ -78,7 +79,7 @@ def render(front: Front) -> str:
         f'<h2>Promise by promise</h2><ul class="promises">{"".join(_promise(each, front.ids) for each in told)}</ul>',
         f"<p>Not judged in this run: {escape('; '.join(untold))}.</p>" if untold else "",
         _known(front),
-        f'<p><a class="all" href="#/">All {len(front.verdicts)} scenarios, with pictures and logs</a></p>',
+        f'<p><a class="all" href="#/">All {amount(len(front.verdicts), "scenario")}, with pictures and logs</a></p>',
         f"<footer><table>{_versions(front.versions)}</table></footer>",
     ]
     again = '<button id="front-again" type="button" hidden>Summary</button>'

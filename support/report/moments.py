@@ -86,7 +86,7 @@ class Happenings:
         over = next((event.at for event in self.events if event.data.get("steps") == "over"), float("inf"))
         struck = {each.node: each.begin for each in reversed(self.strikes)}
         return [
-            Moment(event.at, "left", f"{event.subject} left by itself ({event.text})")
+            Moment(event.at, "left", f"{event.subject} left by itself ({event.text.split(': ', 1)[-1]})")
             for event in self.events
             if event.state in ENDED and event.at < over and event.at < struck.get(event.subject, float("inf"))
         ]

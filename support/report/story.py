@@ -164,7 +164,8 @@ def _seen(verdict: Verdict) -> str:
     """What was seen, or why it did not run, in one sentence; nothing for a plain pass."""
     if verdict.verdict == "skipped":
         return _sentence(verdict.reason)
-    seen = verdict.findings[0].message if verdict.findings else verdict.reason
+    # The reason of a known defect begins with the ids of its records.
+    seen = verdict.reason.split(": ", 1)[-1] if verdict.known_defects else verdict.reason
     return f"Seen: {seen}" if seen else ""
 
 
@@ -213,7 +214,11 @@ def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
     if not entries:
         return ["Nothing: no request was sent."]
     ends = [outcome(entry) for entry in entries]
-    told = [f"{len(entries)} requests: {wording.outcomes(end.kind for end in ends)}."] if len(entries) > 1 else []
+    told = (
+        [f"{amount(len(entries), 'request')}: {wording.outcomes(end.kind for end in ends)}."]
+        if len(entries) > 1
+        else []
+    )
     for entry, end in zip(entries, ends, strict=True):
         if len(entries) <= SHOWN_REQUESTS or end.kind == "broken":
             told.append(_answered(entry, end))
@@ -234,7 +239,7 @@ def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
 def _answered(entry: LedgerEntry, end: Outcome) -> str:
     """What the user who sent a request got."""
     took = "" if entry.ended_at is None or entry.sent_at is None else f" after {entry.ended_at - entry.sent_at:.2f} s"
-    tokens = f"{len(entry.tokens)} of {entry.max_tokens} tokens"
+    tokens = f"{len(entry.tokens)} of {amount(entry.max_tokens, 'token')}"
     said = f": {shorten(end.why)}" if end.why else ""
     return {
         "complete": f"Request {entry.number} has its whole answer{took}, {tokens}.",

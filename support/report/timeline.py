@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.amounts import amount
 from support.events import Event
 from support.judge.samples import LoadHistory
 from support.report import load_panels, wording
@@ -189,7 +190,7 @@ def _marks(scale: _Scale, moments: Sequence[Moment], y: float, bottom: float) ->
 
 def _load(scale: _Scale, run: LoadHistory, top: float) -> tuple[list[str], float]:
     told = wording.outcomes(sample.kind for sample in run.samples)
-    heading, top = _counts(f"{len(run.samples)} requests: {told}", top)
+    heading, top = _counts(f"{amount(len(run.samples), 'request')}: {told}", top)
     panels, bottom = load_panels.panels(run, scale.x, top, LEFT, RIGHT)
     return [*heading, *load_panels.phases(run, scale.x, top), *panels], bottom
 
@@ -207,7 +208,7 @@ def _requests(
     kinds = {entry.number: outcome(entry).kind for entry in entries}
     drawn, y = list[str](), top
     if len(entries) > LABELLED:
-        drawn, y = _counts(f"{len(entries)} requests: {wording.outcomes(kinds.values())}", top)
+        drawn, y = _counts(f"{amount(len(entries), 'request')}: {wording.outcomes(kinds.values())}", top)
     telling = sorted(entries, key=lambda entry: kinds[entry.number] == "complete")[:DRAWN]
     for entry in sorted(telling, key=lambda entry: entry.number):
         colour, sign = OUTCOMES[kinds[entry.number]]
@@ -219,14 +220,14 @@ def _requests(
         y += height + (2 if height == THIN else 5)
     if len(entries) > DRAWN:
         y += LINE
-        drawn.append(text(LEFT, y - 4, f"{DRAWN} of {len(entries)} requests are drawn", "soft"))
+        drawn.append(text(LEFT, y - 4, f"{DRAWN} of {amount(len(entries), 'request')} are drawn", "soft"))
     return drawn, y
 
 
 def _label(entry: LedgerEntry, kind: str, moved: Collection[int]) -> str:
     """A request in a few words, without those that its sign stands for alone."""
     end = "" if kind == "complete" else f"{wording.OUTCOMES[kind][0]}, "
-    parts = [f"request {entry.number}: {end}{len(entry.tokens)}/{entry.max_tokens} tokens"]
+    parts = [f"request {entry.number}: {end}{len(entry.tokens)}/{amount(entry.max_tokens, 'token')}"]
     if entry.number in moved:
         parts.append("moved")
     elif entry.cancelled_at is None and entry.longest_pause >= PAUSE_SHOWN:

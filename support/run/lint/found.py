@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from support.amounts import amount
 from support.errors import Mistake
 
 WIDEST, LONGEST_WORD = 100, 40
@@ -63,11 +64,11 @@ def report(found: Iterable[FoundMistake]) -> str:
     mistakes = sorted(set(found))
     if not mistakes:
         return ""
-    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    count = amount(len(mistakes), "mistake")
     where = files_of(len({each.file for each in mistakes}))
     return "\n".join([*(each.told() for each in mistakes), "", f"{count} in {where}; nothing was started"])
 
 
 def files_of(count: int) -> str:
     """So many feature files, in words."""
-    return "1 feature file" if count == 1 else f"{count} feature files"
+    return amount(count, "feature file")

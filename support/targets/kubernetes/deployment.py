@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from support import activity, slowness
+from support.amounts import amount
 from support.clock import now
 from support.contract.deployment import Change, Facts, Life, Node
 from support.errors import DeploymentFailed
@@ -176,7 +177,7 @@ class KubernetesDeployment:
                 etcd.leader(members) is not None
             )
 
-        at = self._wait(formed, ETCD_SECONDS, members, f"{len(members)} etcd members are healthy and have a leader")
+        at = self._wait(formed, ETCD_SECONDS, members, "all etcd members are healthy and have a leader")
         self._watch(self)
         leader = etcd.leader(members)
         text = f"etcd with {len(members)} members has a leader, {leader.name if leader else 'none'}, after "
@@ -209,7 +210,7 @@ class KubernetesDeployment:
             return whole and all(serves(url, self.model) for url in urls)
 
         return self._wait(
-            serving, BOOT_SECONDS, self.nodes, f"the frontend lists {wanted} workers and serves {self.model}"
+            serving, BOOT_SECONDS, self.nodes, f"the frontend lists {amount(wanted, 'worker')} and serves {self.model}"
         )
 
     def _wait_until_prefill_is_used(self) -> float:

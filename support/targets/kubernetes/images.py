@@ -124,7 +124,7 @@ def find(settings: Settings, cluster: ApiServer, scope: Scope, memory: Path) -> 
     nodes = schedulable(cluster.list("Node"))
     image = smallest_common(nodes)
     if image is None:
-        raise DeploymentFailed(f"no images are named, and the {len(nodes)} nodes have none in common: {WANTED}")
+        raise DeploymentFailed(f"no images are named, and its nodes have none in common: {WANTED}")
     programs = of_this_machine(settings, image)
     names = [node["metadata"]["name"] for node in nodes]
     boots = _ask(programs, cluster, scope, names)
