@@ -89,9 +89,11 @@ TREATMENTS = {
         # the reader has to fill in something
         r"<|\.\.\.|\b(HOST|POD|DIR)\b",
         # a cluster, a GPU, another Python
-        r"^(docker|kubectl|ask\b|export FT_)|agents\.(gpu|service --agent)|-m gpu|PYTHON=",
+        r"^(docker|kubectl|ask\b|export (FT_|KUBECONFIG))|agents\.(gpu|service --agent)|-m gpu|PYTHON=|TARGET=kubernetes",
+        # a terminal, or a failure that is kept; tests/test_stay.py tries both
+        r"^make enter|KEEP=",
         # hours
-        r"^make (test|bench|lies|mutation|crash-trials|sabotage(?!.*PLAN=))|^python -m tests\.reproduce",
+        r"^make (test|bench|lies|mutation|releases|crash-trials|sabotage(?!.*PLAN=))|^python -m tests\.reproduce",
         # the copy of the checkout would be gone
         r"^make (clean|distclean)",
         # another program of the same package does it in a test of its own: tests/test_results.py and others
