@@ -89,7 +89,8 @@ TREATMENTS = {
         # the reader has to fill in something
         r"<|\.\.\.|\b(HOST|POD|DIR)\b",
         # a cluster, a GPU, another Python
-        r"^(docker|kubectl|ask\b|export (FT_|KUBECONFIG))|agents\.(gpu|service --agent)|-m gpu|PYTHON=|TARGET=kubernetes",
+        r"^(docker|kubectl|ask\b|export (FT_|KUBECONFIG))|agents\.(gpu|service --agent)|-m gpu|PYTHON=",
+        r"TARGET=kubernetes",
         # a terminal, or a failure that is kept; tests/test_stay.py tries both
         r"^make enter|KEEP=",
         # hours
