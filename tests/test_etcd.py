@@ -367,5 +367,6 @@ def test_the_timeline_shows_leaders_and_leases(tmp_path: Path) -> None:
     picture = timeline.draw(tmp_path)
     assert picture is not None
     drawn = picture.read_text()
-    words = ("etcd leader", "a lease is lost", "etcd-1")
+    words = ("etcd leader", "etcd-1 leads in term 2", "no leader is seen")
     assert [each for each in words if each not in drawn] == []
+    assert drawn.count("\N{MULTIPLICATION SIGN}") == 2, "one says what it means, one is where the lease was lost"

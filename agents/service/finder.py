@@ -54,7 +54,8 @@ class Finder:
             return self._last
         new = {uid: each for uid, each in found.items() if uid not in self._names}
         named = dict(zip(new, await asyncio.gather(*(_name(each, ask) for each in new.values())), strict=True))
-        self._names |= {uid: name for uid, name in named.items() if name}
+        known = self._names | {uid: name for uid, name in named.items() if name}
+        self._names = {uid: name for uid, name in known.items() if uid in found}
         # One that has not said yet what it is called is missing under the name of its pod.
         self._last = [replace(each, name=self._names.get(uid, each.name)) for uid, each in found.items()]
         return self._last
