@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,9 @@ def test_a_table_that_is_broken_off_leaves_no_cell_and_no_folder(number: signal.
     quiet = subprocess.DEVNULL
     with subprocess.Popen(argv, cwd=ROOT, env=cells.environment(), stdout=quiet, stderr=quiet) as table:
         try:
-            until(lambda: None if playing(before) else "no", PATIENCE, "the first cells are played")
-            everything = keeping.family(table.pid)
-            assert len(everything) > 2
+            processes = partial(keeping.family, table.pid)
+            until(lambda: None if playing(before) and len(processes()) > 2 else "no", PATIENCE, "a cell is played")
+            everything = processes()
             table.send_signal(number)
         finally:
             table.wait(PATIENCE)
