@@ -1,11 +1,11 @@
 @cancellation
-Feature: A client gives up and its request costs nothing any more
+Feature: A client gives up and its request is cancelled
   When a client closes its connection, the worker stops at once, nothing is left behind, other clients notice
   nothing, and the frontend counts what happened.
 
   # Each pair of engine, API and mode occurs at least once.
   @<engine> @release.counts_cancellations
-  Scenario Outline: The client closes the connection in mid-answer (<engine>, <mode> <api>)
+  Scenario Outline: The client closes the connection mid-answer (<engine>, <mode> <api>)
     Given a Dynamo deployment with 2 <engine> workers
     And a client is receiving a <mode> <api> answer of 2000 tokens
     When the client closes the connection
@@ -29,10 +29,10 @@ Feature: A client gives up and its request costs nothing any more
     And a client is receiving a streamed completions answer of 2000 tokens
     When the client closes the connection
     Then within 2 seconds no worker has a request in flight
-    And the engine was told to stop before the end of the answer
+    And the engine was told to stop before the answer ended
 
   @<engine>
-  Scenario Outline: The client resets the connection in mid-answer (<engine>, <mode> <api>)
+  Scenario Outline: The client resets the connection mid-answer (<engine>, <mode> <api>)
     Given a Dynamo deployment with 2 <engine> workers
     And a client is receiving a <mode> <api> answer of 2000 tokens
     When the client resets the connection
@@ -53,7 +53,7 @@ Feature: A client gives up and its request costs nothing any more
     And a client is waiting for the first token of a <mode> <api> answer of 500 tokens
       | setting      | value |
       | prompt words | 6000  |
-    And a worker has been reading its prompt for 1 second
+    And a worker has been processing the prompt for 1 second
     When the client closes the connection
     Then within 2 seconds no worker has a request in flight
 
@@ -69,11 +69,11 @@ Feature: A client gives up and its request costs nothing any more
     And 6 clients are receiving streamed completions answers of 300 tokens
     When one of the clients closes its connection
     Then every answer completes with 300 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
     And within 2 seconds no worker has a request in flight
 
   @vllm
-  Scenario: A storm of 32 clients gives up at once
+  Scenario: 32 clients give up at once
     Given a Dynamo deployment with 2 vllm workers
     And 32 clients are receiving streamed chat answers of 2000 tokens
     When every client closes its connection at once
@@ -86,13 +86,13 @@ Feature: A client gives up and its request costs nothing any more
       | setting             | value     |
       | time to first token | 2 seconds |
     And a client is receiving a streamed completions answer of 500 tokens
-    When the worker serving the request crashes in mid-answer
+    When the worker serving the request crashes mid-answer
     And the client closes the connection while the request is being moved
     Then within 4 seconds no worker has a request in flight
-    And the engine was told to stop before the end of the answer
+    And the engine was told to stop before the answer ended
 
   @disaggregated @<engine>
-  Scenario Outline: The client gives up while the decode worker writes (<engine>)
+  Scenario Outline: The client gives up while the decode worker is generating (<engine>)
     Given a disaggregated Dynamo deployment with 1 prefill and 1 decode <engine> workers
     And a client is receiving a streamed completions answer of 2000 tokens
     When the client closes the connection
@@ -105,14 +105,14 @@ Feature: A client gives up and its request costs nothing any more
       | sglang |
 
   @disaggregated @<engine>
-  Scenario Outline: The client gives up while the prefill worker reads (<engine>)
+  Scenario Outline: The client gives up while the prefill worker is processing the prompt (<engine>)
     Given a disaggregated Dynamo deployment with 1 prefill and 1 decode <engine> workers
       | setting | value |
       | speed   | 0.02  |
     And a client is waiting for the first token of a streamed completions answer of 500 tokens
       | setting      | value |
       | prompt words | 6000  |
-    And the prefill worker has been reading its prompt for 1 second
+    And the prefill worker has been processing the prompt for 1 second
     When the client closes the connection
     Then within 2 seconds no worker has a request in flight
 
@@ -122,11 +122,11 @@ Feature: A client gives up and its request costs nothing any more
       | sglang |
 
   @vllm @release.counts_cancellations
-  Scenario Outline: An answer that is complete is not cancelled (<mode> <api>)
+  Scenario Outline: A complete answer is not cancelled (<mode> <api>)
     Given a Dynamo deployment with 2 vllm workers
     And a client has received a <mode> <api> answer of 20 tokens
     When the client closes the connection after the answer
-    Then the frontend counts no cancelled request
+    Then the frontend counts no cancelled requests
     And the answer completes with 20 tokens
 
     Examples:
@@ -135,7 +135,7 @@ Feature: A client gives up and its request costs nothing any more
       | unary    | completions |
 
   @nats @<engine> @release.counts_cancellations
-  Scenario Outline: The client closes the connection in mid-answer over NATS (<engine>, <mode> <api>)
+  Scenario Outline: The client closes the connection mid-answer over NATS (<engine>, <mode> <api>)
     Given a Dynamo deployment with 2 <engine> workers over nats
     And a client is receiving a <mode> <api> answer of 2000 tokens
     When the client closes the connection

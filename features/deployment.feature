@@ -1,5 +1,5 @@
 @deployment
-Feature: A deployment under load loses a part of itself and its users hardly notice
+Feature: Part of a deployment fails under load and its users hardly notice
   A load runs through three phases on one clock: STANDARD, then OVERFLOW from the failure on, then RECOVERY once the
   failure is over. Success is counted over the requests that were intended, latency from the time they were due.
 
@@ -20,11 +20,11 @@ Feature: A deployment under load loses a part of itself and its users hardly not
       | sglang | crashes              |
       | trtllm | crashes              |
       | ruler  | crashes              |
-      | vllm   | is told to shut down |
+      | vllm   | is shut down |
       | sglang | is restarted         |
 
   @ruler
-  Scenario: Requests under way move to the other worker and complete there
+  Scenario: Requests in flight move to the other worker and complete there
     Given a Dynamo deployment with 2 ruler workers
     And 6 clients keep asking for streamed chat answers of 60 tokens
     When after 3 seconds the busiest worker crashes
@@ -36,7 +36,7 @@ Feature: A deployment under load loses a part of itself and its users hardly not
     And the checks for ledger against counters hold
 
   @vllm @timed
-  Scenario: A worker hangs for a while and its users wait, but lose nothing
+  Scenario: A worker hangs for a while: its users wait but lose nothing
     Given a Dynamo deployment with 2 vllm workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
     When after 6 seconds the busiest worker hangs for 1.5 seconds
@@ -102,7 +102,7 @@ Feature: A deployment under load loses a part of itself and its users hardly not
     And in RECOVERY the time to first token is back in the STANDARD band within 4 seconds and stays there
 
   @vllm
-  Scenario: Two of three workers hang at once, then one is told to shut down, and no request is lost
+  Scenario: Two of three workers hang at once, then one is shut down, and no request is lost
     Given a Dynamo deployment with 3 vllm workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
     When these failures strike
@@ -113,7 +113,7 @@ Feature: A deployment under load loses a part of itself and its users hardly not
     Then every request succeeds
 
   @vllm @timed @needs.nftables
-  Scenario: A network that loses packets costs no request
+  Scenario: A lossy network costs no request
     When the scenario "a network that loses packets" of docs/scenarios.yaml is played
     Then all of its checks hold
 

@@ -1,5 +1,5 @@
 @etcd_ha @needs.namespaces @needs.nftables
-Feature: etcd fails behind Dynamo, in part or as a whole
+Feature: etcd fails, in part or completely
   Frontends and workers find each other through etcd. Members of its cluster crash, hang, are cut off or lose their data;
   all of it goes away for less than a lease, or for longer. As long as a majority of the members can talk, no user
   notices anything; without one the deployment serves for as long as its leases allow, then gets out of the way, and comes
@@ -8,7 +8,7 @@ Feature: etcd fails behind Dynamo, in part or as a whole
   # -- some members fail, a majority remains
 
   @<engine>
-  Scenario Outline: The etcd leader crashes while an answer is under way (<engine>)
+  Scenario Outline: The etcd leader crashes during an answer (<engine>)
     Given a Dynamo deployment with 2 <engine> workers backed by a 3-member etcd cluster
       | setting | value     |
       | lease   | 5 seconds |
@@ -18,7 +18,7 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And the answer completes with all of its tokens
     And the frontend counts 0 migrations
     And 4 new requests succeed within 5 seconds each
-    And no Dynamo process has left
+    And no Dynamo process has exited
 
     Examples:
       | engine |
@@ -36,9 +36,9 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     Then within 5 seconds etcd has a new leader
     When etcd returns
     Then within 10 seconds the etcd members agree
-    And for 6 seconds no Dynamo process leaves
+    And for 6 seconds no Dynamo process exits
     And every answer completes with 60 tokens
-    And no answer keeps its client waiting for more than 2 seconds
+    And no client waits longer than 2 seconds for a token
 
   @ruler
   Scenario: The etcd member that keeps leases alive crashes for longer than a lease
@@ -47,13 +47,13 @@ Feature: etcd fails behind Dynamo, in part or as a whole
       | lease   | 5 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens
     When the busiest etcd member crashes
-    Then for 10 seconds no Dynamo process leaves
+    Then for 10 seconds no Dynamo process exits
     And every answer completes with 60 tokens
-    And no answer keeps its client waiting for more than 2 seconds
+    And no client waits longer than 2 seconds for a token
     And within 1 second the frontend lists 2 workers
 
   @ruler
-  Scenario: The list of workers stays whole while an etcd member is down
+  Scenario: The list of workers stays complete while an etcd member is down
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value     |
       | lease   | 5 seconds |
@@ -68,9 +68,9 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And a client keeps asking for streamed completions answers of 60 tokens
     When each etcd member crashes and returns, one after the other
     Then within 10 seconds the etcd members agree
-    And for 12 seconds no Dynamo process leaves
+    And for 12 seconds no Dynamo process exits
     And every answer completes with 60 tokens
-    And no answer keeps its client waiting for more than 2 seconds
+    And no client waits longer than 2 seconds for a token
     And within 1 second the frontend lists 2 workers
 
   @ruler
@@ -82,9 +82,9 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     When the etcd leader hangs for 6 seconds
     Then within 5 seconds etcd has a new leader
     And within 8 seconds the etcd members agree
-    And for 10 seconds no Dynamo process leaves
+    And for 10 seconds no Dynamo process exits
     And every answer completes with 60 tokens
-    And no answer keeps its client waiting for more than 2 seconds
+    And no client waits longer than 2 seconds for a token
     And within 1 second the frontend lists 2 workers
 
   @ruler
@@ -95,11 +95,11 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And a client keeps asking for streamed completions answers of 60 tokens
     When packets between the etcd leader and the other members are dropped for 6 seconds
     Then within 5 seconds etcd has a new leader
-    And within 7 seconds the network has healed by itself
+    And within 7 seconds the network has recovered on its own
     And within 10 seconds the etcd members agree
-    And for 10 seconds no Dynamo process leaves
+    And for 10 seconds no Dynamo process exits
     And every answer completes with 60 tokens
-    And no answer keeps its client waiting for more than 2 seconds
+    And no client waits longer than 2 seconds for a token
 
   @ruler
   Scenario: The etcd leader is cut off from everybody
@@ -109,11 +109,11 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And a client keeps asking for streamed completions answers of 60 tokens
     When packets between the etcd leader and everybody else are dropped for 6 seconds
     Then within 5 seconds etcd has a new leader
-    And within 7 seconds the network has healed by itself
+    And within 7 seconds the network has recovered on its own
     And within 10 seconds the etcd members agree
-    And for 10 seconds no Dynamo process leaves
+    And for 10 seconds no Dynamo process exits
     And every answer completes with 60 tokens
-    And no answer keeps its client waiting for more than 2 seconds
+    And no client waits longer than 2 seconds for a token
 
   @ruler
   Scenario: A follower is cut off from the other members
@@ -122,11 +122,11 @@ Feature: etcd fails behind Dynamo, in part or as a whole
       | lease   | 15 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens
     When packets between an etcd follower and the other members are dropped for 6 seconds
-    Then within 7 seconds the network has healed by itself
+    Then within 7 seconds the network has recovered on its own
     And within 10 seconds the etcd members agree
-    And for 10 seconds no Dynamo process leaves
+    And for 10 seconds no Dynamo process exits
     And every answer completes with 60 tokens
-    And no answer keeps its client waiting for more than 2 seconds
+    And no client waits longer than 2 seconds for a token
 
   @ruler
   Scenario: The etcd leader hears the other members but is not heard
@@ -136,22 +136,22 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And a client keeps asking for streamed completions answers of 60 tokens
     When packets from the etcd leader are lost for 6 seconds
     Then within 5 seconds etcd has a new leader
-    And within 7 seconds the network has healed by itself
+    And within 7 seconds the network has recovered on its own
     And within 10 seconds the etcd members agree
-    And for 10 seconds no Dynamo process leaves
+    And for 10 seconds no Dynamo process exits
     And every answer completes with 60 tokens
 
   # Silent for longer than a lease: who does not turn to another member has to leave.
 
   @ruler
-  Scenario Outline: Dynamo reaches a minority of the etcd members only (a lease of <lease> seconds)
+  Scenario Outline: Dynamo reaches only a minority of the etcd members (a lease of <lease> seconds)
     Given a Dynamo deployment with 4 ruler workers backed by a 3-member etcd cluster
       | setting | value           |
       | lease   | <lease> seconds |
     And a client keeps asking for streamed completions answers of 60 tokens
     When packets between a majority of etcd and Dynamo are dropped for <silence> seconds
-    Then for <watch> seconds no Dynamo process leaves
-    And within 1 second the network has healed by itself
+    Then for <watch> seconds no Dynamo process exits
+    And within 1 second the network has recovered on its own
     And every answer completes with 60 tokens
     And within 1 second the frontend lists 4 workers
 
@@ -167,14 +167,14 @@ Feature: etcd fails behind Dynamo, in part or as a whole
       | 30    | 32      | 36    |
 
   @ruler
-  Scenario: Dynamo reaches all etcd members but the one that keeps its leases alive
+  Scenario: Dynamo reaches all etcd members except the one that keeps its leases alive
     Given a Dynamo deployment with 4 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
       | lease   | 40 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens
     When packets between the busiest etcd member and Dynamo are dropped for 42 seconds
-    Then for 46 seconds no Dynamo process leaves
-    And within 1 second the network has healed by itself
+    Then for 46 seconds no Dynamo process exits
+    And within 1 second the network has recovered on its own
     And every answer completes with 60 tokens
     And within 1 second the frontend lists 4 workers
 
@@ -184,12 +184,12 @@ Feature: etcd fails behind Dynamo, in part or as a whole
       | setting | value      |
       | lease   | 10 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens
-    When the cable of the etcd leader carries no more than 200 kilobits per second for 8 seconds
-    Then within 9 seconds the network has healed by itself
+    When the bandwidth of the etcd leader is limited to 200 kilobits per second for 8 seconds
+    Then within 9 seconds the network has recovered on its own
     And within 10 seconds the etcd members agree
     And every answer completes with 60 tokens
     And within 1 second the frontend lists 2 workers
-    And no Dynamo process has left
+    And no Dynamo process has exited
 
   @ruler
   Scenario: The etcd member that keeps leases alive falls silent for longer than a lease
@@ -197,7 +197,7 @@ Feature: etcd fails behind Dynamo, in part or as a whole
       | setting | value     |
       | lease   | 5 seconds |
     When packets between the busiest etcd member and everybody else are dropped for 14 seconds
-    Then within 15 seconds the network has healed by itself
+    Then within 15 seconds the network has recovered on its own
     And within 1 second the frontend lists 4 workers
 
   @ruler
@@ -210,7 +210,7 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     Then the answer completes with 1000 tokens
     And 4 new requests succeed within 5 seconds each
     And within 1 second the frontend lists 2 workers
-    And no Dynamo process has left
+    And no Dynamo process has exited
 
   @ruler
   Scenario: An etcd member that has lost its data is replaced
@@ -223,21 +223,21 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     Then within 10 seconds the etcd members agree
     And every answer completes with 60 tokens
     And within 1 second the frontend lists 2 workers
-    And no Dynamo process has left
+    And no Dynamo process has exited
 
   # -- no majority remains
 
   @ruler
-  Scenario: An interruption of etcd that is shorter than half a lease is not noticed
+  Scenario: Nobody notices an etcd outage shorter than half a lease
     Given a Dynamo deployment with 2 ruler workers
       | setting | value      |
       | lease   | 10 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens
     When all of etcd hangs for 2 seconds
     Then within 4 seconds the etcd members agree
-    And for 12 seconds no Dynamo process leaves
+    And for 12 seconds no Dynamo process exits
     And every answer completes with 60 tokens
-    And no answer keeps its client waiting for more than 2 seconds
+    And no client waits longer than 2 seconds for a token
     And within 1 second the frontend lists 2 workers
 
   @ruler
@@ -248,13 +248,13 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And a client keeps asking for streamed completions answers of 60 tokens
     When all of etcd is restarted
     Then within 10 seconds the etcd members agree
-    And for 12 seconds no Dynamo process leaves
+    And for 12 seconds no Dynamo process exits
     And every answer completes with 60 tokens
-    And no answer keeps its client waiting for more than 2 seconds
+    And no client waits longer than 2 seconds for a token
     And within 1 second the frontend lists 2 workers
 
   @ruler
-  Scenario: The quorum is lost for good: answers under way complete, then every process leaves
+  Scenario: The quorum is lost for good: answers in progress complete, then every process exits
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value     |
       | lease   | 5 seconds |
@@ -262,7 +262,7 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     When a majority of etcd crashes
     Then for 2 seconds new requests succeed
     And the answer completes with 1000 tokens
-    And within 60 seconds every Dynamo process has left
+    And within 60 seconds every Dynamo process has exited
 
   @ruler
   Scenario: The quorum is lost for longer than the lease and returns
@@ -273,24 +273,24 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And a client is receiving a streamed completions answer of 600 tokens
     When a majority of etcd crashes
     Then the answer completes with 600 tokens
-    And within 60 seconds every Dynamo process has left
+    And within 60 seconds every Dynamo process has exited
     When etcd returns
     Then within 60 seconds the deployment serves again
     And within 10 seconds the etcd members agree
     And 4 new requests succeed within 5 seconds each
 
   @ruler
-  Scenario: The quorum is lost while an answer is under way that would take minutes
+  Scenario: The quorum is lost during an answer that would take minutes
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value     |
       | lease   | 5 seconds |
       | speed   | 0.1       |
     And a client is receiving a streamed completions answer of 3000 tokens
     When a majority of etcd crashes
-    Then within 30 seconds every Dynamo process has left
+    Then within 30 seconds every Dynamo process has exited
 
   @ruler
-  Scenario: The quorum is lost and a drain deadline ends what is under way
+  Scenario: The quorum is lost and a drain deadline ends the answers in progress
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting        | value     |
       | lease          | 5 seconds |
@@ -298,7 +298,7 @@ Feature: etcd fails behind Dynamo, in part or as a whole
       | drain deadline | 5 seconds |
     And a client is receiving a streamed completions answer of 3000 tokens
     When a majority of etcd crashes
-    Then within 40 seconds every Dynamo process has left
+    Then within 40 seconds every Dynamo process has exited
     And within 40 seconds the answer ends in a clean error
 
   @ruler
@@ -308,21 +308,21 @@ Feature: etcd fails behind Dynamo, in part or as a whole
       | lease               | 5 seconds   |
       | time to first token | 600 seconds |
     And a client is waiting for the first token of a streamed completions answer of 60 tokens
-    And a worker has been reading its prompt for 1 second
+    And a worker has been processing the prompt for 1 second
     When a majority of etcd crashes
-    Then within 30 seconds every Dynamo process has left
+    Then within 30 seconds every Dynamo process has exited
 
   @ruler
-  Scenario: The quorum is lost while an engine hangs and a drain deadline ends what is under way
+  Scenario: The quorum is lost while an engine hangs and a drain deadline ends the answers in progress
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting             | value       |
       | lease               | 5 seconds   |
       | time to first token | 600 seconds |
       | drain deadline      | 5 seconds   |
     And a client is waiting for the first token of a streamed completions answer of 60 tokens
-    And a worker has been reading its prompt for 1 second
+    And a worker has been processing the prompt for 1 second
     When a majority of etcd crashes
-    Then within 40 seconds every Dynamo process has left
+    Then within 40 seconds every Dynamo process has exited
     And within 40 seconds the answer ends in a clean error
 
   @ruler
@@ -332,21 +332,21 @@ Feature: etcd fails behind Dynamo, in part or as a whole
       | lease   | 10 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens
     When packets between all of etcd and Dynamo are dropped for 2 seconds
-    Then within 4 seconds the network has healed by itself
-    And for 12 seconds no Dynamo process leaves
+    Then within 4 seconds the network has recovered on its own
+    And for 12 seconds no Dynamo process exits
     And every answer completes with 60 tokens
-    And no answer keeps its client waiting for more than 2 seconds
+    And no client waits longer than 2 seconds for a token
     And within 1 second the frontend lists 2 workers
 
   @ruler
-  Scenario: Dynamo is cut off from etcd for good and every process leaves
+  Scenario: Dynamo is cut off from etcd for good and every process exits
     Given a Dynamo deployment with 2 ruler workers
       | setting | value     |
       | lease   | 5 seconds |
     And a client is receiving a streamed completions answer of 1000 tokens
     When packets between all of etcd and Dynamo are dropped for 120 seconds
     Then the answer completes with 1000 tokens
-    And within 40 seconds every Dynamo process has left
+    And within 40 seconds every Dynamo process has exited
 
   @ruler
   Scenario: Dynamo is cut off from etcd for longer than a lease
@@ -357,22 +357,22 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And a client is receiving a streamed completions answer of 600 tokens
     When packets between all of etcd and Dynamo are dropped for 14 seconds
     Then the answer completes with 600 tokens
-    And within 15 seconds the network has healed by itself
+    And within 15 seconds the network has recovered on its own
     And within 60 seconds the deployment serves again
     And 4 new requests succeed within 5 seconds each
 
   @vllm
-  Scenario: A lone etcd dies and every process leaves
+  Scenario: The only etcd member dies and every process exits
     Given a Dynamo deployment with 2 vllm workers
       | setting | value     |
       | lease   | 5 seconds |
     And a client is receiving a streamed completions answer that takes at least 2 seconds
     When all of etcd crashes
     Then the answer completes with all of its tokens
-    And within 60 seconds every Dynamo process has left
+    And within 60 seconds every Dynamo process has exited
 
   @ruler
-  Scenario: etcd comes up after Dynamo
+  Scenario: etcd starts after Dynamo
     Given a Dynamo deployment with 2 ruler workers whose etcd comes up 10 seconds after the rest
       | setting        | value     |
       | lease          | 5 seconds |
@@ -383,13 +383,13 @@ Feature: etcd fails behind Dynamo, in part or as a whole
   # -- workers come and go
 
   @ruler
-  Scenario: A worker dies while etcd is away
+  Scenario: A worker dies while etcd is down
     Given a Dynamo deployment with 2 ruler workers
       | setting | value      |
       | lease   | 15 seconds |
     When all of etcd crashes
     And a worker crashes
-    Then for 2 seconds no Dynamo process leaves
+    Then for 2 seconds no Dynamo process exits
     When etcd returns
     Then within 20 seconds the frontend lists 1 worker
     And for 5 seconds the frontend lists 1 worker
@@ -397,27 +397,27 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And the frontend counts 0 migrations
 
   @ruler
-  Scenario: A worker starts while etcd is away
+  Scenario: A worker starts while etcd is down
     Given a Dynamo deployment with 1 ruler worker
       | setting        | value      |
       | lease          | 30 seconds |
       | restart policy | Always     |
     When all of etcd crashes
     And a new worker starts
-    And the new worker has found etcd away
+    And the new worker has noticed that etcd is down
     And etcd returns
     Then within 60 seconds the frontend lists 2 workers
     And within 60 seconds each new worker serves requests
 
   @ruler
-  Scenario Outline: The registration of a killed worker lives for its lease and no longer (<lease>)
+  Scenario Outline: A killed worker stays registered for its lease and no longer (<lease>)
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value   |
       | <row>   | <value> |
     And a client keeps asking for streamed completions answers of 60 tokens
     When a worker crashes
     Then the frontend still lists the dead worker
-    And within the lease and 2 seconds the dead worker is registered no more
+    And the dead worker is deregistered within its lease plus 2 seconds
     And within 1 second the frontend lists 1 worker
     And every answer completes with 60 tokens
 
@@ -427,7 +427,7 @@ Feature: etcd fails behind Dynamo, in part or as a whole
       | the default lease of 10 or 30 seconds | router | round-robin |
 
   @vllm
-  Scenario Outline: All workers leave and new ones come (<router>, they <fate>)
+  Scenario Outline: All workers are replaced by new ones (<router>, they <fate>)
     Given a Dynamo deployment with 2 vllm workers
       | setting | value     |
       | lease   | 5 seconds |
@@ -443,12 +443,12 @@ Feature: etcd fails behind Dynamo, in part or as a whole
       | router      | fate                  |
       | round-robin | crash                 |
       | kv          | crash                 |
-      | kv          | are told to shut down |
+      | kv          | are shut down |
 
   # -- NATS and frontends
 
   @ruler @nats
-  Scenario: The NATS server restarts while requests are under way
+  Scenario: The NATS server restarts while requests are in flight
     Given a Dynamo deployment with 2 ruler workers over nats
     And 8 clients are receiving streamed completions answers of 600 tokens
     When the NATS server is restarted
@@ -466,44 +466,44 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     Then 4 new requests succeed within 5 seconds each
     When the NATS server is restarted
     Then within 15 seconds requests succeed again
-    And no Dynamo process has left
+    And no Dynamo process has exited
 
   @ruler @nats
-  Scenario: The NATS server crashes while requests are under way and comes back
+  Scenario: The NATS server crashes while requests are in flight, and comes back
     Given a Dynamo deployment with 2 ruler workers over nats
     And 8 clients are receiving streamed completions answers of 600 tokens
     And a client keeps asking for streamed completions answers of 60 tokens
     When the NATS server crashes
-    Then for 3 seconds no Dynamo process leaves
+    Then for 3 seconds no Dynamo process exits
     When the NATS server returns
     Then within 15 seconds requests succeed again
 
   @ruler @nats
-  Scenario: NATS is cut off for a moment before a request
+  Scenario: NATS is briefly cut off before a request
     Given a Dynamo deployment with 2 ruler workers over nats
     When packets between the NATS server and Dynamo are dropped for 3 seconds
-    Then within 4 seconds the network has healed by itself
+    Then within 4 seconds the network has recovered on its own
     And within 15 seconds requests succeed again
 
   @ruler @nats
-  Scenario: NATS is cut off for a moment while requests are under way
+  Scenario: NATS is briefly cut off while requests are in flight
     Given a Dynamo deployment with 2 ruler workers over nats
     And 8 clients are receiving streamed completions answers of 600 tokens
     When packets between the NATS server and Dynamo are dropped for 3 seconds
-    Then within 4 seconds the network has healed by itself
+    Then within 4 seconds the network has recovered on its own
     And within 15 seconds requests succeed again
 
   @ruler @nats
-  Scenario: NATS is cut off for a moment between requests
+  Scenario: NATS is briefly cut off between requests
     Given a Dynamo deployment with 2 ruler workers over nats
     Then 4 new requests succeed within 5 seconds each
     When packets between the NATS server and Dynamo are dropped for 3 seconds
-    Then within 4 seconds the network has healed by itself
+    Then within 4 seconds the network has recovered on its own
     And within 15 seconds requests succeed again
-    And no Dynamo process has left
+    And no Dynamo process has exited
 
   @ruler
-  Scenario: The only frontend crashes and comes back with the workers alive
+  Scenario: The only frontend crashes and comes back while the workers stay alive
     Given a Dynamo deployment with 2 ruler workers
       | setting | value     |
       | lease   | 5 seconds |
@@ -523,7 +523,7 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And within 1 second the frontend lists 2 workers
 
   @ruler
-  Scenario: The idle one of two frontends dies while an answer is under way
+  Scenario: The idle one of two frontends dies during an answer
     Given a Dynamo deployment with 2 ruler workers
       | setting   | value     |
       | lease     | 5 seconds |
@@ -536,9 +536,9 @@ Feature: etcd fails behind Dynamo, in part or as a whole
     And within 1 second the frontend lists 2 workers
 
   @ruler
-  Scenario: A frontend that is told to stop finishes its answers and leaves
+  Scenario: A frontend that is shut down finishes its answers and exits
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 500 tokens
-    When the frontend is told to shut down
+    When the frontend is shut down
     Then within 10 seconds the answer completes with 500 tokens
-    And within 15 seconds the frontend has left
+    And within 15 seconds the frontend has exited

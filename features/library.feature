@@ -11,18 +11,18 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
 
     @deployment @timed
     Examples: vllm, by default
-      | name                                  | engine |
-      | a decode worker hangs                 | vllm   |
-      | a decode worker is told to shut down  | vllm   |
-      | a prefill worker hangs                | vllm   |
-      | a prefill worker is told to shut down | vllm   |
-      | the frontend hangs                    | vllm   |
-      | the etcd member is told to shut down  | vllm   |
+      | name                          | engine |
+      | a decode worker hangs         | vllm   |
+      | a decode worker is shut down  | vllm   |
+      | a prefill worker hangs        | vllm   |
+      | a prefill worker is shut down | vllm   |
+      | the frontend hangs            | vllm   |
+      | the etcd member is shut down  | vllm   |
 
     @deployment @timed @not_judged.one-outcome.the_connections_end_with_the_frontend
     Examples: vllm, by default
-      | name                              | engine |
-      | the frontend is told to shut down | vllm   |
+      | name                      | engine |
+      | the frontend is shut down | vllm   |
 
     @matrix @timed
     Examples: sglang, all
@@ -39,22 +39,22 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | a worker hangs (sglang, disaggregated, 1 replica)                                 | sglang |
       | a worker hangs (sglang, 2 replicas)                                               | sglang |
       | a worker hangs (sglang, disaggregated, 2 replicas)                                | sglang |
-      | a worker is told to shut down (sglang, 1 replica)                                 | sglang |
-      | a worker is told to shut down (sglang, disaggregated, 1 replica)                  | sglang |
-      | a worker is told to shut down (sglang, 2 replicas)                                | sglang |
-      | a worker is told to shut down (sglang, disaggregated, 2 replicas)                 | sglang |
+      | a worker is shut down (sglang, 1 replica)                                         | sglang |
+      | a worker is shut down (sglang, disaggregated, 1 replica)                          | sglang |
+      | a worker is shut down (sglang, 2 replicas)                                        | sglang |
+      | a worker is shut down (sglang, disaggregated, 2 replicas)                         | sglang |
       | a decode worker crashes (sglang, disaggregated, 1 replica)                        | sglang |
       | a decode worker crashes (sglang, disaggregated, 2 replicas)                       | sglang |
       | a decode worker hangs (sglang, disaggregated, 1 replica)                          | sglang |
       | a decode worker hangs (sglang, disaggregated, 2 replicas)                         | sglang |
-      | a decode worker is told to shut down (sglang, disaggregated, 1 replica)           | sglang |
-      | a decode worker is told to shut down (sglang, disaggregated, 2 replicas)          | sglang |
+      | a decode worker is shut down (sglang, disaggregated, 1 replica)                   | sglang |
+      | a decode worker is shut down (sglang, disaggregated, 2 replicas)                  | sglang |
       | a prefill worker crashes (sglang, disaggregated, 1 replica)                       | sglang |
       | a prefill worker crashes (sglang, disaggregated, 2 replicas)                      | sglang |
       | a prefill worker hangs (sglang, disaggregated, 1 replica)                         | sglang |
       | a prefill worker hangs (sglang, disaggregated, 2 replicas)                        | sglang |
-      | a prefill worker is told to shut down (sglang, disaggregated, 1 replica)          | sglang |
-      | a prefill worker is told to shut down (sglang, disaggregated, 2 replicas)         | sglang |
+      | a prefill worker is shut down (sglang, disaggregated, 1 replica)                  | sglang |
+      | a prefill worker is shut down (sglang, disaggregated, 2 replicas)                 | sglang |
       | the frontend hangs (sglang, 1 replica)                                            | sglang |
       | the frontend hangs (sglang, disaggregated, 1 replica)                             | sglang |
       | the frontend hangs (sglang, 2 replicas)                                           | sglang |
@@ -67,10 +67,10 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | the etcd member hangs (sglang, disaggregated, 1 replica)                          | sglang |
       | the etcd member hangs (sglang, 2 replicas)                                        | sglang |
       | the etcd member hangs (sglang, disaggregated, 2 replicas)                         | sglang |
-      | the etcd member is told to shut down (sglang, 1 replica)                          | sglang |
-      | the etcd member is told to shut down (sglang, disaggregated, 1 replica)           | sglang |
-      | the etcd member is told to shut down (sglang, 2 replicas)                         | sglang |
-      | the etcd member is told to shut down (sglang, disaggregated, 2 replicas)          | sglang |
+      | the etcd member is shut down (sglang, 1 replica)                                  | sglang |
+      | the etcd member is shut down (sglang, disaggregated, 1 replica)                   | sglang |
+      | the etcd member is shut down (sglang, 2 replicas)                                 | sglang |
+      | the etcd member is shut down (sglang, disaggregated, 2 replicas)                  | sglang |
       | the workers are restarted one after the other (sglang, 1 replica)                 | sglang |
       | the workers are restarted one after the other (sglang, disaggregated, 1 replica)  | sglang |
       | the workers are restarted one after the other (sglang, 2 replicas)                | sglang |
@@ -102,15 +102,15 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
 
     @matrix @timed @not_judged.one-outcome.the_connections_end_with_the_frontend
     Examples: sglang, all
-      | name                                                                  | engine |
-      | the frontend crashes (sglang, 1 replica)                              | sglang |
-      | the frontend crashes (sglang, disaggregated, 1 replica)               | sglang |
-      | the frontend crashes (sglang, 2 replicas)                             | sglang |
-      | the frontend crashes (sglang, disaggregated, 2 replicas)              | sglang |
-      | the frontend is told to shut down (sglang, 1 replica)                 | sglang |
-      | the frontend is told to shut down (sglang, disaggregated, 1 replica)  | sglang |
-      | the frontend is told to shut down (sglang, 2 replicas)                | sglang |
-      | the frontend is told to shut down (sglang, disaggregated, 2 replicas) | sglang |
+      | name                                                          | engine |
+      | the frontend crashes (sglang, 1 replica)                      | sglang |
+      | the frontend crashes (sglang, disaggregated, 1 replica)       | sglang |
+      | the frontend crashes (sglang, 2 replicas)                     | sglang |
+      | the frontend crashes (sglang, disaggregated, 2 replicas)      | sglang |
+      | the frontend is shut down (sglang, 1 replica)                 | sglang |
+      | the frontend is shut down (sglang, disaggregated, 1 replica)  | sglang |
+      | the frontend is shut down (sglang, 2 replicas)                | sglang |
+      | the frontend is shut down (sglang, disaggregated, 2 replicas) | sglang |
 
     @matrix @timed
     Examples: trtllm, all
@@ -127,22 +127,22 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | a worker hangs (trtllm, disaggregated, 1 replica)                                 | trtllm |
       | a worker hangs (trtllm, 2 replicas)                                               | trtllm |
       | a worker hangs (trtllm, disaggregated, 2 replicas)                                | trtllm |
-      | a worker is told to shut down (trtllm, 1 replica)                                 | trtllm |
-      | a worker is told to shut down (trtllm, disaggregated, 1 replica)                  | trtllm |
-      | a worker is told to shut down (trtllm, 2 replicas)                                | trtllm |
-      | a worker is told to shut down (trtllm, disaggregated, 2 replicas)                 | trtllm |
+      | a worker is shut down (trtllm, 1 replica)                                         | trtllm |
+      | a worker is shut down (trtllm, disaggregated, 1 replica)                          | trtllm |
+      | a worker is shut down (trtllm, 2 replicas)                                        | trtllm |
+      | a worker is shut down (trtllm, disaggregated, 2 replicas)                         | trtllm |
       | a decode worker crashes (trtllm, disaggregated, 1 replica)                        | trtllm |
       | a decode worker crashes (trtllm, disaggregated, 2 replicas)                       | trtllm |
       | a decode worker hangs (trtllm, disaggregated, 1 replica)                          | trtllm |
       | a decode worker hangs (trtllm, disaggregated, 2 replicas)                         | trtllm |
-      | a decode worker is told to shut down (trtllm, disaggregated, 1 replica)           | trtllm |
-      | a decode worker is told to shut down (trtllm, disaggregated, 2 replicas)          | trtllm |
+      | a decode worker is shut down (trtllm, disaggregated, 1 replica)                   | trtllm |
+      | a decode worker is shut down (trtllm, disaggregated, 2 replicas)                  | trtllm |
       | a prefill worker crashes (trtllm, disaggregated, 1 replica)                       | trtllm |
       | a prefill worker crashes (trtllm, disaggregated, 2 replicas)                      | trtllm |
       | a prefill worker hangs (trtllm, disaggregated, 1 replica)                         | trtllm |
       | a prefill worker hangs (trtllm, disaggregated, 2 replicas)                        | trtllm |
-      | a prefill worker is told to shut down (trtllm, disaggregated, 1 replica)          | trtllm |
-      | a prefill worker is told to shut down (trtllm, disaggregated, 2 replicas)         | trtllm |
+      | a prefill worker is shut down (trtllm, disaggregated, 1 replica)                  | trtllm |
+      | a prefill worker is shut down (trtllm, disaggregated, 2 replicas)                 | trtllm |
       | the frontend hangs (trtllm, 1 replica)                                            | trtllm |
       | the frontend hangs (trtllm, disaggregated, 1 replica)                             | trtllm |
       | the frontend hangs (trtllm, 2 replicas)                                           | trtllm |
@@ -155,10 +155,10 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | the etcd member hangs (trtllm, disaggregated, 1 replica)                          | trtllm |
       | the etcd member hangs (trtllm, 2 replicas)                                        | trtllm |
       | the etcd member hangs (trtllm, disaggregated, 2 replicas)                         | trtllm |
-      | the etcd member is told to shut down (trtllm, 1 replica)                          | trtllm |
-      | the etcd member is told to shut down (trtllm, disaggregated, 1 replica)           | trtllm |
-      | the etcd member is told to shut down (trtllm, 2 replicas)                         | trtllm |
-      | the etcd member is told to shut down (trtllm, disaggregated, 2 replicas)          | trtllm |
+      | the etcd member is shut down (trtllm, 1 replica)                                  | trtllm |
+      | the etcd member is shut down (trtllm, disaggregated, 1 replica)                   | trtllm |
+      | the etcd member is shut down (trtllm, 2 replicas)                                 | trtllm |
+      | the etcd member is shut down (trtllm, disaggregated, 2 replicas)                  | trtllm |
       | the workers are restarted one after the other (trtllm, 1 replica)                 | trtllm |
       | the workers are restarted one after the other (trtllm, disaggregated, 1 replica)  | trtllm |
       | the workers are restarted one after the other (trtllm, 2 replicas)                | trtllm |
@@ -190,15 +190,15 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
 
     @matrix @timed @not_judged.one-outcome.the_connections_end_with_the_frontend
     Examples: trtllm, all
-      | name                                                                  | engine |
-      | the frontend crashes (trtllm, 1 replica)                              | trtllm |
-      | the frontend crashes (trtllm, disaggregated, 1 replica)               | trtllm |
-      | the frontend crashes (trtllm, 2 replicas)                             | trtllm |
-      | the frontend crashes (trtllm, disaggregated, 2 replicas)              | trtllm |
-      | the frontend is told to shut down (trtllm, 1 replica)                 | trtllm |
-      | the frontend is told to shut down (trtllm, disaggregated, 1 replica)  | trtllm |
-      | the frontend is told to shut down (trtllm, 2 replicas)                | trtllm |
-      | the frontend is told to shut down (trtllm, disaggregated, 2 replicas) | trtllm |
+      | name                                                          | engine |
+      | the frontend crashes (trtllm, 1 replica)                      | trtllm |
+      | the frontend crashes (trtllm, disaggregated, 1 replica)       | trtllm |
+      | the frontend crashes (trtllm, 2 replicas)                     | trtllm |
+      | the frontend crashes (trtllm, disaggregated, 2 replicas)      | trtllm |
+      | the frontend is shut down (trtllm, 1 replica)                 | trtllm |
+      | the frontend is shut down (trtllm, disaggregated, 1 replica)  | trtllm |
+      | the frontend is shut down (trtllm, 2 replicas)                | trtllm |
+      | the frontend is shut down (trtllm, disaggregated, 2 replicas) | trtllm |
 
     @matrix @timed
     Examples: vllm, all
@@ -215,22 +215,22 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | a worker hangs (vllm, disaggregated, 1 replica)                                 | vllm   |
       | a worker hangs (vllm, 2 replicas)                                               | vllm   |
       | a worker hangs (vllm, disaggregated, 2 replicas)                                | vllm   |
-      | a worker is told to shut down (vllm, 1 replica)                                 | vllm   |
-      | a worker is told to shut down (vllm, disaggregated, 1 replica)                  | vllm   |
-      | a worker is told to shut down (vllm, 2 replicas)                                | vllm   |
-      | a worker is told to shut down (vllm, disaggregated, 2 replicas)                 | vllm   |
+      | a worker is shut down (vllm, 1 replica)                                         | vllm   |
+      | a worker is shut down (vllm, disaggregated, 1 replica)                          | vllm   |
+      | a worker is shut down (vllm, 2 replicas)                                        | vllm   |
+      | a worker is shut down (vllm, disaggregated, 2 replicas)                         | vllm   |
       | a decode worker crashes (vllm, disaggregated, 1 replica)                        | vllm   |
       | a decode worker crashes (vllm, disaggregated, 2 replicas)                       | vllm   |
       | a decode worker hangs (vllm, disaggregated, 1 replica)                          | vllm   |
       | a decode worker hangs (vllm, disaggregated, 2 replicas)                         | vllm   |
-      | a decode worker is told to shut down (vllm, disaggregated, 1 replica)           | vllm   |
-      | a decode worker is told to shut down (vllm, disaggregated, 2 replicas)          | vllm   |
+      | a decode worker is shut down (vllm, disaggregated, 1 replica)                   | vllm   |
+      | a decode worker is shut down (vllm, disaggregated, 2 replicas)                  | vllm   |
       | a prefill worker crashes (vllm, disaggregated, 1 replica)                       | vllm   |
       | a prefill worker crashes (vllm, disaggregated, 2 replicas)                      | vllm   |
       | a prefill worker hangs (vllm, disaggregated, 1 replica)                         | vllm   |
       | a prefill worker hangs (vllm, disaggregated, 2 replicas)                        | vllm   |
-      | a prefill worker is told to shut down (vllm, disaggregated, 1 replica)          | vllm   |
-      | a prefill worker is told to shut down (vllm, disaggregated, 2 replicas)         | vllm   |
+      | a prefill worker is shut down (vllm, disaggregated, 1 replica)                  | vllm   |
+      | a prefill worker is shut down (vllm, disaggregated, 2 replicas)                 | vllm   |
       | the frontend hangs (vllm, 1 replica)                                            | vllm   |
       | the frontend hangs (vllm, disaggregated, 1 replica)                             | vllm   |
       | the frontend hangs (vllm, 2 replicas)                                           | vllm   |
@@ -243,10 +243,10 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
       | the etcd member hangs (vllm, disaggregated, 1 replica)                          | vllm   |
       | the etcd member hangs (vllm, 2 replicas)                                        | vllm   |
       | the etcd member hangs (vllm, disaggregated, 2 replicas)                         | vllm   |
-      | the etcd member is told to shut down (vllm, 1 replica)                          | vllm   |
-      | the etcd member is told to shut down (vllm, disaggregated, 1 replica)           | vllm   |
-      | the etcd member is told to shut down (vllm, 2 replicas)                         | vllm   |
-      | the etcd member is told to shut down (vllm, disaggregated, 2 replicas)          | vllm   |
+      | the etcd member is shut down (vllm, 1 replica)                                  | vllm   |
+      | the etcd member is shut down (vllm, disaggregated, 1 replica)                   | vllm   |
+      | the etcd member is shut down (vllm, 2 replicas)                                 | vllm   |
+      | the etcd member is shut down (vllm, disaggregated, 2 replicas)                  | vllm   |
       | the workers are restarted one after the other (vllm, 1 replica)                 | vllm   |
       | the workers are restarted one after the other (vllm, disaggregated, 1 replica)  | vllm   |
       | the workers are restarted one after the other (vllm, 2 replicas)                | vllm   |
@@ -278,12 +278,12 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
 
     @matrix @timed @not_judged.one-outcome.the_connections_end_with_the_frontend
     Examples: vllm, all
-      | name                                                                | engine |
-      | the frontend crashes (vllm, 1 replica)                              | vllm   |
-      | the frontend crashes (vllm, disaggregated, 1 replica)               | vllm   |
-      | the frontend crashes (vllm, 2 replicas)                             | vllm   |
-      | the frontend crashes (vllm, disaggregated, 2 replicas)              | vllm   |
-      | the frontend is told to shut down (vllm, 1 replica)                 | vllm   |
-      | the frontend is told to shut down (vllm, disaggregated, 1 replica)  | vllm   |
-      | the frontend is told to shut down (vllm, 2 replicas)                | vllm   |
-      | the frontend is told to shut down (vllm, disaggregated, 2 replicas) | vllm   |
+      | name                                                        | engine |
+      | the frontend crashes (vllm, 1 replica)                      | vllm   |
+      | the frontend crashes (vllm, disaggregated, 1 replica)       | vllm   |
+      | the frontend crashes (vllm, 2 replicas)                     | vllm   |
+      | the frontend crashes (vllm, disaggregated, 2 replicas)      | vllm   |
+      | the frontend is shut down (vllm, 1 replica)                 | vllm   |
+      | the frontend is shut down (vllm, disaggregated, 1 replica)  | vllm   |
+      | the frontend is shut down (vllm, 2 replicas)                | vllm   |
+      | the frontend is shut down (vllm, disaggregated, 2 replicas) | vllm   |

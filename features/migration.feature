@@ -1,5 +1,5 @@
 @migration
-Feature: A worker dies and its answers go on
+Feature: A worker dies and its answers continue
   When a worker is lost in the middle of an answer, Dynamo moves the request to another worker. The client
   gets every token once and in order, one end, and the bill of an undisturbed request; where Dynamo cannot do
   that, it says so in a clean error.
@@ -9,11 +9,11 @@ Feature: A worker dies and its answers go on
   Scenario Outline: The worker crashes in the middle of a stream (<engine>, <api>, <plane>)
     Given a Dynamo deployment with 2 <engine> workers over <plane>
     And a client is receiving a streamed <api> answer that takes at least 2 seconds
-    When the worker serving the request crashes in mid-answer
+    When the worker serving the request crashes mid-answer
     Then the answer completes with all of its tokens
-    And the answer comes without a pause of more than 2 seconds
+    And the answer arrives with no pause longer than 2 seconds
     And the frontend counts 1 migration
-    And another worker has served the rest
+    And another worker served the rest
 
     Examples:
       | engine | api         | plane |
@@ -29,13 +29,13 @@ Feature: A worker dies and its answers go on
       | ruler  | completions | nats  |
 
   @<engine>
-  Scenario Outline: The worker crashes while it writes an answer in one piece (<engine>, <api>, <plane>)
+  Scenario Outline: The worker crashes during a unary answer (<engine>, <api>, <plane>)
     Given a Dynamo deployment with 2 <engine> workers over <plane>
     And a client is receiving a unary <api> answer that takes at least 2 seconds
-    When the worker serving the request crashes in mid-answer
+    When the worker serving the request crashes mid-answer
     Then the answer completes with all of its tokens, no more than 10 seconds late
     And the frontend counts 1 migration
-    And another worker has served the rest
+    And another worker served the rest
 
     Examples:
       | engine | api         | plane |
@@ -50,24 +50,24 @@ Feature: A worker dies and its answers go on
       | sglang | completions | nats  |
 
   @ruler @smoke
-  Scenario: Every token comes once and in order when the worker crashes in mid-answer
+  Scenario: Every token comes once and in order when the worker crashes mid-answer
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 200 tokens
-    When the worker serving the request crashes in mid-answer
+    When the worker serving the request crashes mid-answer
     Then the answer completes with 200 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
     And the frontend counts 1 migration
-    And another worker has served the rest
+    And another worker served the rest
 
   @<engine>
-  Scenario Outline: The bill is that of an undisturbed request (<engine>, <mode> <api>)
+  Scenario Outline: A moved request is billed like an undisturbed one (<engine>, <mode> <api>)
     Given a Dynamo deployment with 2 <engine> workers
     And a client is receiving a <mode> <api> answer that takes at least 2 seconds
       | setting | value |
       | usage   | yes   |
-    When the worker serving the request crashes in mid-answer
+    When the worker serving the request crashes mid-answer
     Then the answer completes with all of its tokens
-    And the usage is what it would have been without the fault
+    And the usage is the same as without the fault
 
     Examples:
       | engine | mode     | api         |
@@ -82,7 +82,7 @@ Feature: A worker dies and its answers go on
     And a client is waiting for the first token of a <mode> <api> answer of 50 tokens
     When the worker serving the request crashes before the first token
     Then the answer completes with 50 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
     And the frontend counts 1 migration
 
     Examples:
@@ -91,13 +91,13 @@ Feature: A worker dies and its answers go on
       | unary    | completions |
 
   @<engine>
-  Scenario Outline: A worker that is told to shut down finishes what it has (<engine>, streamed)
+  Scenario Outline: A worker that is shut down finishes its answer (<engine>, streamed)
     Given a Dynamo deployment with 2 <engine> workers
     And a client is receiving a streamed completions answer that takes at least 2 seconds
-    When the worker serving the request is told to shut down in mid-answer
+    When the worker serving the request is shut down mid-answer
     Then the answer completes with all of its tokens
-    And the answer comes without a pause of more than 2 seconds
-    And within 10 seconds the worker finishes it itself and leaves
+    And the answer arrives with no pause longer than 2 seconds
+    And within 10 seconds the worker finishes the answer itself and exits
     And 4 new requests succeed within 5 seconds each
 
     Examples:
@@ -108,12 +108,12 @@ Feature: A worker dies and its answers go on
       | ruler  |
 
   @<engine>
-  Scenario Outline: A worker that is told to shut down finishes what it has (<engine>, unary)
+  Scenario Outline: A worker that is shut down finishes its answer (<engine>, unary)
     Given a Dynamo deployment with 2 <engine> workers
     And a client is receiving a unary completions answer that takes at least 2 seconds
-    When the worker serving the request is told to shut down in mid-answer
+    When the worker serving the request is shut down mid-answer
     Then the answer completes with all of its tokens
-    And within 10 seconds the worker finishes it itself and leaves
+    And within 10 seconds the worker finishes the answer itself and exits
     And 4 new requests succeed within 5 seconds each
 
     Examples:
@@ -130,10 +130,10 @@ Feature: A worker dies and its answers go on
       | setting        | value    |
       | drain deadline | 1 second |
     And a client is receiving a streamed completions answer of 800 tokens
-    When the worker serving the request is told to shut down in mid-answer
+    When the worker serving the request is shut down mid-answer
     Then the answer completes with 800 tokens
-    And the answer comes without a pause of more than 2 seconds
-    And within 10 seconds the worker hands it over and leaves
+    And the answer arrives with no pause longer than 2 seconds
+    And within 10 seconds the worker hands the answer over and exits
 
     Examples:
       | engine |
@@ -148,9 +148,9 @@ Feature: A worker dies and its answers go on
       | setting        | value    |
       | drain deadline | 1 second |
     And a client is receiving a unary completions answer of 800 tokens
-    When the worker serving the request is told to shut down in mid-answer
+    When the worker serving the request is shut down mid-answer
     Then the answer completes with 800 tokens
-    And within 10 seconds the worker hands it over and leaves
+    And within 10 seconds the worker hands the answer over and exits
 
     Examples:
       | engine |
@@ -161,15 +161,15 @@ Feature: A worker dies and its answers go on
 
   # The way of workers with a real engine: they leave the list, go on for the grace period, and give up what is left.
   @ruler
-  Scenario Outline: A worker that hands over finishes what ends within its grace period (<mode>)
+  Scenario Outline: A worker that hands over still finishes what fits into its grace period (<mode>)
     Given a Dynamo deployment with 2 ruler workers
       | setting      | value        |
       | leaves by    | handing over |
       | grace period | 6 seconds    |
     And a client is receiving a <mode> completions answer of 300 tokens
-    When the worker serving the request is told to shut down in mid-answer
+    When the worker serving the request is shut down mid-answer
     Then the answer completes with 300 tokens
-    And within 15 seconds the worker finishes it itself and leaves
+    And within 15 seconds the worker finishes the answer itself and exits
     And 4 new requests succeed within 5 seconds each
 
     Examples:
@@ -184,10 +184,10 @@ Feature: A worker dies and its answers go on
       | leaves by    | handing over |
       | grace period | 1 second     |
     And a client is receiving a <mode> completions answer of 800 tokens
-    When the worker serving the request is told to shut down in mid-answer
+    When the worker serving the request is shut down mid-answer
     Then the answer completes with 800 tokens
-    And every position comes once and in order
-    And within 10 seconds the worker hands it over and leaves
+    And every token arrives exactly once and in order
+    And within 10 seconds the worker hands the answer over and exits
 
     Examples:
       | mode     |
@@ -195,7 +195,7 @@ Feature: A worker dies and its answers go on
       | unary    |
 
   @ruler
-  Scenario: Two workers in a row crash within the limit
+  Scenario: Two workers crash in a row within the migration limit
     Given a Dynamo deployment with 3 ruler workers
       | setting         | value |
       | migration limit | 2     |
@@ -203,11 +203,11 @@ Feature: A worker dies and its answers go on
     When the worker serving the request crashes after 50 tokens
     And the worker serving the request crashes after 150 tokens
     Then the answer completes with 300 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
     And the frontend counts 2 migrations
 
   @ruler
-  Scenario: The second crash is one too many for the limit
+  Scenario: The second crash exceeds the migration limit
     Given a Dynamo deployment with 3 ruler workers
       | setting         | value |
       | migration limit | 1     |
@@ -218,12 +218,12 @@ Feature: A worker dies and its answers go on
     And a new request succeeds within 5 seconds
 
   @<engine>
-  Scenario Outline: With migration switched off a crash is a clean error (<engine>, <mode> <api>)
+  Scenario Outline: With migration off, a crash ends in a clean error (<engine>, <mode> <api>)
     Given a Dynamo deployment with 2 <engine> workers
       | setting         | value |
       | migration limit | 0     |
     And a client is receiving a <mode> <api> answer that takes at least 2 seconds
-    When the worker serving the request crashes in mid-answer
+    When the worker serving the request crashes mid-answer
     Then within 5 seconds the answer ends in a clean error
     And the request was not moved to another worker
 
@@ -241,7 +241,7 @@ Feature: A worker dies and its answers go on
     And a client is receiving a streamed completions answer of 200 tokens
     When the worker serving the request crashes after 50 tokens
     Then the answer completes with 200 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
 
   @ruler
   Scenario: An answer above the sequence cap ends in a clean error
@@ -259,7 +259,7 @@ Feature: A worker dies and its answers go on
     And a client is receiving a <mode> chat answer that takes at least 2 seconds
       | setting | value |
       | choices | 2     |
-    When the worker serving the request crashes in mid-answer
+    When the worker serving the request crashes mid-answer
     Then within 5 seconds the answer ends in a clean error
     And the request was not moved to another worker
 
@@ -278,13 +278,13 @@ Feature: A worker dies and its answers go on
     Then a new request succeeds within 10 seconds
 
   @ruler
-  Scenario: A supervised worker comes back after its crash
+  Scenario: A supervised worker comes back after a crash
     Given a Dynamo deployment with 2 ruler workers
       | setting        | value     |
       | restart policy | Always    |
       | lease          | 5 seconds |
     And a client is receiving a streamed completions answer of 300 tokens
-    When the worker serving the request crashes in mid-answer
+    When the worker serving the request crashes mid-answer
     Then the answer completes with 300 tokens
     And within 20 seconds the crashed worker runs again
     And within 20 seconds the frontend lists 2 workers
@@ -295,58 +295,58 @@ Feature: A worker dies and its answers go on
     Given a Dynamo deployment with 2 ruler workers
       | setting | value     |
       | lease   | 5 seconds |
-    When a worker crashes while nothing is under way
+    When a worker crashes while no request is in flight
     Then the frontend still lists the dead worker
     And 6 new requests succeed within 5 seconds each
     And within 12 seconds the frontend lists 1 worker
 
   @ruler
-  Scenario: A hung worker does not hold an answer for longer than the stream timeout allows
+  Scenario: A hung worker delays an answer no longer than the stream timeout
     Given a Dynamo deployment with 2 ruler workers
       | setting        | value     |
       | stream timeout | 2 seconds |
     And a client is receiving a streamed completions answer of 300 tokens
-    When the worker serving the request hangs in mid-answer
+    When the worker serving the request hangs mid-answer
     Then the answer completes with 300 tokens
-    And every position comes once and in order
-    And the answer comes without a pause of more than 4 seconds
-    And another worker has served the rest
+    And every token arrives exactly once and in order
+    And the answer arrives with no pause longer than 4 seconds
+    And another worker served the rest
 
   @ruler
-  Scenario: A worker that hangs for a while and goes on loses nothing
+  Scenario: A worker that hangs for a while loses nothing
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 300 tokens
-    When the worker serving the request hangs in mid-answer
-    And the hung worker goes on
+    When the worker serving the request hangs mid-answer
+    And the hung worker resumes
     Then the answer completes with 300 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
     And the request was not moved to another worker
 
   @ruler
-  Scenario: Twenty streams are under way when a worker crashes
+  Scenario: A worker crashes during twenty streams
     Given a Dynamo deployment with 2 ruler workers
     And 20 clients are receiving streamed completions answers of 200 tokens
     When the worker serving most of the requests crashes
     Then every answer completes with 200 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
     And 4 new requests succeed within 5 seconds each
 
   @ruler
-  Scenario: A worker crashes in a row of requests and the client notices nothing
+  Scenario: A worker crashes during a series of requests and the client notices nothing
     Given a Dynamo deployment with 2 ruler workers
     And a client is asking for 10 streamed chat answers of 50 tokens, one after the other
     When the worker serving the next request crashes after 4 requests
     Then every answer completes with 50 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
 
   @disaggregated @<engine>
-  Scenario Outline: The decode worker of a disaggregated deployment crashes in mid-answer (<engine>)
+  Scenario Outline: The decode worker of a disaggregated deployment crashes mid-answer (<engine>)
     Given a disaggregated Dynamo deployment with 1 prefill and 2 decode <engine> workers
     And a client is receiving a streamed completions answer that takes at least 2 seconds
-    When the decode worker serving the request crashes in mid-answer
+    When the decode worker serving the request crashes mid-answer
     Then the answer completes with all of its tokens
     And the frontend counts 1 migration
-    And the answer comes without a pause of more than 2 seconds
+    And the answer arrives with no pause longer than 2 seconds
 
     Examples:
       | engine |

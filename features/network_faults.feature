@@ -9,29 +9,29 @@ Feature: The network between nodes fails
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 400 tokens
     When packets between the worker serving the request and the frontend are dropped for 2 seconds
-    Then within 4 seconds the network has healed by itself
+    Then within 4 seconds the network has recovered on its own
     And the answer completes with 400 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
     And the request was not moved to another worker
 
   @ruler
-  Scenario: A stream that falls silent is moved when the frontend gives the worker up
+  Scenario: A silent stream is moved once the frontend gives up on the worker
     Given a Dynamo deployment with 2 ruler workers
       | setting        | value     |
       | stream timeout | 2 seconds |
     And a client is receiving a streamed completions answer of 300 tokens
     When packets between the worker serving the request and the frontend are dropped
     Then the answer completes with 300 tokens
-    And every position comes once and in order
-    And another worker has served the rest
+    And every token arrives exactly once and in order
+    And another worker served the rest
 
   @<engine>
-  Scenario Outline: A connection that is reset makes the answer move (<engine>)
+  Scenario Outline: A reset connection moves the answer to another worker (<engine>)
     Given a Dynamo deployment with 2 <engine> workers
     And a client is receiving a streamed completions answer that takes at least 3 seconds
     When packets between the worker serving the request and the frontend are reset
     Then the answer completes with all of its tokens, no more than 10 seconds late
-    And another worker has served the rest
+    And another worker served the rest
 
     Examples:
       | engine |
@@ -43,18 +43,18 @@ Feature: The network between nodes fails
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 400 tokens
     When packets between the worker serving the request and the frontend are rejected for 2 seconds
-    Then within 4 seconds the network has healed by itself
+    Then within 4 seconds the network has recovered on its own
     And the answer completes with 400 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
 
   @ruler
   Scenario Outline: Packets are lost in one direction only (<flow> the worker)
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 400 tokens
     When packets <flow> the worker serving the request are dropped for 2 seconds
-    Then within 4 seconds the network has healed by itself
+    Then within 4 seconds the network has recovered on its own
     And the answer completes with 400 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
 
     Examples:
       | flow |
@@ -62,40 +62,40 @@ Feature: The network between nodes fails
       | from |
 
   @ruler
-  Scenario: A request whose worker is refused when it begins to answer is given to another worker
+  Scenario: A request goes to another worker when its own is refused as it starts to answer
     Given a Dynamo deployment with 2 ruler workers
     And 2 clients are receiving streamed completions answers of 400 tokens
     When packets from the worker serving the request are rejected for 2 seconds
     Then 4 new requests succeed within 10 seconds each
 
   @ruler
-  Scenario: A lossy network may delay an answer and spoils none
+  Scenario: A lossy network may delay an answer but damages none
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer that takes at least 6 seconds
     When 40 % of the packets between the worker serving the request and the frontend are lost for 3 seconds
     Then the answer completes with all of its tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
     And the request was not moved to another worker
-    And within 4 seconds the network has healed by itself
+    And within 4 seconds the network has recovered on its own
 
   @ruler @needs.tbf
-  Scenario: A narrow cable slows an answer down and loses none of it
+  Scenario: Low bandwidth slows an answer down and loses none of it
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer that takes at least 6 seconds
-    When the cable of the worker serving the request carries no more than 100 kilobits per second for 5 seconds
+    When the bandwidth of the worker serving the request is limited to 100 kilobits per second for 5 seconds
     Then the answer completes with all of its tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
     And the request was not moved to another worker
-    And within 6 seconds the network has healed by itself
+    And within 6 seconds the network has recovered on its own
 
   @ruler @nats
   Scenario Outline: Over NATS a short <fault> between frontend and worker only delays an answer
     Given a Dynamo deployment with 2 ruler workers over nats
     And a client is receiving a streamed completions answer of 400 tokens
     When packets between the worker serving the request and the frontend are <manner> for 2 seconds
-    Then within 4 seconds the network has healed by itself
+    Then within 4 seconds the network has recovered on its own
     And the answer completes with 400 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
     And the request was not moved to another worker
 
     Examples:
@@ -104,23 +104,23 @@ Feature: The network between nodes fails
       | refusal | rejected |
 
   @ruler @nats
-  Scenario: Over NATS, too, a connection that is reset makes the answer move
+  Scenario: Over NATS, a reset connection also moves the answer to another worker
     Given a Dynamo deployment with 2 ruler workers over nats
     And a client is receiving a streamed completions answer of 400 tokens
     When packets between the worker serving the request and the frontend are reset for 2 seconds
     Then within 10 seconds the answer completes with 400 tokens
-    And every position comes once and in order
-    And another worker has served the rest
+    And every token arrives exactly once and in order
+    And another worker served the rest
     And 4 new requests succeed within 10 seconds each
 
   @ruler @nats
-  Scenario Outline: A worker that cannot reach NATS for a moment finishes its answer (<manner>)
+  Scenario Outline: A worker that briefly cannot reach NATS finishes its answer (<manner>)
     Given a Dynamo deployment with 2 ruler workers over nats
     And a client is receiving a streamed completions answer of 400 tokens
     When packets between the worker serving the request and NATS are <manner> for 2 seconds
-    Then within 4 seconds the network has healed by itself
+    Then within 4 seconds the network has recovered on its own
     And the answer completes with 400 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
     And 4 new requests succeed within 10 seconds each
 
     Examples:
@@ -129,12 +129,12 @@ Feature: The network between nodes fails
       | reset   |
 
   @ruler
-  Scenario: A cut that lies in nobody's way is not noticed
+  Scenario: Nobody notices a cut that no request crosses
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 600 tokens
     When packets between the worker serving the request and its peers are dropped for 2 seconds
     Then the answer completes with 600 tokens
-    And the answer comes without a pause of more than 1 second
+    And the answer arrives with no pause longer than 1 second
     And the request was not moved to another worker
 
   # The cut is there while new requests are read by the prefill worker and handed over.
@@ -145,7 +145,7 @@ Feature: The network between nodes fails
     When packets between the worker serving the request and its peers are <manner> for 3 seconds
     Then 4 new requests succeed within 20 seconds each
     And the answer completes with all of its tokens
-    And within 5 seconds the network has healed by itself
+    And within 5 seconds the network has recovered on its own
 
     Examples:
       | manner   |
@@ -154,19 +154,19 @@ Feature: The network between nodes fails
       | reset    |
 
   @ruler
-  Scenario: A cut from etcd that is shorter than the lease is not noticed
+  Scenario: Nobody notices a worker cut off from etcd for less than its lease
     Given a Dynamo deployment with 2 ruler workers
       | setting | value     |
       | lease   | 5 seconds |
     And a client is receiving a streamed completions answer of 400 tokens
     When packets between the worker serving the request and etcd are dropped for 2 seconds
-    Then within 4 seconds the network has healed by itself
+    Then within 4 seconds the network has recovered on its own
     And the answer completes with 400 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
     And within 1 second the frontend lists 2 workers
 
   @ruler
-  Scenario: A cut from etcd that is longer than the lease takes the worker out, and it comes back
+  Scenario: A worker cut off from etcd for longer than its lease leaves and comes back
     Given a Dynamo deployment with 2 ruler workers
       | setting        | value     |
       | lease          | 5 seconds |
@@ -179,13 +179,13 @@ Feature: The network between nodes fails
     And within 60 seconds the frontend lists 2 workers
 
   @ruler
-  Scenario: A call heals a cut
+  Scenario: An API call ends a cut
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 300 tokens
     When packets between the worker serving the request and the frontend are dropped
     And the network is healed
     Then the answer completes with 300 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order
     And 4 new requests succeed within 5 seconds each
 
   @ruler
@@ -194,6 +194,6 @@ Feature: The network between nodes fails
     And a client is receiving a streamed completions answer of 400 tokens
     When packets between the worker serving the request and the frontend are dropped for 3 seconds
     And the fault service and the node agent are killed
-    Then within 4 seconds the network has healed by itself
+    Then within 4 seconds the network has recovered on its own
     And the answer completes with 400 tokens
-    And every position comes once and in order
+    And every token arrives exactly once and in order

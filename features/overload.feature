@@ -1,13 +1,13 @@
 @deployment @overload
-Feature: More than a deployment can do is refused in so many words
+Feature: A deployment rejects what it cannot handle in a clear error
   Far past its capacity a deployment refuses what is too much with its overload status, corrupts nothing of what it has
   accepted, and accepts everything again once the load is gone.
 
   # The memory of a simulated worker is 16384 blocks, of 64 tokens with vllm and of 1 with sglang.
   @<engine>
-  Scenario Outline: A load far past capacity is refused cleanly and accepted again after it (<engine>)
+  Scenario Outline: An overload is rejected cleanly, and requests are accepted again afterwards (<engine>)
     Given a Dynamo deployment with 2 <engine> workers
-    And the frontend takes a worker for busy from <share> percent of its memory on
+    And the frontend treats a worker as busy once <share> percent of its memory is in use
     And 2 clients keep asking for streamed completions answers of 30 tokens
     When after 3 seconds 40 more clients each ask for 3 answers of 200 tokens
     Then at least 100 percent of the requests succeed in STANDARD
@@ -21,13 +21,13 @@ Feature: More than a deployment can do is refused in so many words
 
   # Twice of what a worker has room for, prompt and answer together.
   @<engine>
-  Scenario Outline: Overlong prompts are refused cleanly and others are not harmed (<engine>)
+  Scenario Outline: Overlong prompts are rejected cleanly and other requests are unharmed (<engine>)
     Given a Dynamo deployment with 2 <engine> workers
       | setting          | value |
       | longest sequence | 2048  |
     And 2 clients keep asking for streamed completions answers of 30 tokens
     When after 3 seconds 2 more clients each send a prompt of 4096 words
-    Then every overlong request is refused and every other one succeeds
+    Then every overlong request is rejected and every other request succeeds
     And at least 100 percent of the requests succeed in RECOVERY
 
     Examples:
@@ -38,10 +38,10 @@ Feature: More than a deployment can do is refused in so many words
 
   # The client is to mend its prompt and not to ask again.
   @vllm
-  Scenario: A client is told that its prompt is overlong
+  Scenario: A client is told that its prompt is too long
     Given a Dynamo deployment with 2 vllm workers
       | setting          | value |
       | longest sequence | 2048  |
     And 2 clients keep asking for streamed completions answers of 30 tokens
     When after 3 seconds 2 more clients each send a prompt of 4096 words
-    Then every overlong request is refused as a mistake of its client
+    Then every overlong request is rejected as a client error

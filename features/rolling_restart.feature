@@ -1,6 +1,6 @@
 @deployment @rolling_restart
-Feature: All workers are restarted one after the other and no request is lost
-  Each worker is told to shut down, finishes what it has, and is started again; the next one has its turn when the
+Feature: A rolling restart loses no request
+  Each worker is shut down, finishes what it has, and is started again; the next one has its turn when the
   frontend lists it.
 
   @<engine>
@@ -10,7 +10,7 @@ Feature: All workers are restarted one after the other and no request is lost
     When after 3 seconds the workers are restarted one after the other
     Then every request succeeds
     And at least 100 percent of the requests succeed in RECOVERY
-    And each worker that was told to shut down has finished what it had and left within 10 seconds
+    And each worker that was shut down finished its requests and exited within 10 seconds
 
     Examples:
       | engine |

@@ -1,4 +1,4 @@
-Feature: Faults that nobody has planned cost no request, however long they go on
+Feature: Random faults cost no request, however long they go on
   Workers crash, hang, are cut off from the frontend and lose their GPUs, one after the other, as a seed has drawn it. Each fault is
   proven and undone, and its victim serves again before the next one. The same seed strikes with the same faults again.
 

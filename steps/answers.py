@@ -72,7 +72,7 @@ def then_all_complete(context: Context, tokens):
         expect_complete(entry, tokens)
 
 
-@then("every position comes once and in order")
+@then("every token arrives exactly once and in order")
 @marks(needs="request")
 def then_positions(context: Context):
     """No token of an answer is lost, repeated, out of order or invented.
@@ -85,7 +85,7 @@ def then_positions(context: Context):
         expect_positions(entry)
 
 
-@then("the usage is what it would have been without the fault")
+@then("the usage is the same as without the fault")
 @marks(needs="request")
 def then_usage(context: Context):
     """The client pays for its prompt and its answer, not for what Dynamo sends again to another worker.
@@ -96,7 +96,7 @@ def then_usage(context: Context):
     expect_usage(context.world.answers.one())
 
 
-@then("the answer comes without a pause of more than {timeout:Time}")
+@then("the answer arrives with no pause longer than {timeout:Time}")
 @marks(needs="request")
 def then_no_pause(context: Context, timeout):
     """No two tokens of the answer are further apart than this.
@@ -108,7 +108,7 @@ def then_no_pause(context: Context, timeout):
     expect_no_pause(context.world.answers.one(), timeout)
 
 
-@then("no answer keeps its client waiting for more than {timeout:Time}")
+@then("no client waits longer than {timeout:Time} for a token")
 @marks(needs="request")
 def then_prompt(context: Context, timeout):
     """No client waits longer than this, be it for its first token or between two tokens.

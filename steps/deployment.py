@@ -116,32 +116,32 @@ def when_workers_start(context: Context, count):
     context.world.lifetimes.start_workers(count)
 
 
-@then("within {timeout:Time} every Dynamo process has left")
+@then("within {timeout:Time} every Dynamo process has exited")
 @marks(needs="fault")
 def then_all_left(context: Context, timeout):
     """Every frontend and worker that was there at first ends by itself with exit status 0, but for the victims of
     process faults.
 
     Time: from the last fault.
-    Waits: until all have left.
+    Waits: until all have exited.
     Proof: the kernel's view of each process, and its exit status.
     """
     context.world.lifetimes.expect_all_left(timeout)
 
 
-@then("within {timeout:Time} {server:Server} has left")
+@then("within {timeout:Time} {server:Server} has exited")
 @marks(needs="fault")
 def then_victim_left(context: Context, timeout, server):
-    """The server that was told to shut down ends with exit status 0.
+    """The server that was shut down ends with exit status 0.
 
     Time: from its fault.
-    Waits: until it has left.
+    Waits: until it has exited.
     Proof: the kernel's view of its process, and its exit status.
     """
     context.world.lifetimes.shutdowns.expect_left(context.world.faults.last, timeout)
 
 
-@then("no Dynamo process has left")
+@then("no Dynamo process has exited")
 def then_none_left(context: Context):
     """Every frontend and worker that was there at first still runs, but for the victims of process faults.
 
@@ -151,7 +151,7 @@ def then_none_left(context: Context):
     context.world.lifetimes.expect_none_left()
 
 
-@then("for {time:Time} no Dynamo process leaves")
+@then("for {time:Time} no Dynamo process exits")
 def then_none_leaves(context: Context, time):
     """No frontend and no worker ends, but for the victims of process faults.
 

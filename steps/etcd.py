@@ -92,7 +92,7 @@ def when_members_cut_one_way(context: Context, flow, members, time):
     context.world.faults.strike(cut)
 
 
-@when("the cable of {members:Members} carries no more than {rate:Count} kilobits per second for {time:Time}")
+@when("the bandwidth of {members:Members} is limited to {rate:Count} kilobits per second for {time:Time}")
 @marks(brings="fault")
 def when_members_narrow(context: Context, members, rate, time):
     """The network of these members gets slow: all that they send and receive, each way.
@@ -129,7 +129,7 @@ def then_agree(context: Context, timeout):
     context.world.etcd.expect_agreement(timeout)
 
 
-@then("within the lease and {timeout:Time} the dead worker is registered no more")
+@then("the dead worker is deregistered within its lease plus {timeout:Time}")
 @marks(needs="fault")
 def then_unregistered(context: Context, timeout):
     """The registration of the worker that broke last is gone from etcd.

@@ -9,7 +9,7 @@ from support.marks import marks
 from support.run.runtime import Context
 
 
-@when("the worker serving the request {kind:Fate} in mid-answer")
+@when("the worker serving the request {kind:Fate} mid-answer")
 @marks(needs="request", brings="fault", loses="kind")
 def when_worker_breaks(context: Context, kind):
     """Hits the worker with most requests in flight while the client receives its answer.
@@ -57,7 +57,7 @@ def when_worker_breaks_early(context: Context, kind):
     context.world.faults.strike(kind(Serving()))
 
 
-@when("the {role:Role} worker serving the request {kind:Fate} in mid-answer")
+@when("the {role:Role} worker serving the request {kind:Fate} mid-answer")
 @marks(needs="request roles", brings="fault", loses="kind")
 def when_role_breaks(context: Context, role, kind):
     """Hits the prefill or the decode worker with most requests in flight while the client receives its answer.
@@ -150,7 +150,7 @@ def when_any_worker_crashes(context: Context):
     context.world.faults.strike(Crash(Exactly(context.world.deployment.workers[0])))
 
 
-@when("a worker crashes while nothing is under way")
+@when("a worker crashes while no request is in flight")
 @marks(brings="fault")
 def when_idle_worker_crashes(context: Context):
     """Kills the first worker while no request is under way: nobody is there to notice.
@@ -184,7 +184,7 @@ def then_runs_again(context: Context, timeout):
     context.world.lifetimes.expect_restarted(timeout)
 
 
-@when("the hung worker goes on")
+@when("the hung worker resumes")
 @marks(needs="fault")
 def when_recovers(context: Context):
     """Undoes the last fault.
@@ -195,8 +195,8 @@ def when_recovers(context: Context):
     context.world.faults.recover(context.world.faults.last)
 
 
-@then("within {timeout:Time} the fault has ended by itself")
-@then("within {timeout:Time} the network has healed by itself")
+@then("within {timeout:Time} the fault has ended on its own")
+@then("within {timeout:Time} the network has recovered on its own")
 @marks(needs="fault")
 def then_ended(context: Context, timeout):
     """Every fault is over although nobody has asked for it. If one is not, the scenario is inconclusive.

@@ -27,7 +27,7 @@ def then_cancellations(context: Context, count, stream, api, noun):
     context.world.fleet.expect_cancellations(count, stream, api)
 
 
-@then("the frontend counts no cancelled request")
+@then("the frontend counts no cancelled requests")
 def then_no_cancellation(context: Context):
     """The frontend has counted no cancelled request of any kind.
 

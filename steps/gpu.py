@@ -35,7 +35,7 @@ def when_xid_for(context: Context, xid, time):
     context.world.faults.strike(XidError(Serving(), xid, lease_seconds=time))
 
 
-@when("the GPU of the worker serving the request reports XID {xid:Xid} with all that follows it")
+@when("the GPU of the worker serving the request reports XID {xid:Xid} with its usual follow-up errors")
 @marks(needs="request", brings="fault", loses="xid")
 def when_xid_sequence(context: Context, xid):
     """The driver reports the error and those that follow it in real logs, and the worker suffers what it brings.
@@ -71,7 +71,7 @@ def when_repaired(context: Context):
     context.world.faults.recover(context.world.faults.last_of("gpu"))
 
 
-@then("the worker stays out")
+@then("the worker stays down")
 @marks(needs="fault")
 def then_out(context: Context):
     """The worker does not run for 2 seconds, although its restart policy would start it.

@@ -52,7 +52,7 @@ def given_endless_load(context: Context, clients, stream, api, tokens):
     context.world.workload.recovery_seconds = 8.0
 
 
-@given("the frontend takes a worker for busy from {share:Share} percent of its memory on")
+@given("the frontend treats a worker as busy once {share:Share} percent of its memory is in use")
 def given_busy(context: Context, share):
     """With every worker fuller than this, the frontend refuses requests.
 
@@ -171,7 +171,7 @@ def when_network(context: Context, trigger, side, manner, duration):
 @when("{trigger:Trigger} the workers are restarted one after the other")
 @marks(needs="load", brings="run fault")
 def when_rolling(context: Context, trigger):
-    """Each worker is told to shut down and started again; the next one has its turn when the frontend lists it.
+    """Each worker is shut down and started again; the next one has its turn when the frontend lists it.
 
     Time: from the first request of the load.
     Waits: until the load has ended.
@@ -280,7 +280,7 @@ def then_its_checks(context: Context):
         context.world.workload.expect_check(name, **(parameters or {}))
 
 
-@then("every overlong request is refused and every other one succeeds")
+@then("every overlong request is rejected and every other request succeeds")
 @marks(needs="run")
 def then_overlong(context: Context):
     """A request whose prompt alone fills the longest sequence ends in a clean error, every other one in a whole answer.
@@ -292,7 +292,7 @@ def then_overlong(context: Context):
     context.world.workload.expect_check("overlong_refused")
 
 
-@then("every overlong request is refused as a mistake of its client")
+@then("every overlong request is rejected as a client error")
 @marks(needs="run")
 def then_overlong_told(context: Context):
     """A request whose prompt alone fills the longest sequence ends with HTTP status 400, 413 or 422: the client's own

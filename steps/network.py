@@ -63,9 +63,7 @@ def when_lossy(context: Context, percent, side, time):
     context.world.faults.strike(Loss(Serving(), side, percent, lease_seconds=time))
 
 
-@when(
-    "the cable of the worker serving the request carries no more than {rate:Count} kilobits per second for {time:Time}"
-)
+@when("the bandwidth of the worker serving the request is limited to {rate:Count} kilobits per second for {time:Time}")
 @marks(needs="request", brings="fault")
 def when_narrow(context: Context, rate, time):
     """The network of the worker gets slow: all that it sends and receives, each way.

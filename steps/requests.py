@@ -109,7 +109,7 @@ def given_received(context: Context, stream, api, tokens):
 @when("the client {way:Way} the connection")
 @marks(needs="request")
 def when_gives_up(context: Context, way):
-    """The client ends its TCP connection in mid-answer: closes it (FIN) or resets it (RST).
+    """The client ends its TCP connection mid-answer: closes it (FIN) or resets it (RST).
 
     Waits: no.
     Proof: the answer had not ended.

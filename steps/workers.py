@@ -6,7 +6,7 @@ from support.marks import marks
 from support.run.runtime import Context
 
 
-@given("a worker has been reading its prompt for {time:Time}")
+@given("a worker has been processing the prompt for {time:Time}")
 @marks(needs="request")
 def given_reading(context: Context, time):
     """A worker has had the request for this long, and the client has no token.
@@ -18,7 +18,7 @@ def given_reading(context: Context, time):
     context.world.answers.see_reading(time)
 
 
-@given("the {role:Role} worker has been reading its prompt for {time:Time}")
+@given("the {role:Role} worker has been processing the prompt for {time:Time}")
 @marks(needs="request roles")
 def given_role_reading(context: Context, role, time):
     """The prefill or decode worker has had the request for this long, and the client has no token.
@@ -41,7 +41,7 @@ def then_idle(context: Context, timeout):
     context.world.fleet.expect_idle(timeout, context.world.faults.victims)
 
 
-@then("another worker has served the rest")
+@then("another worker served the rest")
 @marks(needs="request fault", whole=True)
 def then_other_worker(context: Context):
     """Another worker with the victim's role has taken each request over and has written of its answer.
@@ -52,7 +52,7 @@ def then_other_worker(context: Context):
     context.world.takeovers.expect_takeover(context.world.faults.made)
 
 
-@when("the new worker has found etcd away")
+@when("the new worker has noticed that etcd is down")
 @marks(needs="newcomer")
 def when_repelled(context: Context):
     """The new worker has asked etcd for a lease in vain.
@@ -86,10 +86,10 @@ def then_not_moved(context: Context):
     context.world.takeovers.expect_no_takeover(context.world.faults.victims)
 
 
-@then("within {timeout:Time} the worker finishes it itself and leaves")
+@then("within {timeout:Time} the worker finishes the answer itself and exits")
 @marks(needs="request fault")
 def then_finishes(context: Context, timeout):
-    """The worker that was told to shut down finishes its answers itself and ends with exit status 0.
+    """The worker that was shut down finishes its answers itself and ends with exit status 0.
 
     Time: from the end of the last answer.
     Waits: until its process has ended.
@@ -98,10 +98,10 @@ def then_finishes(context: Context, timeout):
     context.world.lifetimes.expect_finished(timeout)
 
 
-@then("within {timeout:Time} the worker hands it over and leaves")
+@then("within {timeout:Time} the worker hands the answer over and exits")
 @marks(needs="fault")
 def then_hands_over(context: Context, timeout):
-    """The worker that was told to shut down gives its requests to another worker and ends with exit status 0.
+    """The worker that was shut down gives its requests to another worker and ends with exit status 0.
 
     Time: from the fault.
     Waits: until its process has ended.
@@ -110,10 +110,10 @@ def then_hands_over(context: Context, timeout):
     context.world.lifetimes.shutdowns.expect_handed_over(context.world.faults.last, timeout)
 
 
-@then("each worker that was told to shut down has finished what it had and left within {timeout:Time}")
+@then("each worker that was shut down finished its requests and exited within {timeout:Time}")
 @marks(needs="fault")
 def then_drained(context: Context, timeout):
-    """Each worker that was told to shut down has finished its answers itself and ended with exit status 0.
+    """Each worker that was shut down has finished its answers itself and ended with exit status 0.
 
     Time: for each worker from the moment that it was told.
     Waits: until each process has ended.
@@ -122,7 +122,7 @@ def then_drained(context: Context, timeout):
     context.world.lifetimes.shutdowns.expect_drained(context.world.faults.made, timeout)
 
 
-@then("the engine was told to stop before the end of the answer")
+@then("the engine was told to stop before the answer ended")
 @marks(needs="request")
 def then_engine_stopped(context: Context):
     """The engine stopped before it had written the whole answer.

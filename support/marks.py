@@ -2,7 +2,7 @@
 
 ::
 
-    @when("the worker serving the request {kind:Fate} in mid-answer")
+    @when("the worker serving the request {kind:Fate} mid-answer")
     @marks(needs="request", brings="fault")
     def when_worker_breaks(context, kind): ...
 """
@@ -18,7 +18,7 @@ THINGS = {
     "request": "a request, such as: Given a client is receiving a streamed chat answer of 200 tokens",
     "load": "a load, such as: Given 4 clients keep asking for streamed completions answers of 40 tokens",
     "run": "a load that has run, such as: When after 3 seconds the busiest worker crashes",
-    "fault": "a fault, such as: When the worker serving the request crashes in mid-answer",
+    "fault": "a fault, such as: When the worker serving the request crashes mid-answer",
     "newcomer": "a new worker, such as: When a new worker starts",
     "roles": "roles, such as: Given a disaggregated Dynamo deployment with 1 prefill and 2 decode vllm workers",
 }

@@ -249,7 +249,7 @@ class ProcessEnd(Seen, kind="process-end"):
     Attributes:
         node, role: whose it was.
         status: its exit status; None where a signal ended it. ``signal``: that signal's name, else empty.
-        after: seconds from when it was told to shut down; None: no matter.
+        after: seconds from when it was shut down; None: no matter.
     """
 
     node: str
@@ -289,7 +289,7 @@ class ProcessThere(Seen, kind="process-there", words="{node} still there ({state
 
 
 @dataclass(frozen=True)
-class ProcessLeft(Seen, kind="process-late", words="{node} has left after {seconds:.1f} s; {allowed:g} s are allowed"):
+class ProcessLeft(Seen, kind="process-late", words="{node} exited after {seconds:.1f} s; {allowed:g} s are allowed"):
     """A process that has left, and later than it may."""
 
     node: str

@@ -12,14 +12,14 @@ from support.requests.ledger import Chunk, Ledger, LedgerEntry
 from support.settings import ROOT
 from tests.test_results import Case, steady, three_phases
 
-MIGRATION = "A worker dies and its answers go on"
-LOAD = "A deployment under load loses a part of itself and its users hardly notice"
-CANCEL = "A client gives up and its request costs nothing any more"
+MIGRATION = "A worker dies and its answers continue"
+LOAD = "Part of a deployment fails under load and its users hardly notice"
+CANCEL = "A client gives up and its request is cancelled"
 NETWORK = "The network between nodes fails"
 DEFECT = "prefill-ignores-cancel"
 CRASH = "The worker crashes in the middle of a stream (vllm, chat, tcp)"
 CUT = "A short silence between frontend and worker only delays an answer"
-GIVEN_UP = "The client gives up while the prefill worker reads (vllm)"
+GIVEN_UP = "The client gives up while the prefill worker is processing the prompt (vllm)"
 BROKEN = "A worker is lost under load (vllm, crashes)"
 
 

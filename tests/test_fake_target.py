@@ -30,14 +30,14 @@ LONG = ("soak", "deployment", "etcd_ha")
 LIMIT_SECONDS = 600
 """For a machine with every core busy many times over; alone the longest of them takes 20 s."""
 WITNESSES = {
-    "cancellation": "An answer that is complete is not cancelled (streamed chat)",
+    "cancellation": "A complete answer is not cancelled (streamed chat)",
     "deployment": "Nothing breaks and every answer is whole",
     "etcd_ha": "Two of five etcd members crash",
-    "gpu_faults": "An error that is not fatal moves nothing (XID 13)",
-    "library": "a decode worker is told to shut down",
-    "migration": "Every token comes once and in order when the worker crashes in mid-answer",
-    "network_faults": "A cut that lies in nobody's way is not noticed",
-    "overload": "Overlong prompts are refused cleanly and others are not harmed (vllm)",
+    "gpu_faults": "A non-fatal error moves no request (XID 13)",
+    "library": "a decode worker is shut down",
+    "migration": "Every token comes once and in order when the worker crashes mid-answer",
+    "network_faults": "Nobody notices a cut that no request crosses",
+    "overload": "Overlong prompts are rejected cleanly and other requests are unharmed (vllm)",
     "rolling_restart": "The workers are restarted one after the other under load (ruler)",
     "soak": "Random faults strike for three minutes",
 }

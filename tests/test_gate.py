@@ -14,7 +14,7 @@ from support.requests.ledger import Chunk, LedgerEntry, read_ledger
 from support.world.gate import LAST_TOKENS, Gates
 from tests.scenarios import run
 
-CRASH = "Every token comes once and in order when the worker crashes in mid-answer"
+CRASH = "Every token comes once and in order when the worker crashes mid-answer"
 EARLY_CRASH = "The worker crashes before the first token (streamed chat)"
 
 

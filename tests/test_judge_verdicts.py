@@ -78,7 +78,7 @@ def test_findings_and_records_make_the_verdict(
     tmp_path: Path, findings: list[Finding], frequency: str | None, verdict: str
 ) -> None:
     known = records(tmp_path, {"frequency": frequency}) if frequency else []
-    seen, reason, ids = decide(findings, known, "1.6.1", "A worker crashes in mid-answer")
+    seen, reason, ids = decide(findings, known, "1.6.1", "A worker crashes mid-answer")
     assert seen == verdict
     assert bool(reason) == (verdict != "passed")
     assert ids == (["short-answer"] if verdict == "known_defect" else [])
@@ -151,7 +151,7 @@ def test_records_that_clash_or_lack_fields_are_refused(tmp_path: Path) -> None:
 
 def test_a_record_without_a_scenario_is_found_stale(tmp_path: Path) -> None:
     known = records(tmp_path, {}, {"id": "stale", "scenario": "Gone"})
-    assert defects.unmatched(known, [("Migration", "A worker crashes in mid-answer")]) == ["stale"]
+    assert defects.unmatched(known, [("Migration", "A worker crashes mid-answer")]) == ["stale"]
 
 
 def test_a_record_may_be_about_several_scenarios(tmp_path: Path) -> None:

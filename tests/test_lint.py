@@ -181,14 +181,12 @@ def test_a_worker_that_joins_in_time_completes_the_answer(tmp_path: Path) -> Non
     head = "Feature: f\n  Scenario: s\n    Given a Dynamo deployment with {} ruler worker\n"
     head += "    And a client is receiving a streamed completions answer of 200 tokens\n"
     then = "    Then the answer completes with 200 tokens\n"
-    found = lint(tmp_path, x=head.format(1) + late.format("is restarted in mid-answer") + then)
+    found = lint(tmp_path, x=head.format(1) + late.format("is restarted mid-answer") + then)
     assert "one that joins is too late" in only(found)[1]
-    in_time = (
-        "    When a new worker joins the deployment\n    And the worker serving the request crashes in mid-answer\n"
-    )
-    for act in (late.format("is told to shut down in mid-answer"), late.format("hangs in mid-answer"), in_time):
+    in_time = "    When a new worker joins the deployment\n    And the worker serving the request crashes mid-answer\n"
+    for act in (late.format("is shut down mid-answer"), late.format("hangs mid-answer"), in_time):
         assert lint(tmp_path, x=head.format(1) + act + then) == []
-    assert lint(tmp_path, x=head.format(2) + late.format("crashes in mid-answer") + then) == []
+    assert lint(tmp_path, x=head.format(2) + late.format("crashes mid-answer") + then) == []
 
 
 def test_prose_is_no_misspelt_step(tmp_path: Path) -> None:
@@ -399,7 +397,7 @@ Feature: Unplayable
     And a client is receiving a streamed completions answer of 600 tokens
     When the GPU of the worker serving the request reports XID 79
     Then the answer completes with 600 tokens
-    And no Dynamo process has left
+    And no Dynamo process has exited
 """
 
 

@@ -239,7 +239,7 @@ def test_allures_page_gets_the_first_page_or_an_error() -> None:
 
 def test_every_feature_is_a_promise() -> None:
     names = publish.features(ROOT / "features")
-    assert "A worker dies and its answers go on" in names
+    assert "A worker dies and its answers continue" in names
     assert len(names) == len(list((ROOT / "features").glob("*.feature")))
 
 

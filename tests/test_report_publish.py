@@ -27,7 +27,7 @@ def verdict(word: str = "passed", line: int = 12, **fields: Any) -> Verdict:
 
 
 def fill(folder: Path, requests: int = 2, faults: int = 1, pause: float = 0.5) -> None:
-    """A scenario's folder as a world leaves it: a crash in mid-answer."""
+    """A scenario's folder as a world leaves it: a crash mid-answer."""
     folder.mkdir(parents=True, exist_ok=True)
     ledger, events = Ledger(), EventLog(folder / "events.jsonl")
     for node in ("frontend-0", "vllm-worker-0"):

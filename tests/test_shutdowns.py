@@ -1,4 +1,4 @@
-"""What became of a worker that was told to shut down: real processes, a node agent and metrics that are made up."""
+"""What became of a worker that was shut down: real processes, a node agent and metrics that are made up."""
 
 import os
 import signal
@@ -151,7 +151,9 @@ def test_a_worker_that_stays_has_not_left(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(shutdowns, "LEAVE_SECONDS", 0.1)
     with run() as process:
         fault, events = told(process), EventLog()
-        with pytest.raises(AssertionError, match=r"not within 0\.1 seconds: w-0 has left; .*w-0 still there \(alive\)"):
+        with pytest.raises(
+            AssertionError, match=r"not within 0\.1 seconds: w-0 has exited; .*w-0 still there \(alive\)"
+        ):
             seen(fault).expect_left(fault, 0.1)
         seen(fault).see_gone([fault, told(process, kind=Crash)], events)
         assert [event.text.partition(" although")[0] for event in events.all()] == ["leaving: still there"]
@@ -162,7 +164,7 @@ def test_a_worker_that_stays_has_not_left(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_nothing_is_said_of_those_who_were_told_nothing(left: ProvenFault) -> None:
     crashed = ProvenFault(left.id, Crash(Exactly(NODE)), NODE, 1, 1, 1, 1, 1, life=left.life)
-    with pytest.raises(Mistake, match="the last fault is crash of w-0; nobody was told to shut down"):
+    with pytest.raises(Mistake, match="the last fault is crash of w-0; nobody was shut down"):
         seen(left).expect_finished(crashed, 1.0, 10)
-    with pytest.raises(Inconclusive, match="no worker was told to shut down"):
+    with pytest.raises(Inconclusive, match="no worker was shut down"):
         seen(left).expect_drained([crashed], 10)

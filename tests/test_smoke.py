@@ -12,7 +12,7 @@ from support.judge.verdict import Verdict
 from support.requests.ledger import read_ledger
 from tests.scenarios import run
 
-MIGRATION = "Every token comes once and in order when the worker crashes in mid-answer"
+MIGRATION = "Every token comes once and in order when the worker crashes mid-answer"
 CANCELLATION = "The engine itself is told to stop"
 
 

@@ -14,7 +14,7 @@ from support.words import REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, bounds, failure
 @pytest.mark.parametrize(
     ("word", "text", "value"),
     [
-        ("Fate", "is told to shut down", Terminate),
+        ("Fate", "is shut down", Terminate),
         ("Fates", "hang", Hang),
         ("Strain", "overheats", Overheat),
         ("Way", "resets", "reset"),
@@ -44,7 +44,7 @@ def test_right_words(word: str, text: str, value: Any) -> None:
     ("word", "text", "message"),
     [
         ("Engine", "tgi", "unknown engine 'tgi'; expected one of: vllm, sglang, trtllm, ruler"),
-        ("Fate", "explodes", "expected one of: crashes, is told to shut down, hangs, is restarted"),
+        ("Fate", "explodes", "expected one of: crashes, is shut down, hangs, is restarted"),
         ("Count", "-3", "'-3' is no count; expected a whole number, 1 or more"),
         ("Count", "0", "'0' is no count; expected a whole number, 1 or more"),
         ("Tally", "-1", "'-1' is no count; expected a whole number, 0 or more"),

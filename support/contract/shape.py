@@ -46,9 +46,9 @@ class Shape:
         prefill_seconds: time that the ruler engine takes before its first token; others have their own model of it.
         lease_seconds: lifetime of a registration whose owner is gone, in whole seconds; None: the release's default.
             Releases where it cannot be set keep theirs, which is 10 s.
-        leaving: how a ruler worker leaves that is told to shut down: ``draining`` as Dynamo's mocker does, ``handing
+        leaving: how a ruler worker leaves that is shut down: ``draining`` as Dynamo's mocker does, ``handing
             over`` as its workers for real engines do. Simulated engines always drain.
-        drain_seconds: how long a worker that is told to shut down may finish what it has; None: the release's default.
+        drain_seconds: how long a worker that is shut down may finish what it has; None: the release's default.
         grace_seconds: how long a worker that hands over goes on before it does; None: the release's default.
         stream_timeout_seconds: silence of a worker after which the frontend gives it up; None: never.
         worker_env: further environment variables of the workers.

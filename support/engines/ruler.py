@@ -11,7 +11,7 @@ It runs in the environment of the Dynamo release under test and is set up by env
 ``RULER_PREFILL_SECONDS``      time before the first token
 ``RULER_JOURNAL``              file that gets one JSON line for each request received and each request left
 ``RULER_GATE``                 ``ADDRESS:PORT`` where the gate is worked, see :class:`Gate`
-``RULER_LEAVING``              how it leaves when it is told to shut down, one of :data:`LEAVINGS`
+``RULER_LEAVING``              how it leaves when it is shut down, one of :data:`LEAVINGS`
 ``RULER_SABOTAGE``             deliberate defect for the suite's own tests, see :data:`SABOTAGES`; empty: none
 ``RULER_MARKS``                file that gets one JSON line each time that the defect shows; empty: none
 """
@@ -97,7 +97,7 @@ def positions(token_ids: list[int], budget: int) -> list[int]:
 
 
 class Gate:
-    """Holds answers at a token until it is opened, so that a fault strikes in mid-answer however slow the machine is.
+    """Holds answers at a token until it is opened, so that a fault strikes mid-answer however slow the machine is.
 
     ``PUT /gate`` with ``{"holds": {"200": 180}, "seconds": 60}`` holds every answer of 200 tokens once 180 are written,
     for 60 s at most; ``DELETE /gate`` lets all go on. Tokens that a worker before this one has written count, so an

@@ -97,14 +97,14 @@ class Crash(ProcessFault):
 
 @dataclass(frozen=True)
 class Terminate(ProcessFault):
-    """The process is told to shut down (SIGTERM); it may finish what it has first.
+    """The process is shut down (SIGTERM); it may finish what it has first.
 
     So it is proven as well when nobody is sent to it any more.
     """
 
     name = "terminate"
     failure = "terminate"
-    word, word_of_many = "is told to shut down", "are told to shut down"
+    word, word_of_many = "is shut down", "are shut down"
     ends_process = True
     # Acts as soon as the worker's loop runs, and some releases' frontends show nothing of it before what is under way
     # has ended.

@@ -13,7 +13,7 @@ from support.requests.load_log import read_phases
 
 SENTENCES = {
     "crash": "{node} was killed without warning",
-    "terminate": "{node} was told to shut down",
+    "terminate": "{node} was shut down",
     "restart": "{node} was restarted",
     "hang": "{node} froze: it ran no more and said nothing",
 }

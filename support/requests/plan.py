@@ -62,7 +62,7 @@ class Load:
         arrival: ``closed``, or an open loop that waits for nobody: ``constant``, ``poisson``, or ``ramp`` from ``rate``
             to ``rate_end``.
         rate: requests per second of an open loop; ``rate_end`` at the end of a ramp.
-        cancel_share: share of the requests that are given up in mid-answer, from 0 to 1: streams after some of their
+        cancel_share: share of the requests that are given up mid-answer, from 0 to 1: streams after some of their
             tokens, those in one body after ``cancel_seconds``.
         deadline_seconds: of each request.
         retries: further attempts after one that brought no whole answer; each is recorded.

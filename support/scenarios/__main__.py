@@ -21,18 +21,18 @@ Feature: Every ready scenario, on every engine, aggregated and disaggregated, wi
 ELSEWHERE = {
     "nothing breaks": "Nothing breaks and every answer is whole",
     "a worker crashes": "A worker is lost under load (vllm, crashes)",
-    "a worker hangs": "A worker hangs for a while and its users wait, but lose nothing",
-    "a worker is told to shut down": "A worker is lost under load (vllm, is told to shut down)",
+    "a worker hangs": "A worker hangs for a while: its users wait but lose nothing",
+    "a worker is shut down": "A worker is lost under load (vllm, is shut down)",
     "a decode worker crashes": "A decode worker of a disaggregated deployment crashes under load",
     "a prefill worker crashes": "A prefill worker of a disaggregated deployment crashes under load",
     "the frontend crashes": "The frontend crashes under load and comes back",
     "the etcd member crashes": "One of three etcd members crashes under load and comes back",
     "the etcd member hangs": "etcd hangs for a while and requests go on",
     "the workers are restarted one after the other": "The workers are restarted one after the other under load (vllm)",
-    "overlong prompts": "Overlong prompts are refused cleanly and others are not harmed (vllm)",
+    "overlong prompts": "Overlong prompts are rejected cleanly and other requests are unharmed (vllm)",
     "a GPU fails": "A GPU fails under load and is repaired",
     "the network fails": "The network fails under load and heals",
-    "overload far past capacity": "A load far past capacity is refused cleanly and accepted again after it (vllm)",
+    "overload far past capacity": "An overload is rejected cleanly, and requests are accepted again afterwards (vllm)",
 }
 """Ready scenario -> the scenario of another feature that plays it by default."""
 CUT_OFF = "@not_judged.one-outcome.the_connections_end_with_the_frontend"

@@ -41,7 +41,7 @@ LOAD_TYPES = {
 }
 """Failures that are nothing but a second load -> what happens."""
 MORE_TYPES = {
-    "rolling_restart": "Each worker is told to shut down and started again, one after the other.",
+    "rolling_restart": "Each worker is shut down and started again, one after the other.",
     **LOAD_TYPES,
     "random": "Workers crash, hang, are cut off and lose their GPUs, one by one. A table cannot name the seed.",
 }

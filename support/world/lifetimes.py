@@ -165,7 +165,7 @@ class Lifetimes:
             seconds = now() - since
             return [ProcessThere(node.name, node.role, state, seconds) for node, state in states.items()] or None
 
-        until(staying, timeout, "every Dynamo process has left", since)
+        until(staying, timeout, "every Dynamo process has exited", since)
         self.shutdowns.expect_clean_exits([self._stage.first[node.name] for node in self._left()])
 
     def expect_none_left(self) -> None:

@@ -29,7 +29,7 @@ from support.world.clients import Clients
 from support.world.faults import Faults
 from support.world.stage import Stage
 
-# A worker that is told to shut down may finish what it has; then it has to start again and be listed.
+# A worker that is shut down may finish what it has; then it has to start again and be listed.
 DRAIN_SECONDS, BACK_SECONDS = 40.0, 60.0
 # Given requests for that long, with no pause that a load which keeps asking would not explain, a worker serves again.
 SERVING_SECONDS, PAUSE_SECONDS = 3.0, 2.0

@@ -1,4 +1,4 @@
-"""What becomes of a worker that is told to shut down: it finishes what it has, or hands it over, and it leaves."""
+"""What becomes of a worker that is shut down: it finishes what it has, or hands it over, and it leaves."""
 
 from collections.abc import Sequence
 
@@ -74,7 +74,7 @@ class Shutdowns:
 
         # Who looks late, because the answer took its time, still sees when it left.
         if now() < since + timeout:
-            until(there, timeout, f"{name} has left", since)
+            until(there, timeout, f"{name} has exited", since)
         elif still := there():
             message = f"{name} has not left {timeout:g} seconds later: {told(still)}"
             raise TooLate(message, timeout, since, now(), still)
@@ -113,16 +113,16 @@ class Shutdowns:
         self._takeovers.expect_takeover([fault])
 
     def expect_drained(self, faults: Sequence[ProvenFault], timeout: float) -> None:
-        """Every worker that was told to shut down has finished what it had and left within ``timeout`` seconds of that:
+        """Every worker that was shut down has finished what it had and left within ``timeout`` seconds of that:
         its process ended with exit status 0, and no request that was under way was moved.
 
         Raises:
             AssertionError: one has not, or something was moved.
-            Inconclusive: none was told to shut down.
+            Inconclusive: none was shut down.
         """
         told = [fault for fault in faults if isinstance(fault.fault, Terminate)]
         if not told:
-            raise Inconclusive("no worker was told to shut down")
+            raise Inconclusive("no worker was shut down")
         for fault in told:
             self.expect_left(fault, timeout)
         self._expect_nothing_moved()
@@ -153,7 +153,7 @@ class Shutdowns:
 
 def _told(fault: ProvenFault) -> ProvenFault:
     if not isinstance(fault.fault, Terminate):
-        raise Mistake(f"the last fault is {fault.kind} of {fault.node.name}; nobody was told to shut down")
+        raise Mistake(f"the last fault is {fault.kind} of {fault.node.name}; nobody was shut down")
     return fault
 
 

@@ -11,25 +11,25 @@ Feature: What people write
     #! unknown mode 'streaming' -> streamed
     And a client is receiving a streaming completions answer of 200 tokens
     #! unknown fate 'crashs' -> crashes
-    When the worker serving the request crashs in mid-answer
+    When the worker serving the request crashs mid-answer
     Then the answer completes with 200 tokens
 
   Scenario: A role that does not exist
     Given a disaggregated Dynamo deployment with 1 prefill and 2 decode vllm workers
     And a client is receiving a streamed completions answer of 200 tokens
     #! unknown role 'decoder' -> decode
-    When the decoder worker serving the request crashes in mid-answer
+    When the decoder worker serving the request crashes mid-answer
     Then the answer completes with 200 tokens
 
   Scenario: A sentence that does not exist
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 200 tokens
-    #! there is no sentence "When the worker serving the request crashes in the middle" -> the worker serving the request crashes in mid-answer
+    #! there is no sentence "When the worker serving the request crashes in the middle" -> the worker serving the request crashes mid-answer
     When the worker serving the request crashes in the middle
     #! there is no sentence "Then the answer is complete with 200 tokens" -> the answer completes with 200 tokens
     Then the answer is complete with 200 tokens
-    #! is a sentence for Then, not for When -> Then every position comes once and in order
-    When every position comes once and in order
+    #! is a sentence for Then, not for When -> Then every token arrives exactly once and in order
+    When every token arrives exactly once and in order
     Then the answer completes with 200 tokens
 
   Scenario: Numbers that cannot be
@@ -77,7 +77,7 @@ Feature: What people write
     And a client is receiving a streamed completions answer of 200 tokens
       #! the table has no heading row -> | setting | value | above it
       | prompt words | 10 |
-    When the worker serving the request crashes in mid-answer
+    When the worker serving the request crashes mid-answer
     Then the answer completes with 200 tokens
       #! no table may stand below this sentence -> the sentence alone
       | setting | value |
@@ -129,8 +129,8 @@ Feature: What people write
 
   Scenario: No fault
     Given a Dynamo deployment with 2 ruler workers
-    #! 'When the hung worker goes on' needs something before it -> a fault, such as
-    When the hung worker goes on
+    #! 'When the hung worker resumes' needs something before it -> a fault, such as
+    When the hung worker resumes
     Then a new request succeeds within 5 seconds
 
   #! no step of this scenario can fail -> Then, with what
@@ -143,7 +143,7 @@ Feature: What people write
     And a client is receiving a streamed completions answer of 200 tokens
     Then the answer completes with 200 tokens
     #! nothing is expected after this fault -> Then, with what
-    When the worker serving the request crashes in mid-answer
+    When the worker serving the request crashes mid-answer
 
   #! the scenario has no step -> Given, When and Then
   Scenario: No step at all
@@ -151,8 +151,8 @@ Feature: What people write
   Scenario: Keywords
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 200 tokens
-    #! 'Wehn' is no keyword -> When the worker serving the request crashes in mid-answer
-    Wehn the worker serving the request crashes in mid-answer
+    #! 'Wehn' is no keyword -> When the worker serving the request crashes mid-answer
+    Wehn the worker serving the request crashes mid-answer
     Then the answer completes with 200 tokens
     #! 'every position comes once' begins with no keyword
     every position comes once
@@ -230,13 +230,13 @@ Feature: What people write
     #! no step plays this load -> When after 3 seconds the busiest worker crashes
     And 4 clients keep asking for streamed completions answers of 40 tokens
     #! comes before the load has begun -> When after 3 seconds the busiest worker crashes
-    When the worker serving the request crashes in mid-answer
+    When the worker serving the request crashes mid-answer
     Then a new request succeeds within 5 seconds
 
   Scenario: A worker that joins too late
     Given a Dynamo deployment with 1 ruler worker
     And a client is receiving a streamed completions answer of 200 tokens
-    When the worker serving the request crashes in mid-answer
+    When the worker serving the request crashes mid-answer
     And a new worker joins the deployment
     #! no worker is left to complete the answer; one that joins is too late -> one worker more
     Then the answer completes with 200 tokens

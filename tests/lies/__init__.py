@@ -55,7 +55,7 @@ class Row:
     Attributes:
         name: family and type as the fault service has them, and which form.
         make: the fault for a victim; None: there is none.
-        lingers: whether workers that are told to shut down leave the list and stay.
+        lingers: whether workers that are shut down leave the list and stay.
     """
 
     name: str

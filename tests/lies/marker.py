@@ -1,4 +1,4 @@
-"""A program that stands for a worker or a frontend of Dynamo: it listens, answers, works, and is told to shut down.
+"""A program that stands for a worker or a frontend of Dynamo: it listens, answers, works, and is shut down.
 
 ``python marker.py --address A --port N --registry FOLDER [--worker NUMBER] [--child] [--lingers] [--list none|stale]``
 

@@ -18,7 +18,7 @@ from tests.mutation import ROOT
 from tests.mutation.trials import Reached
 
 SCENARIOS = {
-    "migration": "Every token comes once and in order when the worker crashes in mid-answer",
+    "migration": "Every token comes once and in order when the worker crashes mid-answer",
     "etcd_ha": "Two of five etcd members crash",
     "network_faults": "A short silence between frontend and worker",
     "gpu_faults": "A GPU that gets slower",

@@ -16,7 +16,7 @@ CANCEL_BOUND = 0.25
 """Seconds that a cancel may take to get through; a migration that had begun before it may arrive until then."""
 _PANIC = re.compile(r"panicked at (?P<file>[^\s:]+):(?P<line>\d+):\d+:(?P<says>.*)", re.DOTALL)
 DYNAMO_ROLES = ("frontend", "worker", "decode", "prefill")
-"""Roles of the nodes that run Dynamo itself; etcd, for one, ends by the signal that it is told to shut down with."""
+"""Roles of the nodes that run Dynamo itself; etcd, for one, ends by the signal that it is shut down with."""
 
 
 def replay(history: History) -> Iterator[Finding]:
@@ -102,7 +102,7 @@ def counters(history: History) -> Iterator[Finding]:
 
 
 def shutdown(history: History) -> Iterator[Finding]:
-    """A process of Dynamo that is told to shut down (SIGTERM) ends with exit status 0: it neither fails at that, nor
+    """A process of Dynamo that is shut down (SIGTERM) ends with exit status 0: it neither fails at that, nor
     dies by the signal, which finishes nothing, nor stays when there is nothing left to finish.
 
     One that is killed afterwards, by another fault or by what undoes this one, is not judged, and neither is one whose
