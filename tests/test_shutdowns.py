@@ -110,7 +110,7 @@ def test_each_fate_is_believed_where_it_is_so(claim: str, left: ProvenFault) -> 
         ({"code": -signal.SIGTERM}, "w-0 ended by signal SIGTERM; expected a clean end with status 0"),
         ({"code": -signal.SIGABRT}, "w-0 ended by signal SIGABRT"),
         ({"code": 1}, "w-0 exited with status 1"),
-        ({"after": 11.0}, "w-0 has left after 11.0 s; 10 s are allowed"),
+        ({"after": 11.0}, "w-0 exited after 11.0 s; 10 s are allowed"),
     ],
 )
 def test_an_end_that_is_unclean_or_late_is_no_fate(
@@ -143,7 +143,7 @@ def test_a_worker_that_has_left_long_ago_has_left_in_time(left: ProvenFault) -> 
 def test_who_finishes_a_long_answer_has_its_time_from_the_end_of_that(left: ProvenFault) -> None:
     late = seen(left, after=11.0)
     late.expect_finished(left, left.injected_at + 5.0, 10)
-    with pytest.raises(AssertionError, match=r"w-0 has left after 9\.0 s; 8 s are allowed"):
+    with pytest.raises(AssertionError, match=r"w-0 exited after 9\.0 s; 8 s are allowed"):
         late.expect_finished(left, left.injected_at + 2.0, 8)
 
 
