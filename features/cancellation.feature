@@ -1,9 +1,9 @@
 @cancellation
 Feature: A client gives up and its request is cancelled
-  When a client closes its connection, the worker stops at once, nothing is left behind, other clients notice
-  nothing, and the frontend counts what happened.
+  When a client closes its connection, its worker stops at once and nothing is left behind. Other clients notice
+  nothing, and the frontend counts the cancellation.
 
-  # Each pair of engine, API and mode occurs at least once.
+  # The rows cover every pair of engine, API and mode.
   @<engine> @release.counts_cancellations
   Scenario Outline: The client closes the connection mid-answer (<engine>, <mode> <api>)
     Given a Dynamo deployment with 2 <engine> workers

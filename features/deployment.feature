@@ -1,9 +1,9 @@
 @deployment
 Feature: Part of a deployment fails under load and its users hardly notice
-  A load runs through three phases on one clock: STANDARD, then OVERFLOW from the failure on, then RECOVERY once the
-  failure is over. Success is counted over the requests that were intended, latency from the time they were due.
+  A load has three phases: STANDARD before the failure, OVERFLOW while it lasts, RECOVERY once it is over. Success is
+  counted over all requests that were due, sent or not; latency runs from the moment a request was due.
 
-  # With a worker less the others are slower for good; so a supervisor starts it again.
+  # With one worker fewer the others would stay slower, so the restart policy brings it back.
   @<engine> @timed
   Scenario Outline: A worker is lost under load (<engine>, <fate>)
     Given a Dynamo deployment with 2 <engine> workers
@@ -15,13 +15,13 @@ Feature: Part of a deployment fails under load and its users hardly notice
     And in RECOVERY the time to first token is back in the STANDARD band within 5 seconds and stays there
 
     Examples:
-      | engine | fate                 |
-      | vllm   | crashes              |
-      | sglang | crashes              |
-      | trtllm | crashes              |
-      | ruler  | crashes              |
+      | engine | fate         |
+      | vllm   | crashes      |
+      | sglang | crashes      |
+      | trtllm | crashes      |
+      | ruler  | crashes      |
       | vllm   | is shut down |
-      | sglang | is restarted         |
+      | sglang | is restarted |
 
   @ruler
   Scenario: Requests in flight move to the other worker and complete there
@@ -55,7 +55,7 @@ Feature: Part of a deployment fails under load and its users hardly notice
       | decode  |
       | prefill |
 
-  # Answers that come through the frontend end with it; what matters is that it comes back.
+  # Answers in flight end with the frontend that carries them. What counts here is how fast service returns.
   @ruler @timed @not_judged.one-outcome.the_connections_end_with_the_frontend
   Scenario: The frontend is restarted under load
     Given a Dynamo deployment with 2 ruler workers
@@ -70,7 +70,7 @@ Feature: Part of a deployment fails under load and its users hardly notice
     When after 6 seconds the frontend crashes for 2 seconds
     Then in RECOVERY the time to first token is back in the STANDARD band within 5 seconds and stays there
 
-  # For longer than a registration lives: with one member alone every worker would be gone from the list.
+  # Eight seconds outlast a lease: with a single etcd member every worker would drop off the list.
   @vllm @timed
   Scenario: One of three etcd members crashes under load and comes back
     Given a Dynamo deployment with 2 vllm workers backed by a 3-member etcd cluster

@@ -1,9 +1,9 @@
 @etcd_ha @needs.namespaces @needs.nftables
 Feature: etcd fails, in part or completely
-  Frontends and workers find each other through etcd. Members of its cluster crash, hang, are cut off or lose their data;
-  all of it goes away for less than a lease, or for longer. As long as a majority of the members can talk, no user
-  notices anything; without one the deployment serves for as long as its leases allow, then gets out of the way, and comes
-  back by itself once etcd does.
+  Frontends and workers find each other through etcd. Its members crash, hang, are cut off or lose their data, some or
+  all at once, for less than a lease or for longer. While a majority of the members can talk, no user notices anything.
+  Without a majority the deployment serves until its leases run out; then its processes exit, and it comes back by
+  itself once etcd does.
 
   # -- some members fail, a majority remains
 
@@ -141,7 +141,7 @@ Feature: etcd fails, in part or completely
     And for 10 seconds no Dynamo process exits
     And every answer completes with 60 tokens
 
-  # Silent for longer than a lease: who does not turn to another member has to leave.
+  # The silence outlasts a lease: a process that does not switch to another member has to exit.
 
   @ruler
   Scenario Outline: Dynamo reaches only a minority of the etcd members (a lease of <lease> seconds)
@@ -159,8 +159,8 @@ Feature: etcd fails, in part or completely
       | lease | silence | watch |
       | 50    | 52      | 56    |
 
-    # 1.6 looks for another member after 25 seconds. It is a matter of chance whether it tries the second silent one first,
-    # which takes it 10 seconds more.
+    # Dynamo 1.6 tries another member after 25 seconds. By chance it may pick the other silent one first, which costs it
+    # 10 seconds more.
     @chance
     Examples:
       | lease | silence | watch |
@@ -440,9 +440,9 @@ Feature: etcd fails, in part or completely
     And 4 new requests succeed within 5 seconds each
 
     Examples:
-      | router      | fate                  |
-      | round-robin | crash                 |
-      | kv          | crash                 |
+      | router      | fate          |
+      | round-robin | crash         |
+      | kv          | crash         |
       | kv          | are shut down |
 
   # -- NATS and frontends

@@ -1,8 +1,8 @@
 @hardware @gpu_faults
 Feature: A GPU fails
-  The driver reports an error of a GPU in the kernel log, or the GPU gets slow, hot or full. The worker on it suffers
-  what such an error brings; clients get their answers from another worker or in a clean error, and service is back
-  after the repair. GPUs are simulated here; what is reported, emulated or real stands in each fault.
+  The driver reports a GPU error in the kernel log, or the GPU gets slow, hot or full. The worker on it suffers what
+  such an error does. Clients get their answers from another worker, or a clean error, and service is back after the
+  repair. GPUs are simulated here; each fault says which part of it is reported, emulated or real.
 
   @ruler @needs.kmsg
   Scenario Outline: An error that kills the worker costs no answer (XID <xid>, <meaning>)

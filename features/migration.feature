@@ -1,10 +1,10 @@
 @migration
 Feature: A worker dies and its answers continue
-  When a worker is lost in the middle of an answer, Dynamo moves the request to another worker. The client
-  gets every token once and in order, one end, and the bill of an undisturbed request; where Dynamo cannot do
-  that, it says so in a clean error.
+  When a worker is lost mid-answer, Dynamo moves the request to another worker. The client gets every token once and
+  in order, a single end, and the bill of an undisturbed request. Where Dynamo cannot do that, the client gets a clean
+  error.
 
-  # Each pair of engine, API, mode and request plane occurs in one of the two tables.
+  # The two tables together cover every pair of engine, API, mode and request plane.
   @<engine>
   Scenario Outline: The worker crashes in the middle of a stream (<engine>, <api>, <plane>)
     Given a Dynamo deployment with 2 <engine> workers over <plane>
@@ -123,7 +123,7 @@ Feature: A worker dies and its answers continue
       | trtllm |
       | ruler  |
 
-  # The runtime's own deadline ends a drain that takes too long.
+  # A drain that takes too long is ended by the runtime's own deadline.
   @<engine>
   Scenario Outline: A worker whose drain deadline is shorter than the answer hands it over (<engine>, streamed)
     Given a Dynamo deployment with 2 <engine> workers
@@ -159,7 +159,7 @@ Feature: A worker dies and its answers continue
       | trtllm |
       | ruler  |
 
-  # The way of workers with a real engine: they leave the list, go on for the grace period, and give up what is left.
+  # Workers with a real engine do this: they leave the list, go on for the grace period, then hand over what is left.
   @ruler
   Scenario Outline: A worker that hands over still finishes what fits into its grace period (<mode>)
     Given a Dynamo deployment with 2 ruler workers

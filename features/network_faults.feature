@@ -1,8 +1,8 @@
 @hardware @network @needs.namespaces @needs.nftables
 Feature: The network between nodes fails
-  Packets are dropped, refused or reset between two nodes of a deployment, in both directions or in one, on open
-  connections and on new ones. Clients get their answers whole, late or in a clean error, and the deployment serves
-  again once the cut has healed: by a call, or at its deadline, also when the injectors are killed meanwhile.
+  Packets between two nodes are dropped, rejected or reset, in one direction or both, on open connections and new
+  ones. Clients get whole answers, perhaps late, or a clean error. The deployment serves again once the cut is over: an
+  API call ends it, or its deadline does, even if the injectors are killed meanwhile.
 
   @ruler
   Scenario: A short silence between frontend and worker only delays an answer
@@ -137,7 +137,7 @@ Feature: The network between nodes fails
     And the answer arrives with no pause longer than 1 second
     And the request was not moved to another worker
 
-  # The cut is there while new requests are read by the prefill worker and handed over.
+  # The cut lasts while the prefill worker reads new prompts and hands them over.
   @vllm @disaggregated
   Scenario Outline: A decode worker is cut off from the prefill worker while requests are handed over (<manner>)
     Given a disaggregated Dynamo deployment with 1 prefill and 2 decode vllm workers

@@ -1,9 +1,9 @@
 @deployment @overload
-Feature: A deployment rejects what it cannot handle in a clear error
-  Far past its capacity a deployment refuses what is too much with its overload status, corrupts nothing of what it has
+Feature: A deployment rejects what it cannot handle with a clear error
+  Far past its capacity a deployment rejects the excess with its overload status, damages no request that it has
   accepted, and accepts everything again once the load is gone.
 
-  # The memory of a simulated worker is 16384 blocks, of 64 tokens with vllm and of 1 with sglang.
+  # A simulated worker has 16384 blocks of memory: of 64 tokens each with vllm, of 1 token with sglang.
   @<engine>
   Scenario Outline: An overload is rejected cleanly, and requests are accepted again afterwards (<engine>)
     Given a Dynamo deployment with 2 <engine> workers
@@ -19,7 +19,7 @@ Feature: A deployment rejects what it cannot handle in a clear error
       | vllm   | 0.2   |
       | sglang | 10    |
 
-  # Twice of what a worker has room for, prompt and answer together.
+  # These prompts are twice as long as a worker's room for prompt and answer together.
   @<engine>
   Scenario Outline: Overlong prompts are rejected cleanly and other requests are unharmed (<engine>)
     Given a Dynamo deployment with 2 <engine> workers
@@ -36,7 +36,7 @@ Feature: A deployment rejects what it cannot handle in a clear error
       | sglang |
       | trtllm |
 
-  # The client is to mend its prompt and not to ask again.
+  # The status has to tell the client to shorten its prompt, not to try again.
   @vllm
   Scenario: A client is told that its prompt is too long
     Given a Dynamo deployment with 2 vllm workers

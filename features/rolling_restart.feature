@@ -1,7 +1,7 @@
 @deployment @rolling_restart
 Feature: A rolling restart loses no request
-  Each worker is shut down, finishes what it has, and is started again; the next one has its turn when the
-  frontend lists it.
+  Each worker is shut down, finishes its requests and is started again. The next one follows once the frontend lists
+  the one before it again.
 
   @<engine>
   Scenario Outline: The workers are restarted one after the other under load (<engine>)

@@ -1,6 +1,6 @@
 Feature: Random faults cost no request, however long they go on
-  Workers crash, hang, are cut off from the frontend and lose their GPUs, one after the other, as a seed has drawn it. Each fault is
-  proven and undone, and its victim serves again before the next one. The same seed strikes with the same faults again.
+  Workers crash, hang, are cut off from the frontend and lose their GPUs, one after the other. A seed draws the faults,
+  and the same seed draws the same ones. Each fault is proven and undone, and its victim serves again before the next.
 
   @deployment @vllm @needs.nftables @needs.kmsg
   Scenario: Random faults strike for three minutes

@@ -9,9 +9,8 @@ from support.scenarios.model import Scenario, library
 HEAD = """\
 # Made by `python -m support.scenarios > features/library.feature` from support/scenarios/library.yaml.
 Feature: Every ready scenario, on every engine, aggregated and disaggregated, with one and two replicas
-  Each ready scenario is played on one engine by default, here unless another feature plays it already.
-  Under @matrix all of them are played on all engines. With one replica a worker that is lost is started again, and
-  requests have to succeed again then.
+  By default each ready scenario is played on one engine, here or in another feature. With @matrix all of them are
+  played on all engines. With one replica a lost worker is started again, and requests have to succeed from then on.
 
   @<engine>
   Scenario Outline: <name>
