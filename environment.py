@@ -39,8 +39,8 @@ def before_scenario(context, scenario):
 
 
 def before_step(context, step):
-    """Tell who watches; answers that are held until the faults are proven go on with the first sentence about what
-    became of them.
+    """Tell whoever watches; answers that are held until the faults are proven go on at the first sentence about their
+    outcome.
     """
     activity.begin_step(f"{step.keyword} {step.name}")
     if step.step_type == "then" and context.world is not None:

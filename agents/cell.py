@@ -174,7 +174,7 @@ def leave(status: int) -> None:
     """In the tenant of a cell that has a way out: go on without those who made the cell, who are told that it has ended
     with ``status``. From now on nothing ends the cell but the end of this process, which writes to the log as well.
     """
-    assert _leaving is not None, "this cell has no way out"
+    assert _leaving is not None, "this cell has no connection to the outside"
     tell, way_out = _leaving
     use_files(os.open(os.devnull, os.O_RDONLY), way_out.log)
     os.write(tell, bytes([status]))

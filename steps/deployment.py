@@ -50,7 +50,7 @@ def given_late_etcd(context: Context, count, engine, noun, time):
     """Starts Dynamo first; it has to wait for etcd.
 
     Time: from the start of the deployment to the start of etcd.
-    Waits: until etcd has been started; nobody waits for Dynamo.
+    Waits: until etcd has started; it does not wait for Dynamo.
     Proof: what "Then" says of the deployment.
     Table: settings of the deployment.
     """
@@ -74,7 +74,7 @@ def given_over_plane(context: Context, count, engine, noun, plane):
 )
 @marks(table="deployment", brings="deployment roles", workers="decode")
 def given_disaggregated(context: Context, prefill, decode, engine):
-    """Starts prefill workers, which read the prompt, and decode workers, which write the answer; not of the ruler.
+    """Starts prefill workers, which read the prompt, and decode workers, which write the answer. The ruler has neither.
 
     Waits: until the frontend lists every worker and uses the prefill workers.
     Proof: the frontend's own lists, and a request that a prefill worker has read.
@@ -119,7 +119,7 @@ def when_workers_start(context: Context, count):
 @then("within {timeout:Time} every Dynamo process has exited")
 @marks(needs="fault")
 def then_all_left(context: Context, timeout):
-    """Every frontend and worker that was there at first ends by itself with exit status 0, but for the victims of
+    """Every frontend and worker of the original deployment exits by itself with status 0, except the victims of
     process faults.
 
     Time: from the last fault.
@@ -132,7 +132,7 @@ def then_all_left(context: Context, timeout):
 @then("within {timeout:Time} {server:Server} has exited")
 @marks(needs="fault")
 def then_victim_left(context: Context, timeout, server):
-    """The server that was shut down ends with exit status 0.
+    """The server that was shut down exits with status 0.
 
     Time: from its fault.
     Waits: until it has exited.
@@ -143,7 +143,7 @@ def then_victim_left(context: Context, timeout, server):
 
 @then("no Dynamo process has exited")
 def then_none_left(context: Context):
-    """Every frontend and worker that was there at first still runs, but for the victims of process faults.
+    """Every frontend and worker of the original deployment still runs, except the victims of process faults.
 
     Waits: no.
     Proof: the kernel's view of each process.
@@ -153,7 +153,7 @@ def then_none_left(context: Context):
 
 @then("for {time:Time} no Dynamo process exits")
 def then_none_leaves(context: Context, time):
-    """No frontend and no worker ends, but for the victims of process faults.
+    """No frontend and no worker exits, except the victims of process faults.
 
     Time: from this sentence on.
     Waits: for all of this time.
@@ -165,7 +165,7 @@ def then_none_leaves(context: Context, time):
 @then("within {timeout:Time} the deployment serves")
 @then("within {timeout:Time} the deployment serves again")
 def then_serves_again(context: Context, timeout):
-    """The frontend lists every worker that is to be there, no dead one, and the model; then a request succeeds.
+    """The frontend lists every expected worker, no dead one, and the model; then a request succeeds.
 
     Time: from this sentence on.
     Waits: until all of that holds.

@@ -1,4 +1,4 @@
-"""Sentences about the etcd cluster behind a deployment. Its members go by what they are, not by name."""
+"""Sentences about the etcd cluster behind a deployment. They name its members by role, not by name."""
 
 from behave import then, when
 
@@ -11,7 +11,7 @@ from support.run.runtime import Context
 @when("{members:Members} {kind:Fate} for {time:Time}")
 @marks(brings="fault")
 def when_members_break_for(context: Context, members, kind, time):
-    """Members of the etcd cluster break, and are sound again after this time.
+    """These members of the etcd cluster break, and recover after this time.
 
     Time: from the moment the fault is made; it ends by itself.
     Waits: until the fault is proven.
@@ -35,10 +35,10 @@ def when_members_break(context: Context, members, kind):
 @when("each etcd member {kind:Fate} and returns, one after the other")
 @marks(brings="fault")
 def when_each_breaks(context: Context, kind):
-    """Each member breaks and returns; the next one has its turn when all members agree again.
+    """Each member breaks and returns; the next one follows once all members agree again.
 
     Waits: until the last member has returned and all members agree.
-    Proof: each fault's own, and what every member says of its leader and its data.
+    Proof: each fault's own, and every member's own report of its leader and its data.
     """
     context.world.etcd.break_each_in_turn(kind)
 
@@ -60,7 +60,7 @@ def when_replaced(context: Context):
     """The member that broke last has lost its data: it is taken out of the cluster, and an empty one joins.
 
     Waits: until the new member is healthy.
-    Proof: what the new member says of itself.
+    Proof: the new member's own report.
     """
     context.world.etcd.replace_lost()
 
@@ -68,7 +68,7 @@ def when_replaced(context: Context):
 @when("packets between {members:Members} and {others:Others} are {manner:Cut} for {time:Time}")
 @marks(brings="fault")
 def when_members_cut_off(context: Context, members, others, manner, time):
-    """Packets between the two sides are lost or refused, in both directions.
+    """Packets between the two sides are dropped, rejected or reset, in both directions.
 
     Time: from the moment the fault is made; it ends by itself.
     Waits: until the fault is proven.
@@ -95,7 +95,7 @@ def when_members_cut_one_way(context: Context, flow, members, time):
 @when("the bandwidth of {members:Members} is limited to {rate:Count} kilobits per second for {time:Time}")
 @marks(brings="fault")
 def when_members_narrow(context: Context, members, rate, time):
-    """The network of these members gets slow: all that they send and receive, each way.
+    """Everything that these members send and receive is limited to this rate, each way.
 
     Time: from the moment the fault is made; it ends by itself.
     Waits: until the fault is proven.
@@ -113,7 +113,7 @@ def then_new_leader(context: Context, timeout):
 
     Time: from the last fault.
     Waits: until there is a new leader.
-    Proof: what each member says of its leader, five times a second.
+    Proof: each member's own report of its leader, five times a second.
     """
     context.world.etcd.expect_new_leader(context.world.faults.last.injected_at, timeout)
 
@@ -124,7 +124,7 @@ def then_agree(context: Context, timeout):
 
     Time: from this sentence on.
     Waits: until the members agree.
-    Proof: what each member says of its leader, its revision and the hash of its store.
+    Proof: each member's own report of its leader, its revision and the hash of its store.
     """
     context.world.etcd.expect_agreement(timeout)
 
@@ -134,7 +134,7 @@ def then_agree(context: Context, timeout):
 def then_unregistered(context: Context, timeout):
     """The registration of the worker that broke last is gone from etcd.
 
-    Time: from its death; the lease of the deployment comes on top.
+    Time: from its death plus the lease of the deployment.
     Waits: until the registration is gone.
     Proof: what etcd itself holds under the worker's lease.
     """

@@ -12,7 +12,7 @@ from support.run.runtime import Context
 @when("the worker serving the request {kind:Fate} mid-answer")
 @marks(needs="request", brings="fault", loses="kind")
 def when_worker_breaks(context: Context, kind):
-    """Hits the worker with most requests in flight while the client receives its answer.
+    """Hits the worker with the most requests in flight while the client receives its answer.
 
     Waits: until the fault is proven.
     Proof: the answer comes in, then the fault's own, see Failures.
@@ -24,7 +24,7 @@ def when_worker_breaks(context: Context, kind):
 @when("the worker serving the request {kind:Fate} after {tokens:Count} tokens")
 @marks(needs="request", brings="fault", loses="kind")
 def when_worker_breaks_after(context: Context, kind, tokens):
-    """Hits the worker with most requests in flight once the client has that many tokens.
+    """Hits the worker with the most requests in flight once the client has that many tokens.
 
     Waits: until the client has them and the fault is proven.
     Proof: the fault's own, see Failures.
@@ -36,7 +36,7 @@ def when_worker_breaks_after(context: Context, kind, tokens):
 @when("the worker serving the next request {kind:Fate} after {count:Count} {noun:Noun}")
 @marks(needs="request", brings="fault", loses="kind")
 def when_worker_breaks_after_requests(context: Context, kind, count, noun):
-    """Hits the worker with most requests in flight once that many requests have ended.
+    """Hits the worker with the most requests in flight once that many requests have ended.
 
     Waits: until they have ended and the fault is proven.
     Proof: the fault's own, see Failures.
@@ -60,7 +60,7 @@ def when_worker_breaks_early(context: Context, kind):
 @when("the {role:Role} worker serving the request {kind:Fate} mid-answer")
 @marks(needs="request roles", brings="fault", loses="kind")
 def when_role_breaks(context: Context, role, kind):
-    """Hits the prefill or the decode worker with most requests in flight while the client receives its answer.
+    """Hits the prefill or the decode worker with the most requests in flight while the client receives its answer.
 
     Waits: until the fault is proven.
     Proof: the answer comes in, then the fault's own, see Failures.
@@ -72,7 +72,7 @@ def when_role_breaks(context: Context, role, kind):
 @when("the worker serving most of the requests {kind:Fate}")
 @marks(needs="request", brings="fault", loses="kind")
 def when_busiest_breaks(context: Context, kind):
-    """Hits the worker with most requests in flight.
+    """Hits the worker with the most requests in flight.
 
     Waits: until the fault is proven.
     Proof: the fault's own, see Failures.
@@ -105,7 +105,7 @@ def when_server_breaks(context: Context, server, kind):
 @when("packets between {server:Server} and Dynamo are {manner:Cut} for {time:Time}")
 @marks(brings="fault")
 def when_server_cut_off(context: Context, server, manner, time):
-    """Packets between this server and every frontend and worker are lost or refused, in both directions.
+    """Packets between this server and every frontend and worker are dropped, rejected or reset, in both directions.
 
     Time: from the moment the fault is made; it ends by itself.
     Waits: until the fault is proven.
@@ -119,7 +119,7 @@ def when_server_cut_off(context: Context, server, manner, time):
 @when("the idle frontend {kind:Fate}")
 @marks(brings="fault")
 def when_idle_frontend_breaks(context: Context, kind):
-    """Of several frontends hits the last one, to which no client is connected.
+    """Hits the last of several frontends; no client is connected to it.
 
     Waits: until the fault is proven.
     Proof: the fault's own, see Failures.
@@ -153,7 +153,7 @@ def when_any_worker_crashes(context: Context):
 @when("a worker crashes while no request is in flight")
 @marks(brings="fault")
 def when_idle_worker_crashes(context: Context):
-    """Kills the first worker while no request is under way: nobody is there to notice.
+    """Kills the first worker while no request is in flight, so nobody can notice.
 
     Waits: until the fault is proven.
     Proof: the fault's own, see Failures.
@@ -179,7 +179,7 @@ def then_runs_again(context: Context, timeout):
 
     Time: from this sentence on.
     Waits: until the worker answers.
-    Proof: another life of the process than the one that was hit, and its metrics page.
+    Proof: a new process in the place of the one that was hit, and its metrics page.
     """
     context.world.lifetimes.expect_restarted(timeout)
 
@@ -199,7 +199,7 @@ def when_recovers(context: Context):
 @then("within {timeout:Time} the network has recovered on its own")
 @marks(needs="fault")
 def then_ended(context: Context, timeout):
-    """Every fault is over although nobody has asked for it. If one is not, the scenario is inconclusive.
+    """Every fault has ended by itself. If one has not, the scenario is inconclusive.
 
     Time: from this sentence on.
     Waits: until every fault is over.
@@ -211,7 +211,7 @@ def then_ended(context: Context, timeout):
 @when("the fault service and the node agent are killed")
 @marks(needs="fault")
 def when_injectors_die(context: Context):
-    """Kills the programs that make the faults; faults have to end all the same.
+    """Kills the programs that make the faults; the faults must still end.
 
     Waits: until both run again and know of the faults.
     Proof: the kernel's view of both, and their own list of faults.
@@ -222,7 +222,7 @@ def when_injectors_die(context: Context):
 @when("the node agent freezes")
 @marks(needs="fault")
 def when_agent_freezes(context: Context):
-    """Stops the program that ends faults (SIGSTOP); faults have to end all the same.
+    """Stops the program that ends faults (SIGSTOP); the faults must still end.
 
     Waits: until the program is stopped.
     Proof: the kernel's view of its process.

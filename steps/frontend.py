@@ -7,7 +7,7 @@ from support.run.runtime import Context
 
 @then("the frontend counts {count:Tally} {noun:Noun}")
 def then_migrations(context: Context, count, noun):
-    """The frontend has moved a request so many times, counted since the deployment was ready.
+    """The frontend has moved requests this many times since the deployment was ready.
 
     Waits: up to 5 seconds, for the counter to settle.
     Proof: the frontend's own counter.
@@ -17,8 +17,8 @@ def then_migrations(context: Context, count, noun):
 
 @then("the frontend counts {count:Tally} cancelled {stream:Mode} {api:Api} {noun:Noun}")
 def then_cancellations(context: Context, count, stream, api, noun):
-    """The frontend has counted so many cancelled requests of this kind and none of another, since the deployment was
-    ready.
+    """The frontend has counted this many cancelled requests of this kind and none of any other, since the deployment
+    was ready.
 
     Waits: up to 5 seconds, for the counter to settle.
     Proof: the frontend's own counter.

@@ -11,7 +11,7 @@ from support.run.runtime import Context
 @when("the GPU of the worker serving the request reports XID {xid:Xid}")
 @marks(needs="request", brings="fault", loses="xid")
 def when_xid(context: Context, xid):
-    """The driver reports the error in the kernel log, and the worker suffers what such an error brings.
+    """The driver reports the error in the kernel log, and the worker suffers the consequences.
 
     Waits: until the fault is proven.
     Proof: the fault's own, see Failures.
@@ -24,7 +24,7 @@ def when_xid(context: Context, xid):
 @when("the GPU of the worker serving the request reports XID {xid:Xid} for {time:Time}")
 @marks(needs="request", brings="fault", loses="xid")
 def when_xid_for(context: Context, xid, time):
-    """The driver reports the error, the worker suffers what it brings, and the GPU is repaired after this time.
+    """The driver reports the error, the worker suffers the consequences, and the GPU is repaired after this time.
 
     Time: from the moment the fault is made; it ends by itself.
     Waits: until the fault is proven.
@@ -38,7 +38,7 @@ def when_xid_for(context: Context, xid, time):
 @when("the GPU of the worker serving the request reports XID {xid:Xid} with its usual follow-up errors")
 @marks(needs="request", brings="fault", loses="xid")
 def when_xid_sequence(context: Context, xid):
-    """The driver reports the error and those that follow it in real logs, and the worker suffers what it brings.
+    """The driver reports the error and those that follow it in real logs, and the worker suffers the consequences.
 
     Waits: until the fault is proven.
     Proof: the fault's own, see Failures.
@@ -65,7 +65,7 @@ def when_strained(context: Context, strain, share):
 def when_repaired(context: Context):
     """Undoes the last fault of a GPU.
 
-    Waits: until the worker runs and its GPU is sound.
+    Waits: until the worker runs and its GPU is healthy.
     Proof: the kernel's view of its process, its telemetry and, after a slow-down, the client's tokens per second.
     """
     context.world.faults.recover(context.world.faults.last_of("gpu"))

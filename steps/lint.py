@@ -20,10 +20,10 @@ from support.words import TYPES
 
 
 def refuse_mistakes(arguments):
-    """End this behave, which was started with these arguments, where there are mistakes in what it is to run.
+    """End this behave, which was started with these arguments, if the features that it would run have mistakes.
 
     Raises:
-        SystemExit: there are; all of them have been told.
+        SystemExit: they have; all have been printed.
     """
     config = Configuration(arguments)
     try:
@@ -42,7 +42,7 @@ def mistakes(files) -> list[FoundMistake]:
 
 
 def sentences() -> Sentences:
-    """All that there are; loads them where nobody has."""
+    """All sentences; loads them if nobody has."""
     if not any(registry.steps.values()):
         register_type(**TYPES)
         load_step_modules([str(ROOT / "steps")])
@@ -50,7 +50,7 @@ def sentences() -> Sentences:
 
 
 def parse(text, file):
-    """behave's model of a feature; Unreadable: there is a line that it cannot read."""
+    """behave's model of a feature; Unreadable: it has a line that behave cannot read."""
     try:
         return Parser().parse(text, file)
     except ParserError as error:
@@ -58,7 +58,7 @@ def parse(text, file):
 
 
 def main(arguments) -> int:
-    """Tell the mistakes in the features that are named, else in all."""
+    """Print the mistakes in the named features, or else in all."""
     try:
         config = Configuration(arguments)
         files = list(dict.fromkeys(each.filename for each in collect_feature_locations(config.paths)))

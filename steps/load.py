@@ -1,6 +1,6 @@
 """Sentences about a deployment under load. A load runs through the phases STANDARD, OVERFLOW and RECOVERY: OVERFLOW
-begins with the failure, RECOVERY when the failure is over; a failure that nobody undoes is over a window (1 second)
-after it was proven, so that requests are due in OVERFLOW.
+begins with the failure, RECOVERY when the failure is over; a failure that is never undone counts as over one second
+after its proof, so that requests are due in OVERFLOW.
 """
 
 from behave import given, then, when
@@ -54,7 +54,7 @@ def given_endless_load(context: Context, clients, stream, api, tokens):
 
 @given("the frontend treats a worker as busy once {share:Share} percent of its memory is in use")
 def given_busy(context: Context, share):
-    """With every worker fuller than this, the frontend refuses requests.
+    """Once every worker is fuller than this, the frontend rejects requests.
 
     Waits: no.
     Proof: the frontend's own answer.
@@ -69,7 +69,7 @@ def given_busy(context: Context, share):
 @when("{trigger:Trigger} the busiest worker {kind:Fate} for {duration:Time}")
 @marks(needs="load", brings="run fault")
 def when_worker_for(context: Context, trigger, kind, duration):
-    """Hits the worker with most requests in flight, and undoes it after this time.
+    """Hits the worker with the most requests in flight, and undoes it after this time.
 
     Time: for the trigger from the first request of the load, for the failure from its proof.
     Waits: until the load has ended.
@@ -81,7 +81,7 @@ def when_worker_for(context: Context, trigger, kind, duration):
 @when("{trigger:Trigger} the busiest worker {kind:Fate}")
 @marks(needs="load", brings="run fault")
 def when_worker(context: Context, trigger, kind):
-    """Hits the worker with most requests in flight.
+    """Hits the worker with the most requests in flight.
 
     Time: from the first request of the load.
     Waits: until the load has ended.
@@ -93,7 +93,7 @@ def when_worker(context: Context, trigger, kind):
 @when("{trigger:Trigger} the busiest {role:Role} worker {kind:Fate}")
 @marks(needs="load roles", brings="run fault")
 def when_role(context: Context, trigger, role, kind):
-    """Hits the prefill or the decode worker with most requests in flight.
+    """Hits the prefill or the decode worker with the most requests in flight.
 
     Time: from the first request of the load.
     Waits: until the load has ended.
@@ -156,8 +156,8 @@ def when_gpu(context: Context, trigger, xid, duration):
 @when("{trigger:Trigger} packets between the busiest worker and {side:Side} are {manner:Cut} for {duration:Time}")
 @marks(needs="load", brings="run fault")
 def when_network(context: Context, trigger, side, manner, duration):
-    """Packets between the two sides are lost or refused for this time, in both directions, on open connections and new
-    ones.
+    """Packets between the two sides are dropped, rejected or reset for this time, in both directions, on open
+    and new connections.
 
     Time: for the trigger from the first request of the load, for the failure from its proof.
     Waits: until the load has ended.
@@ -171,7 +171,7 @@ def when_network(context: Context, trigger, side, manner, duration):
 @when("{trigger:Trigger} the workers are restarted one after the other")
 @marks(needs="load", brings="run fault")
 def when_rolling(context: Context, trigger):
-    """Each worker is shut down and started again; the next one has its turn when the frontend lists it.
+    """Each worker is shut down and started again; the next one follows once the frontend lists it again.
 
     Time: from the first request of the load.
     Waits: until the load has ended.
@@ -197,7 +197,7 @@ def when_random(context: Context, trigger, duration, seed):
 @when("{trigger:Trigger} {clients:Count} more clients each ask for {count:Count} answers of {tokens:Count} tokens")
 @marks(needs="load", brings="run")
 def when_overload(context: Context, trigger, clients, count, tokens):
-    """More clients ask, on top of the load that there is.
+    """More clients ask, on top of the load.
 
     Time: from the first request of the load.
     Waits: until the load has ended.
@@ -210,7 +210,7 @@ def when_overload(context: Context, trigger, clients, count, tokens):
 @when("{trigger:Trigger} {clients:Count} more clients each send a prompt of {words:Count} words")
 @marks(needs="load", brings="run")
 def when_overlong(context: Context, trigger, clients, words):
-    """More clients ask with prompts of this length, on top of the load that there is.
+    """More clients ask with prompts of this length, on top of the load.
 
     Time: from the first request of the load.
     Waits: until the load has ended.
@@ -308,7 +308,7 @@ def then_overlong_told(context: Context):
 @then("every request succeeds")
 @marks(needs="run")
 def then_all_succeed(context: Context):
-    """In every phase each request that was to be sent has a whole answer.
+    """Every request that was due has a whole answer, in every phase.
 
     Waits: no.
     Proof: the record of every request.
@@ -319,7 +319,7 @@ def then_all_succeed(context: Context):
 @then("at least {share:Share} percent of the requests succeed in {phase:Phase}")
 @marks(needs="run")
 def then_rate(context: Context, share, phase):
-    """Of all requests that were to be sent in this phase, so many have a whole answer.
+    """At least this percentage of the requests that were due in this phase have a whole answer.
 
     Waits: no.
     Proof: the record of every request.
@@ -330,10 +330,10 @@ def then_rate(context: Context, share, phase):
 @then("in RECOVERY the time to first token is back in the STANDARD band within {timeout:Time} and stays there")
 @marks(needs="run")
 def then_stable(context: Context, timeout):
-    """Three seconds in a row users wait no longer than STANDARD has shown, no request is lost in them, and no second
-    after them is worse.
+    """For three seconds in a row users wait no longer than in STANDARD and no request is lost; no later second is
+    worse.
 
-    Time: from the begin of RECOVERY to the first of the three seconds.
+    Time: from the beginning of RECOVERY to the first of the three seconds.
     Waits: no.
     Proof: the record of every request.
     """
@@ -343,7 +343,7 @@ def then_stable(context: Context, timeout):
 @then("in RECOVERY the time to first token is in the STANDARD band")
 @marks(needs="run")
 def then_band(context: Context):
-    """Over all of RECOVERY users wait no longer than STANDARD has shown, and as many requests are good.
+    """In RECOVERY as a whole users wait no longer than in STANDARD, and as many requests are fast enough.
 
     Waits: no.
     Proof: the record of every request.
@@ -354,7 +354,7 @@ def then_band(context: Context):
 @then("at least {count:Count} {noun:Noun} moved to another worker and completed there")
 @marks(needs="run")
 def then_moved(context: Context, count, noun):
-    """So many requests have moved to another worker and have a whole answer; attempts alone do not count.
+    """At least this many requests moved to another worker and have a whole answer; attempts alone do not count.
 
     Waits: no.
     Proof: the frontend's own counter, and the record of every request.

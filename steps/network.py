@@ -11,8 +11,8 @@ from support.run.runtime import Context
 @when("packets between the worker serving the request and {side:Side} are {manner:Cut}")
 @marks(needs="request", brings="fault")
 def when_cut_off(context: Context, side, manner):
-    """Packets between the two sides are lost or refused, in both directions, on open connections and new ones, until
-    the network is healed.
+    """Packets between the two sides are dropped, rejected or reset, in both directions, on open and new connections,
+    until the network is healed.
 
     Waits: until the fault is proven.
     Proof: the fault's own, see Failures.
@@ -24,8 +24,8 @@ def when_cut_off(context: Context, side, manner):
 @when("packets between the worker serving the request and {side:Side} are {manner:Cut} for {time:Time}")
 @marks(needs="request", brings="fault")
 def when_cut_off_for(context: Context, side, manner, time):
-    """Packets between the two sides are lost or refused for this time, in both directions, on open connections and new
-    ones.
+    """Packets between the two sides are dropped, rejected or reset for this time, in both directions, on open
+    and new connections.
 
     Time: from the moment the fault is made; it ends by itself.
     Waits: until the fault is proven.
@@ -38,7 +38,7 @@ def when_cut_off_for(context: Context, side, manner, time):
 @when("packets {flow:Flow} the worker serving the request are {manner:Cut} for {time:Time}")
 @marks(needs="request", brings="fault")
 def when_one_way(context: Context, flow, manner, time):
-    """Packets between the worker and the frontend are lost or refused in one direction.
+    """Packets between the worker and the frontend are dropped, rejected or reset in one direction.
 
     Time: from the moment the fault is made; it ends by itself.
     Waits: until the fault is proven.
@@ -53,7 +53,7 @@ def when_one_way(context: Context, flow, manner, time):
 )
 @marks(needs="request", brings="fault")
 def when_lossy(context: Context, percent, side, time):
-    """Each packet is lost with this chance, in both directions.
+    """Each packet is lost with this probability, in both directions.
 
     Time: from the moment the fault is made; it ends by itself.
     Waits: until the fault is proven.
@@ -66,7 +66,7 @@ def when_lossy(context: Context, percent, side, time):
 @when("the bandwidth of the worker serving the request is limited to {rate:Count} kilobits per second for {time:Time}")
 @marks(needs="request", brings="fault")
 def when_narrow(context: Context, rate, time):
-    """The network of the worker gets slow: all that it sends and receives, each way.
+    """Everything that the worker sends and receives is limited to this rate, each way.
 
     Time: from the moment the fault is made; it ends by itself.
     Waits: until the fault is proven.

@@ -115,7 +115,7 @@ def then_hands_over(context: Context, timeout):
 def then_drained(context: Context, timeout):
     """Each worker that was shut down has finished its answers itself and ended with exit status 0.
 
-    Time: for each worker from the moment that it was told.
+    Time: for each worker, from its own shutdown.
     Waits: until each process has ended.
     Proof: the exit statuses, and the frontend's count of moved requests.
     """

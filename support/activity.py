@@ -1,7 +1,7 @@
 """What a scenario is doing right now, for whoever watches its run: the sentence it is at, and what it waits for.
 
-One small file in the scenario's folder, replaced as a whole at each change. It is a view of the run, no record of it:
-where it cannot be written, nobody sees it and nothing else happens.
+One small file in the scenario's folder, replaced as a whole at each change. It is a view of the run, not a record:
+if it cannot be written, nobody sees it and nothing else changes.
 """
 
 import contextlib

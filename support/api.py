@@ -44,11 +44,11 @@ def start_deployment(folder: Path | None = None, **shape: Any) -> Deployment:
         ``migration_limit=3``.
 
     Raises:
-        RuntimeError: this program has a deployment already; :func:`judge` ends it.
+        RuntimeError: this program already has a deployment; :func:`judge` ends it.
         ValueError, Unsupported, DeploymentFailed: see :class:`support.contract.target.Target`.
     """
     if _worlds:
-        raise RuntimeError("this program has a deployment already; end it with judge() before the next one")
+        raise RuntimeError("this program already has a deployment; end it with judge() before the next one")
     settings = Settings.load()
     kind = targets.kind(settings)
     if kind.in_cells:

@@ -1,4 +1,4 @@
-"""Asking over HTTP what is no user's request: control calls, and looks at metrics and lists.
+"""HTTP calls that are not a user's requests: control calls, and looks at metrics and lists.
 
 One connection for each, so that each look meets a fault afresh; no proxy, whatever the environment says. The
 standard library's client: conditions are looked at up to 50 times a second by several scenarios at once, and one GET
@@ -21,7 +21,7 @@ CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSCon
 
 
 class NoAnswer(SuiteError):
-    """No connection, no answer in time, or one that is no HTTP."""
+    """No connection, no answer in time, or an answer that is not HTTP."""
 
 
 @dataclass(frozen=True)

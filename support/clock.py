@@ -2,8 +2,8 @@
 
 Linux's CLOCK_MONOTONIC is the same for every process of a machine, inside and outside of namespaces, so times
 written by the client, the node agent and the ruler engine can be compared without any offset. A target in memory has a
-clock of its own, on which a wait of a minute costs nothing (:mod:`support.targets.fake`): therefore whoever sleeps,
-waits for another thread or runs an event loop does so by what stands here.
+clock of its own, on which a wait of a minute costs nothing (:mod:`support.targets.fake`): so everybody who sleeps,
+waits for another thread or runs an event loop uses this module.
 """
 
 import asyncio

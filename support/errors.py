@@ -1,6 +1,6 @@
 """What the suite raises when it cannot do or cannot tell something, in one tree; and those that blame Dynamo.
 
-Every message names what was wanted, what was found instead and, where somebody can do something, what to do.
+Every message names what was wanted, what was found instead and, where anything helps, what to do.
 """
 
 import difflib
@@ -20,7 +20,7 @@ LACKS = {
     "stream timeout": "has no timeout for silent workers",
     "cancel count": "has no count of cancelled requests",
     "drain deadline": "has no drain deadline",
-    "busy threshold": "refuses nothing when its workers are busy",
+    "busy threshold": "rejects nothing when its workers are busy",
     "Kubernetes discovery": "is not known to work with its own Kubernetes discovery",
 }
 """What a release of Dynamo may lack, as support/judge/skips.yaml names it -> the same in words."""
@@ -32,8 +32,8 @@ class SuiteError(Exception):
 
 
 class Mistake(SuiteError, ValueError):
-    """What somebody wrote cannot be: a sentence, a table, a tag, a YAML file. It says nothing about Dynamo, and the
-    verdict on the scenario is *mistake*.
+    """What somebody wrote makes no sense: a sentence, a table, a tag, a YAML file. It says nothing about Dynamo, and
+    the verdict on the scenario is *mistake*.
 
     Attributes:
         wrong: what is wrong.

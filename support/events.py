@@ -27,7 +27,7 @@ class Event:
         text: one line for a human reader, and for nobody else.
         data: whatever is known, JSON-serialisable. Of a ``fault``: ``fault``, its id, and ``order`` of an injection or
             ``undo`` of its end, each the kind of fault. Of a ``state``: ``state`` (``starting``, ``running``,
-            ``leaving``: told to shut down, with ``seconds`` for which it has been there with nothing to do; ``hung``;
+            ``leaving``: shut down, with ``seconds`` for which it has been there with nothing to do; ``hung``;
             and :data:`ENDED`), and of an end ``exit_code``, negative for a signal, None where nobody knows.
     """
 

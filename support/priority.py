@@ -1,4 +1,4 @@
-"""Who of the suite may not be kept waiting by those whom it watches and breaks."""
+"""Which parts of the suite must not wait for the processes that they watch and break."""
 
 import contextlib
 import os

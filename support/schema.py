@@ -2,7 +2,7 @@
 
 ``clients: Annotated[int, Expected("a whole number, 1 or more", ge=1)]`` refuses 0 with ``clients is 0; expected a whole
 number, 1 or more``, as soon as :func:`read` is asked; the constructor of a dataclass checks nothing. Types are checked
-strictly: "5" is no number, 1 is not true.
+strictly: "5" is not a number, 1 is not true.
 """
 
 import functools

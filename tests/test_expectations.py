@@ -101,7 +101,7 @@ def test_usage() -> None:
     right = {"prompt_tokens": 3, "completion_tokens": 10, "total_tokens": 13}
     expect_usage(replace(answer(WHOLE), usage=right))
     for wrong in (right | {"prompt_tokens": 9}, right | {"completion_tokens": 4}, None):
-        with pytest.raises(AssertionError, match="was billed otherwise than without the fault: usage says"):
+        with pytest.raises(AssertionError, match="was billed differently from one without the fault: usage says"):
             expect_usage(replace(answer(WHOLE), usage=wrong))
 
 

@@ -352,7 +352,7 @@ def test_gpus_of_a_machine_and_a_deployment_behind_one_service(
         fault = json.loads(text)
         assert (status, fault["deployment"], fault["fidelity"]) == (201, "node-a", "real")
         status, refusal = service.ask("POST", "/api/v1/faults/gpu/inject", memory | {"gpu_index": None})
-        assert (status, "say which with gpu_index" in refusal["detail"]) == (422, True)
+        assert (status, "choose one with gpu_index" in refusal["detail"]) == (422, True)
         local = {"target_pod": "vllm-worker-0", "fault_type": "MEMORY_PRESSURE"}
         assert json.loads(service.ask("POST", "/api/v1/faults/gpu/inject", local)[1])["fidelity"] == "emulated"
         deployments = {each["deployment"] for each in json.loads(service.ask("GET", "/api/v1/faults?active=true")[1])}

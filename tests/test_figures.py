@@ -199,7 +199,7 @@ def test_thirty_requests_in_three_windows_show_a_band_and_one_less_does_not() ->
     just = [sample(number / 10) for number in range(30)]
     assert banded(just).requests == 30
     with pytest.raises(
-        ValueError, match=r"^STANDARD had 29 requests in 3 windows of 1 s; a band takes 30 in 3 windows"
+        ValueError, match=r"^STANDARD had 29 requests in 3 windows of 1 s; a band needs 30 in 3 windows"
     ):
         banded(just[:29])
     with pytest.raises(ValueError, match="30 requests in 2 windows"):

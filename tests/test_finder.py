@@ -103,4 +103,4 @@ def test_outside_of_a_cluster_nobody_can_be_found() -> None:
     argv = [sys.executable, "-m", "agents.service", "--port=0", "--agents-in=a/b:1"]
     env = own | {"FT_SERVICE_TOKEN": "s", "FT_AGENT_TOKEN": "a"}
     done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, "outside of a cluster name agents with --agent" in done.stderr) == (2, True)
+    assert (done.returncode, "outside a cluster, name agents with --agent" in done.stderr) == (2, True)

@@ -101,4 +101,4 @@ def test_an_answer_that_nobody_lets_go_voids_what_was_seen() -> None:
     note = {"worker": "ruler-worker-0", "request_id": "x", "at": 0.5, "start": 3, "max_tokens": 9, "holds": [hold]}
     (finding,) = check(History(worker_journal=[note]))
     assert (finding.rule, finding.blame) == ("gate", "suite")
-    assert "never to let it go" in finding.message
+    assert "never told to release it" in finding.message

@@ -92,7 +92,7 @@ def test_one_fault_for_a_gpu_at_a_time(machine: Machine) -> None:
     machine.start(FAKE_GPU_COUNT="2")
     assert machine.inject("MEMORY_PRESSURE", gpu_index=0)[0] == 201
     status, refusal = machine.inject("COMPUTE_OVERLOAD", gpu_index=0)
-    assert (status, "GPU-fake-0 is under fault" in refusal["detail"]) == (409, True)
+    assert (status, "GPU-fake-0 is already under fault" in refusal["detail"]) == (409, True)
     assert machine.inject("COMPUTE_OVERLOAD", gpu_index=1)[0] == 201
 
 
@@ -156,7 +156,7 @@ def test_a_load_ends_at_its_deadline_while_its_agent_is_frozen(machine: Machine)
     ended = until(gone(fault["evidence"]["load"]), LEASE + PATIENCE, "the load ends by itself")
     assert ended >= fault["deadline"]
     refused = machine.recover()
-    assert (refused.returncode, "another one holds" in refused.stderr) == (3, True)
+    assert (refused.returncode, "another agent uses" in refused.stderr) == (3, True)
     machine.agents[-1].send_signal(signal.SIGCONT)
     until(lambda: None if machine.fault(fault["id"])["state"] == "recovered" else "no", PATIENCE, "the agent says so")
 
@@ -259,7 +259,7 @@ def test_two_agents_do_not_share_a_journal(machine: Machine) -> None:
     machine.start()
     argv = [sys.executable, "-m", "tests.fake_gpu", "agent", f"--state-dir={machine.state}"]
     second = subprocess.run(argv, cwd=ROOT, env=machine.environment(), capture_output=True, text=True)
-    assert (second.returncode, "another one holds" in second.stderr) == (3, True)
+    assert (second.returncode, "another agent uses" in second.stderr) == (3, True)
 
 
 def test_a_lease_that_is_over_before_its_load_begins_is_a_refusal(machine: Machine) -> None:
@@ -286,7 +286,7 @@ def test_a_lock_of_clocks_that_stays_is_not_recovered(machine: Machine) -> None:
     fault = machine.inject("THROTTLE", severity="MEDIUM")[1]
     ended = machine.ask("POST", f"/v1/faults/{fault['id']}/recover")[1]
     assert ended["state"] == "failed"
-    assert f"the SM clock is {CLOCK_MHZ // 2} MHz, as it was locked" in ended["evidence"]["differences"][0]
+    assert f"the SM clock is {CLOCK_MHZ // 2} MHz, still locked" in ended["evidence"]["differences"][0]
 
 
 def test_clocks_are_locked_and_released(machine: Machine) -> None:
@@ -353,7 +353,7 @@ def test_without_a_gpu_every_type_is_refused_in_words(machine: Machine) -> None:
         ({"type": "MELT"}, 422, "allowed: XID_ERROR, THROTTLE"),
         ({"target": "node-b"}, 404, "known: node-a"),
         ({"gpu_index": 2}, 422, "'node-a' has 0, 1"),
-        ({"gpu_index": None}, 422, "say which with gpu_index: 0, 1"),
+        ({"gpu_index": None}, 422, "choose one with gpu_index: 0, 1"),
         ({"gpu_index": "0"}, 422, "expected a whole number"),
         ({"parameters": {"share": 1.5}}, 422, "between 0 and 1"),
         ({"parameters": [1]}, 422, "expected an object"),
@@ -409,7 +409,7 @@ def test_what_is_called_of_nvml_is_in_nvml() -> None:
 def test_what_the_agent_does_not_break_is_501_and_among_the_capabilities(machine: Machine) -> None:
     machine.start()
     status, refusal = machine.ask("POST", "/v1/faults", {"kind": "network", "type": "drop", "targets": ["node-a"]})
-    assert (status, refusal["detail"]) == (501, "the agent of 'node-a' makes faults of kind gpu only, none of network")
+    assert (status, refusal["detail"]) == (501, "the agent of 'node-a' makes faults of kind gpu only, not network")
     capabilities = machine.ask("GET", "/v1/capabilities")[1]
     assert [capabilities[f"{kind}.*"]["available"] for kind in ("network", "process")] == [False, False]
     assert machine.ask("POST", "/v1/faults", {"kind": "weather"})[0] == 422

@@ -81,7 +81,7 @@ DONE = Chunk(1.6, "done", raw="[DONE]")
         (answer(chunks=[ERROR, token(3), DONE]), "broken", "went on after its error"),
         (answer(chunks=[token(3, finish_reason="length"), ERROR]), "broken", "a finish_reason and an error"),
         (answer(status_code=503, chunks=[ERROR]), "error", "HTTP 503"),
-        (answer(status_code=503, chunks=[]), "broken", "without a word"),
+        (answer(status_code=503, chunks=[]), "broken", "without saying what is wrong"),
         (answer(status_code=503, chunks=[token(3)]), "broken", "came with tokens"),
         (answer(status_code=301, chunks=[]), "broken", "HTTP 301"),
         (answer(stream=False, chunks=[ERROR]), "broken", "an error inside an HTTP 200"),
@@ -272,11 +272,11 @@ def leaving(**data: float) -> Event:
     ("events", "found"),
     [
         ([TOLD, ended(0)], ""),
-        ([TOLD, ended(-signal.SIGTERM)], "told to shut down, it ended by signal SIGTERM after 0.2 s"),
-        ([TOLD, ended(-signal.SIGABRT)], "it ended by signal SIGABRT"),
-        ([TOLD, ended(1)], "it exited with status 1"),
+        ([TOLD, ended(-signal.SIGTERM)], "it was shut down and ended by signal SIGTERM after 0.2 s"),
+        ([TOLD, ended(-signal.SIGABRT)], "and ended by signal SIGABRT"),
+        ([TOLD, ended(1)], "and exited with status 1"),
         # a lease that ran out with the process still there
-        ([TOLD, ended(-signal.SIGKILL, at=310)], "it ended by signal SIGKILL after 300.0 s"),
+        ([TOLD, ended(-signal.SIGKILL, at=310)], "and ended by signal SIGKILL after 300.0 s"),
         # the second process of a node has not been told anything
         ([TOLD, ended(0), ended(-signal.SIGSEGV, at=11)], ""),
         ([TOLD, ended(-signal.SIGTERM, node="etcd-0")], ""),
@@ -292,7 +292,7 @@ def leaving(**data: float) -> Event:
             "",
         ),
         ([TOLD, ended(None)], ""),
-        ([TOLD, leaving(seconds=10.0)], "told to shut down, it is still there with nothing under way for 10.0 s"),
+        ([TOLD, leaving(seconds=10.0)], "it was shut down and is still there after 10.0 s with nothing in flight"),
         ([TOLD, leaving()], ""),
         ([leaving(seconds=10.0)], ""),
         ([TOLD], ""),

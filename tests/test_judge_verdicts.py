@@ -118,10 +118,10 @@ def way(**change: Any) -> dict[str, Any]:
         (way(where={**WHERE, "value": []}), "value is []; expected a value"),
         ({"ways": []}, "ways is []; expected how the defect shows"),
         ({"frequency": "sometimes", "rate": None}, "frequency 'sometimes' without a rate"),
-        ({"rate": RATE}, "a rate of what shows always"),
+        ({"rate": RATE}, "a rate with frequency 'always'"),
         ({"frequency": "sometimes", "rate": {**RATE, "least": 0.0}}, "least is 0.0; expected a share of runs"),
         ({"frequency": "sometimes", "reproductions": "1/5"}, "rate is 0.5 to 1; expected least and most with 1/5"),
-        ({"frequency": "sometimes", "rate": {**RATE, "window": 5}}, "window is 5; expected so many runs that none"),
+        ({"frequency": "sometimes", "rate": {**RATE, "window": 5}}, "window is 5; expected enough runs that none"),
         ({"frequency": "often"}, "frequency is 'often'"),
         ({"reproductions": "3/5"}, "frequency 'always' with 3/5"),
         ({"reproductions": "3/3"}, "n at least 5"),
@@ -208,7 +208,7 @@ def verdict(word: str, reason: str = "") -> Verdict:
         (["passed", "failed"], ["1 failed"]),
         (["passed", "inconclusive", "inconclusive"], ["2 inconclusive"]),
         (["skipped"], ["no scenario ran"]),
-        (["passed", "mistake", "failed"], ["1 failed", "1 mistaken"]),
+        (["passed", "mistake", "failed"], ["1 failed", "1 with mistakes"]),
         ([], ["no scenario ran"]),
     ],
 )
@@ -218,7 +218,7 @@ def test_what_makes_a_run_red(words: list[str], said: list[str]) -> None:
 
 def test_a_skip_that_is_not_allowed_is_red() -> None:
     said = complaints([verdict("passed"), verdict("skipped", "felt like it")], lambda reason: False)
-    assert said == ["1 skipped for a reason that is not allowed here (what may be: docs/verdicts.md)"]
+    assert said == ["1 skipped for a reason that is not allowed here (docs/verdicts.md lists those that are)"]
 
 
 def test_skips_are_allowed_by_release(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_runs_are_kept_and_a_defect_that_shows_no_more_is_noticed(tmp_path: Path
     [said] = rates.keep(file, records, "1.6.1", run("passed"))
     assert said == (
         "known defect leaks showed in 0 of the last 12 runs; expected 50% of them at least: "
-        "mend its rate or its releases"
+        "correct its rate or its releases"
     )
     assert rates.keep(file, records, "1.6.1", run("failed", shows=True)) == []
     assert json.loads(file.read_text()) == {"1.6.1": {"leaks": "0" * 11 + "1"}}

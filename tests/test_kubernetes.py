@@ -202,7 +202,7 @@ def test_discovery_is_what_the_sentence_says_else_the_settings_else_the_release(
 
 def test_a_discovery_that_cannot_be_had_is_refused() -> None:
     shape = Shape(discovery="kubernetes")
-    with pytest.raises(ValueError, match="discovery is 'kubernetes', which takes the target kubernetes"):
+    with pytest.raises(ValueError, match="discovery is 'kubernetes', which needs the target kubernetes"):
         shape.check(releases.get("1.6.1"))
     with pytest.raises(Unsupported, match=r"1\.4\.2 is not known to work with its own Kubernetes discovery"):
         shape.check(releases.get("1.4.2"), DISCOVERIES)
@@ -215,7 +215,7 @@ def test_a_discovery_that_cannot_be_had_is_refused() -> None:
 @pytest.mark.parametrize(
     ("status", "message", "words"),
     [
-        (401, "Unauthorized", ["does not know who asks", "expired", "KUBECONFIG"]),
+        (401, "Unauthorized", ["rejects the credentials", "expired", "KUBECONFIG"]),
         (
             403,
             'pods is forbidden: User "x" cannot create resource "pods"',

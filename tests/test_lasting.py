@@ -182,7 +182,7 @@ def test_peers_that_lose_packets_have_not_healed() -> None:
 def test_who_was_told_to_leave_and_stays_has_not_healed() -> None:
     place, fault = Place(), Terminate(Exactly(VICTIM))
     healing = fault.healing(place.ground, place.proven(fault))
-    assert healing.broken() == "pid 1, which was to end, runs on"
+    assert healing.broken() == "pid 1 should be gone but still runs"
     place.state[1] = "gone"
     assert healing.broken() == "its process is gone"
     place.start_again()
@@ -231,7 +231,7 @@ def test_a_rate_is_taken_for_the_usual_one_only_if_it_lasts(
         if even:
             assert fault.look(ground, [VICTIM], until) == long
         else:
-            with pytest.raises(Inconclusive, match="no tokens came evenly before the fault"):
+            with pytest.raises(Inconclusive, match="tokens came at no steady rate before the fault"):
                 fault.look(ground, [VICTIM], until)
 
 

@@ -85,10 +85,10 @@ def test_the_features_of_the_suite_have_no_mistakes() -> None:
         ("", 1, "the file does not begin with a Feature", "Feature: NAME as its first line"),
         (f"  Scenario: s\n{GOOD}", 1, "the file does not begin with a Feature", "Feature: NAME as its first line"),
         ("Feature: f\n  Says something.\n", 1, "the feature has no scenario", "Scenario: NAME, with its steps"),
-        (f"Featur: f\n  Scenario: s\n{GOOD}", 1, "'Featur: f' is no heading", "Feature: f"),
-        (f"Feature: f\n  Scenario s\n{GOOD}", 2, "'Scenario s' is no heading", "Scenario: s"),
+        (f"Featur: f\n  Scenario: s\n{GOOD}", 1, "'Featur: f' is not a heading", "Feature: f"),
+        (f"Feature: f\n  Scenario s\n{GOOD}", 2, "'Scenario s' is not a heading", "Scenario: s"),
         (f"Feature: f\n\n  It works.\n{GOOD.splitlines()[0]}", 4, "in no scenario", "Scenario: NAME above it"),
-        (f"Feature: f\n  Scenario: r\n{GOOD}  Scenario s\n{GOOD}", 5, "'Scenario s' is no heading", "Scenario: s"),
+        (f"Feature: f\n  Scenario: r\n{GOOD}  Scenario s\n{GOOD}", 5, "'Scenario s' is not a heading", "Scenario: s"),
         (f"Feature: f\n  Scenario: s\n{GOOD}    Examples:\n      | x |\n", 2, "Examples stand below", "Outline"),
         (f"Feature: f\n  Scenario: s\n{GOOD}Feature: g\n", 5, "a file has one feature", "a file of its own"),
         (f"Feature: f\n  Scenario: s\n{GOOD}  Background:\n{GOOD}", 5, "the Background stands below", "above all"),
@@ -107,14 +107,14 @@ def test_a_row_with_a_cell_too_few(tmp_path: Path) -> None:
     table = "      | setting | value |\n      | lease |\n"
     given, then = GOOD.splitlines(keepends=True)
     found = lint(tmp_path, x=f"Feature: f\n  Scenario: s\n{given}{table}{then}")
-    assert only(found) == (5, "the row has not as many cells as the heading row", "a cell for each column")
+    assert only(found) == (5, "the row has more or fewer cells than the heading row", "a cell for each column")
 
 
 def test_a_file_that_is_no_utf_8(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     (tmp_path / "features" / "x.feature").write_bytes(b"Feature: \xff\n")
     found = list(files.find([str(tmp_path / "features" / "x.feature")], parse, sentences(), tmp_path))
-    assert only(found)[1].startswith("the file is no UTF-8")
+    assert only(found)[1].startswith("the file is not UTF-8")
 
 
 def test_two_features_of_one_name(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_two_features_of_one_name(tmp_path: Path) -> None:
     assert lint(tmp_path, a=text) == []
     line, wrong, write = only(lint(tmp_path, b=text))  # the other one is there, and was not chosen
     assert (line, write) == (1, "another name")
-    assert wrong == "features/a.feature has a feature 'f' as well; their histories would be one"
+    assert wrong == "features/a.feature has a feature 'f'; the two would share one history"
 
 
 def test_a_step_of_the_background_is_told_once(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_a_mistake_has_a_verdict_of_its_own_whatever_else_was_seen() -> None:
     assert (word, reason) == ("mistake", "When nothing breaks: no load was named (and 1 more)")
     verdict = Verdict("F", "s", "f:1", [], word, 1.0, reason, findings)
     assert wording.headline(verdict).startswith("Mistake in the scenario (says nothing about Dynamo): When nothing")
-    assert complaints([verdict], lambda lack: True) == ["1 mistaken"]
+    assert complaints([verdict], lambda lack: True) == ["1 with mistakes"]
 
 
 def test_what_ends_a_step_is_the_mistake_in_it() -> None:

@@ -196,7 +196,7 @@ def test_a_client_that_is_killed_does_not_shrink_the_denominator(frontend: FakeF
     lost = [record for record in log.records if not record.closed]
     assert lost
     assert {record.planned.process for record in lost} == {1}
-    assert f"{len(lost)} of 40 planned requests have left no end" in log.problems
+    assert f"{len(lost)} of 40 planned requests have no recorded end" in log.problems
 
 
 def test_clients_end_with_whoever_wanted_them(frontend: FakeFrontend, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_refusal_of_any_kind_is_no_answer(frontend: FakeFrontend, tmp_path: Pa
         ({"endpoint": "embeddings"}, "endpoint is 'embeddings'; expected one of completions, chat/completions"),
         ({"arrival": "bursts"}, "arrival is 'bursts'; expected one of closed"),
         ({"arrival": "poisson"}, "an open loop has a rate"),
-        ({"rate": 5.0}, "a closed none"),
+        ({"rate": 5.0}, "a closed one has none"),
         ({"arrival": "ramp", "rate": 5.0}, "a ramp has one"),
         ({"processes": 5}, "5 processes for 4 clients"),
         ({"cancel_share": 2.0}, "cancel_share is 2.0; expected 0 to 1"),

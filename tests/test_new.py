@@ -54,9 +54,9 @@ def test_a_new_feature_runs(checkout: Path, tmp_path: Path) -> None:
         ("A <worker> crashes", "expected a short sentence"),
         ("A worker crashes: twice", "expected a short sentence"),
         ("A worker " + "really " * 15 + "crashes", "expected a short sentence"),
-        ("Etcd, HA", "but features/etcd_ha.feature is there already; choose another name"),
-        ("the etcd LEADER hangs", "which is a name in features/etcd_ha.feature; choose another one"),
-        ("A GPU fails", "which is a name in features/gpu_faults.feature"),
+        ("Etcd, HA", "but features/etcd_ha.feature already exists; choose another name"),
+        ("the etcd LEADER hangs", "which is already a name in features/etcd_ha.feature; choose another one"),
+        ("A GPU fails", "which is already a name in features/gpu_faults.feature"),
     ],
 )
 def test_a_name_that_cannot_be_one_is_refused(name: str, said: str, checkout: Path) -> None:

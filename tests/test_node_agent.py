@@ -326,7 +326,7 @@ def test_a_dead_process_cannot_be_broken_and_a_hung_one_not_told(
 ) -> None:
     start(SLEEPER)
     hang = break_it(faults, "hang", "node-0", 60)
-    with pytest.raises(Refused, match="recover that first") as caught:
+    with pytest.raises(Refused, match="recover that one first") as caught:
         break_it(faults, "terminate", "node-0", 60)
     assert caught.value.status == 409
     faults.recover(hang["id"])

@@ -94,7 +94,7 @@ def test_a_connection_meets_what_is_there(pid: int) -> None:
 
 
 def test_a_pod_that_is_not_here_is_unknown(pid: int) -> None:
-    with pytest.raises(Problem, match="no process of a pod 'elsewhere' is on this machine"):
+    with pytest.raises(Problem, match="no process of pod 'elsewhere' runs on this machine"):
         look.connects("elsewhere", "127.0.0.1", 9)
 
 

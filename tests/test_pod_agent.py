@@ -49,7 +49,7 @@ class Cluster(Api):
 
     async def pods(self, namespace: str, node: str = "") -> list[Pod]:
         if self.away:
-            raise PodsError("the Kubernetes API cannot be asked")
+            raise PodsError("the Kubernetes API does not answer")
         return [pod for pod in self.known if node in ("", pod.node)]
 
 

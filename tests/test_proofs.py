@@ -95,7 +95,7 @@ def test_a_frontend_has_left_when_it_refuses_and_not_when_it_is_silent(
 ) -> None:
     monkeypatch.setattr(processes, "refuses", lambda url: refused)
     with nullcontext() if refused else pytest.raises(Inconclusive, match=NOT_PROVEN):
-        assert "takes no connection any more" in Leaving(monkeypatch, None, None).tell(FRONTEND)
+        assert "accepts no more connections" in Leaving(monkeypatch, None, None).tell(FRONTEND)
 
 
 @pytest.mark.parametrize(("kind", "shown"), [(Crash, "gone"), (Hang, "stopped")])
@@ -232,7 +232,7 @@ def test_bytes_count_from_when_the_deployment_was_ready(monkeypatch: pytest.Monk
     pages.counts["w-0"] = 30  # another life of it, which counts from 0
     assert pages.fleet.grown_bytes(["w-0"]) == {"w-0": 30}
     pages.counts["w-1"] = 7  # of which nobody knows how many are new
-    with pytest.raises(Inconclusive, match="w-1 did not tell what it had sent when the deployment was ready"):
+    with pytest.raises(Inconclusive, match="w-1 did not report what it had sent when the deployment was ready"):
         pages.fleet.grown_bytes(["w-0", "w-1"])
     assert pages.fleet.producing(["w-0"]) == ["w-0"]
 

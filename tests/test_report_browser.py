@@ -118,7 +118,7 @@ def test_the_first_page_is_read_at_a_glance(
     page = watched.page
     front = page.locator("#front")
     expected = (
-        "No. Dynamo 1.6.1 broke 1 of 4 promises" if colour == "red" else "Yes, but for what is known. Nothing new broke"
+        "No. Dynamo 1.6.1 broke 1 of 4 promises" if colour == "red" else "Yes, except for known defects. Nothing new"
     )
     expect(front.get_by_role("heading", level=1)).to_contain_text(expected)
     expect(front.get_by_role("heading", level=1)).to_be_in_viewport()
@@ -170,7 +170,7 @@ def test_scenarios_are_found_and_nothing_is_asked_of_anybody(browser: Browser, r
     watched.scenario(GIVEN_UP)
     expect(page.get_by_test_id("test-result-meta-link")).to_contain_text("dynamo #13691")
     story = page.frame_locator("[data-testid=test-result-description-frame]")
-    expect(story.get_by_text("in a way that is known and recorded")).to_be_visible()
+    expect(story.get_by_text("in a known and recorded way")).to_be_visible()
     page.get_by_test_id("test-result-attachment-header").filter(has_text="Evidence").click()
     expect(page.get_by_test_id("code-attachment-content")).to_contain_text("client cancels request 1 by close")
     assert watched.trouble == []

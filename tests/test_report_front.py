@@ -37,14 +37,18 @@ PASSED, FAILED, OPEN, SKIPPED = (verdict(word, line) for line, word in enumerate
     [
         ([PASSED], "kept", "Kept in 1 scenario."),
         ([PASSED, PASSED, SKIPPED], "kept", "Kept in all 2 scenarios."),
-        ([PASSED, known(5, "a"), known(6, "a", "b")], "known", "Kept but for 2 known defects, in 2 of 3 scenarios."),
+        (
+            [PASSED, known(5, "a"), known(6, "a", "b")],
+            "known",
+            "Kept, except for 2 known defects, in 2 of 3 scenarios.",
+        ),
         ([PASSED, FAILED], "broken", "Broken in 1 of 2 scenarios."),
         ([FAILED, OPEN, known(5, "a")], "broken", "Broken in 1 of 3 scenarios, and 1 known defect showed."),
         ([PASSED, OPEN], "unproven", "Not proven in 1 of 2 scenarios, kept in the others."),
         (
             [PASSED, OPEN, known(5, "a")],
             "unproven",
-            "Not proven in 1 of 3 scenarios, kept in the others but for 1 known defect, in 1 of them.",
+            "Not proven in 1 of 3 scenarios, kept in the others except for 1 known defect, in 1 of them.",
         ),
         ([OPEN], "unproven", "Not judged: 1 scenario proved nothing."),
         # a known defect that did not show breaks no promise
@@ -75,7 +79,7 @@ def test_the_most_urgent_promise_comes_first() -> None:
             [PASSED, known(5, "a", "b")],
             [],
             "known",
-            "Yes, but for what is known. "
+            "Yes, except for known defects. "
             "Nothing new broke in Dynamo 1.6.1 in 2 scenarios; 2 recorded defects still showed.",
         ),
         (
@@ -94,7 +98,7 @@ def test_the_most_urgent_promise_comes_first() -> None:
             [PASSED, FAILED, OPEN],
             ["1 failed"],
             "broken",
-            "No. Dynamo 1.6.1 broke 1 of 1 promise, in 1 of 3 scenarios, in a way that no record knows.",
+            "No. Dynamo 1.6.1 broke 1 of 1 promise, in 1 of 3 scenarios, in ways not on record.",
         ),
         ([], ["no scenario ran"], "unproven", "Not proven. Nothing new broke in Dynamo 1.6.1, but no scenario ran."),
     ],
@@ -109,12 +113,12 @@ def test_the_release_has_a_sentence(verdicts: list[Verdict], complaints: list[st
         ([PASSED, SKIPPED], "Nothing broke, neither in Dynamo nor in the suite."),
         (
             [FAILED, known(5, "a")],
-            "What broke is Dynamo's doing: 1 scenario newly, 1 in known ways. The suite itself broke nowhere.",
+            "Dynamo caused what broke: 1 scenario newly, 1 in known ways. The suite itself had no failure.",
         ),
         ([OPEN], "1 scenario proved nothing, for the suite's own reasons."),
         (
             [known(5, "a"), OPEN],
-            "What broke is Dynamo's doing: 1 in known ways. 1 scenario proved nothing, for the suite's own reasons.",
+            "Dynamo caused what broke: 1 in known ways. 1 scenario proved nothing, for the suite's own reasons.",
         ),
     ],
 )
@@ -175,8 +179,8 @@ def test_a_run_is_held_against_the_one_before_it(tmp_path: Path) -> None:
     assert [each.name for each in found.broke] == ["scenario 1", "scenario 4"]
     assert [each.name for each in found.holds] == ["scenario 2"]
     assert found.sentence == (
-        "Since the run of 2026-11-27 23:21 on Dynamo 1.6.1: 2 scenarios broke that held then, 1 scenario held again, "
-        "1 came out as then, 1 did not run then."
+        "Since the run of 2026-11-27 23:21 on Dynamo 1.6.1: 2 scenarios held then and broke now, 1 scenario held "
+        "again, 1 had the same outcome, 1 did not run then."
     )
     assert promises.changes(tmp_path / "runs" / "1", tmp_path, "local", now) == Changes("")
 

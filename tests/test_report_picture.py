@@ -112,7 +112,7 @@ def test_whoever_leaves_without_being_struck_is_told(tmp_path: Path) -> None:
     told = [(each.at, each.about, each.words) for each in read_happenings(tmp_path).moments()]
     assert told == [
         (10, "strike", "w-0 was killed without warning"),
-        (20, "left", "frontend-0 left by itself (so it is)"),
+        (20, "left", "frontend-0 exited by itself (so it is)"),
     ]
 
 

@@ -295,7 +295,7 @@ def test_the_story_tells_what_broke_and_what_users_felt(tmp_path: Path) -> None:
     EventLog(tmp_path / "events.jsonl").add("note", "", "warning: an even number of members", at=99.0)
     told = story.story(tmp_path, verdict("failed", reason="cut <off>", findings=[WHY]))
     assert "<p>Warning: an even number of members</p>" in told
-    assert "it is Dynamo's doing. Nobody knew of this yet.</b> Seen: cut &lt;off&gt;" in told
+    assert "in a way not on record yet.</b> Seen: cut &lt;off&gt;" in told
     broke = "Fault &lt;number&gt; 0, 0.40 s after the first request; proven on its victim, and still so at the end."
     assert broke in told
     assert "<li>2 requests: 2 whole answers.</li>" in told
@@ -315,7 +315,7 @@ def test_a_known_defect_is_told_with_its_record(tmp_path: Path) -> None:
     )
     found = verdict("known_defect", reason="slow-end: it ended late", known_defects=["slow-end"])
     told = story.story(tmp_path, found, [record])
-    assert "in a way that is known and recorded. It is Dynamo's doing.</b> Seen: it ended late</p>" in told
+    assert "in a known and recorded way.</b> Seen: it ended late</p>" in told
     assert "<p>Known as <b>slow-end</b>: It &lt;ends&gt; late.</p>" in told
 
 

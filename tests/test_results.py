@@ -120,8 +120,8 @@ def test_what_a_dead_client_never_sent_counts(tmp_path: Path) -> None:
     assert found["planned"] == 40
     assert found["success_rate"] == 50
     assert found["missing_ends"] == 20
-    assert "client process 0 has not ended: it goes on, or was broken off" in found["missing"]
-    assert "20 of 40 planned requests have left no end" in found["missing"]
+    assert "client process 0 has not ended: it still runs, or was aborted" in found["missing"]
+    assert "20 of 40 planned requests have no recorded end" in found["missing"]
     assert found["missing"][-1] == "the load has no end"
 
 
@@ -286,7 +286,7 @@ def test_the_program_leaves_a_table_figures_and_a_picture(tmp_path: Path) -> Non
     answer = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert "success_rate" in answer.stdout
-    assert "missing: 40 of 120 planned requests have left no end" in answer.stdout
+    assert "missing: 40 of 120 planned requests have no recorded end" in answer.stdout
     assert json.loads((tmp_path / "results.json").read_text())["phases"]["OVERFLOW"]["refused"] == 40
     picture = (tmp_path / "results.svg").read_text()
     for words in ("STANDARD", "OVERFLOW", "RECOVERY", "crash w-0", "requests without an answer"):
@@ -316,7 +316,7 @@ def test_late_answers_of_a_machine_that_had_no_processor_for_them_prove_nothing(
     results = process_overflow_recovery_test(tmp_path)
     found = run_check(name, ValidationContext(results=results), parameters)
     assert (found.passed, found.nothing) == (False, verdict == "inconclusive")
-    assert ("8 late requests came while a process could have run" in found.message) == found.nothing
+    assert ("8 late requests came while a process was ready to run" in found.message) == found.nothing
 
 
 def test_a_late_answer_that_nobody_was_kept_from_is_not_excused_by_waits_at_other_times(tmp_path: Path) -> None:

@@ -214,4 +214,4 @@ def test_a_body_is_spoiled_too(file: Path) -> None:
 
 def test_a_client_that_leaves_is_not_passed_on_and_its_request_runs_to_its_end(file: Path) -> None:
     asyncio.run(gather("cancel-not-passed-on", {"pace": 0.01}, leave_after=3))
-    assert left(file) == ["cancel-not-passed-on: a client has left, and its request runs on"]
+    assert left(file) == ["cancel-not-passed-on: a client has given up, and its request runs on"]

@@ -117,7 +117,7 @@ REFUSED = {"STANDARD": phase(), "OVERFLOW": phase(refused=5, statuses={"200": 5,
         ("recovery_time", context(), judged(recovery=came_back(relapses=1))),
         ("recovery_time", context(), judged(recovery=came_back(after=31))),
         ("no_failures", context(*WHOLE), context(*WHOLE, entry(3, 4, "error"))),
-        ("no_failures", judged(), judged(missing=["3 of 20 planned requests have left no end"])),
+        ("no_failures", judged(), judged(missing=["3 of 20 planned requests have no recorded end"])),
         ("no_failures", context(*WHOLE, entry(3, 4, "error"), answers=WHOLE), context(answers=[entry(3, 4, "error")])),
         ("high_availability", judged(), judged(missing=["client process 0 died"])),
         ("high_availability", context(*WHOLE), context(*WHOLE, entry(12, 13, "error"))),
@@ -242,7 +242,7 @@ def test_an_outage_is_void_where_a_process_got_no_processor(waited: float, faile
     waits = [Wait(13.0, 13.0 + waited, "frontend-0 (pid 7)", waited), Wait(20.0, 29.0, "frontend-0 (pid 7)", 9.0)]
     seen = run_check("high_availability", context(*due, waits=waits), {"at_least": 90, "longest_outage_seconds": 5})
     assert (seen.passed, seen.nothing) == (False, verdict == "nothing")
-    assert ("frontend-0 (pid 7) could have run for 3.00 s" in seen.message) == seen.nothing
+    assert ("frontend-0 (pid 7) was ready to run for 3.00 s" in seen.message) == seen.nothing
 
 
 def test_a_claim_is_void_when_the_client_lagged_by_more_than_a_fifth_of_it() -> None:
@@ -322,10 +322,10 @@ def test_a_checker_of_somebody_elses() -> None:
             {"load": Load(duration_seconds=5.0), "failure": Failure("hang", trigger_after_seconds=6.0)},
             "can never strike: .* the load has 5 seconds",
         ),
-        ({"failure": Failure("hang", trigger_in_phase="RECOVERY")}, "no other failure brings the phase RECOVERY"),
+        ({"failure": Failure("hang", trigger_in_phase="RECOVERY")}, "no other failure begins the phase RECOVERY"),
         (
             {"failure": [Failure("hang", trigger_in_phase="OVERFLOW"), Failure("hang", trigger_in_phase="OVERFLOW")]},
-            "no other failure brings the phase OVERFLOW",
+            "no other failure begins the phase OVERFLOW",
         ),
         ({"failure": Failure("hang", trigger_after_seconds=1e6)}, "can never strike: .* the load has 602.02 seconds"),
         (
@@ -375,7 +375,7 @@ def test_a_checker_of_somebody_elses() -> None:
         ({"failure": Failure("xid", target="etcd", trigger_after_requests=1)}, "'xid' hits workers; target is 'etcd'"),
         ({"failure": Failure("random", trigger_after_requests=1, duration_seconds=9.0)}, "'random' with seed None"),
         ({"failure": Failure("random", trigger_after_requests=1, seed=1)}, "'random' has no duration_seconds"),
-        ({"failure": replace(CRASH, seed=1)}, "'process_kill' with seed 1; random has one, others none"),
+        ({"failure": replace(CRASH, seed=1)}, "'process_kill' with seed 1; only random takes one"),
         ({"busy_tokens": 0}, "busy_tokens is 0; expected 1 to the memory of a vllm worker"),
         ({"backend": "ruler", "busy_tokens": 9}, "busy_tokens is 9; expected 1 to the memory of a ruler worker"),
         ({"load": replace(LOAD, prompt_words=40000)}, "the model has room for 32768"),
@@ -657,8 +657,8 @@ def test_a_failure_lasts_for_as_long_as_it_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backend": "sglang"}, "wants engine 'sglang', the deployment that there is has 'vllm'"),
-        ({"deployment": {"workers": 2}}, "wants workers 2, the deployment that there is has 3"),
+        ({"backend": "sglang"}, "needs engine 'sglang', but the deployment has 'vllm'"),
+        ({"deployment": {"workers": 2}}, "needs workers 2, but the deployment has 3"),
     ],
 )
 def test_a_scenario_for_another_deployment_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -159,7 +159,7 @@ ANSWERS: dict[str, tuple[bytes, str, str, str, str, str]] = {
     **{
         f"finish_reason {reason}": (
             stream(*TEXT, end(reason), DONE),
-            *(STREAM, "broken", f"reason {reason}, which is no end", "whole", f"reason {reason}"),
+            *(STREAM, "broken", f"reason {reason}, which does not end", "whole", f"reason {reason}"),
         )
         for reason in ("error", "cancelled", "abort", "eos", "content_filter", "tool_calls")
     },
@@ -198,7 +198,7 @@ ANSWERS: dict[str, tuple[bytes, str, str, str, str, str]] = {
         body("", "404 Not Found"),
         "completions",
         "broken",
-        "without a word",
+        "without saying what is wrong",
         "error",
         "NotFoundError",
     ),
@@ -218,15 +218,15 @@ ANSWERS: dict[str, tuple[bytes, str, str, str, str, str]] = {
     # errors that it does not raise
     "error in a comment": (
         stream(*TEXT[:2], "event: error\n: worker gone\n\n"),
-        *(STREAM, "broken", "no JSON object with a field `error`", "crash", "JSONDecodeError"),
+        *(STREAM, "broken", "not a JSON object with a field `error`", "crash", "JSONDecodeError"),
     ),
     "error in a comment, [DONE]": (
         stream("event: error\n: worker gone\n\n", DONE),
-        *(CHAT_STREAM, "broken", "no JSON object", "crash", "JSONDecodeError"),
+        *(CHAT_STREAM, "broken", "not a JSON object", "crash", "JSONDecodeError"),
     ),
     "named error without an error object": (
         stream(*TEXT[:2], f"event: error\n{event(BARE_ERROR)}"),
-        *(STREAM, "broken", "no JSON object with a field `error`", "silent", "no finish_reason"),
+        *(STREAM, "broken", "not a JSON object with a field `error`", "silent", "no finish_reason"),
     ),
     "error without an error object": (
         stream(*TEXT[:2], event(BARE_ERROR)),
@@ -244,7 +244,7 @@ ANSWERS: dict[str, tuple[bytes, str, str, str, str, str]] = {
         stream(*TEXT[:2], event({"error": {}})),
         STREAM,
         "broken",
-        "no JSON object",
+        "not a JSON object",
         "silent",
         "",
     ),
@@ -376,7 +376,7 @@ def test_what_is_broken_for_us_and_whole_for_the_client_passes_for_an_answer(ser
     server.raw, how, *_ = ANSWERS[name]
     found = broken_rules(ask(server, how))
     assert "one-outcome" not in found
-    assert found["passes-for-an-answer"].startswith("passes for an answer: ")
+    assert found["passes-for-an-answer"].startswith("looks like an answer (")
     assert CLIENT in found["passes-for-an-answer"]
 
 
@@ -403,7 +403,7 @@ def test_a_client_that_disagrees_makes_an_outcome_broken(
     assert (outcome(entry).kind, outcome(entry).why.startswith(said)) == ("broken", True)
     assert f"{CLIENT} " in outcome(entry).why
     if name == "error object":
-        with pytest.raises(AssertionError, match="was to end in a clean error, but is broken"):
+        with pytest.raises(AssertionError, match="should have ended in a clean error, but is broken"):
             expect_clean_error(entry)
 
 

@@ -123,9 +123,9 @@ def test_an_end_that_is_unclean_or_late_is_no_fate(
 @pytest.mark.parametrize(
     ("claim", "change", "words"),
     [
-        ("finished", MOVED, "moved requests that were under way, 1 times"),
+        ("finished", MOVED, "moved requests in flight, 1 times"),
         ("finished", {"producing": ("w-0", "w-1")}, "went on with the request"),
-        ("drained", MOVED, "moved requests that were under way, 1 times"),
+        ("drained", MOVED, "moved requests in flight, 1 times"),
         ("handed over", STAYED, "w-0 handed nothing over"),
         ("handed over", {"moved": 1}, "no worker took over"),
     ],
@@ -156,7 +156,7 @@ def test_a_worker_that_stays_has_not_left(tmp_path: Path, monkeypatch: pytest.Mo
         ):
             seen(fault).expect_left(fault, 0.1)
         seen(fault).see_gone([fault, told(process, kind=Crash)], events)
-        assert [event.text.partition(" although")[0] for event in events.all()] == ["leaving: still there"]
+        assert [event.text.partition(" after")[0] for event in events.all()] == ["shutting down: still there"]
         process.kill()
     seen(fault).see_gone([fault], events)
     assert len(events.all()) == 1

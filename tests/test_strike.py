@@ -148,7 +148,7 @@ def test_what_serves_is_held_before_and_let_go_after() -> None:
     assert others in Scratch.said
 
 
-NOBODY = "no request was under way any more when w-[0-9] was hit"
+NOBODY = "no request was in flight any more when w-[0-9] was hit"
 
 
 @pytest.mark.parametrize(
@@ -249,12 +249,12 @@ def test_a_fault_that_is_over_too_early_is_told_and_one_whose_time_is_up_is_not(
     [proven] = world.faults.strike(Scratch(Exactly(NODES[0])))
     assert world.faults.lapsed() == []
     monkeypatch.setattr(Scratch, "over", "it is whole")
-    early = "the fault scratch of w-0 was over before it was to end: it is whole"
+    early = "the fault scratch of w-0 was over too early: it is whole"
     assert world.faults.lapsed() == [early]
     with pytest.raises(Inconclusive, match=early):
         world.faults.recover(proven)
     assert "recover f-1" not in Scratch.said
-    with pytest.raises(Inconclusive, match=r"scratch of w-0 was over [56][0-9.]+ s before its end"):
+    with pytest.raises(Inconclusive, match=r"scratch of w-0 was over [56][0-9.]+ s too early"):
         world.faults.see_healed(1.0)
     world.lasts = 0.0
     [brief] = world.faults.strike(Scratch(Exactly(NODES[1])))

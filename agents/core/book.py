@@ -228,7 +228,7 @@ class FaultBook:
 
     def not_here(self, kind: str) -> str:
         """Why a kind of fault cannot be had of this agent."""
-        return f"the agent of {self.deployment!r} makes faults of kind {', '.join(self.kinds)} only, none of {kind}"
+        return f"the agent of {self.deployment!r} makes faults of kind {', '.join(self.kinds)} only, not {kind}"
 
     async def view(self, fault_id: str) -> dict[str, Any]:
         """One fault, whole; while it is active with what its driver sees right now."""
@@ -261,7 +261,7 @@ class FaultBook:
         for other in self.owed():
             if shared := set(plan.conflicts) & set(other.conflicts):
                 what = ", ".join(sorted(shared))
-                detail = f"{what} is under fault {other.id} ({other.type}) already; recover that first"
+                detail = f"{what} is already under fault {other.id} ({other.type}); recover that one first"
                 raise Problem(409, "Conflicting fault", detail)
         return plan
 
@@ -296,7 +296,7 @@ class FaultBook:
             try:
                 await driver.apply(fault)
                 if not self._move(fault, "active"):
-                    raise Problem(507, "No room for the journal", f"{self.journal.path}: {fault.id} is undone again")
+                    raise Problem(507, "No room for the journal", f"{self.journal.path}: {fault.id} was undone")
             except BaseException as error:
                 self._disarm(fault)
                 try:

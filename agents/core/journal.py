@@ -92,7 +92,7 @@ class Journal:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 stream.close()
-                raise JournalInUse(f"{self.path} has a writer: the agent that it belongs to is alive") from None
+                raise JournalInUse(f"{self.path} is in use: the agent that it belongs to is alive") from None
             if not self.path.exists() or not os.path.samestat(os.fstat(stream.fileno()), self.path.stat()):
                 stream.close()  # written anew between our opening and locking it
                 continue

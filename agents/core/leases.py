@@ -1,4 +1,4 @@
-"""The leases of an agent as its journal tells them to who guards it: what is not over, and what is overdue."""
+"""The leases of an agent as its journal shows them to its guards: what is not over, and what is overdue."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Folders for what is needed for a while: one goes with whoever made it, or, if that was killed, with the next one."""
+"""Folders for what is needed for a while: each is removed by its maker or, if that was killed, by the next one."""
 
 import contextlib
 import fcntl

@@ -15,7 +15,7 @@ def read_token(file: Path | None, variable: str) -> str:
     if file is not None:
         where, token = str(file), file.read_bytes().decode("utf-8", "replace").strip()
         if not token:
-            raise ValueError(f"{where} is empty; expected a token, such as `openssl rand -hex 32` prints")
+            raise ValueError(f"{where} is empty; expected a token; `openssl rand -hex 32` makes one")
     if not all("!" <= letter <= "~" for letter in token):
         raise ValueError(f"{where} holds more than one word of printable ASCII; expected one token")
     return token

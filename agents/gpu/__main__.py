@@ -17,7 +17,9 @@ from agents.watchdog.watchdog import PROGRAM
 def parser() -> argparse.ArgumentParser:
     """Its options."""
     found = command.parser("agents.gpu", "Faults of this machine's NVIDIA GPUs.", 8081)
-    found.add_argument("--allow-clock-control", action="store_true", help="let THROTTLE and OVERHEAT touch settings")
+    found.add_argument(
+        "--allow-clock-control", action="store_true", help="let THROTTLE and OVERHEAT set clocks and power"
+    )
     return found
 
 

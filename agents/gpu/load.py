@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None, library: Any = None) -> None:
     if os.getppid() != options.parent:  # it ended before this could be tied to it
         raise SystemExit(1)
     if left <= 0:
-        _say(error="the lease was over before the load could begin; ask for a longer one")
+        _say(error="the lease ended before the load could start; ask for a longer one")
         raise SystemExit(1)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, left + LATE_SECONDS)

@@ -72,7 +72,7 @@ class Cards:
         for card in self.all():
             if card.uuid == uuid:
                 return card
-        raise Problem(501, "No such GPU", self.missing() or f"GPU {uuid} is not on this machine any more")
+        raise Problem(501, "No such GPU", self.missing() or f"GPU {uuid} is no longer on this machine")
 
     def call(self, card: Card, name: str, *arguments: Any) -> Any:
         """A function of NVML on a GPU; 501 when the GPU or the driver's permissions do not have it, else 500."""

@@ -8,7 +8,7 @@ THROTTLE          real      the SM clocks are locked to a share of their maximum
 OVERHEAT          emulated  the power limit is lowered: what the driver does to a GPU that is too hot
 ================  ========  ==========================================================================================
 
-Clocks and power limit are settings that outlive every process, so the operator has to allow that they are touched.
+Clocks and power limit are settings that outlive every process, so the operator has to allow such changes.
 """
 
 import asyncio
@@ -109,7 +109,7 @@ class RealGpuDriver:
             raise Problem(422, "No GPU", f"{node!r} has no GPU: it asks for none and none of its processes uses one")
         known = ", ".join(str(each) for each in own)
         if index is None and len(own) > 1:
-            raise Problem(422, "Which GPU", f"{node!r} has several GPUs; say which with gpu_index: {known}")
+            raise Problem(422, "Which GPU", f"{node!r} has several GPUs; choose one with gpu_index: {known}")
         if index is not None and index not in own:
             raise Problem(422, "No such GPU", f"gpu_index {index}; {node!r} has {known}")
         return cards[own[0] if index is None else index]
@@ -125,7 +125,7 @@ class RealGpuDriver:
         lowest, _ = self._cards.call(card, "nvmlDeviceGetPowerManagementLimitConstraints")
         lowered = max(int(lowest), round(before * (1 - share)))
         if lowered >= before:
-            raise Problem(409, "No room", f"GPU {card.index}: its power limit, {before} mW, is the lowest it can have")
+            raise Problem(409, "No room", f"GPU {card.index}: its power limit, {before} mW, is already its lowest")
         return {"power_limit_before_mw": before, "power_limit_mw": lowered}
 
     # -- doing and undoing
@@ -152,7 +152,7 @@ class RealGpuDriver:
             return ""
         clock = self._cards.reading(card)["sm_clock_mhz"]
         near = clock is not None and abs(clock - fault.undo["clock_mhz"]) <= CLOCK_STEP_MHZ
-        return f"the SM clock is {clock} MHz, as it was locked" if near else ""
+        return f"the SM clock is {clock} MHz, still locked" if near else ""
 
     def _held(self, fault: Fault, card: Card) -> str:
         """In words, what is left of the load; empty when nothing is."""
@@ -169,7 +169,7 @@ class RealGpuDriver:
         if "card_used_mib" in load:
             used = self._cards.reading(card)["memory_used_mib"]
             if used is not None and used > load["card_used_mib"] - MOST_OF_IT * load["bytes"] / MIB:
-                return f"{used} MiB of the card are still used, {load['card_used_mib']} were under the load"
+                return f"{used} MiB of the card are still in use; {load['card_used_mib']} were under the load"
         return ""
 
     async def apply(self, fault: Fault) -> None:
@@ -180,11 +180,11 @@ class RealGpuDriver:
         elif fault.type == "THROTTLE":
             clock = fault.undo["clock_mhz"]
             await asyncio.to_thread(self._cards.call, card, "nvmlDeviceSetGpuLockedClocks", clock, clock)
-            fault.evidence["not_readable"] = "NVML has no reading of a clock lock: one of the operator's would be lost"
+            fault.evidence["not_readable"] = "NVML cannot read a clock lock, so one set by the operator would be lost"
         elif fault.type == "OVERHEAT":
             limit = fault.undo["power_limit_mw"]
             await asyncio.to_thread(self._cards.call, card, "nvmlDeviceSetPowerManagementLimit", limit)
-            fault.evidence["emulates"] = "the GPU is no hotter; it gets as slow as the driver makes one that is too hot"
+            fault.evidence["emulates"] = "the GPU gets no hotter; it is slowed as the driver slows one that is too hot"
         else:
             await self._hold(fault, card)
         fault.evidence["during"] = await asyncio.to_thread(self._cards.reading, card)

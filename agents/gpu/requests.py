@@ -14,7 +14,7 @@ TYPES = (
 )
 """Of a GPU, simulated or real: the types that both drivers make."""
 USUAL_XID, USUAL_SHARE = 79, 0.5
-LINE_STAYS = "a line in the kernel log stays; a monitor that acted on it (cordon, drain) has to be reversed"
+LINE_STAYS = "a line in the kernel log stays; what a monitor did because of it (cordon, drain) has to be reversed there"
 
 
 @dataclass(frozen=True)

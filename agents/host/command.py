@@ -42,7 +42,7 @@ def parser(prog: str, what: str, port: int) -> argparse.ArgumentParser:
     found.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback)")
     found.add_argument("--port", type=int, default=port, help=f"0: any free one (default {port})")
     found.add_argument("--name", default=os.environ.get("NODE_NAME") or socket.gethostname(), help="of this machine")
-    found.add_argument("--state-dir", type=Path, required=True, help="journal; has to outlive the agent")
+    found.add_argument("--state-dir", type=Path, required=True, help="folder of the journal; must outlive the agent")
     found.add_argument("--token-file", type=Path, help="file with the bearer token; else FT_AGENT_TOKEN")
     found.add_argument(
         "--allow-namespace",
@@ -54,7 +54,7 @@ def parser(prog: str, what: str, port: int) -> argparse.ArgumentParser:
     found.add_argument(
         "--supervised", action="store_true", help="start no watchdog: kubelet or systemd restart a dead or frozen agent"
     )
-    found.add_argument("--recover", action="store_true", help="undo what the journal lists as live, and end")
+    found.add_argument("--recover", action="store_true", help="undo what the journal lists as live, then exit")
     return found
 
 
@@ -89,7 +89,8 @@ def run(
     except ValueError as error:
         options_of.error(str(error))
     except JournalInUse:
-        print(f"{options_of.prog}: another one holds {state}; ask it, or end it first", file=sys.stderr)
+        in_use = f"another agent uses {state}; send requests to that one, or stop it first"
+        print(f"{options_of.prog}: {in_use}", file=sys.stderr)
         raise SystemExit(3) from None
     if options.recover:
         raise SystemExit(0 if asyncio.run(agent.end_all()) else 1)

@@ -93,7 +93,7 @@ class Api:
                     raise PodsError(f"the Kubernetes API answers {answer.status} to {path}")
                 content = await answer.json()
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise PodsError(f"the Kubernetes API cannot be asked: {type(error).__name__}: {error}") from None
+            raise PodsError(f"the Kubernetes API does not answer: {type(error).__name__}: {error}") from None
         items: list[dict[str, Any]] = content["items"]
         return items
 

@@ -36,7 +36,7 @@ OPPOSITES: dict[Callable[..., Any], Callable[[str], None]] = {
     netlink.cut: netlink.uncut,
 }
 """What makes something -> what removes it, given the first of its arguments."""
-NO_NAMESPACES = "nodes share one network here (loopback); faults of it need network namespaces"
+NO_NAMESPACES = "all nodes share the loopback network here; faults of the network need network namespaces"
 BRIDGE = ""
 """Stands for the namespace of the bridge where the name of a node would stand for the node's."""
 
@@ -315,11 +315,11 @@ def _try(kind: str) -> str:
     try:
         bench.submit(lambda: netlink.try_out(kind)).result(netlink.KERNEL_SECONDS)
     except TimeoutError:
-        return f"the kernel gives no answer to a {kind} on trial within {netlink.KERNEL_SECONDS:g} s"
+        return f"the kernel did not answer a trial {kind} within {netlink.KERNEL_SECONDS:g} s"
     except Exception as error:  # noqa: BLE001 - any refusal is an answer
         if kind in QUEUES and getattr(error, "code", None) == errno.ENOENT:
             return f"this kernel has no {QUEUES[kind]}"
-        return f"the kernel refuses a {kind} on trial: {netlink.in_words(error)}"
+        return f"the kernel refuses a trial {kind}: {netlink.in_words(error)}"
     finally:
         bench.close()
     return ""

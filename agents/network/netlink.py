@@ -340,7 +340,7 @@ def shape(link: str, kind: str, parameters: Mapping[str, Any]) -> None:
         index = route.link_lookup(ifname=link)[0]
         kinds = [each.get_attr("TCA_KIND") for each in route.get_qdiscs(index=index)]
         if strange := [each for each in kinds if each not in ("noqueue", "pfifo_fast")]:
-            detail = f"{link} has a queueing discipline of somebody else's: {', '.join(strange)}"
+            detail = f"{link} already has a queueing discipline that is not ours: {', '.join(strange)}"
             raise Problem(409, "Conflicting queue", detail)
         route.tc("add", QUEUES[kind], index, handle=HANDLE, **settings(kind, parameters))
 
@@ -374,5 +374,5 @@ def try_out(kind: str) -> None:
         if kind == "reset" and not ended:
             raise OSError(0, "SOCK_DESTROY has ended no connection")
     if set(counts("trial")) != {name for name, _ in CHAINS.values()}:
-        raise OSError(0, "rules that were made are not there")
+        raise OSError(0, "the rules were added but are not there")
     uncut("trial")

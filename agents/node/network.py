@@ -84,7 +84,7 @@ class Network:
         if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9-]*", name):
             raise Problem(422, "Bad name", f"node name {name!r}; expected letters and digits of ASCII, and dashes")
         if name in self.nodes:
-            raise Problem(409, "Node exists", f"there is a node {name!r} already")
+            raise Problem(409, "Node exists", f"there is already a node {name!r}")
         number = 10 + len(self.nodes)
         node = NodeEntry(name, role, f"{self._prefix}{number}", f"node{number}" if self.namespaces else "")
         if self.namespaces:

@@ -137,7 +137,7 @@ class ProcessTable:
         """The process of a node; 404 with the known names when there is none."""
         if node not in self.processes:
             known = ", ".join(sorted(self.processes)) or "none"
-            raise Problem(404, "Unknown target", f"no process on a node {node!r}; known: {known}")
+            raise Problem(404, "Unknown target", f"no process on node {node!r}; known: {known}")
         return self.processes[node]
 
     def add(self, spec: Spec) -> Process:
@@ -145,7 +145,7 @@ class ProcessTable:
         if spec.node not in self.network.nodes:
             raise Problem(404, "Unknown node", f"no node {spec.node!r}; make it with POST /v1/nodes first")
         if spec.node in self.processes:
-            raise Problem(409, "Process exists", f"node {spec.node!r} has a process already")
+            raise Problem(409, "Process exists", f"node {spec.node!r} already has a process")
         for other in spec.after:
             self.get(other)
         process = self.processes[spec.node] = Process(spec)
@@ -276,7 +276,7 @@ class ProcessTable:
                     ended.add(pid)
             await asyncio.sleep(0.001)
         if ended:
-            self.note(process.spec.node, "swept", f"ended what it had left: pids {', '.join(map(str, sorted(ended)))}")
+            self.note(process.spec.node, "swept", f"ended its leftovers: pids {', '.join(map(str, sorted(ended)))}")
 
     @staticmethod
     async def _ended(process: Process) -> int | None:

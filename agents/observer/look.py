@@ -71,7 +71,7 @@ def in_pod(uid: str, look: Callable[[], T]) -> T:
             namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             break
     else:
-        raise Problem(404, "Unknown pod", f"no process of a pod {uid!r} is on this machine")
+        raise Problem(404, "Unknown pod", f"no process of pod {uid!r} runs on this machine")
     try:
         thread = threading.Thread(target=work)
         thread.start()

@@ -1,8 +1,8 @@
 """Faults of kind ``process`` of a container: signals to its processes, through pidfds, from outside of it.
 
-The first process of a container takes no signal from inside that it does not handle (pid_namespaces(7)), hence no
-``kill`` in it; from the machine it takes SIGKILL and SIGSTOP. Starting a container again is the kubelet's, by the
-restart policy of the pod.
+The first process of a container ignores signals from inside that it does not handle (pid_namespaces(7)), so ``kill``
+in there does nothing; SIGKILL and SIGSTOP from the machine reach it. The kubelet starts a container again, as the
+restart policy of the pod says.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from agents.pods.machine import container_of, processes_of
 SIGNAL_SECONDS = 5.0
 """Signals act at once; only a process in uninterruptible sleep takes longer."""
 LOOK_SECONDS = 0.005
-STARTED_AGAIN = "the restart policy of the pod says whether it is started again"
+STARTED_AGAIN = "the pod's restart policy decides whether it is started again"
 
 
 class PodProcessDriver(Driver):
@@ -34,7 +34,7 @@ class PodProcessDriver(Driver):
         Type("crash", f"SIGKILL to all processes of {{}}; {STARTED_AGAIN}"),
         Type(
             "terminate",
-            f"SIGTERM to the first process of {{}}; SIGKILL at the end to what is there yet; {STARTED_AGAIN}",
+            f"SIGTERM to the first process of {{}}; SIGKILL at the end to whatever is left; {STARTED_AGAIN}",
         ),
         Type("hang", "SIGSTOP to all processes of {}; SIGCONT at the end"),
     )
@@ -93,7 +93,7 @@ class PodProcessDriver(Driver):
         deadline = time.monotonic() + SIGNAL_SECONDS
         while left := [each for each in processes_of(container) if not _shows(each[0], number)]:
             if time.monotonic() > deadline:
-                raise Problem(500, "No effect", f"{number.name} does not act on pid {left[0][0]}")
+                raise Problem(500, "No effect", f"{number.name} has no effect on pid {left[0][0]}")
             for each in left:
                 signal_process(*each, number)
             await asyncio.sleep(LOOK_SECONDS)

@@ -1,7 +1,7 @@
 """The pods of this machine as its kernel shows them: their processes and network namespaces.
 
-The agent sees the pids of the machine (hostPID). Whose a process is says its control group, whose path has the UID of
-the pod and the id of the container; the network of the machine is that of its process 1.
+The agent sees the pids of the machine (hostPID). The control group of a process says whose it is: its path has the UID
+of the pod and the id of the container; the network of the machine is that of its process 1.
 """
 
 import contextlib

@@ -31,11 +31,11 @@ KINDS = {
     "swallows-rest": "of several lines only the first reaches the kernel log",
     "swallows-consequence": "the lines reach the kernel log, and nothing follows",
     "dawdles": "a fault is made some seconds after it was ordered, as on a machine that is far too busy",
-    "comes-too-late": "inject answers success; what was ordered is done on a cue, when nobody waits for it any more",
+    "comes-too-late": "inject answers success; what was ordered is done on a cue, once nobody waits for it",
     "ends-early": "on a cue the damage is undone, and the fault is listed as active",
     "recovers-nothing": "recover answers success and does nothing",
     "undoes-others": "recover undoes all other faults as well, and they are listed as active",
-    "kills-at-shutdown": "a process that is to be told to shut down is killed, as if Dynamo died of being told",
+    "kills-at-shutdown": "a process that should be shut down is killed, as if the shutdown crashed Dynamo",
 }
 
 # Longer than the answers of most scenarios take, and shorter than a proof may.
@@ -168,7 +168,7 @@ class LyingDriver:
             await self._real.undo(fault)
         for other in self._agent.book.owed() if self._kind == "undoes-others" else ():
             if other is not fault:
-                marks.leave(f"{other.type} is undone, which nobody has asked for")
+                marks.leave(f"{other.type} is undone although nobody asked for it")
                 await self._agent.real[other.kind].undo(other)
 
     def differences(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:

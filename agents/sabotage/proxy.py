@@ -22,7 +22,7 @@ from agents.sabotage import marks
 T = TypeVar("T")
 
 KINDS = {
-    "cancel-not-passed-on": "a client that leaves is not noticed: the request runs on to its end",
+    "cancel-not-passed-on": "a client that gives up goes unnoticed: the request runs on to its end",
     "cancels-another": "for each answer one more request is sent and given up",
     "drops-token": "one token in the middle of an answer is lost",
     "repeats-token": "one token in the middle of an answer comes twice",
@@ -34,10 +34,10 @@ KINDS = {
     "empties-later": "every answer but the first is empty and says that it is whole",
     "stalls": "an answer pauses for six seconds in its middle",
     "overcharges": "usage names one prompt token too many",
-    "refuses-later": "every request but the first is refused",
+    "refuses-later": "every request but the first is rejected",
     "slows-later": "requests that come later than some seconds after the first are passed on late, by little more than "
     "the first tokens were apart until then",
-    "mistakes-overload": "a refusal says that the server has failed, not that it is busy",
+    "mistakes-overload": "a rejection says that the server has failed, not that it is busy",
 }
 VICTIM, STALL_SECONDS = 15, 6.0
 OF_A_TOKEN = ("drops-token", "repeats-token", "stalls", "truncates")
@@ -71,7 +71,7 @@ class Proxy:
         try:
             return await asyncio.shield(under_way)
         except asyncio.CancelledError:
-            self._spoils("a client has left, and its request runs on")
+            self._spoils("a client has given up, and its request runs on")
             raise
 
     def _spoils(self, what: str) -> None:
@@ -89,7 +89,7 @@ class Proxy:
             number = next(self.requests) if b'"model"' in body else 0
             if self.kind == "refuses-later" and number > 1:
                 self._spoils(f"request {number}")
-                return web.json_response({"message": "refused by sabotage", "code": 503}, status=503)
+                return web.json_response({"message": "rejected by sabotage", "code": 503}, status=503)
             if self.kind == "empties-later" and number > 1:
                 self._spoils(f"request {number}")
                 return _empty(json.loads(body), chat="chat" in request.path)

@@ -1,4 +1,4 @@
-"""Files in the scratch folder of a cell by which those who lie and those who listen understand each other."""
+"""Files in the scratch folder of a cell by which liars and listeners signal each other."""
 
 CUE = "cue"
 """Made by who plays a scenario: what lies on a cue does so now."""

@@ -33,28 +33,31 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="a name that callers may know this service by, beside localhost and addresses",
+        help="a host name that callers use for this service, besides localhost and addresses",
     )
     found.add_argument("--token-file", type=Path, help="file with the bearer token; else FT_SERVICE_TOKEN")
     found.add_argument(
-        "--agent", action="append", default=[], metavar="DEPLOYMENT=URL", help="a node or GPU agent; wants a token"
+        "--agent", action="append", default=[], metavar="DEPLOYMENT=URL", help="a node or GPU agent; needs a token"
     )
     found.add_argument(
         "--agents-in",
         action="append",
         default=[],
         metavar="NAMESPACE/APP:PORT",
-        help=f"agents that are pods of this cluster, by their label {LABEL}; wants a token",
+        help=f"agents that run as pods of this cluster, found by their label {LABEL}; needs a token",
     )
     found.add_argument("--agent-token-file", type=Path, help="token of the agents; else FT_AGENT_TOKEN")
     found.add_argument("--state-dir", type=Path, help="for the audit log")
     found.add_argument("--allow-node", action="append", default=[], metavar="NAME", help="the only targets allowed")
     found.add_argument("--allow-namespace", action="append", default=[], metavar="NAMESPACE", help="of NAMESPACE/POD")
-    found.add_argument("--max-active", type=int, default=10, help="live faults at once, of all agents (default 10)")
+    found.add_argument(
+        "--max-active", type=int, default=10, help="most live faults at once, of all agents (default 10)"
+    )
     found.add_argument(
         "--max-share",
         type=float,
-        help="share of nodes of a role under faults at once, one at least (default 1; 0.5 with --agent or --agents-in)",
+        help="largest share of the nodes of a role under faults at once; one node is always allowed "
+        "(default 1; 0.5 with --agent or --agents-in)",
     )
     return found
 
@@ -113,7 +116,7 @@ def main() -> None:
         own.error(f"--agents-in {error}")
     api = Api.of_this_cluster()
     if places and api is None:
-        own.error("--agents-in: this is no pod with a service account; outside of a cluster name agents with --agent")
+        own.error("--agents-in: this is not a pod with a service account; outside a cluster, name agents with --agent")
     search = Finder(api, places, agent_token) if places and api else None
     policy = Policy(
         audit=_state_dir(options.state_dir) / "audit.jsonl",

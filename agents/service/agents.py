@@ -195,7 +195,7 @@ class Agents:
             raise _unknown("Unknown target", f"no target {name!r}; known: {known}", missing)
         if len(having) > 1:
             listed = ", ".join(sorted(having))
-            raise Problem(409, "Ambiguous target", f"{name!r} is in {listed}; say which with deployment")
+            raise Problem(409, "Ambiguous target", f"{name!r} is in {listed}; choose one with deployment")
         return self.by_name[having[0]]
 
     async def sides(
@@ -211,7 +211,7 @@ class Agents:
         having = {name: each for name, each in sides.items() if all(each)}
         if len(having) > 1:
             listed = ", ".join(sorted(having))
-            raise Problem(409, "Ambiguous deployment", f"several deployments run: {listed}; say which with deployment")
+            raise Problem(409, "Ambiguous deployment", f"several deployments run: {listed}; choose one with deployment")
         if not having:
             lacking = [
                 f"deployment {name!r} has no {' or '.join(roles)}"

@@ -45,7 +45,7 @@ def _seconds(body: models.Injection) -> float:
     return DEFAULT_SECONDS if body.duration_seconds is None else body.duration_seconds
 
 
-DryRunFlag = Annotated[bool, Query(description="say what would be touched, and touch nothing")]
+DryRunFlag = Annotated[bool, Query(description="report what would be changed, and change nothing")]
 FaultId = Annotated[str, InPath(description="as the list has it")]
 
 
@@ -113,7 +113,7 @@ def _add_guards(app: FastAPI, service: Service) -> None:
     @app.exception_handler(HTTPException)
     async def not_found(_: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 400:
-            return problem(422, "Not JSON", "body: it cannot be read as JSON in UTF-8")
+            return problem(422, "Not JSON", "body: it is not JSON in UTF-8")
         answer = problem(error.status_code, str(error.detail), f"{error.detail}; /docs lists what there is")
         answer.headers.update(error.headers or {})
         return answer
@@ -132,7 +132,7 @@ def _add_injections(app: FastAPI, service: Service) -> None:
     made: dict[str, Any] = {
         "status_code": 201,
         "response_model": models.FaultView,
-        "responses": {200: {"model": models.DryRun, "description": "dry run: what would be touched"}},
+        "responses": {200: {"model": models.DryRun, "description": "dry run: what would be changed"}},
     }
 
     def answer(content: Any, dry_run: bool) -> JSONResponse:
@@ -172,7 +172,7 @@ def _add_injections(app: FastAPI, service: Service) -> None:
             sides = [[each] if isinstance(each, str) else each for each in (body.source, body.target)]
             sources, targets = (each or [] for each in sides)
             if not sources or not targets:
-                raise Problem(422, "No sides", "CUSTOM wants source and target: a node or a list of nodes each")
+                raise Problem(422, "No sides", "CUSTOM needs source and target, each a node or a list of nodes")
             named(request, dry_run, targets, asked)
             agent = await service.agents.find(targets[0], body.deployment)
         else:
@@ -210,7 +210,7 @@ def _add_faults(app: FastAPI, service: Service) -> None:
         return JSONResponse(await service.recover_all(request))
 
     @app.get("/api/v1/faults", response_model=list[models.FaultSummary])
-    async def list_faults(active: Annotated[bool | None, Query(description="live ones only")] = None) -> Any:
+    async def list_faults(active: Annotated[bool | None, Query(description="only live faults")] = None) -> Any:
         """All faults of all agents that answer, the oldest of each first; X-Agents-Missing names the others."""
         text, missing = await service.all_faults(active)
         headers = {MISSING_HEADER: ", ".join(missing)} if missing else {}

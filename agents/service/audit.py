@@ -1,4 +1,4 @@
-"""The audit log: a line for every call of those who may, before it changes anything and when it has ended."""
+"""The audit log: a line for every authorised call, before it changes anything and when it has ended."""
 
 import errno
 import json
@@ -88,7 +88,7 @@ class AuditLog:
         except OSError as error:
             self._lost(error)
             if refuse:
-                detail = f"the audit log cannot take a line: {error.strerror}; nothing was done"
+                detail = f"the audit log cannot be written: {error.strerror}; nothing was done"
                 raise Problem(507, "No room for the audit log", detail) from None
 
     def ended(self, request: Request, status: int, seconds: float) -> None:

@@ -13,8 +13,8 @@ class Metrics:
 
     def __post_init__(self) -> None:
         kind = ["kind", "type", "outcome"]
-        self.injections = Counter("fault_injections", "Injections asked for.", kind, registry=self.registry)
+        self.injections = Counter("fault_injections", "Injections requested.", kind, registry=self.registry)
         self.faults = Gauge("faults", "Faults by state.", ["state"], registry=self.registry)
-        self.lost = Counter("fault_audit_lines_lost", "Lines without room in the audit log.", registry=self.registry)
+        self.lost = Counter("fault_audit_lines_lost", "Lines with no room in the audit log.", registry=self.registry)
         self.agents = Gauge("fault_agent_up", "Whether the agent answers.", ["agent"], registry=self.registry)
         self.seconds = Histogram("fault_request_seconds", "Time of a request.", ["method"], registry=self.registry)

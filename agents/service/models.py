@@ -11,7 +11,7 @@ from agents.service.agents import CUSTOM, PARTITIONS
 
 
 class _OneOf:
-    """Annotation: the value is one of ``words``; which are allowed stands in the API's page and in a refusal."""
+    """Annotation: the value is one of ``words``; the API's page and refusals list the allowed ones."""
 
     def __init__(self, words: Iterable[str]) -> None:
         self._words = list(words)
@@ -128,8 +128,8 @@ class FaultSummary(BaseModel):
     parameters: dict[str, Any]
     repair: str
     momentary: bool
-    attempts: int = Field(description="undos of it that have failed")
-    owed: bool = Field(description="whether its undo is still to be done: it is live, or an undo has failed")
+    attempts: int = Field(description="how many of its undos have failed")
+    owed: bool = Field(description="whether its undo is still due: it is live, or an undo has failed")
     duration_seconds: float
     deadline: float = Field(description="on CLOCK_MONOTONIC of the agent's machine, seconds")
     created_at: str

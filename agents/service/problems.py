@@ -20,15 +20,15 @@ _WORDS = {
     401: "no token",
     403: "wrong token, or a target that is not allowed",
     404: "unknown target or fault",
-    409: "in the way of another fault, over a limit, or an ambiguous target",
+    409: "a conflict with another fault, a limit exceeded, or an ambiguous target",
     411: "a body without a Content-Length",
     413: "a body that is too large",
     422: "a value that is not allowed",
-    421: "a name of this service that it does not know, or a page of another site",
+    421: "an unknown Host name, or a page of another site",
     501: "this machine cannot do it",
     502: "an agent failed, or an undo did",
     503: "an agent does not answer",
-    507: "no room on the disk for a record; nothing was done, or it is undone again",
+    507: "no room on the disk for a record; nothing was done, or it was undone",
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": words} | _PAGE for status, words in _WORDS.items()

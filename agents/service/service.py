@@ -72,7 +72,7 @@ class Service:
         for role in sorted({roles[node] for node in hit if node in roles}):
             alike = {node for node in roles if roles[node] == role and (role in MACHINES or node[0] == agent.name)}
             if len((taken | hit) & alike) > max(1, self.policy.max_share * len(alike)):
-                detail = f"{len(taken & alike)} of {len(alike)} with role {role} are hit already; the limit is "
+                detail = f"{len(taken & alike)} of {len(alike)} with role {role} already have faults; the limit is "
                 raise Problem(409, "Too many targets", f"{detail}{self.policy.max_share:g}")
 
     async def all_faults(self, active: bool | None) -> tuple[str, dict[str, Problem]]:
@@ -118,7 +118,7 @@ class Service:
         request.state.fault = [fault["id"] for fault in found]
         request.state.target = sorted({name for fault in found for name in fault["targets"]})
         failed = [fault for fault in found if fault["owed"]]
-        done = f"others that are undone: {len(found) - len(failed)}"
+        done = f"others undone: {len(found) - len(failed)}"
         if trouble:
             words = [*(each.detail for each in trouble), *([_not_undone(failed)] if failed else []), done]
             raise Problem(trouble[0].status, trouble[0].title, "; ".join(words))
@@ -131,4 +131,4 @@ def _not_undone(faults: list[dict[str, Any]]) -> str:
     names = ", ".join(f"{fault['id']} ({fault['type']} of {', '.join(fault['targets'])})" for fault in faults)
     why = faults[0].get("evidence", {}).get("differences")
     reason = f": {'; '.join(why)}" if why else ""
-    return f"the undo of {names} has failed{reason}; it is tried again by itself, and at once when recovered again"
+    return f"the undo of {names} has failed{reason}; it is retried by itself, and at once when you recover it again"

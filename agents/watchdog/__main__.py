@@ -12,7 +12,7 @@ def main() -> int:
     """Entry point; see :meth:`Watchdog.run`."""
     parser = argparse.ArgumentParser(prog="python -m agents.watchdog")
     parser.add_argument("--state-dir", type=Path, required=True, help="folder where agents leave their guards")
-    parser.add_argument("--program", default=" ".join(PROGRAM), help="what undoes, as after `python -m`")
+    parser.add_argument("--program", default=" ".join(PROGRAM), help="the module that undoes, as after `python -m`")
     options = parser.parse_args()
     state_dir = options.state_dir.resolve()
     command = [sys.executable, "-m", *options.program.split(), "--recover", f"--state-dir={state_dir}"]

@@ -1,4 +1,4 @@
-"""Guards: what an agent outside a cell leaves in its state folder for its watchdog, and whom of that is believed.
+"""Guards: what an agent outside a cell leaves in its state folder for its watchdog, and which of it is trusted.
 
 A watchdog may run as root. It kills and starts nothing for what somebody else could have put there: the folder has to
 be its user's own and closed to all others (0700), a guard a plain file of that user.

@@ -2,7 +2,7 @@
 
 An agent outside a cell leaves a *guard* (:mod:`agents.watchdog.guard`) in its state folder: who it is, and which file
 there is its journal. One watchdog per folder, a process of its own that no death of an agent touches, looks at all
-guards. Whoever is past a deadline and has not ended the fault is frozen: it is killed, and the undo run. In a cell the
+guards. An agent that has missed a deadline counts as frozen: it is killed, and the undo runs. In a cell the
 first process does the same with the same :class:`agents.core.leases.Leases`; its undo is to start the agent again.
 
 What is run is a program of this package with ``--recover``, which no file can change. Agents start the watchdog by
@@ -90,7 +90,7 @@ class Watchdog:
                     while self.look():
                         time.sleep(LOOK_SECONDS)
                 except PermissionError as error:
-                    why = "nothing there is to be believed, it is not guarded any more"
+                    why = "nothing in it can be trusted; it is no longer guarded"
                     _say(f"{error.filename} {error.strerror}: {why}")
                     return 1
             # An agent that came in this moment has seen the lock taken and relies on us.
@@ -111,7 +111,7 @@ class Watchdog:
                 continue
             except ValueError as error:
                 aside = path.with_suffix(".unreadable")
-                _say(f"{path}: {error}; put aside as {aside.name}, its agent is not guarded until it leaves another")
+                _say(f"{path}: {error}; put aside as {aside.name}, its agent is not guarded until it writes another")
                 path.replace(aside)
             except OSError as error:
                 _say(f"{path}: {error}")

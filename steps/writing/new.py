@@ -27,11 +27,11 @@ def write(name: str) -> Path:
         )
     file = ROOT / "features" / f"{re.sub('[^a-z0-9]+', '_', name.lower()).strip('_')}.feature"
     if file.exists():
-        raise ValueError(f"NAME is {name!r}, but features/{file.name} is there already; choose another name")
+        raise ValueError(f"NAME is {name!r}, but features/{file.name} already exists; choose another name")
     found = list(scenarios())
     taken = {each.lower(): at for at, scenario in found for each in (scenario.name, scenario.feature.name)}
     if name.lower() in taken:
-        raise ValueError(f"NAME is {name!r}, which is a name in {taken[name.lower()]}; choose another one")
+        raise ValueError(f"NAME is {name!r}, which is already a name in {taken[name.lower()]}; choose another one")
     begin = next((scenario for _, scenario in found if "smoke" in scenario.effective_tags), None)
     if begin is None:
         raise LookupError("no scenario has the tag @smoke, so there is none to begin with")

@@ -31,14 +31,14 @@ class Shape:
         workers: workers that answer requests; in a disaggregated deployment the decode workers.
         prefill_workers: 0 for an aggregated deployment.
         request_plane: how frontend and workers talk.
-        discovery: how its parts find each other; ``kubernetes`` takes the target of that name; None: the target's own.
+        discovery: how its parts find each other; ``kubernetes`` needs the target of that name; None: the target's own.
         migration_limit: how often one request may be moved to another worker; 0 switches migration off.
         sequence_cap: tokens (prompt and answer) above which a request is not migrated; None: no cap.
         max_model_len: tokens (prompt and answer) that a simulated worker has room for; None: it enforces no limit.
-        health_checks: canary requests of Dynamo to its workers; off, for they disturb counts.
+        health_checks: canary requests of Dynamo to its workers; off, because they disturb counts.
         etcd_members: members of the etcd cluster behind it, 1 to 7.
         etcd_delay_seconds: how long after everything else etcd is started; the deployment is then not waited for.
-        frontends: frontends that clients may ask; more than one as behind a service that leaves out the dead.
+        frontends: how many frontends clients may use; with several they skip those that are down.
         router_mode: how the frontend chooses a worker.
         restart_policy: whether a frontend or worker that has ended is started again, as the kubelet has it. What breaks
             of etcd and NATS stays broken until its fault ends.
@@ -46,11 +46,11 @@ class Shape:
         prefill_seconds: time that the ruler engine takes before its first token; others have their own model of it.
         lease_seconds: lifetime of a registration whose owner is gone, in whole seconds; None: the release's default.
             Releases where it cannot be set keep theirs, which is 10 s.
-        leaving: how a ruler worker leaves that is shut down: ``draining`` as Dynamo's mocker does, ``handing
+        leaving: what a ruler worker does when it is shut down: ``draining`` as Dynamo's mocker does, ``handing
             over`` as its workers for real engines do. Simulated engines always drain.
-        drain_seconds: how long a worker that is shut down may finish what it has; None: the release's default.
+        drain_seconds: how long a worker that is shut down may take to finish its requests; None: the release's default.
         grace_seconds: how long a worker that hands over goes on before it does; None: the release's default.
-        stream_timeout_seconds: silence of a worker after which the frontend gives it up; None: never.
+        stream_timeout_seconds: silence of a worker after which the frontend gives up on it; None: never.
         worker_env: further environment variables of the workers.
     """
 
@@ -119,9 +119,9 @@ class Shape:
         if self.max_model_len is not None and self.engine == "ruler":
             raise Mistake(f"the ruler engine has no max_model_len; choose one of {', '.join(SIMULATED)}")
         if self.leaving == "handing over" and self.engine != "ruler":
-            raise Mistake(f"simulated {self.engine} workers always leave by draining; only the ruler can hand over")
+            raise Mistake(f"simulated {self.engine} workers always drain on shutdown; only the ruler can hand over")
         if self.grace_seconds is not None and self.leaving != "handing over":
-            raise Mistake(f"grace_seconds is {self.grace_seconds:g}, but workers that leave by draining have none")
+            raise Mistake(f"grace_seconds is {self.grace_seconds:g}, but workers that drain have none")
 
     def check(self, release: Release, discoveries: Collection[str] = ("etcd",)) -> None:
         """Refuse what cannot be.
@@ -135,7 +135,7 @@ class Shape:
         """
         self.check_alone()
         if self.discovery and self.discovery not in discoveries:
-            raise Mistake(f"discovery is {self.discovery!r}, which takes the target kubernetes")
+            raise Mistake(f"discovery is {self.discovery!r}, which needs the target kubernetes")
         if self.discovery == "kubernetes" and not release.kubernetes_discovery:
             raise Unsupported(release.version, "Kubernetes discovery")
         if self.engine not in release.engines:

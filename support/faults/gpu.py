@@ -72,7 +72,7 @@ def _trouble(ground: Ground, node: Node) -> str | None:
 
 @dataclass(frozen=True)
 class XidError(GpuFault):
-    """The driver reports an XID error in the kernel log, and the worker suffers what such an error brings.
+    """The driver reports an XID error in the kernel log, and the worker suffers the consequences.
 
     Attributes:
         sequence: with those that follow it in real logs; the log has to show them all.
@@ -200,8 +200,8 @@ class Strain(GpuFault):
             return None if steady else f"{rate:.0f} tokens per second, {longer:.0f} over twice the time"
 
         if self.slows:
-            nothing = "no tokens came evenly before the fault, so none could come slower"
-            prove(unsteady, SETTLE_SECONDS, "tokens come evenly", nothing)
+            nothing = "tokens came at no steady rate before the fault, so no slowdown could show"
+            prove(unsteady, SETTLE_SECONDS, "tokens come at a steady rate", nothing)
         return ground.rate(2 * WINDOW_SECONDS)
 
     def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
@@ -231,7 +231,7 @@ class Strain(GpuFault):
 
         at = prove(unproven, SETTLE_SECONDS, f"{what} is seen", "the fault was not proven")
         rate = f"clients get {ground.rate(WINDOW_SECONDS):.0f} of {base:.0f} tokens per second"
-        effect = rate if self.slows else "so its telemetry says, and that alone: nobody else can see into its GPU"
+        effect = rate if self.slows else "only its telemetry says so: nothing else can see into its GPU"
         return Proof(at, f"{what}: {effect}", details={"rate": base} if self.slows else {})
 
     def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
@@ -242,7 +242,7 @@ class Strain(GpuFault):
 
 @dataclass(frozen=True)
 class Throttle(Strain):
-    """The clock of the GPU is lowered for want of power."""
+    """The GPU's clock is lowered for lack of power."""
 
     name, failure, word = "THROTTLE", "throttle", "is throttled"
     types = ("THROTTLE",)
@@ -255,7 +255,7 @@ class Throttle(Strain):
 
 @dataclass(frozen=True)
 class Overheat(Strain):
-    """The clock of the GPU is lowered for its heat."""
+    """The GPU's clock is lowered because it is hot."""
 
     name, failure, word = "OVERHEAT", "overheat", "overheats"
     types = ("OVERHEAT",)
@@ -281,10 +281,10 @@ class ComputeOverload(Strain):
 
 @dataclass(frozen=True)
 class MemoryPressure(Strain):
-    """The memory of the GPU is taken: a worker that runs does not notice, one that has to start does not come up.
+    """The GPU's memory is taken: a running worker does not notice; one that has to start does not come up.
 
-    Nobody sees it but the GPU's own telemetry, and that of a simulated GPU is what its injector says. What it does can
-    be seen: a worker that has to start does not (:meth:`support.world.lifetimes.Lifetimes.expect_out`).
+    Only the GPU's own telemetry shows it, and for a simulated GPU that is the injector's word. Its effect can be
+    seen: a worker that has to start does not (:meth:`support.world.lifetimes.Lifetimes.expect_out`).
     """
 
     name, failure, word = "MEMORY_PRESSURE", "memory_pressure", "loses memory"

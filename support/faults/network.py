@@ -261,7 +261,7 @@ class Loss(NetworkFault):
 
 @dataclass(frozen=True)
 class Bandwidth(NetworkFault):
-    """The cable of a node carries no more than ``rate_kbit`` kilobits per second, each way.
+    """The network link of a node carries no more than ``rate_kbit`` kilobits per second, each way.
 
     Proven by a transfer in each direction that takes as long as its bytes take at that rate, but for the burst that the
     fault names, and that was faster before.
@@ -285,7 +285,7 @@ class Bandwidth(NetworkFault):
     def unsound(self, ground: Ground, nodes: Sequence[Node], before: Any) -> str | None:
         """Transfers take as long as they are to."""
         took = _transfers(before[1], self._size)
-        return f"the cable is as slow already: {took}" if max(took.values()) >= TRANSFER_SECONDS else None
+        return f"the link is already that slow: {took}" if max(took.values()) >= TRANSFER_SECONDS else None
 
     @property
     def _size(self) -> int:
@@ -298,7 +298,7 @@ class Bandwidth(NetworkFault):
 
     def describe(self, ordered: Ordered) -> str:
         """See :class:`support.faults.fault.Fault`."""
-        return f"the cable of {ordered.nodes[0].name} carries {self.rate_kbit} kilobits per second"
+        return f"the link of {ordered.nodes[0].name} carries {self.rate_kbit} kilobits per second"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """A transfer each way takes as long as its bytes take at that rate, and was faster before.
@@ -388,7 +388,7 @@ def check_losses(counts: dict[str, tuple[int, int]], share: float) -> str:
     for of, (draws, lost) in counts.items():
         least, greatest = bounds(draws, share)
         if not least <= lost <= greatest:
-            what = f"{100 * share:g} % of the packets were to be lost, but {lost} of {draws} {of}"
+            what = f"{100 * share:g} % of the packets should be lost, but {lost} of {draws} {of}"
             raise Inconclusive(f"the fault was not proven: {what}: {'; '.join(seen)}")
     return f"{'; '.join(seen)} (risk {RISK:g} each)"
 

@@ -60,7 +60,7 @@ class ProcessFault(Fault):
 
     def _proof(self, at: float, ordered: Ordered) -> Proof:
         life, number = ordered.before
-        words = f"{life.words} of {ordered.nodes[0].name} is {self._shown}, with all that it had started"
+        words = f"{life.words} of {ordered.nodes[0].name} is {self._shown}, with everything it had started"
         return Proof(at, words, life, {"number": number})
 
     def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
@@ -79,7 +79,7 @@ class ProcessFault(Fault):
             life = ground.deployment.life(proven.node)
             if (seen := ground.witness.state(life)) != "alive":
                 return f"its process is {seen}"
-            return f"{life.words}, which was to end, runs on" if self.ends_process and life == proven.life else None
+            return f"{life.words} should be gone but still runs" if self.ends_process and life == proven.life else None
 
         return Healing(broken, f"{name} is free of the fault {self.kind}", f"{name} runs again")
 
@@ -99,7 +99,7 @@ class Crash(ProcessFault):
 class Terminate(ProcessFault):
     """The process is shut down (SIGTERM); it may finish what it has first.
 
-    So it is proven as well when nobody is sent to it any more.
+    It also counts as proven once no new request is sent to it.
     """
 
     name = "terminate"
@@ -120,7 +120,7 @@ class Terminate(ProcessFault):
         it before; or a frontend refuses connections.
         """
         node, (life, number) = ordered.nodes[0], ordered.before
-        ground.events.add("state", node.name, "leaving: told to shut down", at=ordered.at, state="leaving")
+        ground.events.add("state", node.name, "shutting down: told to", at=ordered.at, state="leaving")
 
         def unproven() -> str | None:
             seen = ground.witness.state(life)
@@ -129,7 +129,7 @@ class Terminate(ProcessFault):
         at = self._await(unproven, ordered)
         if ground.witness.state(life) == "gone":
             return self._proof(at, ordered)
-        what = "takes no connection any more" if node.role == "frontend" else f"({number}) has left the frontend's list"
+        what = "accepts no more connections" if node.role == "frontend" else f"({number}) has left the frontend's list"
         return Proof(at, f"{node.name} {what}, with {life.words} still there", life, {"number": number})
 
 

@@ -20,7 +20,7 @@ class Victim:
 
 @dataclass(frozen=True)
 class Exactly(Victim):
-    """This very node, whoever it works for."""
+    """This node, whatever it works on."""
 
     node: Node
 
@@ -77,7 +77,7 @@ class Members(Victim):
 
 @dataclass(frozen=True)
 class Others(Victim):
-    """Those whom the victims of a fault are parted from: ``peers`` (the other members of the etcd cluster), ``dynamo``
+    """The nodes that a fault cuts its victims off from: ``peers`` (the other members of the etcd cluster), ``dynamo``
     (frontends and workers) or ``everybody`` of both.
     """
 

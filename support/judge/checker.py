@@ -10,7 +10,7 @@ out.
             return self.every(context.ledger, lambda entry: entry.end != "timeout", "request")
 
 A subclass is known by its ``name`` (that of its class, without one) from then on. A checker that has nothing to check
-fails: it would hold for nothing.
+fails: it would prove nothing.
 """
 
 from collections import Counter
@@ -50,7 +50,7 @@ class ValidationContext:
         struck_at: when the first failure struck; None: none did.
         footprint: looks at the suite's own processes, see :mod:`support.observe.footprint`.
         waits: spells in which processes of Dynamo and of the suite waited for a processor.
-        overload_status: HTTP status with which this release refuses what is too much.
+        overload_status: HTTP status with which this release rejects an overload.
     """
 
     scenario: Any = None

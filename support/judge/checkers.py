@@ -66,7 +66,7 @@ def run_check(name: str, context: ValidationContext, parameters: Mapping[str, An
 
 def _starved(without: Mapping[str, Any]) -> str:
     """Why a claim about times is void, in words."""
-    late = f"{without['starved']} late requests came while a process could have run and got no processor"
+    late = f"{without['starved']} late requests came while a process was ready to run but got no processor"
     return f"{late} for more than a fifth of the bound, and without those it would hold"
 
 
@@ -84,7 +84,7 @@ class SuccessRateChecker(BaseChecker):
         figures = context.phase(self.phase) if self.phase else context.results
         rate = figures.get("success_rate")
         if rate is None:
-            raise NothingToCheck("no request was to succeed")
+            raise NothingToCheck("no request was meant to succeed")
         seen = f"{rate:.2f} % of {figures['planned']} intended requests succeeded, statuses {figures['statuses']}"
         self.say(rate >= self.at_least, seen)
         return self.whole(context, rate >= self.at_least)
@@ -92,8 +92,8 @@ class SuccessRateChecker(BaseChecker):
 
 @dataclass
 class RecoveryTimeChecker(BaseChecker):
-    """In RECOVERY users wait no longer than STANDARD has shown, for three seconds in a row that begin within
-    ``within_seconds``, and no second after them is worse (:func:`support.judge.recovery.stable`).
+    """In RECOVERY users wait no longer than in STANDARD, for three seconds in a row that begin within
+    ``within_seconds``, and no later second is worse (:func:`support.judge.recovery.stable`).
     """
 
     name: ClassVar[str] = "recovery_time"
@@ -134,9 +134,9 @@ class NoFailuresChecker(BaseChecker):
 
 @dataclass
 class HighAvailabilityChecker(BaseChecker):
-    """From the failure on ``at_least`` percent of the requests have a whole answer, and there is no
-    ``longest_outage_seconds`` in which nobody gets a token of an answer that comes to be whole. Of the requests that
-    were under way, those that fail count as well.
+    """From the failure on ``at_least`` percent of the requests have a whole answer, and never do
+    ``longest_outage_seconds`` pass in which nobody gets a token of an answer that ends whole. Of the requests in flight
+    at the failure, those that fail count too.
     """
 
     name: ClassVar[str] = "high_availability"
@@ -225,17 +225,17 @@ class MigrationChecker(BaseChecker):
         sent = [each for each in context.ledger if each.intended_at <= struck and each.end != "cancelled"]
         across = [each for each in sent if each.ended_at is None or each.ended_at > struck]
         if not across:
-            raise NothingToCheck("no request was under way when the failure struck")
+            raise NothingToCheck("no request was in flight when the failure struck")
         failed = sum(outcome(each).kind != "complete" for each in across)
         moved = max(0, min(int(attempts), len(across)) - failed)
-        lost = f"{failed} of {amount(len(across), 'request')} under way did not complete"
+        lost = f"{failed} of {amount(len(across), 'request')} in flight did not complete"
         seen = f"{amount(attempts, 'attempt')}, {lost}: {moved} migrated"
         return self.say(moved >= self.at_least and not failed, seen)
 
 
 @dataclass
 class NothingMovedChecker(BaseChecker):
-    """No answer that was under way has moved: workers that were told to shut down have finished what they had."""
+    """No answer in flight has moved: workers that were shut down have finished theirs."""
 
     name: ClassVar[str] = "nothing_moved"
 
@@ -244,14 +244,14 @@ class NothingMovedChecker(BaseChecker):
         if not context.affected_workers:
             raise NothingToCheck("nothing was hit")
         if (moved := context.metrics.get("ongoing_migrations_total")) is None:
-            raise NothingToCheck("nobody has counted what was moved")
-        return self.say(not moved, f"{amount(moved, 'attempt')} to move an answer that was under way")
+            raise NothingToCheck("moved requests were not counted")
+        return self.say(not moved, f"{amount(moved, 'attempt')} to move an answer in flight")
 
 
 @dataclass
 class OverloadRejectionChecker(BaseChecker):
-    """In OVERFLOW what is too much is refused with HTTP ``status`` (if none is given, that of the release) and the rest
-    is served, nothing is corrupted, and in RECOVERY every request is accepted again.
+    """In OVERFLOW the excess is rejected with HTTP ``status`` (by default that of the release), the rest is served and
+    undamaged, and in RECOVERY every request is accepted again.
     """
 
     name: ClassVar[str] = "overload_rejection"
@@ -261,11 +261,11 @@ class OverloadRejectionChecker(BaseChecker):
         """See the class."""
         over, back = context.phase("OVERFLOW"), context.phase("RECOVERY")
         if not over["refused"]:
-            raise NothingToCheck("nothing was refused in OVERFLOW")
+            raise NothingToCheck("nothing was rejected in OVERFLOW")
         status = self.status or context.overload_status
         if status is None:
-            raise NothingToCheck("nobody has said with which status this release refuses what is too much")
-        seen = f"OVERFLOW: {over['refused']} refused, {over['broken']} broken, statuses {over['statuses']}; "
+            raise NothingToCheck("the overload status of this release is not known")
+        seen = f"OVERFLOW: {over['refused']} rejected, {over['broken']} broken, statuses {over['statuses']}; "
         seen += f"RECOVERY: {back['success_rate']} % succeeded; overload status {status}"
         # Every refusal has that status: one inside of a 200, or a port that is closed, tells no client to wait. Who
         # refuses everything, or leaves requests without an end, has not refused what is too much.
@@ -309,7 +309,7 @@ class StandardBandChecker(BaseChecker):
 
 @dataclass
 class CleanRefusalsChecker(BaseChecker):
-    """Each request that has no answer was refused in so many words: nothing is cut off or passes for an answer."""
+    """Each request without an answer got a clean rejection: nothing is cut off or looks like an answer."""
 
     name: ClassVar[str] = "clean_refusals"
 
@@ -341,14 +341,14 @@ class OverlongRefusedChecker(BaseChecker):
             if seen != "cancelled" and not (refused if too_long else seen == "complete"):
                 wrong.append(f"{'overlong' if too_long else 'other'} request: {describe(entry)}")
         if not overlong:
-            raise NothingToCheck(f"no prompt fills the {room} tokens that there is room for")
+            raise NothingToCheck(f"no prompt fills the room for {room} tokens")
         seen = f"{overlong} of {amount(len(context.ledger), 'prompt')} fill {room} tokens{counted(wrong)}"
         return self.say(not wrong, seen)
 
 
 @dataclass
 class AllAccountedChecker(BaseChecker):
-    """Every request that was planned has left its end, and no client has died."""
+    """Every planned request has a recorded end, and no client has died."""
 
     name: ClassVar[str] = "all_accounted"
 
@@ -357,7 +357,7 @@ class AllAccountedChecker(BaseChecker):
         if not context.results.get("planned"):
             raise NothingToCheck("no request was planned")
         lost, lacks = context.results["missing_ends"], context.results["missing"]
-        return self.say(not lost and not lacks, "; ".join([f"{amount(lost, 'request')} left no end", *lacks]))
+        return self.say(not lost and not lacks, "; ".join([f"{amount(lost, 'request')} left no recorded end", *lacks]))
 
 
 @dataclass
@@ -392,7 +392,7 @@ class FlatFootprintChecker(BaseChecker):
                 holds &= last - first <= bound
                 said.append(f"{name} {first:g} to {last:g} {unit.replace('rss_mib', 'MiB')}")
         if not said:
-            raise NothingToCheck("nobody has looked at the processes")
+            raise NothingToCheck("the processes were not watched")
         return self.say(holds, ", ".join(said))
 
 

@@ -143,7 +143,7 @@ class KnownDefect:
                 seen = f"frequency 'always' with {self.reproductions} reproductions"
                 raise Invalid(f"{seen}; expected {wanted}", "frequency")
             if self.rate:
-                raise Invalid("a rate of what shows always; expected none, or frequency 'sometimes'", "rate")
+                raise Invalid("a rate with frequency 'always'; expected none, or frequency 'sometimes'", "rate")
             return
         if not self.rate:
             raise Invalid("frequency 'sometimes' without a rate; expected {least: S, most: S, window: N}", "frequency")
@@ -151,7 +151,7 @@ class KnownDefect:
             wanted = f"least and most with {self.reproductions} between them"
             raise Invalid(f"rate is {self.rate.least:g} to {self.rate.most:g}; expected {wanted}", "rate")
         if bounds(self.rate.window, self.rate.least, RISK)[0] < 1:
-            wanted = f"so many runs that none at all is no chance (risk {RISK:g})"
+            wanted = f"enough runs that none at all is not chance (risk {RISK:g})"
             raise Invalid(f"window is {self.rate.window}; expected {wanted}", "rate", "window")
 
     def applies(self, release: str, scenario: str, feature: str = "") -> bool:
@@ -210,7 +210,7 @@ def strayed(records: Iterable[KnownDefect], shown: Mapping[str, Sequence[bool]])
         shown: id of a record -> for each run in which one of its scenarios was judged, oldest first, whether it showed.
     """
     said = [(record.id, record.rate.strays(shown.get(record.id, ()))) for record in records if record.rate]
-    return [f"known defect {name} {words}: mend its rate or its releases" for name, words in said if words]
+    return [f"known defect {name} {words}: correct its rate or its releases" for name, words in said if words]
 
 
 def _matches(pattern: str, name: str) -> bool:

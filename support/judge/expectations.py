@@ -46,7 +46,8 @@ def expect_usage(entry: LedgerEntry) -> None:
     """The usage that the same request has without a fault: what was sent and what was asked for."""
     bill = bill_of(entry, entry.max_tokens)
     if bill.wrong:
-        raise NotKept(bill, message=f"request {entry.number} was billed otherwise than without the fault: {bill.words}")
+        message = f"request {entry.number} was billed differently from one without the fault: {bill.words}"
+        raise NotKept(bill, message=message)
 
 
 def expect_prompt(entry: LedgerEntry, seconds: float) -> None:

@@ -95,4 +95,4 @@ def longest_wait(waits: Iterable[Wait], since: float, until: float) -> tuple[str
 
 def in_vain(seconds: float) -> str:
     """What is said of a process that has waited for so long."""
-    return f"could have run for {seconds:.2f} s of that time, but got no processor"
+    return f"was ready to run for {seconds:.2f} s of that time but got no processor"

@@ -112,9 +112,9 @@ FACTS: dict[str, tuple[str, ...]] = {
 }
 """Rule -> the facts (:class:`support.contract.deployment.Facts`) without which it would judge what it cannot know."""
 LACKS = {
-    "exact_tokens": "tokens cannot be counted there as we count them",
-    "only_user": "others send requests as well",
-    "one_clock": "its clocks are not ours",
+    "exact_tokens": "tokens cannot be counted exactly there",
+    "only_user": "other clients send requests too",
+    "one_clock": "its clocks differ from ours",
 }
 """Fact -> what it means that it does not hold, in words."""
 

@@ -101,9 +101,9 @@ def complaints(verdicts: Sequence[Verdict], is_allowed_skip: Callable[[str], boo
     found = []
     for name in BAD:
         if count := sum(verdict.verdict == name for verdict in verdicts):
-            found.append(f"{count} {'mistaken' if name == 'mistake' else name}")
+            found.append(f"{count} {'with mistakes' if name == 'mistake' else name}")
     if count := sum(verdict.verdict == "skipped" and not is_allowed_skip(verdict.lack) for verdict in verdicts):
-        found.append(f"{count} skipped for a reason that is not allowed here (what may be: docs/verdicts.md)")
+        found.append(f"{count} skipped for a reason that is not allowed here (docs/verdicts.md lists those that are)")
     if all(verdict.verdict == "skipped" for verdict in verdicts):
         found.append("no scenario ran")
     return found

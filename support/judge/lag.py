@@ -1,4 +1,4 @@
-"""The client's own lag: a clock that errs by more than a fifth of what is asserted proves nothing, either way."""
+"""The client's own lag: a clock that errs by more than a fifth of the bound proves nothing, either way."""
 
 from support.errors import Inconclusive
 from support.requests.ledger import LedgerEntry
@@ -20,5 +20,5 @@ def see_keen(lag: float, bound: float, what: str) -> None:
         Inconclusive: it did not.
     """
     if lag > bound / LAG_SHARE:
-        allowed = f"{1000 * bound / LAG_SHARE:.0f} ms, a fifth of the {1000 * bound:.0f} ms that are asserted"
-        raise Inconclusive(f"{what}: the client itself lagged {1000 * lag:.0f} ms; at most {allowed}, prove anything")
+        allowed = f"{1000 * bound / LAG_SHARE:.0f} ms, a fifth of the {1000 * bound:.0f} ms checked"
+        raise Inconclusive(f"{what}: the client itself lagged {1000 * lag:.0f} ms; at most {allowed}, is allowed")

@@ -79,7 +79,7 @@ def band(samples: Sequence[Sample], slices: Sequence[Window]) -> Band:
     if len(judged) < LEAST_REQUESTS or len(busy) < LEAST_WINDOWS:
         seen = f"{amount(len(judged), 'request')} in {amount(len(busy), 'window')} of {WINDOW_SECONDS:g} s"
         wanted = f"{LEAST_REQUESTS} in {LEAST_WINDOWS} windows"
-        raise ValueError(f"STANDARD had {seen}; a band takes {wanted}, so let the failure strike later")
+        raise ValueError(f"STANDARD had {seen}; a band needs {wanted}, so let the failure strike later")
     middle = 1000 * (percentile(sorted(each.first for each in judged), 0.5) or 0.0)
     slowest = 1000 * max(each.p90_first or 0.0 for each in busy)
     lag = 1000 * (percentile(sorted(each.lag for each in judged), 0.99) or 0.0)

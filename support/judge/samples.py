@@ -16,7 +16,7 @@ NEVER = math.inf
 
 @dataclass(frozen=True)
 class Objectives:
-    """What a request has to keep to count for goodput, in milliseconds; None: no matter."""
+    """What a request has to keep to count for goodput, in milliseconds; None: any."""
 
     ttft_ms: PositiveFloat | None = None
     itl_ms: PositiveFloat | None = None

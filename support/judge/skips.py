@@ -1,4 +1,4 @@
-"""Which skips are no gap on which release: the committed allow-list. What a target may lack, it says itself."""
+"""Which skips are acceptable on which release: the committed allow-list. What a target may lack, it says itself."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

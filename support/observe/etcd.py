@@ -109,7 +109,7 @@ def hash_at(node: Node, revision: int) -> tuple[int, int]:
     members = call(node, "/v3/cluster/member/list", {})["members"]
     urls: list[str] = next((each["peerURLs"] for each in members if each.get("name") == node.name), [])
     if not urls:
-        raise EtcdError(f"{node.name} does not know where its peers find it")
+        raise EtcdError(f"{node.name} does not know the address that its peers use")
     peer = urllib.parse.urlsplit(urls[0]).netloc
     seen = _ask(node, "GET", peer, "/members/hashkv", {"revision": revision}, ANSWER_SECONDS)
     return int(seen["hash"]), int(seen["compact_revision"])

@@ -67,7 +67,7 @@ class EtcdRecorder:
         try:
             self._look_on(node)
         except Exception as error:  # noqa: BLE001 - a thread that ends in silence would leave a hole in the records
-            self.problems.append(f"etcd: nobody has watched {node.name} to the end: {type(error).__name__}: {error}")
+            self.problems.append(f"etcd: {node.name} was not watched to the end: {type(error).__name__}: {error}")
 
     def _look_on(self, node: Node) -> None:
         while not self._over.wait(PERIOD_SECONDS):

@@ -99,7 +99,7 @@ class Fleet:
         page = self.before.get(name)
         start = page.value(self.release.metrics["worker_response_bytes"], dynamo_endpoint=ENDPOINT) if page else None
         if start is None:
-            raise Inconclusive(f"{name} did not tell what it had sent when the deployment was ready")
+            raise Inconclusive(f"{name} did not report what it had sent when the deployment was ready")
         return count - start if count >= start else count
 
     def _silent(self, told: Collection[str], but: Collection[str] = ()) -> list[str]:
@@ -125,7 +125,7 @@ class Fleet:
             first.append(current)
             return None if current > first[0] or held(worker) else f"{current:g} bytes"
 
-        what = f"{worker.name} produces more and more bytes, or holds an answer"
+        what = f"{worker.name} keeps sending bytes, or holds an answer"
         prove(still, ARRIVAL_SECONDS, what, "the worker was not producing")
         how = f"holds {count} in their middle" if (count := held(worker)) else "is producing an answer"
         self.events.add("proof", worker.name, f"{worker.name} {how}")
@@ -195,7 +195,7 @@ class Fleet:
         def silent() -> str | None:
             return ", ".join(self._silent(self.produced_bytes(), victims)) or None
 
-        prove(silent, SETTLE_SECONDS, "every worker that runs tells its bytes", "nobody knows who has gone on")
+        prove(silent, SETTLE_SECONDS, "every running worker reports its bytes", "it is not known which worker went on")
         roles = {node.name: node.role for node in self.deployment.workers}
         producing = [Took(name, roles[name], count) for name, count in self.grown_bytes(roles).items() if count]
         others = [each for each in producing if each.node not in victims] if victims else producing[1:]
@@ -305,7 +305,7 @@ class Fleet:
 
         prove(silent, SETTLE_SECONDS, "every frontend that runs answers", "what frontends have counted is unknown")
         if not pages:
-            raise NotKept(Told("no frontend runs, so none tells what it has counted"))
+            raise NotKept(Told("no frontend runs, so there is no count"))
         return pages
 
     def frontend_count(self, name: str, **labels: str) -> float:

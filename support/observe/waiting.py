@@ -50,7 +50,7 @@ def until(
     since = began if since is None else since
     deadline = since + timeout
     if began > deadline:
-        late = f"nobody looked in time, {now() - deadline:.1f} s late"
+        late = f"the suite looked {now() - deadline:.1f} s too late"
         raise TooLate(f"not within {amount(timeout, 'second')}: {what}; {late}", timeout, since, now())
     if (seen := probe()) is None:
         return now()

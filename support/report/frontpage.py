@@ -18,7 +18,7 @@ from support.report.promises import Changes, Promise, Struck, answer, blame
 SIGNS = {
     "broken": ("\N{MULTIPLICATION X}", "Broken"),
     "unproven": ("?", "Not proven"),
-    "known": ("\N{ALMOST EQUAL TO}", "Kept but for known defects"),
+    "known": ("\N{ALMOST EQUAL TO}", "Kept, except for known defects"),
     "kept": ("\N{CHECK MARK}", "Kept"),
     "open": ("\N{EN DASH}", "Not judged"),
 }

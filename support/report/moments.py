@@ -1,5 +1,5 @@
 """What happened in a scenario beside its requests, in the order of time and in sentences for people: what was broken
-and until when, who left, who came back, who led.
+and until when, who exited, who came back, who led.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ SENTENCES = {
     "crash": "{node} was killed without warning",
     "terminate": "{node} was shut down",
     "restart": "{node} was restarted",
-    "hang": "{node} froze: it ran no more and said nothing",
+    "hang": "{node} hung: it stopped running and said nothing",
 }
 """Kind of fault as it was ordered -> what it did, for those whose event says it in fewer words."""
 PHASES = {
@@ -86,7 +86,7 @@ class Happenings:
         over = next((event.at for event in self.events if event.data.get("steps") == "over"), float("inf"))
         struck = {each.node: each.begin for each in reversed(self.strikes)}
         return [
-            Moment(event.at, "left", f"{event.subject} left by itself ({event.text.split(': ', 1)[-1]})")
+            Moment(event.at, "left", f"{event.subject} exited by itself ({event.text.split(': ', 1)[-1]})")
             for event in self.events
             if event.state in ENDED and event.at < over and event.at < struck.get(event.subject, float("inf"))
         ]

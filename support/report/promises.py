@@ -74,9 +74,9 @@ class Changes:
         if not self.since:
             return "There is no earlier run of these scenarios on this target to compare with."
         told = [
-            f"{amount(len(self.broke), 'scenario')} broke that held then" if self.broke else "nothing broke",
+            f"{amount(len(self.broke), 'scenario')} held then and broke now" if self.broke else "nothing broke",
             f"{amount(len(self.holds), 'scenario')} held again" if self.holds else "",
-            f"{self.same} came out as then",
+            f"{self.same} had the same outcome",
             f"{self.new} did not run then" if self.new else "",
         ]
         return f"Since {self.since}: {', '.join(filter(None, told))}."
@@ -108,9 +108,9 @@ def _promise(name: str, verdicts: Sequence[Verdict]) -> Promise:
         return Promise(name, "unproven" if ran else "open", f"Not judged: {why}.", verdicts)
     if counts["open"]:
         sentence = f"Not proven in {counts['open']} of {scenarios}, kept in the others"
-        return Promise(name, "unproven", f"{sentence}{f' but for {some} them' if defects else ''}.", verdicts)
+        return Promise(name, "unproven", f"{sentence}{f' except for {some} them' if defects else ''}.", verdicts)
     if defects:
-        return Promise(name, "known", f"Kept but for {some} {scenarios}.", verdicts)
+        return Promise(name, "known", f"Kept, except for {some} {scenarios}.", verdicts)
     return Promise(name, "kept", f"Kept in {'all ' if ran > 1 else ''}{scenarios}.", verdicts)
 
 
@@ -136,14 +136,14 @@ def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str])
     if broken := states["broken"]:
         new = sum(_outcome(verdict) == "broken" for verdict in verdicts)
         how = f"{broken} of {amount(len(tried), 'promise')}, in {new} of {scenarios}"
-        return "broken", f"No. Dynamo {release} broke {how}, in a way that no record knows."
+        return "broken", f"No. Dynamo {release} broke {how}, in ways not on record."
     if states["unproven"] or complaints:
         open_ones = sum(_outcome(verdict) == "open" for verdict in verdicts)
         why = f"{open_ones} of {scenarios} say nothing about it" if open_ones else "; ".join(complaints)
         return "unproven", f"Not proven. Nothing new broke in Dynamo {release}, but {why}."
     if defects := {each for verdict in verdicts for each in verdict.known_defects}:
         known = f"{amount(len(defects), 'recorded defect')} still showed"
-        return "known", f"Yes, but for what is known. Nothing new broke in Dynamo {release} in {scenarios}; {known}."
+        return "known", f"Yes, except for known defects. Nothing new broke in Dynamo {release} in {scenarios}; {known}."
     return "kept", f"Yes. Dynamo {release} kept {amount(len(tried), 'promise')} in {scenarios}."
 
 
@@ -154,9 +154,9 @@ def blame(verdicts: Sequence[Verdict]) -> str:
     if not new + known + ours:
         return "Nothing broke, neither in Dynamo nor in the suite."
     theirs = [f"{amount(new, 'scenario')} newly" if new else "", f"{known} in known ways" if known else ""]
-    told = f"What broke is Dynamo's doing: {', '.join(filter(None, theirs))}." if new + known else ""
+    told = f"Dynamo caused what broke: {', '.join(filter(None, theirs))}." if new + known else ""
     own = f"{amount(ours, 'scenario')} proved nothing, for the suite's own reasons." if ours else ""
-    return f"{told} {own or 'The suite itself broke nowhere.'}".strip()
+    return f"{told} {own or 'The suite itself had no failure.'}".strip()
 
 
 def struck(run: Path, verdicts: Sequence[Verdict]) -> Struck:

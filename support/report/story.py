@@ -232,7 +232,7 @@ def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
             told.append(f"The longest wait for {what} was {waits[slowest]:.2f} s, in request {slowest}.")
     if happened.migrations:
         times = "once" if happened.migrations == 1 else f"{happened.migrations} times"
-        told.append(f"The frontend moved answers that were under way to another worker, {times}.")
+        told.append(f"The frontend moved answers in flight to another worker, {times}.")
     return told
 
 

@@ -39,11 +39,11 @@ OWNERS = {
 """Category -> who has to do something about it; nobody about the others."""
 
 JUDGEMENTS = {
-    "dynamo": "The promise is broken, and it is Dynamo's doing. Nobody knew of this yet.",
-    "known": "The promise is broken in a way that is known and recorded. It is Dynamo's doing.",
-    "record": "A defect that is recorded for this release did not show: its record has to be mended.",
+    "dynamo": "Dynamo broke the promise, in a way not on record yet.",
+    "known": "Dynamo broke the promise, in a known and recorded way.",
+    "record": "A defect that is recorded for this release did not show: its record has to be corrected.",
     "mistake": "This says nothing about Dynamo: the scenario has a mistake.",
-    "unproven": "This says nothing about Dynamo: what was to be broken was not proven to be.",
+    "unproven": "This says nothing about Dynamo: the fault was not proven.",
     "suite": "This says nothing about Dynamo: the suite or the machine under it failed.",
     "skipped": "This did not run here.",
     "passed": "The promise is kept.",

@@ -162,12 +162,12 @@ def read_load(folder: Path) -> LoadLog:
                 record.lines.append(line)
         if not (folder / f"process-{process}.json").exists():
             died = "" if end is None else f" (exit status {end['exit_codes'][process]})"
-            state = f"died{died}" if end is not None else "has not ended: it goes on, or was broken off"
+            state = f"died{died}" if end is not None else "has not ended: it still runs, or was aborted"
             problems.append(f"client process {process} {state}")
     found = [records[number] for number in sorted(records)]
     lost = sum(not record.closed for record in found)
     if lost:
-        problems.append(f"{lost} of {amount(len(found), 'planned request')} have left no end")
+        problems.append(f"{lost} of {amount(len(found), 'planned request')} have no recorded end")
     if end is None:
         problems.append("the load has no end")
     began_at = head.get("began_at")

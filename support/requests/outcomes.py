@@ -153,7 +153,7 @@ def _refusal(entry: LedgerEntry, status: int) -> Outcome:
         return Outcome("broken", f"HTTP {status} came with tokens", "refusal-with-tokens")
     said = next((chunk.raw for chunk in entry.chunks if chunk.raw.strip()), "")
     if not said:
-        return Outcome("broken", f"HTTP {status} came without a word on what is wrong", "refusal-without-words")
+        return Outcome("broken", f"HTTP {status} came without saying what is wrong", "refusal-without-words")
     return Outcome("error", f"HTTP {status}: {shorten(said)}")
 
 
@@ -185,7 +185,7 @@ def _stream_error(entry: LedgerEntry) -> Outcome:
     said = shorten(entry.errors[0])
     if not _is_error_object(entry.errors[0]):
         return Outcome(
-            "broken", f"the stream's error is no JSON object with a field `error`: {said}", "error-no-object"
+            "broken", f"the stream's error is not a JSON object with a field `error`: {said}", "error-no-object"
         )
     if any(chunk.finish_reason for chunk in entry.chunks):
         return Outcome("broken", f"a finish_reason and an error in one stream: {said}", "finish-and-error")
@@ -232,7 +232,7 @@ def _finished(entry: LedgerEntry) -> Outcome:
         if reasons[0] not in proper_ends(entry):
             return Outcome(
                 "broken",
-                f"{which}ended with finish_reason {reasons[0]}, which is no end of a whole answer",
+                f"{which}ended with finish_reason {reasons[0]}, which does not end a whole answer",
                 "odd-finish",
             )
         count = sum(len(chunk.tokens) for chunk in chunks)

@@ -66,8 +66,8 @@ class Load:
             tokens, those in one body after ``cancel_seconds``.
         deadline_seconds: of each request.
         retries: further attempts after one that brought no whole answer; each is recorded.
-        retry_seconds: a client that got no whole answer waits for so long before it tries again, and in a closed loop
-            before its next request; else refusals, which take no time, would make up nearly all of its requests.
+        retry_seconds: a client that got no whole answer waits this long before it tries again, and in a closed loop
+            before its next request; else rejections, which take no time, would make up nearly all of its requests.
         stagger_seconds: in a closed loop, from the start of one client to that of the next.
         processes: how many processes share the clients.
         seed: the same seed, the same requests.
@@ -106,7 +106,7 @@ class Load:
             raise ValueError(f"{what} {self.cancel_seconds!r}; requests given up before their one body have it alone")
         if (self.rate is None) != (self.arrival == "closed"):
             raise ValueError(
-                f"arrival {self.arrival!r} with rate {self.rate!r}; an open loop has a rate, a closed none"
+                f"arrival {self.arrival!r} with rate {self.rate!r}; an open loop has a rate, a closed one has none"
             )
         if (self.rate_end is None) != (self.arrival != "ramp"):
             raise ValueError(f"arrival {self.arrival!r} with rate_end {self.rate_end!r}; a ramp has one, others none")

@@ -49,7 +49,7 @@ class LastRun:
         wanted = {(feature, name) for feature, name, _ in self.left}
         if gone := wanted - {(each.feature, each.name) for each in there}:
             feature, name = min(gone)
-            raise ValueError(f"{feature!r} has no scenario {name!r} any more; run what you want with make acceptance")
+            raise ValueError(f"{feature!r} no longer has a scenario {name!r}; choose others with make acceptance")
         return [each for each in there if (each.feature, each.name) in wanted]
 
 

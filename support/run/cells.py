@@ -54,7 +54,8 @@ def world(mode: str) -> str:
         raise ValueError(f"cells is {mode!r}; expected auto, on or off")
     reason = namespaces.missing() if mode != "off" else "switched off"
     if mode == "on" and reason:
-        raise PermissionError(f"cells=on, but namespaces cannot be had: {reason}; use cells=auto to run on loopback")
+        refused = f"cells=on, but this machine allows no namespaces: {reason}"
+        raise PermissionError(f"{refused}; use cells=auto to run on loopback")
     return "loopback" if reason else "namespaces"
 
 

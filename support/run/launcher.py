@@ -318,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if last:
             tags, scenarios = last.tags, last.to_repeat(root)
             if not scenarios:
-                print(f"nothing to run again: in the last run, {last.folder.name}, all is good")
+                print(f"nothing to run again: in the last run, {last.folder.name}, everything was good")
                 return 0
         for each in scenarios:
             capabilities.needed(each.location, each.tags, settings)  # refuses a tag that nobody knows

@@ -38,7 +38,7 @@ def _listen(port: int, what: str) -> socket.socket:
         return socket.create_server(("127.0.0.1", port), backlog=64)
     except OSError as error:
         raise SystemExit(
-            f"up: port {port} for the {what} cannot be had: {error.strerror}; choose another one"
+            f"up: port {port} for the {what} is not available: {error.strerror}; choose another one"
         ) from None
 
 
@@ -49,7 +49,7 @@ def up(options: argparse.Namespace) -> None:
         SystemExit: there is one already, a port is taken, or it did not come up; with the last lines of its log.
     """
     if UP.owner():
-        raise SystemExit("up: a deployment is up already; `make down` ends it")
+        raise SystemExit("up: a deployment is already up; `make down` ends it")
     settings = Settings.load()
     bootstrap.ensure(("dynamo",), settings.dynamo)
     door = Door(_listen(options.frontend_port, "frontend"), _listen(options.service_port, "fault service"))
@@ -113,7 +113,7 @@ def hold(options: argparse.Namespace) -> None:
     """Inside the cell: make the deployment, then pass connections on to its frontend until the cell ends."""
     door = Door.of_this_cell()
     if door is None or not UP.claim():
-        raise SystemExit("another deployment comes up right now")
+        raise SystemExit("another deployment is coming up right now")
     world = World(Settings.load(), UP.folder)
     deployment = world.deploy(
         engine=options.engine, workers=options.workers, request_plane=options.plane, restart_policy="Always"

@@ -99,14 +99,14 @@ def look_into(stay: Stay) -> Look:
     try:
         told = stay.ask()
     except (OSError, ValueError) as error:
-        return Look(time.monotonic(), "", stay.called, missing=[f"it does not tell of itself: {error}"])
+        return Look(time.monotonic(), "", stay.called, missing=[f"it says nothing about itself: {error}"])
     until = f", until {told['until']}" if told["until"] else ""
     seen = look_at(told["frontend"], releases.get(told["dynamo"]).metrics)
     seen = replace(seen, title=f"{told['title']}{until}", nodes=told["nodes"])
     try:
         return replace(seen, faults=FaultService(told["service"]).faults(active=True))
     except Refused as error:
-        return replace(seen, missing=[*seen.missing, f"no word of its faults: {error}"])
+        return replace(seen, missing=[*seen.missing, f"its faults cannot be listed: {error}"])
 
 
 def picture(seen: Look, before: Look | None) -> RenderableType:

@@ -86,9 +86,9 @@ class Failure(_Open):  # type: ignore[misc]
         type: one of :data:`TYPES`. ``pod_kill`` is SIGKILL and a fresh start at once, ``process_kill`` SIGKILL alone.
         target: key of :data:`VICTIMS`; no matter for ``rolling_restart``, which takes each worker in turn, for
             ``random``, and for a load.
-        trigger_after_requests: strikes when so many requests have ended; or
-        trigger_after_tokens: so many tokens have come; or
-        trigger_after_seconds: so long after the first request was due; or
+        trigger_after_requests: strikes when this many requests have ended; or
+        trigger_after_tokens: this many tokens have come; or
+        trigger_after_seconds: this long after the first request was due; or
         trigger_in_phase: as soon as that phase begins. Exactly one of the four.
         duration_seconds: undone after so long; None: not undone, but by the end of the scenario or, as nothing is
             left broken for ever, of the longest lease. Of ``random``: no new fault begins after so long.
@@ -145,9 +145,9 @@ class Failure(_Open):  # type: ignore[misc]
         kind = KINDS.get(self.type)
         self._check_trigger(scenario)
         if (self.seed is None) == (self.type == "random"):
-            raise ValueError(f"failure {self.type!r} with seed {self.seed!r}; random has one, others none")
+            raise ValueError(f"failure {self.type!r} with seed {self.seed!r}; only random takes one")
         if self.type == "random" and self.duration_seconds is None:
-            raise ValueError("failure 'random' has no duration_seconds; expected for how long new faults begin")
+            raise ValueError("failure 'random' has no duration_seconds; expected for how long new faults may begin")
         if (self.load is None) == (self.type in LOAD_TYPES):
             raise ValueError(f"failure {self.type!r} with load {self.load!r}; {' and '.join(LOAD_TYPES)} have one")
         if self.load is not None:
@@ -170,7 +170,7 @@ class Failure(_Open):  # type: ignore[misc]
             earlier = PHASE_NAMES[: PHASE_NAMES.index(amount)]
             brought = any(other != name or phase in earlier for other, phase in before)
             if amount != "STANDARD" and not brought:
-                raise ValueError(f"failure {self.type!r} can never strike: no other failure brings the phase {amount}")
+                raise ValueError(f"failure {self.type!r} can never strike: no other failure begins the phase {amount}")
             return
         load = scenario.load
         most, unit = {
@@ -195,9 +195,9 @@ class Scenario:
         failure: None, one, or several, at once or in a row as their triggers say.
         deployment: further fields of :class:`support.contract.shape.Shape`, such as ``workers``.
         checks: names of checkers with their parameters, see :mod:`support.judge.checkers`.
-        busy_tokens: tokens in the memory of a simulated worker from which on the frontend takes it for busy; with all
-            busy it refuses requests. None: it never does.
-        recovery_seconds: the load is ended so long after the last failure is over; None: it goes on as it says itself.
+        busy_tokens: tokens in the memory of a simulated worker from which the frontend treats it as busy; with all
+            busy it rejects requests. None: it never does.
+        recovery_seconds: how long the load goes on after the last failure is over; None: as the load says.
         objectives: what a request has to keep to count for goodput.
     """
 

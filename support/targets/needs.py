@@ -13,12 +13,12 @@ NEEDS = {
         "needs.namespaces",
     ),
     "nftables": Need("nftables", "nftables", "cuts and losses between nodes", "needs.nftables"),
-    "tbf": Need("tbf", "tbf", "narrow cables between nodes", "needs.tbf"),
+    "tbf": Need("tbf", "tbf", "low bandwidth between nodes", "needs.tbf"),
     "netem": Need("netem", "netem", "delays between nodes", "needs.netem"),
     "kmsg": Need("the kernel log", "kernel log", "GPU faults as the driver reports them", "needs.kmsg"),
     "cgroups": Need("cgroups", "cgroups", "memory and CPU limits of a node", "needs.cgroups"),
     "strain": Need(
-        "GPUs that can be strained", "strained GPUs", "slow GPUs and taken memory, simulated", "needs.strain"
+        "GPUs that can be slowed or filled", "strained GPUs", "slow GPUs and taken memory, simulated", "needs.strain"
     ),
     "gpu": Need("a GPU", "GPU", "real engines", "gpu"),
     "cluster": Need("a Kubernetes cluster", "KUBECONFIG", "the target kubernetes", "k8s"),

@@ -60,7 +60,7 @@ class Answers:
         self._clients.enough()
         entries = [self.one(pending) for pending in self._clients.watched if pending.entry.cancelled_at is None]
         if not entries:
-            raise Mistake("no request was left to judge; the sentence would hold for nothing")
+            raise Mistake("no request was left to judge, so the sentence would prove nothing")
         return entries
 
     def await_answers(self, count: int) -> None:
@@ -94,7 +94,7 @@ class Answers:
         if not came or pending.ended:
             seen = describe(pending.entry)
             raise Inconclusive(
-                f"request {pending.entry.number} was to get {amount(count, 'token')} first, but got {seen}"
+                f"request {pending.entry.number} should have had {amount(count, 'token')} first, but had {seen}"
             )
 
     def see_under_way(self) -> None:
@@ -126,7 +126,7 @@ class Answers:
         self._stage.fleet.serving_worker()
         if self._clients.request.entry.tokens or self._clients.request.ended:
             raise Inconclusive(
-                f"request {self._clients.request.entry.number} was to wait for its first token, but has it already"
+                f"request {self._clients.request.entry.number} should still wait for its first token, but has it"
             )
 
     def see_reading(self, seconds: float, role: str = "") -> None:
@@ -145,7 +145,7 @@ class Answers:
         def reading() -> str | None:
             self.see_waiting()
             if not in_flight(worker, self._stage.release.metrics):
-                raise Inconclusive(f"{worker.name} let go of the request after {now() - since:.2f} s")
+                raise Inconclusive(f"{worker.name} dropped the request after {now() - since:.2f} s")
             return None if now() - since >= seconds else f"for {now() - since:.2f} s"
 
         what = f"{worker.name} has been reading for {seconds:g} s"
@@ -171,7 +171,7 @@ class Answers:
         what = "a second worker has been given the request"
         prove(one_worker, ARRIVAL_SECONDS, what, "the request was not being moved")
         if len(self._clients.request.entry.tokens) > before:
-            raise Inconclusive("the second worker was already writing when the client was to give up")
+            raise Inconclusive("the second worker was already writing before the client gave up")
         self._stage.events.add("proof", "client", "a second worker has the request, the client has none of its tokens")
 
     def ended_within(self, timeout: float) -> LedgerEntry:

@@ -57,7 +57,7 @@ class Clients:
             Mistake: there is none, or more than one.
         """
         if len(self.watched) != 1:
-            raise Mistake(f"the scenario has {amount(len(self.watched), 'request')} where its sentence speaks of one")
+            raise Mistake(f"the scenario has {amount(len(self.watched), 'request')}, but its sentence speaks of one")
         return self.watched[0]
 
     def see_asked(self) -> None:
@@ -67,7 +67,7 @@ class Clients:
             Mistake: nobody has; a load that only was named has not begun.
         """
         if not (self.watched or self.loads or self._client):
-            raise Mistake("no client has asked for anything yet; a load begins with such as 'after 3 seconds the ...'")
+            raise Mistake("no client has asked for anything yet; begin a load with such as 'after 3 seconds the ...'")
 
     def send(
         self,
@@ -173,7 +173,7 @@ class Clients:
             Inconclusive: it was still under way.
         """
         if pending.cancel(how):
-            raise Inconclusive(f"request {pending.entry.number} was to be over, but was still under way")
+            raise Inconclusive(f"request {pending.entry.number} should have been over, but was still in flight")
 
     def start_load(self, load: Load, name: str, phase: str = "") -> LoadRun:
         """Start a load on the deployment; its folder is ``name`` below that of the scenario.
@@ -267,7 +267,7 @@ class Clients:
         for pending in self.requests:
             if give_up and not pending.ended:
                 with end.recording(f"request {pending.entry.number}"):
-                    text = f"request {pending.entry.number} was still under way; client gives up"
+                    text = f"request {pending.entry.number} was still in flight; the client gives up"
                     self._stage.events.add("note", "client", text)
                 with end.recording(f"request {pending.entry.number}"):
                     pending.cancel()

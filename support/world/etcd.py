@@ -76,7 +76,7 @@ class EtcdCluster:
         """
         led = self._members.led
         if led is None:
-            raise Inconclusive("no etcd member was known as the leader, so none can be a new one")
+            raise Inconclusive("the leader before the fault is not known, so none can be new")
 
         def same() -> str | None:
             leader = etcd.leader(self._members.all)
@@ -121,7 +121,7 @@ class EtcdCluster:
         """
         leases = self._stage.etcd_recorder.leases_of(node.name)
         if not leases:
-            raise Inconclusive(f"{node.name} was never seen registered, so it cannot be registered no more")
+            raise Inconclusive(f"{node.name} was never seen registered, so nothing can show that it is deregistered")
         for member in self._members.all:
             try:
                 return any(each.lease in leases for each in etcd.registrations(member))

@@ -43,7 +43,7 @@ class Faults:
             Mistake: there is none.
         """
         if not self.made:
-            raise Mistake("nothing was broken yet; a sentence about the fault comes after one that makes it")
+            raise Mistake("nothing was broken yet; this sentence comes after one that makes a fault")
         return self.made[-1]
 
     @property
@@ -120,7 +120,7 @@ class Faults:
                 until_proven.enter_context(right_of_way())
             before = fault.look(ground, nodes, until_proven)
             unsound = partial(fault.unsound, ground, nodes, before)
-            prove(unsound, SOUND_SECONDS, f"{name} is sound", "the fault was not proven, for before it")
+            prove(unsound, SOUND_SECONDS, f"{name} is sound", "the fault was not proven, because before it")
             order, ordered_at = fault.order(nodes, before), now()
             made = ground.service.inject(fault.family, **order, duration_seconds=fault.lease_seconds)
             loaded = any(not load.ended for load in self._clients.loads)
@@ -145,7 +145,7 @@ class Faults:
         unfelt = [each for each in over if outcome(each).kind in ("complete", "cancelled")]
         loaded, asked = any(fault.loaded for fault in proven), entries or self._clients.loads
         if asked and not loaded and len(unfelt) == len(entries) and not self._clients.asking:
-            raise Inconclusive(f"no request was under way any more when {proven[-1].node.name} was hit")
+            raise Inconclusive(f"no request was in flight any more when {proven[-1].node.name} was hit")
 
     def recover(self, *faults: ProvenFault) -> None:
         """Undo faults, several at once, and return once the victims show that they are gone.
@@ -179,7 +179,7 @@ class Faults:
         for fault in self.made:
             at = self._see_healed(fault, timeout)
             if fault.id not in self.undone and at < fault.until - EARLY_SECONDS:
-                raise Inconclusive(f"{_called(fault)} was over {fault.until - at:.1f} s before its end")
+                raise Inconclusive(f"{_called(fault)} was over {fault.until - at:.1f} s too early")
 
     def lapsed(self) -> list[str]:
         """In words, the faults that are over although nobody has undone them and their time is not up."""
@@ -190,7 +190,7 @@ class Faults:
             return None
         seen = fault.fault.lapsed(self._ground([fault.node]), fault)
         early = seen is not None and now() < fault.until - EARLY_SECONDS
-        return f"{_called(fault)} was over before it was to end: {seen}" if early else None
+        return f"{_called(fault)} was over too early: {seen}" if early else None
 
     def _see_healed(self, fault: ProvenFault, timeout: float) -> float:
         healing = fault.fault.healing(self._ground([fault.node]), fault)
@@ -202,7 +202,7 @@ class Faults:
         """The last fault of a family of the fault service; Mistake: there is none."""
         found = [fault for fault in self.made if fault.fault.family == family]
         if not found:
-            raise Mistake(f"no fault of kind {family} was made yet")
+            raise Mistake(f"no fault of kind {family} has been made yet")
         return found[-1]
 
 

@@ -1,4 +1,4 @@
-"""Who lives and who has left: processes that are started again, stay, leave, or join."""
+"""Which processes live and which have exited: those that are started again, stay, exit, or join."""
 
 from support.clock import now
 from support.contract.deployment import Node
@@ -60,7 +60,7 @@ class Lifetimes:
             seen = self._stage.target.witness.state(life)
             if (life.state, seen) != ("fenced", "gone"):
                 there = ProcessThere(node.name, node.role, seen, 0.0)
-                message = f"{node.name} is {life.state}, its process {seen}; it was to be kept out"
+                message = f"{node.name} is {life.state}, its process {seen}; it should be kept out"
                 raise NotKept(there, message=message)
 
         throughout(look, OUT_SECONDS, f"{node.name} is kept out", LOOK_SECONDS)
@@ -81,8 +81,9 @@ class Lifetimes:
         def silent() -> str | None:
             return None if poll_for_pattern(log, NO_LEASE, 0) else "not yet"
 
-        prove(silent, BOOT_SECONDS, f"{node.name} says that it gets no lease", "the new worker has not missed etcd")
-        self._stage.events.add("proof", node.name, f"{node.name} finds etcd away")
+        unproven = "the new worker has not noticed that etcd is down"
+        prove(silent, BOOT_SECONDS, f"{node.name} says that it gets no lease", unproven)
+        self._stage.events.add("proof", node.name, f"{node.name} has noticed that etcd is down")
 
     def expect_newcomers_serve(self, timeout: float) -> None:
         """One request after the other succeeds, and within ``timeout`` seconds each new worker has had one.
@@ -127,7 +128,7 @@ class Lifetimes:
         self._etcd.expect_unregistered(fault.node, fault.injected_at, self._stage.lease_seconds + timeout)
 
     def expect_finished(self, timeout: float) -> None:
-        """The last victim, told to shut down, has finished the watched answers itself and left, ``timeout`` seconds
+        """The last victim, which was shut down, has finished the watched answers itself and exited, ``timeout`` seconds
         after the last of them ended at the latest.
 
         Raises:
@@ -176,7 +177,7 @@ class Lifetimes:
             Mistake: a fault has hit them all.
         """
         if not self._first():
-            raise Mistake("each Dynamo process was hit by a fault, so there is none that this could be said of")
+            raise Mistake("every Dynamo process was hit by a fault, so none is left that this could be said of")
         if left := self._left():
             raise NotKept(*(ProcessGone(node.name, node.role) for node in left))
 
@@ -186,4 +187,4 @@ class Lifetimes:
         Raises:
             AssertionError: one has ended.
         """
-        throughout(self.expect_none_left, seconds, "no process leaves")
+        throughout(self.expect_none_left, seconds, "no Dynamo process exits")

@@ -56,7 +56,7 @@ class EtcdMembers:
             return None if etcd.leader(self.all) else f"{etcd.statuses(self.all)}"
 
         try:
-            prove(none, LEADER_SECONDS, "the etcd cluster has a leader", "there was no etcd leader to speak of")
+            prove(none, LEADER_SECONDS, "the etcd cluster has a leader", "there was no etcd leader")
         except Inconclusive as error:
             raise Inconclusive(f"{error}; {self.last_words()}") from None
         return etcd.leader(self.all) or self.leader()
@@ -64,7 +64,7 @@ class EtcdMembers:
     def last_words(self) -> str:
         """The last line in the log of each."""
         told = [f"{node.name}: {_message(self._stage.tail(node, 1))}" for node in self.all]
-        return f"last words in the logs: {'; '.join(told)}"
+        return f"last lines of the logs: {'; '.join(told)}"
 
     def pick(self, part: str) -> list[Node]:
         """Members by what they are, see :class:`support.faults.victims.Members`.
@@ -94,7 +94,7 @@ class EtcdMembers:
         try:
             streams = {node.name: etcd.keep_alives(node) for node in self.all}
         except etcd.EtcdError as error:
-            raise Inconclusive(f"the busiest etcd member is not to be found: {error}") from None
+            raise Inconclusive(f"the busiest etcd member cannot be found: {error}") from None
         busiest = max(self.all, key=lambda node: streams[node.name])
         if not streams[busiest.name]:
             raise Inconclusive(f"no etcd member has leases kept alive through it: {streams} streams")

@@ -81,8 +81,8 @@ def play(stage: Stage, clients: Clients, faults: Faults, scenario: Scenario) -> 
     for name, value in {"engine": scenario.backend, **scenario.deployment}.items():
         if getattr(shape, name) != value:
             raise Mistake(
-                f"scenario {scenario.name!r} wants {name} {value!r}, the deployment that there is has "
-                f"{getattr(shape, name)!r}; expected a scenario for it, or none to be there yet"
+                f"scenario {scenario.name!r} needs {name} {value!r}, but the deployment has "
+                f"{getattr(shape, name)!r}; choose a scenario for this deployment, or start none before it"
             )
     if scenario.busy_percent is not None:
         stage.set_busy_threshold(scenario.busy_percent)
@@ -139,7 +139,7 @@ class _Play:
     def _fail(self, index: int, failure: Failure) -> None:
         try:
             if not self._await_trigger(failure):
-                raise Inconclusive(f"the failure never struck: {failure.describe()}; the load had ended before")
+                raise Inconclusive(f"the failure never struck: {failure.describe()}; the load had ended by then")
             self._enter("OVERFLOW")
             self._strike(failure)
         except BaseException as error:  # noqa: BLE001 - it is raised again where the scenario is played

@@ -1,4 +1,4 @@
-"""What becomes of a worker that is shut down: it finishes what it has, or hands it over, and it leaves."""
+"""What becomes of a worker that is shut down: it finishes its requests, or hands them over, and exits."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,7 @@ class Shutdowns:
 
         def unknown() -> str | None:
             missing = sorted({life.node for life in lives} - set(self._ends(lives)))
-            return f"nothing is known of the end of {', '.join(missing)}" if missing else None
+            return f"it is not known how these ended: {', '.join(missing)}" if missing else None
 
         prove(unknown, ARRIVAL_SECONDS, "all of them were seen to end", "how processes ended is unknown")
         ends = self._ends(lives)
@@ -76,7 +76,7 @@ class Shutdowns:
         if now() < since + timeout:
             until(there, timeout, f"{name} has exited", since)
         elif still := there():
-            message = f"{name} has not left {timeout:g} seconds later: {told(still)}"
+            message = f"{name} has not exited {timeout:g} seconds later: {told(still)}"
             raise TooLate(message, timeout, since, now(), still)
         self.expect_clean_exits([victim])
         ended_at = self._ends([victim])[name][0]
@@ -85,8 +85,8 @@ class Shutdowns:
             raise TooLate(left.words, timeout, since, ended_at, [left])
 
     def expect_finished(self, fault: ProvenFault, finished_at: float, timeout: float) -> None:
-        """The victim, told to shut down, has finished what it had and left within ``timeout`` seconds of that: nothing
-        was moved, no other worker has had a watched request or produced anything, and its process ended with exit
+        """The victim, which was shut down, has finished its requests and exited within ``timeout`` seconds of that:
+        nothing was moved, no other worker has had a watched request or produced anything, and its process ended with exit
         status 0.
 
         Args:
@@ -100,7 +100,7 @@ class Shutdowns:
         self._takeovers.expect_no_takeover([fault.node.name])
 
     def expect_handed_over(self, fault: ProvenFault, timeout: float) -> None:
-        """The victim, told to shut down, has handed over what it had and left within ``timeout`` seconds: what was
+        """The victim, which was shut down, has handed over its requests and exited within ``timeout`` seconds: what was
         under way was moved, another worker has had the very request and written of it, and its process ended with exit
         status 0.
 
@@ -128,7 +128,7 @@ class Shutdowns:
         self._expect_nothing_moved()
 
     def see_gone(self, faults: Sequence[ProvenFault], events: EventLog) -> None:
-        """With nothing under way any more, give those who were told to shut down :data:`LEAVE_SECONDS` for it, and note
+        """With nothing in flight any more, give those that were shut down :data:`LEAVE_SECONDS` for it, and note
         who stays; that is for the judge.
         """
         since = now()
@@ -140,7 +140,7 @@ class Shutdowns:
                 clock.sleep(PERIOD_SECONDS)
             if self._witness.state(victim) == "alive":
                 seconds = now() - since
-                text = f"leaving: still there although nothing has been under way for {seconds:.1f} s"
+                text = f"shutting down: still there after {seconds:.1f} s with nothing in flight"
                 events.add("state", fault.node.name, text, state="leaving", seconds=seconds)
 
     def _moved(self) -> float:

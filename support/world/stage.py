@@ -124,7 +124,7 @@ class Stage:
             Mistake: there is one already, or there can be none of this shape.
         """
         if self._deployment is not None:
-            raise Mistake("there is a deployment already; a scenario has one")
+            raise Mistake("there is already a deployment; a scenario has only one")
         shape.setdefault("request_plane", self.settings.request_plane)
         self._lease_asked = Shape(**shape).lease_seconds
         try:
@@ -155,8 +155,8 @@ class Stage:
         answer = ask(f"http://{frontend.endpoint}/busy_threshold", ANSWER_SECONDS, "POST", wanted)
         if answer.status != 200 or answer.json().get("active_decode_blocks_threshold") != percent / 100:
             said = f"HTTP {answer.status}, {answer.text}"
-            raise RuntimeError(f"the frontend did not take the busy threshold {wanted}: {said}")
-        self.events.add("note", frontend.name, f"a worker is busy from {percent:g} % of its memory on")
+            raise RuntimeError(f"the frontend did not accept the busy threshold {wanted}: {said}")
+        self.events.add("note", frontend.name, f"a worker counts as busy once {percent:g} % of its memory is in use")
 
     def _watch_etcd(self, deployment: Deployment) -> None:
         def holders() -> dict[str, str]:

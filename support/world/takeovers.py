@@ -14,7 +14,7 @@ from support.seen import Handed
 from support.world.clients import Clients
 from support.world.stage import Stage
 
-UNNAMED = "no worker of this release names the request: bytes of whatever request were counted"
+UNNAMED = "no worker of this release names the request, so bytes of any request were counted"
 
 
 class Takeovers:

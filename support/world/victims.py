@@ -47,7 +47,7 @@ class Victims:
                 return self._members.pick(part)
             case victims.Others(who):
                 return self._others(who, of)
-        raise RuntimeError(f"nobody knows how to find {victim}")
+        raise RuntimeError(f"there is no way to find {victim}")
 
     def _free(self, roles: Collection[str], but: Collection[Node]) -> list[Node]:
         nodes = [node for node in self._stage.deployment.nodes if node.role in roles]

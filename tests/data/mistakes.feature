@@ -33,11 +33,11 @@ Feature: What people write
     Then the answer completes with 200 tokens
 
   Scenario: Numbers that cannot be
-    #! '0' is no count; expected a whole number, 1 or more
+    #! '0' is not a count; expected a whole number, 1 or more
     Given a Dynamo deployment with 0 ruler workers
-    #! '-5' is no count; expected a whole number, 1 or more
+    #! '-5' is not a count; expected a whole number, 1 or more
     And a client is receiving a streamed completions answer of -5 tokens
-    #! '140' is no percentage; expected a whole number, 1 to 100
+    #! '140' is not a percentage; expected a whole number, 1 to 100
     When 140 % of the packets between the worker serving the request and the frontend are lost for 3 seconds
     #! '10' has no unit -> 10 seconds
     Then within 10 the answer ends in a clean error
@@ -55,7 +55,7 @@ Feature: What people write
     And after 3 the busiest worker crashes
     #! unknown phase 'OVERFLOWS' -> OVERFLOW
     And once OVERFLOWS begins the busiest worker hangs for 1 second
-    #! '120' is no share
+    #! '120' is not a percentage
     Then at least 120 percent of the requests succeed in RECOVERY
     #! unknown phase 'recovery' -> RECOVERY
     And at least 99 percent of the requests succeed in recovery
@@ -70,7 +70,7 @@ Feature: What people write
       #! lease: '5' has no unit -> 5 seconds
       | lease           | 5     |
       | frontends       | 2     |
-      #! 'frontends' is in the table 2 times -> it once
+      #! 'frontends' appears 2 times in the table -> it once
       | frontends       | 3     |
       #! the row does not end with | -> | speed | 0.5 |
       | speed | 0.5
@@ -79,7 +79,7 @@ Feature: What people write
       | prompt words | 10 |
     When the worker serving the request crashes mid-answer
     Then the answer completes with 200 tokens
-      #! no table may stand below this sentence -> the sentence alone
+      #! this sentence takes no table -> the sentence alone
       | setting | value |
 
   Scenario: Failures in a table
@@ -92,7 +92,7 @@ Feature: What people write
       | failure | victim | when             |
       | hang    | worker | after 500 tokens |
     And these failures strike
-      #! the column 'for' is there 2 times -> it once
+      #! the column 'for' appears 2 times -> it once
       | failure | when             | for       | for       |
       | hang    | after 500 tokens | 2 seconds | 2 seconds |
     And these failures strike
@@ -117,7 +117,7 @@ Feature: What people write
       | at least | 99    |
 
   Scenario: When before Given
-    #! 'When the NATS server crashes' stands before 'Given a Dynamo deployment with 2 ruler workers' -> first each Given
+    #! 'When the NATS server crashes' comes before 'Given a Dynamo deployment with 2 ruler workers' -> first each Given
     When the NATS server crashes
     Given a Dynamo deployment with 2 ruler workers
     Then the answer completes with 200 tokens
@@ -151,19 +151,19 @@ Feature: What people write
   Scenario: Keywords
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 200 tokens
-    #! 'Wehn' is no keyword -> When the worker serving the request crashes mid-answer
+    #! 'Wehn' is not a keyword -> When the worker serving the request crashes mid-answer
     Wehn the worker serving the request crashes mid-answer
     Then the answer completes with 200 tokens
     #! 'every position comes once' begins with no keyword
     every position comes once
 
   Scenario: A keyword that nobody would miss
-    #! 'Givn' is no keyword -> Given a Dynamo deployment with 1 ruler worker
+    #! 'Givn' is not a keyword -> Given a Dynamo deployment with 1 ruler worker
     Givn a Dynamo deployment with 1 ruler worker
     And a client is receiving a streamed completions answer of 200 tokens
     Then the answer completes with 200 tokens
 
-  #! 'Scenaro: A heading' is no heading -> Scenario: A heading
+  #! 'Scenaro: A heading' is not a heading -> Scenario: A heading
   Scenaro: A heading
     Given a Dynamo deployment with 1 ruler worker
     Then a new request succeeds within 5 seconds
@@ -204,7 +204,7 @@ Feature: What people write
   #! a second scenario 'The same name' -> another name
   Scenario: The same name
     Given a Dynamo deployment with 1 ruler worker
-    #! <timeout> is filled in an outline alone -> Scenario Outline: with Examples:
+    #! <timeout> is filled in only in an outline -> Scenario Outline: with Examples:
     Then a new request succeeds within <timeout> seconds
 
   #! names the unknown rule 'one-outcom' -> @not_judged.one-outcome.the_frontend_is_gone
@@ -238,7 +238,7 @@ Feature: What people write
     And a client is receiving a streamed completions answer of 200 tokens
     When the worker serving the request crashes mid-answer
     And a new worker joins the deployment
-    #! no worker is left to complete the answer; one that joins is too late -> one worker more
+    #! no worker is left to complete the answer; one that joins later comes too late -> one more worker
     Then the answer completes with 200 tokens
 
   Scenario: A ready scenario that does not exist
@@ -273,9 +273,9 @@ Feature: What people write
 
   Scenario: Too much
     Given a Dynamo deployment with 1 ruler worker
-    #! a scenario has one deployment, and this is a second one -> the first alone
+    #! a scenario has one deployment, and this is the second -> the first alone
     And a Dynamo deployment with 1 ruler worker
-      #! no text in quotes may stand below a sentence -> a table, or nothing
+      #! a sentence takes no text in quotes -> a table, or nothing
       """
       some text
       """

@@ -64,7 +64,7 @@ class Row:
 
 
 NOT_PROVEN, NOT_ENDED = "the fault was not proven", "the recovery was not proven"
-ENDED = "was over before it was to end"
+ENDED = "was over too early"
 NO_ANSWER = "the witness does not answer"
 DOES_NOTHING, SPARES = Way("injector=does-nothing", NOT_PROVEN), Way("injector=spares-children", NOT_PROVEN)
 WEAKLY = (SPARES, Way("injector=halves-strength", NOT_PROVEN), Way("injector=fakes-telemetry", NOT_PROVEN))
@@ -110,7 +110,7 @@ WAYS: dict[str, tuple[Way, ...]] = {
     "undoes another's": (Way("injector=undoes-others", ENDED), Way("injector=undoes-others", ENDED, noticed=False)),
     "witness: no answer": (
         Way("witness=refuses", NO_ANSWER),
-        Way("witness=is-blind", f"{NOT_PROVEN}|no tokens came evenly before the fault"),
+        Way("witness=is-blind", f"{NOT_PROVEN}|tokens came at no steady rate before the fault"),
     ),
     "witness: stale answer": (Way("witness=is-stale", NOT_PROVEN), Way("witness=sees-no-end", f"{NOT_ENDED}|{ENDED}")),
 }

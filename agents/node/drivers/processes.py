@@ -22,10 +22,10 @@ class ProcessDriver(NodeDriver):
 
     kind = "process"
     types = (
-        Type("crash", "SIGKILL to {} and all that it has started; started again at the end"),
-        Type("terminate", "SIGTERM to {}; SIGKILL to what is still there of it at the end, then started again"),
-        Type("hang", "SIGSTOP to {} and all that it has started; SIGCONT at the end"),
-        Type("restart", "SIGKILL to {} and all that it has started, then started again at once"),
+        Type("crash", "SIGKILL to {} and everything it has started; started again at the end"),
+        Type("terminate", "SIGTERM to {}; SIGKILL at the end to whatever is left of it, then started again"),
+        Type("hang", "SIGSTOP to {} and everything it has started; SIGCONT at the end"),
+        Type("restart", "SIGKILL to {} and everything it has started, then started again at once"),
         Type("slow_disk", nowhere=SLOW_DISK),
     )
 

@@ -81,7 +81,7 @@ class SimulatedGpuDriver(NodeDriver):
         asked, node = requests.parse(body), str(body.get("target", ""))
         process, index = self._table.running(node), asked.index or 0
         if not process.spec.gpus:
-            raise Problem(422, "No GPU", f"{node!r} has no GPU; workers have")
+            raise Problem(422, "No GPU", f"{node!r} has no GPU; only workers have")
         if not 0 <= index < process.spec.gpus:
             raise Problem(422, "No such GPU", f"gpu_index {index!r}; {node!r} has 0 to {process.spec.gpus - 1}")
         undo = {"node": node, "index": index, "identity": [process.pid, process.start_time]}
@@ -90,7 +90,7 @@ class SimulatedGpuDriver(NodeDriver):
             return self._plan_xid(asked, undo, keys)
         touches = [f"simulated GPU {index} of {node}: {asked.share:.0%} of its memory as far as it is free"]
         if asked.type in SLOWING:
-            whom = f"pid {process.pid} on {node} and all that it has started"
+            whom = f"pid {process.pid} on {node} and everything it has started"
             touches = [f"{whom}: SIGSTOP and SIGCONT in a duty cycle, {asked.share:.0%} slower"]
             keys += [conflict(process), stopping(node)]
         parameters = {"share": asked.share, "gpu_index": index}

@@ -31,7 +31,7 @@ def passes_for_an_answer(history: History) -> Iterator[Finding]:
     for entry in history.entries:
         if passes_for_answer(entry) and entry.opinion is not None:
             seen = seen_of(entry)
-            words = f"passes for an answer: {seen.why}; yet {entry.opinion.client} has {entry.opinion.says}"
+            words = f"looks like an answer ({seen.why}), but {entry.opinion.client} has {entry.opinion.says}"
             words += f" ({seen.described})"
             yield Finding.of("passes-for-an-answer", about_request(entry), seen, words=words)
 
@@ -127,7 +127,7 @@ def usage(history: History) -> Iterator[Finding]:
             continue
         if entry.usage is None:
             if entry.usage_asked or not entry.stream:
-                seen = _flaw(entry, "no-usage", "the answer has no usage although one was due")
+                seen = _flaw(entry, "no-usage", "the answer has no usage, though it should")
                 yield Finding.of("usage", about_request(entry), seen)
             continue
         bill = bill_of(entry, sum(len(chunk.tokens) for chunk in entry.chunks))

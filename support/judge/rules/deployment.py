@@ -122,7 +122,7 @@ def shutdown(history: History) -> Iterator[Finding]:
                 told_at = None
             elif event.state == "leaving" and "seconds" in event.data and told_at is not None:
                 there = ProcessThere(name, role_of(history, name), "alive", event.data["seconds"])
-                words = f"told to shut down, it is still there with nothing under way for {there.seconds:.1f} s"
+                words = f"it was shut down and is still there after {there.seconds:.1f} s with nothing in flight"
                 yield Finding.of("shutdown", name, there, words=words)
 
 

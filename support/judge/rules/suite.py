@@ -21,7 +21,7 @@ def gate(history: History) -> Iterator[Finding]:
     """No answer is held so long that the gate opens by itself: it would be late, or given up, by our own doing."""
     for note in history.worker_journal:
         if any(hold["expired"] for hold in note.get("holds", ())):
-            message = f"{note['worker']} was told to hold it and never to let it go"
+            message = f"{note['worker']} was told to hold the answer and never told to release it"
             seen = Handed(note["request_id"], note["worker"], "never-let-go", 1, None, message)
             yield Finding.of("gate", about_request_id(history, note["request_id"]), seen, blame="suite")
 

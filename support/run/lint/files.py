@@ -42,7 +42,7 @@ def find(files: Iterable[str], parse: Parse, sentences: Sentences, root: Path = 
             if feature is not None:
                 yield from FeatureLint(file, feature, sentences).found()
         if feature is not None and (other := names.setdefault(feature.name, file)) != file and file in chosen:
-            said = f"{other} has a feature {feature.name!r} as well; their histories would be one"
+            said = f"{other} also has a feature {feature.name!r}; the two would share one history"
             yield FoundMistake.at(file, feature.line, Mistake(said, write="another name"))
 
 
@@ -61,7 +61,7 @@ class Reading:
         try:
             self._lines = content.decode("utf-8").splitlines()
         except UnicodeDecodeError as error:
-            self._tell(0, Mistake(f"the file is no UTF-8: {error}", write="it as UTF-8"))
+            self._tell(0, Mistake(f"the file is not UTF-8: {error}", write="it as UTF-8"))
         else:
             self._close_rows()
             while self._mend():
@@ -99,7 +99,7 @@ class Reading:
             if keywords.is_step(line, self._sentences):
                 if right := keywords.without_colon(self._lines[above]):
                     return self._correct(above, right)
-                self._tell(index, Mistake(f"{line.strip()!r} stands in no scenario", write="Scenario: NAME above it"))
+                self._tell(index, Mistake(f"{line.strip()!r} is in no scenario", write="Scenario: NAME above it"))
                 self._lines[index] = ""
                 return True
             above = index
@@ -119,7 +119,7 @@ class Reading:
             return self._correct(index, right)
         outline = self._outline_above(index) if "Examples must only appear" in said else None
         if outline is not None:
-            mistake = Mistake("Examples stand below a Scenario, which has none", write="Scenario Outline: instead")
+            mistake = Mistake("Examples need a Scenario Outline, not a Scenario", write="Scenario Outline: instead")
             self._tell(outline, mistake)
             self._lines[outline] = self._lines[outline].replace("Scenario:", "Scenario Outline:", 1)
             return True

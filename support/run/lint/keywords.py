@@ -15,12 +15,12 @@ ALIASES = ("Example", "Scenario Template", "Scenarios")
 ALIKE = 0.75
 """How much of a word has to be there for the keyword that it was meant for."""
 REASONS = {
-    "Malformed table": Mistake("the row has not as many cells as the heading row", write="a cell for each column"),
-    "REQUIRES: An previous": Mistake("And and But stand below a Given, When or Then", STEPS[:3]),
-    "TABLE-START": Mistake("the table stands below no sentence"),
-    "Multiple features": Mistake("a file has one feature, and this is a second one", write="it into a file of its own"),
+    "Malformed table": Mistake("the row has more or fewer cells than the heading row", write="a cell for each column"),
+    "REQUIRES: An previous": Mistake("And and But come after a Given, When or Then", STEPS[:3]),
+    "TABLE-START": Mistake("the table is not below a sentence"),
+    "Multiple features": Mistake("a file has one feature, and this is the second", write="it into a file of its own"),
     "Second Background": Mistake("this is a second Background", write="all of its steps into the first"),
-    "Background may not occur after": Mistake("the Background stands below a scenario", write="it above all scenarios"),
+    "Background may not occur after": Mistake("the Background is below a scenario", write="it above all scenarios"),
     "Background supports no tags": Mistake("a Background has no tags", write="them above the Feature"),
     "No feature found": Mistake("the file does not begin with a Feature", write="Feature: NAME as its first line"),
     "tag:": Mistake("in a line of tags each word begins with @"),
@@ -71,7 +71,9 @@ def misspelt(line: str, right: str) -> Mistake:
     wrong, meant = line.split()[0], right.strip()
     structure = next((each for each in STRUCTURE if meant.startswith(f"{each}:")), "")
     allowed = [f"{each}:" for each in STRUCTURE] if structure else STEPS
-    return Mistake(f"{wrong!r} is no keyword" if not structure else f"{line.strip()!r} is no heading", allowed, meant)
+    return Mistake(
+        f"{wrong!r} is not a keyword" if not structure else f"{line.strip()!r} is not a heading", allowed, meant
+    )
 
 
 def reason(said: str, line: str) -> Mistake:

@@ -1,4 +1,4 @@
-"""A feature as a whole: do its sentences go together, can each scenario fail, are its tags and names its own."""
+"""A feature as a whole: do its sentences go together, can each scenario fail, are its names its own."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -159,7 +159,7 @@ def _unknown_column(scenario: Any, step: Any) -> Mistake | None:
     if not found:
         return None
     if scenario._row is None:
-        return Mistake(f"{found[0]} is filled in an outline alone", write="Scenario Outline: with Examples:")
+        return Mistake(f"{found[0]} is filled in only in an outline", write="Scenario Outline: with Examples:")
     return Mistake(f"the outline has no column {found[0]}", [f"<{each}>" for each in scenario._row.headings])
 
 
@@ -169,7 +169,7 @@ def _twice(scenarios: Sequence[Any]) -> Iterator[tables.Located]:
         before = first.setdefault(each.name, each.line)
         if before == each.line:
             continue
-        said = f"a second scenario {each.name!r} (the first: line {before}); their histories would be one"
+        said = f"a second scenario {each.name!r} (the first: line {before}); the two would share one history"
         if each._row is None:
             yield each.line, Mistake(said, write="another name")
         else:
@@ -182,7 +182,7 @@ def _order(placed: Sequence[Placed]) -> Iterator[tables.Located]:
     acts = [n for n, each in enumerate(placed) if each.step.step_type != "given"]
     late = [n for n, each in enumerate(placed) if each.step.step_type == "given" and acts and n > acts[0]]
     if late:
-        said = f"{placed[acts[0]].text!r} stands before {placed[late[0]].text!r}"
+        said = f"{placed[acts[0]].text!r} comes before {placed[late[0]].text!r}"
         yield placed[acts[0]].line, Mistake(said, write="first each Given, then When, then Then")
         return
     there: set[str] = set()
@@ -193,7 +193,7 @@ def _order(placed: Sequence[Placed]) -> Iterator[tables.Located]:
         marks = each.sentence.marks
         second = each.step.step_type == "given" and "deployment" in marks.brings and "deployment" in there
         if second and not there >= {*THINGS}:
-            yield each.line, Mistake("a scenario has one deployment, and this is a second one", write="the first alone")
+            yield each.line, Mistake("a scenario has one deployment, and this is the second", write="the first alone")
         needed = marks.needs if "deployment" in marks.brings else ("deployment", *marks.needs)
         if missing := [thing for thing in needed if thing not in there]:
             if "load" in there and missing[0] in ("request", "run"):
@@ -209,7 +209,7 @@ def _expectations(placed: Sequence[Placed], place: int) -> Iterator[tables.Locat
     thens = [n for n, each in enumerate(placed) if each.step.step_type == "then"]
     faults = [n for n, each in enumerate(placed) if each.brings("fault")]
     unread = any(each.sentence is None for each in placed)
-    expect = "Then, with what the users of the deployment are to see"
+    expect = "Then, with what users of the deployment should see"
     if faults and (not thens or thens[-1] < faults[-1]):
         yield placed[faults[-1]].line, Mistake("nothing is expected after this fault", write=expect)
     elif not thens:
@@ -239,8 +239,8 @@ def _takeovers(placed: Sequence[Placed]) -> Iterator[tables.Located]:
             lost = lost or (each.line if workers < 1 else 0)
         if marks.whole and lost:
             left = f"after the fault in line {lost} no worker is left to complete the answer"
-            instead = "one worker more, or: within 10 seconds the answer ends in a clean error"
-            yield each.line, Mistake(f"{left}; one that joins is too late", write=instead)
+            instead = "one more worker, or: within 10 seconds the answer ends in a clean error"
+            yield each.line, Mistake(f"{left}; one that joins later comes too late", write=instead)
 
 
 def _loses(cause: Any) -> bool:

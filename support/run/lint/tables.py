@@ -1,4 +1,4 @@
-"""The table below a sentence: may there be one, has it its heading row, can each cell be read."""
+"""The table below a sentence: is it allowed, does it have its heading row, can each cell be read."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,12 +42,12 @@ def mistakes(step: Any, sentence: Understood) -> Iterator[Located]:
         sentence: what it was read as.
     """
     if step.text is not None:
-        yield step.text.line, Mistake("no text in quotes may stand below a sentence", write="a table, or nothing")
+        yield step.text.line, Mistake("a sentence takes no text in quotes", write="a table, or nothing")
     kind, table = sentence.marks.table, step.table
     if table is None:
         yield from _lacking(step.line, kind, sentence)
     elif not kind:
-        yield table.line, Mistake("no table may stand below this sentence", write="the sentence alone")
+        yield table.line, Mistake("this sentence takes no table", write="the sentence alone")
     elif kind == "failures":
         yield from _failures(table)
     else:
@@ -87,7 +87,7 @@ def _columns(line: int, headings: list[str], allowed: Iterable[str], needed: Ite
         if name not in allowed:
             yield line, Mistake(f"unknown column {name!r}", allowed, nearest(name, allowed))
         elif times > 1:
-            yield line, Mistake(f"the column {name!r} is there {times} times", write="it once")
+            yield line, Mistake(f"the column {name!r} appears {times} times", write="it once")
     if missing := [name for name in needed if name not in headings]:
         yield line, Mistake(f"the column {', '.join(map(repr, missing))} is missing", allowed)
 
@@ -126,7 +126,7 @@ def _settings(table: Any, kind: str, allowed: Options) -> Iterator[Located]:
     for name, times in Counter(cells[0] for _, cells in rows).items():
         if times > 1:
             line = [line for line, cells in rows if cells[0] == name][1]
-            yield line, Mistake(f"{name!r} is in the table {times} times", write="it once")
+            yield line, Mistake(f"{name!r} appears {times} times in the table", write="it once")
     if kind == "bounds":
         missing = [name for name in allowed if name not in {cells[0] for _, cells in rows}]
         if missing:

@@ -1,4 +1,4 @@
-"""The tags of a feature file: those that mean something to the suite, those of its topics, those of one's own."""
+"""The tags of a feature file: those that mean something to the suite, those of its topics, and the user's own."""
 
 from collections.abc import Iterator
 

@@ -198,7 +198,7 @@ class FakeDeployment:
     def replace_etcd_member(self, lost: Node) -> Node:
         """See :class:`support.contract.deployment.Deployment`."""
         if self._cluster.leader in (None, lost.name):
-            raise DeploymentFailed(f"without {lost.name} the etcd cluster has no leader that could let it go")
+            raise DeploymentFailed(f"without {lost.name} the etcd cluster has no leader that could remove it")
         self._cluster.remove(lost.name)
         new = self._add_member()
         new.start()

@@ -35,7 +35,7 @@ class Counts:
 
 
 class DynamoProcess(FakeProgram):
-    """A frontend or a worker: it registers with a lease, and leaves in good order when it loses that or is told to.
+    """A frontend or a worker: it registers with a lease, and exits in good order when it loses that or is shut down.
 
     Attributes:
         counts: what its metrics page shows.

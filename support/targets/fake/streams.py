@@ -37,7 +37,7 @@ class Call:
     """A request at a worker, as both sides have it.
 
     Attributes:
-        cancelled: whether the worker has been told that nobody wants it any more.
+        cancelled: whether the worker has been told to give it up.
         over: how it has ended for the frontend: ``finished``, ``broken``, ``given up``.
         heard_at: when the frontend last heard of it.
     """

@@ -48,7 +48,7 @@ class NodeAgents:
                 ready = {pod["spec"].get("nodeName") for pod in self._pods(app) if _ready(pod)}
                 if not ready:
                     manifest = f"agents/manifests/{app}.yaml"
-                    return f"no {app} is ready in the namespace {NAMESPACE}: an administrator applies {manifest}"
+                    return f"no {app} is ready in the namespace {NAMESPACE}: ask an administrator to apply {manifest}"
                 if app != SERVICE and (bare := sorted(self._machines() - ready)):
                     return f"no {app} is ready on {', '.join(bare)}"
             self._token(SERVICE)
@@ -249,7 +249,7 @@ class ObservedWitness(PodWitness):
         """The observer of a node's machine, the UID of its pod, and its addresses."""
         pod = self._cluster.get("Pod", self._namespace, node.name)
         if pod is None or not pod["status"].get("podIPs"):
-            raise Inconclusive(f"{node.name} has no pod with an address, so nobody sees its packets")
+            raise Inconclusive(f"{node.name} has no pod with an address, so its packets cannot be seen")
         addresses = [str(each["ip"]) for each in pod["status"]["podIPs"]]
         return self._agents.observer(pod["spec"]["nodeName"]), str(pod["metadata"]["uid"]), addresses
 

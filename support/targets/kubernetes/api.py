@@ -74,7 +74,7 @@ def place(kind: str, namespace: str = "", name: str = "") -> str:
 def unreachable(host: str, error: Exception) -> str:
     """One sentence for no answer at all."""
     why = getattr(error, "reason", None) or error
-    return f"the cluster at {host} does not answer: {why}; see that it runs, and that KUBECONFIG names it"
+    return f"the cluster at {host} does not answer: {why}; check that it runs, and that KUBECONFIG points to it"
 
 
 def explain(status: int, body: str, host: str) -> str:
@@ -88,7 +88,7 @@ def explain(status: int, body: str, host: str) -> str:
         said = str(json.loads(body).get("message") or said)
     if status == 401:
         return (
-            f"the cluster at {host} does not know who asks (401): the credentials of KUBECONFIG are wrong or have "
+            f"the cluster at {host} rejects the credentials of KUBECONFIG (401): they are wrong or have "
             "expired; get new ones, or name another file"
         )
     if "exceeded quota" in said:

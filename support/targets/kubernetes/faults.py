@@ -1,8 +1,8 @@
 """The faults that need the API server alone: pods are deleted, and processes signalled by a shell in their container.
 
 It answers as the fault service does, and undoes each fault at its deadline. Should this process die, all that it has
-broken lies in the scenario's namespace, which goes once its lease is over. Nobody who breaks proves: the kubelet's word
-and the kernel's (:mod:`support.targets.kubernetes.witness`) do.
+broken lies in the scenario's namespace, which goes once its lease is over. The proof is not its own: it comes from the
+kubelet and the kernel (:mod:`support.targets.kubernetes.witness`).
 """
 
 import itertools

@@ -11,14 +11,14 @@ from support.releases import Release
 from support.settings import Settings
 from support.targets.needs import NEEDS, known
 
-NO_AGENT = "that takes an agent on the nodes, which is not there yet"
+NO_AGENT = "that needs an agent on the nodes, which does not exist yet"
 BY_AGENTS = ("namespaces", "nftables")
 """What the agents on the nodes can do, where an administrator has put them."""
 MISSING = {
-    "tbf": "nobody measures yet how much a pod can send",
-    "netem": "nobody measures yet how late what a pod sends arrives",
-    "kmsg": f"nobody writes to the kernel log of a node: {NO_AGENT}",
-    "cgroups": f"nobody limits a node: {NO_AGENT}",
+    "tbf": "how much a pod can send is not measured yet",
+    "netem": "how late packets of a pod arrive is not measured yet",
+    "kmsg": f"nothing writes to the kernel log of a node: {NO_AGENT}",
+    "cgroups": f"nothing limits a node: {NO_AGENT}",
     "strain": f"pods have no simulated GPUs: {NO_AGENT}",
     "gpu": "no real engines yet",
 }

@@ -1,8 +1,8 @@
-"""What a scenario makes on a cluster lies in one place, is known by its labels, has a lease, and goes as a whole.
+"""All that a scenario makes on a cluster is in one place, carries its labels, has a lease, and is removed as a whole.
 
 The place is a namespace of its own, or a namespace that the user names; there everything is owned by one ConfigMap, and
 goes with it. The lease is an annotation of the namespace or the ConfigMap, by the API server's clock. The scenario
-renews it; whoever comes by removes what is past its lease: its owner has been killed.
+renews it; the next scenario removes what is past its lease: its owner has been killed.
 """
 
 import contextlib

@@ -45,11 +45,11 @@ class ApiInjectors:
 
     def kill(self) -> Iterator[str]:
         """See :class:`support.contract.target.Injectors`."""
-        raise Inconclusive("on the target kubernetes no injector of the suite runs that could be killed")
+        raise Inconclusive("on the target kubernetes the suite runs no injector that could be killed")
 
     def freeze(self) -> tuple[str, Callable[[], str | None]]:
         """See :class:`support.contract.target.Injectors`."""
-        raise Inconclusive("on the target kubernetes no injector of the suite runs that could be frozen")
+        raise Inconclusive("on the target kubernetes the suite runs no injector that could be frozen")
 
     def pids(self) -> dict[str, int]:
         """See :class:`support.contract.target.Injectors`."""
@@ -88,9 +88,9 @@ class KubernetesTarget:
         """See :class:`support.contract.target.Target`."""
         shape.check(self._release, DISCOVERIES)
         if shape.etcd_delay_seconds:
-            raise DeploymentFailed("on the target kubernetes pods of Dynamo do not start before those of etcd")
+            raise DeploymentFailed("on the target kubernetes Dynamo cannot start before etcd")
         for each in reap(self._cluster, self._settings.namespace):
-            self._events.add("note", "", f"removed what somebody had left behind: {each}")
+            self._events.add("note", "", f"removed what an earlier run left behind: {each}")
         logs = self._folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()

@@ -40,7 +40,7 @@ class PodWitness:
         return "stopped" if shell.stopped(said) else "alive"
 
     def _blind(self, what: str) -> NoReturn:
-        raise Inconclusive(f"on the target kubernetes nobody sees {what} yet: that takes an agent on the node")
+        raise Inconclusive(f"the target kubernetes cannot see {what} yet: that needs an agent on the node")
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """See :class:`support.contract.target.Witness`."""

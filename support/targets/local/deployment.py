@@ -266,7 +266,7 @@ class LocalDeployment:
         living = [node for node in self._all("etcd") if node.name != lost.name]
         answering = etcd.leader(living)
         if answering is None:
-            raise DeploymentFailed(f"without {lost.name} the etcd cluster has no leader that could let it go")
+            raise DeploymentFailed(f"without {lost.name} the etcd cluster has no leader that could remove it")
         new = self._etcd_node()
         try:
             found = etcd.call(answering, "/v3/cluster/member/list", {}, ETCD_SECONDS)["members"]

@@ -58,5 +58,5 @@ def _signal(ask: Callable[[], int], number: signal.Signals) -> int:
     """
     pid = ask()
     if not send_while(pid, lambda: ask() == pid, number):
-        raise Inconclusive(f"pid {pid} was to get {number.name} but has ended")
+        raise Inconclusive(f"pid {pid} should get {number.name} but has ended")
     return pid
