@@ -96,7 +96,7 @@ def given_waiting(context: Context, stream, api, tokens):
 @given("a client has received a {stream:Mode} {api:Api} answer of {tokens:Count} tokens")
 @marks(table="request", brings="request")
 def given_received(context: Context, stream, api, tokens):
-    """A client has its whole answer; nothing is under way.
+    """A client has its whole answer; nothing is in flight.
 
     Waits: until the answer has ended.
     Proof: the client's own record of every token.

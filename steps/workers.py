@@ -55,7 +55,7 @@ def then_other_worker(context: Context):
 @when("the new worker has noticed that etcd is down")
 @marks(needs="newcomer")
 def when_repelled(context: Context):
-    """The new worker has asked etcd for a lease in vain.
+    """The new worker has asked etcd for a lease and got none.
 
     Waits: until the worker has said so.
     Proof: the worker's own log.

@@ -56,7 +56,7 @@ def ask(
         body: sent as JSON unless None.
 
     Raises:
-        ValueError: ``url`` is no such URL.
+        ValueError: ``url`` is not such a URL.
         NoAnswer: says why.
     """
     parts = urllib.parse.urlsplit(url)

@@ -23,7 +23,7 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        yaml.YAMLError: it is no YAML.
+        yaml.YAMLError: it is not YAML.
     """
     return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
 

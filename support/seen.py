@@ -112,7 +112,7 @@ class AnswerSeen(Seen, kind="answer", prose=("opinion", "why", "error")):
         if self.error:
             parts.append(f"error {self.error}")
         if self.end != "complete":
-            parts.append(self.end or "still under way")
+            parts.append(self.end or "still in flight")
         return ", ".join(parts)
 
     @property
@@ -157,7 +157,7 @@ class Handed(Seen, kind="given", words="{said}", prose=("said",)):
         request_id: as workers know it.
         node: the worker.
         flaw: ``budget``, ``fewer-tokens``, ``too-many-workers``, ``after-cancel``, ``never-let-go``,
-            ``not-stopped``, ``moved`` (it was to stay where it was).
+            ``not-stopped``, ``moved`` (it should have stayed where it was).
         workers: how many were given it; ``late``: seconds after it was cancelled; None: no matter.
     """
 
@@ -357,7 +357,7 @@ class PanicSeen(Seen, kind="panic", prose=("text",)):
     Attributes:
         node, role: whose process.
         file: where in Dynamo's sources; ``line``: 0 where the log does not say.
-        says: its message; ``times``: how often; ``text``: as it stands in the log.
+        says: its message; ``times``: how often; ``text``: as the log has it.
     """
 
     node: str

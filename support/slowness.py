@@ -11,7 +11,7 @@ from support import clock
 MOST = 10.0
 """A machine that is slower than this is of no use, and waits have to end some time."""
 LONGEST_ANSWER = 4.0
-"""Answers do not get longer than so many times what they are on an idle machine: a scenario has to end."""
+"""Answers do not get longer than this many times what they are on an idle machine: a scenario has to end."""
 # With less than this there is little to tell from, and the whole life of the process tells more.
 LEAST_RUN_SECONDS = 0.05
 LONGEST_MEASURE_SECONDS = 1.0

@@ -89,10 +89,15 @@ def test_the_features_of_the_suite_have_no_mistakes() -> None:
         (f"Feature: f\n  Scenario s\n{GOOD}", 2, "'Scenario s' is not a heading", "Scenario: s"),
         (f"Feature: f\n\n  It works.\n{GOOD.splitlines()[0]}", 4, "in no scenario", "Scenario: NAME above it"),
         (f"Feature: f\n  Scenario: r\n{GOOD}  Scenario s\n{GOOD}", 5, "'Scenario s' is not a heading", "Scenario: s"),
-        (f"Feature: f\n  Scenario: s\n{GOOD}    Examples:\n      | x |\n", 2, "Examples stand below", "Outline"),
+        (
+            f"Feature: f\n  Scenario: s\n{GOOD}    Examples:\n      | x |\n",
+            2,
+            "Examples need a Scenario Outline",
+            "Outline",
+        ),
         (f"Feature: f\n  Scenario: s\n{GOOD}Feature: g\n", 5, "a file has one feature", "a file of its own"),
-        (f"Feature: f\n  Scenario: s\n{GOOD}  Background:\n{GOOD}", 5, "the Background stands below", "above all"),
-        (f"Feature: f\n  Scenario: s\n    And this\n{GOOD}", 3, "And and But stand below a Given", ""),
+        (f"Feature: f\n  Scenario: s\n{GOOD}  Background:\n{GOOD}", 5, "the Background is below", "above all"),
+        (f"Feature: f\n  Scenario: s\n    And this\n{GOOD}", 3, "And and But come after a Given", ""),
         (f"Feature: f\n  @smoke slow\n  Scenario: s\n{GOOD}", 2, "each word begins with @", ""),
         (f"Feature: f\n  Scenario:\n{GOOD}", 2, "the Scenario has no name", ""),
     ],
@@ -122,7 +127,7 @@ def test_two_features_of_one_name(tmp_path: Path) -> None:
     assert lint(tmp_path, a=text) == []
     line, wrong, write = only(lint(tmp_path, b=text))  # the other one is there, and was not chosen
     assert (line, write) == (1, "another name")
-    assert wrong == "features/a.feature has a feature 'f'; the two would share one history"
+    assert wrong == "features/a.feature also has a feature 'f'; the two would share one history"
 
 
 def test_a_step_of_the_background_is_told_once(tmp_path: Path) -> None:
@@ -182,7 +187,7 @@ def test_a_worker_that_joins_in_time_completes_the_answer(tmp_path: Path) -> Non
     head += "    And a client is receiving a streamed completions answer of 200 tokens\n"
     then = "    Then the answer completes with 200 tokens\n"
     found = lint(tmp_path, x=head.format(1) + late.format("is restarted mid-answer") + then)
-    assert "one that joins is too late" in only(found)[1]
+    assert "one that joins later comes too late" in only(found)[1]
     in_time = "    When a new worker joins the deployment\n    And the worker serving the request crashes mid-answer\n"
     for act in (late.format("is shut down mid-answer"), late.format("hangs mid-answer"), in_time):
         assert lint(tmp_path, x=head.format(1) + act + then) == []

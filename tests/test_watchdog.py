@@ -327,7 +327,7 @@ def test_a_guard_that_is_no_file_of_our_own_is_put_aside(tmp_path: Path, how: st
 def test_a_link_to_a_folder_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to(tmp_path / "state")
-    with pytest.raises(PermissionError, match="is no folder"):
+    with pytest.raises(PermissionError, match="is not a folder"):
         Watchdog(tmp_path / "link", undo).look()
 
 

@@ -23,7 +23,7 @@ from agents.core.journal import Journal
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 60.0
 """Between attempts of an undo that fails."""
 ENDED_KEPT = 1000
-"""Faults that are over, the newest ones, that a journal keeps when it is written anew."""
+"""Faults that are over, the newest ones, that a journal keeps when it is rewritten."""
 WRITE_AGAIN_SECONDS = 5.0
 
 
@@ -54,7 +54,7 @@ class FaultBook:
             self._compact()
 
     def _compact(self) -> None:
-        """Have the journal written anew, without most of what is over."""
+        """Have the journal rewritten, without most of what is over."""
         ended = [fault.id for fault in self.faults.values() if not fault.owed]
         for fault_id in ended[: max(0, len(ended) - ENDED_KEPT)]:
             self._drop(fault_id)
@@ -130,7 +130,7 @@ class FaultBook:
         """
         self._take_over()
         for fault in self.faults.values():
-            # Monotonic time begins anew when the machine does.
+            # Monotonic time begins again when the machine does.
             fault.deadline = min(fault.deadline, time.monotonic() + fault.duration_seconds)
             if fault.state == "active":
                 self._arm(fault)

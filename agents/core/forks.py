@@ -103,7 +103,7 @@ def run_module(name: str, arguments: list[str]) -> int:
 
 def use_files(stdin: int | None, output: int | None) -> None:
     """Make the open files standard input, and standard output and error; None leaves them as they are. What is still to
-    be written goes where it was to go, if anybody reads it there.
+    be written goes where it should, if anybody reads it there.
     """
     with contextlib.suppress(OSError):
         _flush()

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from agents.core.faults import Fault
 
 COMPACT_BYTES = 256 * 1024
-"""Growth after which a journal is written anew, one line per fault."""
+"""Growth after which a journal is rewritten, one line per fault."""
 BALLAST_BYTES = 256 * 1024
 """Kept free on the journal's disk for the ends of faults that have begun."""
 
@@ -94,7 +94,7 @@ class Journal:
                 stream.close()
                 raise JournalInUse(f"{self.path} is in use: the agent that it belongs to is alive") from None
             if not self.path.exists() or not os.path.samestat(os.fstat(stream.fileno()), self.path.stat()):
-                stream.close()  # written anew between our opening and locking it
+                stream.close()  # rewritten between our opening and locking it
                 continue
             self._stream = stream
             self._drop_half_a_line()
@@ -154,7 +154,7 @@ class Journal:
         self._unwritten.pop(fault.id, None)
 
     def has_grown(self) -> bool:
-        """Whether it is time to write it anew."""
+        """Whether it is time to rewrite it."""
         return os.fstat(self.hold().fileno()).st_size > self._compact_at
 
     def behind(self) -> list[str]:
@@ -173,7 +173,7 @@ class Journal:
         return found
 
     def rewrite(self, faults: Iterable[Fault]) -> None:
-        """Write it anew, one line per fault; where there is no room for that the old one stays."""
+        """Rewrite it, one line per fault; where there is no room for that the old one stays."""
         old = self.hold()
         draft = self.path.with_suffix(".new")
         try:
@@ -203,7 +203,7 @@ class Journal:
         self._compact_at = os.fstat(self.hold().fileno()).st_size + COMPACT_BYTES
 
     def forget(self, fault_id: str) -> None:
-        """Know nothing of a fault any more; what is written of it goes when the journal is written anew."""
+        """Know nothing of a fault any more; what is written of it goes when the journal is rewritten."""
         self._written.pop(fault_id, None)
         self._unwritten.pop(fault_id, None)
 

@@ -90,7 +90,7 @@ def _say(**what: Any) -> None:
 
 
 def hold_memory(cuda: Cuda, share: float, until: float) -> None:
-    """Take ``share`` of the card's memory, as far as it is free, and give it back at ``until``."""
+    """Take ``share`` of the card's memory, as far as free, and give it back at ``until``."""
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     cuda("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
     wanted = left = int(total.value * share)

@@ -44,7 +44,7 @@ class Cards:
         self._lock = threading.Lock()
 
     def missing(self) -> str:
-        """Why there is no GPU here, in words; empty when there is. Asked anew until there is one."""
+        """Why there is no GPU here, in words; empty when there is. Asked again until there is one."""
         with self._lock:
             if self._cards:
                 return ""

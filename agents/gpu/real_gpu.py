@@ -2,7 +2,7 @@
 
 ================  ========  ==========================================================================================
 XID_ERROR         reported  the driver's line with the PCI address of the GPU; nothing happens to the GPU itself
-MEMORY_PRESSURE   real      :mod:`agents.gpu.load` takes a share of the memory, as far as it is free
+MEMORY_PRESSURE   real      :mod:`agents.gpu.load` takes a share of the memory, as far as free
 COMPUTE_OVERLOAD  real      :mod:`agents.gpu.load` keeps the GPU busy for a share of the time
 THROTTLE          real      the SM clocks are locked to a share of their maximum
 OVERHEAT          emulated  the power limit is lowered: what the driver does to a GPU that is too hot
@@ -98,7 +98,7 @@ class RealGpuDriver:
             parameters |= {"power_limit_mw": lowered, "share": round(1 - lowered / before, 3)}
             touches = [f"{about}: power limit {before} mW lowered to {lowered} mW"]
         else:
-            what = "its memory, as far as it is free" if asked.type == "MEMORY_PRESSURE" else "its time"
+            what = "its memory, as far as free" if asked.type == "MEMORY_PRESSURE" else "its time"
             touches = [f"{about}: {asked.share:.0%} of {what}, by a process of its own"]
         fidelity, keys = FIDELITY[asked.type], [f"gpu {card.uuid}"]
         return Plan("gpu", asked.type, [node], touches, undo, parameters, asked.severity, fidelity, keys, repair)

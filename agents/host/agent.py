@@ -87,7 +87,7 @@ class HostAgent:
                 boot.write_text(boot_id())
 
     async def look(self) -> None:
-        """Ask anew which pods there are; those that cannot be asked for are none, for the reason in ``trouble``."""
+        """Ask again which pods there are; those that cannot be asked for are none, for the reason in ``trouble``."""
         self.pods, self.trouble = {}, ""
         if self.api is None:
             return
@@ -150,7 +150,7 @@ class HostAgent:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await stop.wait()
-        await runner.cleanup()  # first: what is under way ends, and nothing new comes
+        await runner.cleanup()  # first: open calls end, and nothing new comes
         await self.book.recover_all()
         if not self.book.owed():  # else the watchdog goes on trying
             self.guard_file.unlink(missing_ok=True)

@@ -112,7 +112,9 @@ class CutDriver(Driver):
             if target != source:
                 cuts.setdefault(target, []).append(source)
         if not cuts:
-            raise Problem(422, "Nothing to cut", f"between {', '.join(sources)} and {', '.join(targets)} is no link")
+            raise Problem(
+                422, "Nothing to cut", f"there is no link between {', '.join(sources)} and {', '.join(targets)}"
+            )
         sides = ["to", "from"] if direction == "both" else [direction]
         parameters = {"direction": direction, "label": body.get("label")} | _strength(
             kind, body.get("parameters") or {}

@@ -168,7 +168,7 @@ def _rule(kind: str, family: Family, side: str, percent: int) -> list[Any]:
 
 
 def _pass_on(kind: str, family: Family) -> Iterator[list[Any]]:
-    """Let through what is no packet of anybody on the node: the kernel's own answers for rejected packets, which pass
+    """Let through what is nobody's packet on the node: the kernel's own answers for rejected packets, which pass
     through the same chains, and what finds neighbours.
     """
     from pyroute2.nftables.expressions import verdict

@@ -93,7 +93,7 @@ class ProcessTable:
             return
         content = json.loads(self._record.read_text())
         text = self._changes.read_text(errors="replace") if self._changes.exists() else ""
-        # One that was cut short would spoil what is written behind it: written anew with the next change.
+        # One that was cut short would spoil what is written behind it: rewritten with the next change.
         self._lines = text.count("\n") if text.endswith("\n") else 2 * LONGEST_HISTORY
         for line in text.splitlines():
             with contextlib.suppress(json.JSONDecodeError):  # cut short by the end of the agent before
@@ -317,7 +317,7 @@ class ProcessTable:
 
     async def _bring(self, node: str, identity: tuple[int, int], number: signal.Signals, stopped: bool) -> bool:
         deadline = time.monotonic() + SIGNAL_SECONDS
-        while members := self.family(node, identity):  # each time anew: one of them may just have made another
+        while members := self.family(node, identity):  # again each time: one of them may just have made another
             others = [each for each in members if is_stopped(each[0]) != stopped]
             if not others:
                 return True

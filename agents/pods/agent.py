@@ -36,7 +36,7 @@ class PodAgent(HostAgent):
         return {pod.name: pod for pod in self._links.local}
 
     async def look(self) -> None:
-        """Ask anew which pods there are; while the API cannot be asked, those of the last time are known."""
+        """Ask again which pods there are; while the API cannot be asked, those of the last time are known."""
         await super().look()
         if self.api is not None and not self.trouble:
             self._links.update(self.pods)

@@ -115,7 +115,7 @@ class PodLinks:
         index = _ask(self.files[name], lambda route: route.get_links(ifname=CABLE)[0].get_attr("IFLA_LINK"))
         found = _ask(self.bridge, lambda route: [each.get_attr("IFLA_IFNAME") for each in route.get_links(index)])
         if not found:
-            raise Problem(501, "Not here", f"the cable of {name!r} does not end on this machine")
+            raise Problem(501, "Not here", f"the network link of {name!r} does not end on this machine")
         return str(found[0])
 
 

@@ -1,7 +1,7 @@
 """A deliberately bad neighbour between clients and a real frontend: the suite's proof that its scenarios can fail.
 
 Usage: ``python -m agents.sabotage.proxy --listen HOST:PORT --upstream URL --kind KIND``. It passes everything on
-unharmed but for the one thing that its kind spoils, see :data:`KINDS`. Started by the local target under
+unharmed except for the one thing that its kind spoils, see :data:`KINDS`. Started by the local target under
 ``FT_SABOTAGE=proxy=KIND``, never otherwise.
 """
 
@@ -85,7 +85,7 @@ class Proxy:
                     return web.Response(
                         body=await answer.read(), status=answer.status, content_type=answer.content_type
                     )
-            # The target asks with an empty body whether the API is switched on; that is no request.
+            # The target asks with an empty body whether the API is switched on; that is not a request.
             number = next(self.requests) if b'"model"' in body else 0
             if self.kind == "refuses-later" and number > 1:
                 self._spoils(f"request {number}")

@@ -92,7 +92,7 @@ class AuditLog:
                 raise Problem(507, "No room for the audit log", detail) from None
 
     def ended(self, request: Request, status: int, seconds: float) -> None:
-        """The line after a call; whatever has become of it, its answer is not lost for want of room.
+        """The line after a call; whatever has become of it, its answer is not lost for lack of room.
 
         Those without the token share a line a minute: they do not fill the disk.
         """

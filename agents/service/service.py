@@ -59,7 +59,7 @@ class Service:
         found, _ = await self.agents.read("/v1/faults?owed=true")
         self._last_owed |= {name: json.loads(text) for name, text in found.items()}
         owed = [fault for faults in self._last_owed.values() for fault in faults]
-        pending = sum(fault["state"] == "pending" for fault in owed)  # these are among those under way
+        pending = sum(fault["state"] == "pending" for fault in owed)  # these have begun, too
         count = len(owed) - pending + max(pending, len(before))
         if count >= self.policy.max_active:
             detail = f"faults that are live, begun or not undone: {count}; the limit is {self.policy.max_active}"

@@ -21,11 +21,11 @@ def private(folder: Path) -> None:
     """Make sure that nobody else can put anything into a folder, or put another one in its place.
 
     Raises:
-        PermissionError: it is no folder (a link is none), belongs to another user, or is not closed to all others.
+        PermissionError: it is not a folder (but a link, say), belongs to another user, or is not closed to all others.
     """
     seen = folder.lstat()
     if not stat.S_ISDIR(seen.st_mode):
-        why = "is no folder"
+        why = "is not a folder"
     elif seen.st_uid != os.geteuid():
         why = f"belongs to user {seen.st_uid}, not to {os.geteuid()}"
     elif seen.st_mode & 0o077:
@@ -40,7 +40,7 @@ def read_own(folder: Path, name: str) -> str:
 
     Raises:
         FileNotFoundError: there is none any more.
-        ValueError: it is no such file, or not in UTF-8.
+        ValueError: it is not such a file, or not in UTF-8.
     """
     try:
         handle = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -87,7 +87,7 @@ class Injectors(Protocol):
     """The programs that break things, for scenarios in which they are what breaks.
 
     Raises:
-        Inconclusive: one has ended, or another has taken its place, while it was to be hit.
+        Inconclusive: one has ended, or another has taken its place, before it could be hit.
     """
 
     def kill(self) -> Iterator[str]:

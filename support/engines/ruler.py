@@ -47,9 +47,9 @@ SABOTAGES = (
 MOVED = ("forgets-position", "repeats-token", "drops-token", "invents-token")
 """Those of them that show in an answer which another worker has begun."""
 LEAVINGS = ("draining", "handing-over")
-"""``draining``: finish what is under way, as dynamo.mocker does, for as long as the runtime's own deadline allows.
+"""``draining``: finish what is in flight, as dynamo.mocker does, for as long as the runtime's own deadline allows.
 ``handing-over``: as the release's workers for vllm, sglang and trtllm do: leave the list, go on for a grace period,
-then give up what is under way, for another worker to go on with.
+then give up what is in flight, for another worker to go on with.
 """
 
 FIRST_ID = int(os.environ["RULER_FIRST_ID"])

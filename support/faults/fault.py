@@ -177,7 +177,7 @@ class Fault:
         raise NotImplementedError
 
     def lapsed(self, ground: Ground, proven: "ProvenFault") -> str | None:
-        """What shows that it is over before anybody was to end it, in words; None while it is in force."""
+        """What shows that it is over before its time, in words; None while it is in force."""
         raise NotImplementedError
 
     def healing(self, ground: Ground, proven: "ProvenFault") -> Healing:

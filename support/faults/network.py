@@ -21,7 +21,7 @@ PROOF_SECONDS = 2.0
 # Enough for bounds of about 12 percentage points on a loss.
 LEAST_PROBES = 400
 # For how long a narrow cable is to be busy with the transfer that measures it, and when that one is given up: the
-# answers under way have their share of it, and TCP slows down at each packet that finds the queue full.
+# answers in flight have their share of it, and TCP slows down at each packet that finds the queue full.
 TRANSFER_SECONDS, LONGEST_TRANSFER_SECONDS = 0.3, 5.0
 BYTES_PER_KBIT = 125
 SIDES = {
@@ -263,8 +263,8 @@ class Loss(NetworkFault):
 class Bandwidth(NetworkFault):
     """The network link of a node carries no more than ``rate_kbit`` kilobits per second, each way.
 
-    Proven by a transfer in each direction that takes as long as its bytes take at that rate, but for the burst that the
-    fault names, and that was faster before.
+    Proven by a transfer in each direction that takes as long as its bytes take at that rate, except for the burst
+    that the fault names, and that was faster before.
 
     Attributes:
         others: with the first of whom the transfers are; None: with the frontend, and the victim has to be a worker.

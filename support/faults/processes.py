@@ -72,7 +72,7 @@ class ProcessFault(Fault):
         return None if seen == self._shown else f"its process is {seen}"
 
     def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
-        """It runs; where its process was to end, another than the one that was hit."""
+        """It runs; where its process had to end, it is another one than was hit."""
         name = proven.node.name
 
         def broken() -> str | None:
@@ -106,7 +106,7 @@ class Terminate(ProcessFault):
     failure = "terminate"
     word, word_of_many = "is shut down", "are shut down"
     ends_process = True
-    # Acts as soon as the worker's loop runs, and some releases' frontends show nothing of it before what is under way
+    # Acts as soon as the worker's loop runs, and some releases' frontends show nothing of it before what is in flight
     # has ended.
     shown_seconds = 15.0
 

@@ -31,5 +31,5 @@ def bounds(draws: int, share: float, risk: float = RISK) -> tuple[int, int]:
 
 
 def draws_to_see(share: float, risk: float = RISK) -> int:
-    """How many draws have at least one hit in all but ``risk / 2`` of all cases, so that none at all is no chance."""
+    """How many draws have at least one hit in all but ``risk / 2`` of all cases, so that none at all is not chance."""
     return 1 if share >= 1 else math.ceil(math.log(risk / 2) / math.log1p(-share))

@@ -39,7 +39,7 @@ class ValidationContext:
         scenario: the :class:`support.scenarios.Scenario` that was run, or None.
         log_dir: folder of the run.
         metrics: what the frontend's counters have grown by: ``requests_total``, ``migrations_total`` (attempts),
-            ``ongoing_migrations_total`` (those of answers under way), ``cancellations_total``; a plain mapping, without
+            ``ongoing_migrations_total`` (those of answers in flight), ``cancellations_total``; a plain mapping, without
             what the release does not count.
         ledger: every attempt of every request.
         answers: the last attempt of every request; empty where nothing was tried twice, see :attr:`asked`.

@@ -207,7 +207,7 @@ class MigrationChecker(BaseChecker):
     """At least ``at_least`` requests were moved to another worker and completed there.
 
     The frontend counts attempts, also those that fail and those of requests that had not begun. Of the attempts for
-    answers under way, the requests under way at the failure that did not complete are taken off, and what is left is no
+    answers in flight, the requests in flight at the failure that did not complete are taken off, and what is left is no
     more than those that did: one request may be moved several times.
     """
 
@@ -276,8 +276,8 @@ class OverloadRejectionChecker(BaseChecker):
 
 @dataclass
 class StandardBandChecker(BaseChecker):
-    """Over all of ``phase`` users wait no longer for their first token (of a unary answer: for the end) than STANDARD
-    has shown, but for one request in a hundred, and as many requests are good (:class:`support.judge.recovery.Band`).
+    """In all of ``phase`` users wait no longer for their first token (of a unary answer: for the end) than in STANDARD,
+    except for one request in a hundred, and as many requests are good (:class:`support.judge.recovery.Band`).
     """
 
     name: ClassVar[str] = "standard_band"
@@ -294,7 +294,7 @@ class StandardBandChecker(BaseChecker):
         times = "ttft" if now["p50_ttft_ms"] is not None else "latency"
         middle, goodput, slow = now[f"p50_{times}_ms"], now["goodput_rate"], context.results["recovery"]["slow"]
         if middle is None or goodput is None:
-            raise NothingToCheck(f"no request in {self.phase} was to be answered")
+            raise NothingToCheck(f"no request in {self.phase} needed an answer")
         served = goodput >= band.goodput_rate
         fits = middle <= band.p50_ms and few(slow[self.phase], now["planned"]) and served
         less = context.results["recovery"]["unstarved"]

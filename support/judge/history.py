@@ -44,8 +44,8 @@ class History:
         waits: spells in which processes of Dynamo and of the suite waited for a processor.
         leftovers: what was on the machine after the deployment went and had not been there before (namespaces, rules,
             processes, files), one line each.
-        lapsed: faults that were over before anybody was to end them, one line each.
-        not_undone: steps of the scenario's end that were to put something back and failed, one line each.
+        lapsed: faults that were over before their time, one line each.
+        not_undone: steps of the scenario's end that should have put something back and failed, one line each.
         records_lost: what was seen and could not be kept or read, one line each.
         facts: what holds of the deployment; a rule that needs more than holds is not judged.
         migration_limit: how often one request may be moved to another worker; None where it is not known.
@@ -75,7 +75,7 @@ class History:
 
     def starved(self, since: float, until: float, bound: float) -> str:
         """Which process waited longest for a processor between two times, in words; empty where none did for more than
-        :data:`STARVED_SHARE` of ``bound`` seconds, so that the machine is no excuse.
+        :data:`STARVED_SHARE` of ``bound`` seconds, so that the machine does not excuse it.
         """
         who, seconds = longest_wait(self.waits, since, until)
         return f"{who} {in_vain(seconds)}" if seconds > STARVED_SHARE * bound else ""

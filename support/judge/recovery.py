@@ -58,7 +58,7 @@ class Band:
 
 
 def few(slow: int, every: int) -> bool:
-    """Whether so many slow requests are no more than one in a hundred, or one alone."""
+    """Whether this many slow requests are no more than one in a hundred, or one alone."""
     return slow <= max(1, every // 100)
 
 

@@ -36,11 +36,11 @@ class Sample:
         load: name of the load that it belongs to.
         intended_at: seconds on :mod:`support.clock`; ``ended_at`` is None when nothing came back.
         kind: as :class:`support.requests.outcomes.Outcome` has it, of which ``complete`` is a whole answer with tokens
-            and ``cancelled`` one that was given up as planned, or was to be and came to its end first; or ``missing``
+            and ``cancelled`` one that was given up as planned, or should have been and ended first; or ``missing``
             (planned, and no trace of an end), or ``withdrawn`` (its load was stopped in good order before it was sent).
         stream: whether it asked for a stream; ``asked``: for how many tokens.
         token_times: arrival of each token; of an answer in one body that of the body.
-        send_lag: seconds from the time at which its last attempt was to be sent to that at which it was; ``loop_lag``
+        send_lag: seconds from the time at which its last attempt was due to that at which it was sent; ``loop_lag``
             the longest that the client's event loop stood still meanwhile.
     """
 
@@ -86,7 +86,7 @@ class Sample:
 
     @property
     def itl(self) -> float | None:
-        """Mean time per token after the first one; None where no second token was to come, or all in one body."""
+        """Mean time per token after the first one; None where no second token was due, or all in one body."""
         return self._pace(inter_token)
 
     @property

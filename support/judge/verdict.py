@@ -48,7 +48,7 @@ class Verdict:
         verdict: one of :data:`VERDICTS`.
         reason: one line, empty for a plain pass.
         known_defects: ids of the records that explain the findings; not empty only for ``known_defect``.
-        evidence: invariant -> how many things it has looked at; with 0 it held for want of any.
+        evidence: invariant -> how many things it has looked at; with 0 it held because there was none.
         not_judged: invariant that was not judged -> why.
         lack: what release or target lack, of a skipped scenario: one of :data:`support.errors.LACKS`, or a tag.
         slowness: how many times longer than alone the suite's own process took for what it did

@@ -319,7 +319,7 @@ def _status(step: Any) -> str:
 
 
 def _forget_traces(steps: Iterable[TestStepResult]) -> None:
-    """Where in the suite's code a step broke down is no part of a verdict about Dynamo."""
+    """Where in the suite's code a step broke down is not part of a verdict about Dynamo."""
     for step in steps:
         if step.statusDetails:
             step.statusDetails.trace = None

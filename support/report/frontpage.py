@@ -24,7 +24,7 @@ SIGNS = {
 }
 """State of a promise -> its sign and its words: no colour says what they do not."""
 NAMED = 6
-"""Up to so many scenarios are named at once."""
+"""Up to this many scenarios are named at once."""
 PLACE = '<div id="app">'
 """Where Allure's page has its app: this page stands before it, over Allure's own sign that it is loading."""
 

@@ -137,7 +137,7 @@ def without_analytics(page: str) -> str:
 
 
 def without_known(page: str, known: int) -> str:
-    """The report with so many failures less in Allure's counts: the share of successes beside them leaves known ones
+    """The report with this many fewer failures in Allure's counts: the share of successes beside them leaves known ones
     out, and nobody can read "100%" beside "Failed 16".
     """
 

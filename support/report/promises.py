@@ -1,4 +1,4 @@
-"""What a run says in a sentence each: of the release, of every promise, of the faults, of whose doing it is, and of
+"""What a run says in a sentence each: of the release, of every promise, of the faults, of who caused it, and of
 what has changed since the run before it. A feature is a promise, and its name says which.
 """
 
@@ -17,8 +17,8 @@ from support.report.moments import strikes
 from support.requests.load_log import read_phases
 
 STATES = ("broken", "unproven", "known", "kept", "open")
-"""What may be said of a promise, the most urgent first: ``known`` is kept but for known defects, ``unproven`` neither
-kept nor broken in a scenario, ``open`` not judged at all."""
+"""What may be said of a promise, the most urgent first: ``known`` is kept except for known defects, ``unproven``
+neither kept nor broken in a scenario, ``open`` not judged at all."""
 GOOD = ("passed", "known_defect")
 
 
@@ -148,7 +148,7 @@ def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str])
 
 
 def blame(verdicts: Sequence[Verdict]) -> str:
-    """Whether what broke is Dynamo's doing or the suite's own."""
+    """Whether Dynamo caused what broke, or the suite itself."""
     counts = Counter(map(_outcome, verdicts))
     new, known, ours = counts["broken"], counts["known"], counts["open"]
     if not new + known + ours:

@@ -57,7 +57,7 @@ def process_overflow_recovery_test(log_dir: str | Path, objectives: Objectives =
 
 
 def missing(run: LoadHistory) -> list[str]:
-    """What was to be there and is not, in words: clients that died, requests without an end, an end after OVERFLOW."""
+    """What should be there and is not, in words: clients that died, requests without an end, an end after OVERFLOW."""
     several = len(run.loads) > 1
     found = [f"{load.folder.name}: {each}" if several else each for load in run.loads for each in load.problems]
     marks = {phase for phase, _ in run.phases}

@@ -26,7 +26,7 @@ def slug(location: str) -> str:
 
 
 def create(reports: Path, log_dir: Path | None = None) -> Path:
-    """Make the folder of a new run and remove the oldest beyond :data:`KEEP`; one that is under way is never removed.
+    """Make the folder of a new run and remove the oldest beyond :data:`KEEP`; one that still runs is never removed.
 
     The folder's name begins with the start time, so names sort by age.
 

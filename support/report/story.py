@@ -24,7 +24,7 @@ from support.requests.outcomes import Outcome, outcome, shorten
 MARKS = ("fault", "proof")
 """Kinds of events that are evidence of what was broken."""
 SHOWN_REQUESTS = 8
-"""Up to so many requests are told one by one; of more only the sums and the broken ones."""
+"""Up to this many requests are told one by one; of more only the sums and the broken ones."""
 SHOWN_FAULTS = 12
 """Faults that are told."""
 TABLE_ROWS = 300

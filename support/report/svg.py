@@ -51,7 +51,7 @@ def text(
     anchor: str = "start",
     shift: float = 0,
 ) -> str:
-    """Words at a place, with a halo; ``shift`` moves them by so many pixels to the right."""
+    """Words at a place, with a halo; ``shift`` moves them by this many pixels to the right."""
     usual = {"fill": paint("ink"), "font-size": TEXT_SIZE, "font-weight": "normal", "text-anchor": "start", "dx": "0"}
     style = {"fill": paint(colour), "font-size": size, "font-weight": weight, "text-anchor": anchor, "dx": f"{shift:g}"}
     said = "".join(f' {name}="{value}"' for name, value in style.items() if value != usual[name])
@@ -59,7 +59,7 @@ def text(
 
 
 def lines(words: str, most: int, *, letter: float = LETTER, indent: int = 0) -> list[str]:
-    """Words in at most so many lines, each with room in the narrowest picture, ``indent`` pixels from its left."""
+    """Words in at most this many lines, each with room in the narrowest picture, ``indent`` pixels from its left."""
     return textwrap.wrap(words, int((0.95 * NARROW - indent) / letter), max_lines=most, placeholder="…")
 
 

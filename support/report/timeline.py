@@ -39,22 +39,22 @@ STATES = {
 }
 """State of a node -> the colour of its bar, and the word in it; what does not serve is an empty frame."""
 SIGNS = {"over": "\N{CHECK MARK}", "left": "!", "leader": "L"}
-"""What a moment that is no strike is marked with."""
+"""What a moment that is not a strike is marked with."""
 
 LABELLED = 12
-"""Up to so many requests have a line of words each; of more only the number per outcome is told."""
+"""Up to this many requests have a line of words each; of more only the number per outcome is told."""
 DRAWN = 60
-"""Up to so many requests are drawn; of more those that have no whole answer come first."""
+"""Up to this many requests are drawn; of more those that have no whole answer come first."""
 WORDED = 9
-"""Up to so many things that happened have a line of words."""
+"""Up to this many things that happened have a line of words."""
 NUMBERED = 24
-"""Up to so many strikes are numbered in the picture; where they are more their stripes tell more."""
+"""Up to this many strikes are numbered in the picture; where they are more their stripes tell more."""
 PAUSE_SHOWN = 0.25
 """Seconds from which the longest pause between two tokens is told."""
 BEFORE = 0.06
 """Part of the time axis that lies before the first request; what was earlier is the boot."""
 COLUMNS = 400
-"""Tokens are drawn in so many columns."""
+"""Tokens are drawn in this many columns."""
 
 LEFT, RIGHT = 2.5, 97.5
 """Percent of the width: where the time axis begins and ends."""
@@ -249,7 +249,7 @@ def _token_path(places: Sequence[float], height: float) -> str:
 
 
 def _moved(entries: Sequence[LedgerEntry], happened: Happenings) -> set[int]:
-    """Numbers of the requests that were moved to another worker: those that were under way when a worker was struck
+    """Numbers of the requests that were moved to another worker: those that were in flight when a worker was struck
     and have their whole answer, where the frontends have counted as many moves as there are such requests.
     """
     struck = [each.begin for each in happened.strikes if each.ordered and "worker" in each.node]

@@ -39,7 +39,7 @@ class Answer:
 
 
 class CancellableRequest:
-    """A handle to cancel one request from any thread, before or while it is under way."""
+    """A handle to cancel one request from any thread, before or while it is in flight."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -95,7 +95,7 @@ class CancellableRequest:
 
 
 class Pending:
-    """A request under way."""
+    """A request in flight."""
 
     def __init__(self, exchange: Exchange, ledger: Ledger, cancellable_request: CancellableRequest) -> None:
         self._exchange = exchange

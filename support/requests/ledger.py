@@ -69,7 +69,7 @@ class LedgerEntry:
     """All that the client saw of one request.
 
     Times are seconds on :mod:`support.clock`; None means that it did not happen. ``end`` is None while the request is
-    under way, then one of ``complete`` (the server closed the answer in an orderly way: the HTTP body ended),
+    in flight, then one of ``complete`` (the server closed the answer in an orderly way: the HTTP body ended),
     ``cancelled`` (by us), ``lost`` (connection reset or closed mid-body), ``refused`` (no connection), ``timeout``
     (our own deadline).
     ``complete`` says nothing about the content: that is for the judge. ``holds`` are the spells, each its begin and its
@@ -194,7 +194,7 @@ class Ledger:
         return entry
 
     def adopt(self, entries: Iterable[LedgerEntry]) -> None:
-        """Take up entries of another ledger; they are numbered anew."""
+        """Take up entries of another ledger; they are numbered again."""
         with self._changed:
             for entry in entries:
                 entry.number = self._first_number + len(self._entries)

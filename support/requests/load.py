@@ -108,7 +108,7 @@ def _models(base_url: str) -> list[str]:
 
 
 class LoadRun:
-    """A load under way."""
+    """A running load."""
 
     def __init__(self, plan: LoadPlan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
@@ -194,7 +194,7 @@ class LoadRun:
         return True
 
     def stop(self) -> None:
-        """Begin no further request; those under way come to their end. What was not sent counts as withdrawn."""
+        """Begin no further request; those in flight come to their end. What was not sent counts as withdrawn."""
         self._stopped_at = now()
         for each in self._crews:
             each.stop()

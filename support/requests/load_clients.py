@@ -259,7 +259,7 @@ class _Clients:
         self._say(f"{self.sent} {self.ended} {tokens}")
 
     def give_up(self) -> None:
-        """End all requests that are under way; nothing of them is written down."""
+        """End all requests that are in flight; nothing of them is written down."""
         for pending in list(self._open):
             pending.cancel()
         self._results.put(None)
@@ -372,7 +372,7 @@ def _orders(clients: _Clients, loop: asyncio.AbstractEventLoop, orders: IO[str])
     for line in orders:
         if line.strip() == "stop":
             loop.call_soon_threadsafe(clients.stopping.set)
-    os._exit(1)  # whoever wanted the load is gone, however that came about
+    os._exit(1)  # the process that started the load is gone, however that came about
 
 
 def main() -> None:
@@ -384,7 +384,7 @@ def main() -> None:
     os.write(1, b"ready\n")
     word, _, began_at = sys.stdin.readline().partition(" ")
     if word != "go":
-        raise SystemExit("whoever wanted the load is gone")
+        raise SystemExit("the process that started the load is gone")
     reader = shared_reader()
     # Going through the thousands of chunks of all open answers, the collector stopped the clients for half a second at
     # a time. It has nothing to find: an exchange that is over holds no circle of references.

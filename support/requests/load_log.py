@@ -44,7 +44,7 @@ class Record:
 
     @property
     def attempts(self) -> list[LedgerEntry]:
-        """What the client saw, an entry per attempt that has ended; read anew at each call, for all of them at once
+        """What the client saw, an entry per attempt that has ended; read again at each call, for all of them at once
         take more memory than the answers of a long load are worth.
         """
         return [unpack(json.loads(line)["entry"]) for line in self.lines]

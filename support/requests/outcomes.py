@@ -100,7 +100,7 @@ def seen_of(entry: LedgerEntry, wanted: str = "", asked: int | None = None) -> A
     """What a request got.
 
     Args:
-        wanted, asked: what it was to get; None: as many tokens as it asked for.
+        wanted, asked: what it should have got; None: as many tokens as it asked for.
     """
     end = outcome(entry)
     error = entry.errors[0] if entry.errors else ""

@@ -45,7 +45,7 @@ class Wire(NamedTuple):
 
 
 class Reader:
-    """An event loop in a daemon thread, with a heart that measures how late it runs while requests are under way."""
+    """An event loop in a daemon thread, with a heart that measures how late it runs while requests are in flight."""
 
     def __init__(self) -> None:
         self.loop = clock.loop()

@@ -42,7 +42,7 @@ REQUIREMENTS = (ROOT / "requirements.txt", ROOT / "requirements-constraints.txt"
 REPORT_PACKAGES = (ROOT / "support" / "report" / "package.json", ROOT / "support" / "report" / "package-lock.json")
 STAMP = ".finished"
 RELEASE = re.compile(r"\d+\.\d+\.\d+([a-z.]\w*)*")
-RECIPE = "1"  # raise it when environments made by older versions of this program have to be made anew
+RECIPE = "1"  # raise it when environments made by older versions of this program have to be made again
 
 # Names in ai-dynamo's requirements that no index need hold: aisimulate (1.5 on) is not needed by frontend and mocker,
 # and its published package is a placeholder; 1.6 wants a certifi newer than some mirrors hold.

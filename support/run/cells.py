@@ -143,7 +143,7 @@ def preload() -> None:
 def environment() -> dict[str, str]:
     """The environment for a cell's command: ours, but with bytecode cached.
 
-    Each process would else compile the suite and its packages anew, for half a second.
+    Each process would else compile the suite and its packages again, for half a second.
     """
     return {name: value for name, value in os.environ.items() if name != BYTECODE}
 

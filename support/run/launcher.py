@@ -143,7 +143,7 @@ class Launcher:
                 verdict = self._verdict(ended)
                 verdicts.append(verdict)
                 measured = not (ended.reason or verdict.kept) and verdict.verdict != "skipped"
-                if measured:  # else it is no measure for the next run
+                if measured:  # else it is not a measure for the next run
                     seconds = time.monotonic() - ended.began
                     costs[ended.scenario.key] = Cost(round(seconds, 2), round(ended.process.cpu_seconds, 2))
                 print(console.line(verdict), flush=True)
@@ -267,7 +267,7 @@ def finish(launcher: Launcher, seconds: float, further: Sequence[str] = (), whol
         launcher: the run.
         seconds: its wall time.
         further: complaints that no verdict knows of.
-        whole: whether it was to be the whole default selection; the rates of known defects are of such runs alone.
+        whole: whether the whole default selection was asked for; the rates of known defects are of such runs alone.
     """
     settings = launcher.settings
     verdicts = publish.collect(launcher.run)

@@ -49,7 +49,7 @@ class Schedule:
     Args:
         scenarios: all of the run.
         costs: key of a scenario -> what it took; one that is not there may take long and begins early.
-        jobs: at most so many run at a time.
+        jobs: at most this many run at a time.
         processors: how many this run may use.
     """
 

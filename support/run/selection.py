@@ -84,7 +84,7 @@ def enumerate_scenarios(root: Path, features: Sequence[str], tags: Sequence[str]
         done = subprocess.run(command, cwd=root, env=environ, check=False, **pipes)
         text = listing.read()
     if done.returncode == MISTAKES:
-        raise RuntimeError(f"behave refuses to begin:\n\n{done.stderr.strip()}")
+        raise RuntimeError(f"behave cannot start:\n\n{done.stderr.strip()}")
     if done.returncode:
         raise RuntimeError(f"behave cannot list the scenarios:\n{done.stdout}{done.stderr}".rstrip())
     return [Selected(**each | {"tags": tuple(each["tags"])}) for each in json.loads(text or "[]")]

@@ -1,4 +1,4 @@
-"""A running Dynamo, live on the terminal: who is listed, what is under way, what was moved, given up or refused.
+"""A running Dynamo, live on the terminal: who is listed, what is in flight, what was moved, given up or refused.
 
 ``python -m support.run.watch``
     the deployment of ``make up`` and the wreck that ``KEEP=failed`` has left, or, with the setting ``frontend_url``

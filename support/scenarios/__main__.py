@@ -47,7 +47,7 @@ def feature() -> str:
 
 
 def _tags(scenario: Scenario) -> tuple[str, ...]:
-    """What the machine has to have, and whether the answers under way end with the process that brings them."""
+    """What the machine has to have, and whether the answers in flight end with the process that brings them."""
     failures = scenario.failures
     kinds = [(KINDS[each.type], each.target) for each in failures if each.type in KINDS]
     ends = any(target == "frontend" and kind.ends_process for kind, target in kinds)

@@ -83,7 +83,7 @@ class Answers:
             raise Inconclusive(f"{amount(count, 'request')} had to end first; {ended()} did")
 
     def await_tokens(self, pending: Pending, count: int) -> None:
-        """Wait until the client has ``count`` tokens of an answer that is still under way.
+        """Wait until the client has ``count`` tokens of an answer that is still in flight.
 
         Raises:
             Inconclusive: the answer ended before, or they did not come within :data:`REQUEST_SECONDS`.

@@ -21,7 +21,7 @@ from support.world.stage import Stage
 # A request that neither ends nor is given up by Dynamo is given up by the client, well after every deadline in a
 # sentence.
 REQUEST_SECONDS = 60.0
-# With these a stream is under way beyond doubt, and still far from its end.
+# With these a stream is in flight beyond doubt, and still far from its end.
 FIRST_TOKENS = 10
 # One success may be luck: a frontend that comes to itself after an outage may give its workers up a moment later.
 LASTING = 4
@@ -157,7 +157,7 @@ class Clients:
             self._client.join()
 
     def cancel(self, pending: Pending, how: str = "close") -> None:
-        """Cancel a request that is under way.
+        """Cancel a request that is in flight.
 
         Raises:
             Inconclusive: it had ended already, so nothing was cancelled.
@@ -170,7 +170,7 @@ class Clients:
         """Cancel a request whose answer is complete, as a client does that closes a connection it needs no more.
 
         Raises:
-            Inconclusive: it was still under way.
+            Inconclusive: it was still in flight.
         """
         if pending.cancel(how):
             raise Inconclusive(f"request {pending.entry.number} should have been over, but was still in flight")
@@ -263,7 +263,7 @@ class Clients:
         self._closing = True
 
     def end(self, give_up: bool, end: Closing) -> None:
-        """See all requests and loads end; with ``give_up``, cancel those still under way."""
+        """See all requests and loads end; with ``give_up``, cancel those still in flight."""
         for pending in self.requests:
             if give_up and not pending.ended:
                 with end.recording(f"request {pending.entry.number}"):

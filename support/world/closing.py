@@ -8,8 +8,8 @@ class Closing:
     """What went wrong on the way, in words; nothing of it keeps the next step from being taken.
 
     Attributes:
-        records_lost: steps that were to keep what was seen.
-        not_undone: steps that were to put the machine back as it was.
+        records_lost: steps that should have kept what was seen.
+        not_undone: steps that should have put the machine back as it was.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """Holding answers of the ruler engine in their middle until the faults of a scenario are proven.
 
-How long a fault takes from its order to its proof depends on the machine; whether an answer is still under way then
+How long a fault takes from its order to its proof depends on the machine; whether an answer is still in flight then
 must not. The gate is the ruler's own (``support/engines/ruler.py``); simulated engines have none and get longer answers
 instead (:func:`support.slowness.lengthened`).
 """

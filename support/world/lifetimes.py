@@ -70,7 +70,7 @@ class Lifetimes:
         self._newcomers += [self._stage.deployment.start_worker() for _ in range(count)]
 
     def see_repelled(self) -> None:
-        """Make sure that the last new worker has asked etcd for a lease in vain.
+        """Make sure that the last new worker has asked etcd for a lease and got none.
 
         Raises:
             Inconclusive: it has not within :data:`BOOT_SECONDS`, so etcd was not away when it came.

@@ -11,7 +11,7 @@ from support.observe.waiting import prove
 from support.requests.outcomes import shorten
 from support.world.stage import Stage
 
-# A cluster that has just been made or mended elects within 2 s; a loaded machine adds scheduling delays.
+# A cluster that has just been made or repaired elects within 2 s; a loaded machine adds scheduling delays.
 LEADER_SECONDS = 10.0
 
 

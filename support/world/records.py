@@ -48,7 +48,7 @@ class Records:
         refuse, every step is taken whatever became of those before, and what went wrong is in the history.
 
         Args:
-            give_up: whether to cancel what is still under way, as after a failure; else each request has until its own
+            give_up: whether to cancel what is still in flight, as after a failure; else each request has until its own
                 deadline, and the judge will speak of one that needed it.
             keep: is given the history as far as it goes and says whether the deployment is to go on as it is. Asked
                 after a failure before its faults are undone, of what can be judged then; and again before the

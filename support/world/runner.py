@@ -189,7 +189,7 @@ class _Play:
             seen = extra.wait_for(lambda progress: progress.sent > 0, NEVER)
             if not seen:
                 raise Inconclusive("the second load sent nothing")
-            self._stage.events.add("proof", "client", f"{failure.type.replace('_', ' ')}: its requests are under way")
+            self._stage.events.add("proof", "client", f"{failure.type.replace('_', ' ')}: its requests are in flight")
             extra.wait()
             return
         if failure.type == "rolling_restart":
@@ -271,7 +271,7 @@ class _Play:
             raise Inconclusive(f"{failure.describe()}: {error}") from None
 
     def _restart(self, worker: Node) -> None:
-        """Shut a worker down in good order, start it again, and see it listed anew."""
+        """Shut a worker down in good order, start it again, and see it listed again."""
         number, before = worker_id(worker), self._stage.deployment.life(worker)
         [fault] = self._faults.strike(Terminate(Exactly(worker)))
 

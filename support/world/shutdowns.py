@@ -85,12 +85,12 @@ class Shutdowns:
             raise TooLate(left.words, timeout, since, ended_at, [left])
 
     def expect_finished(self, fault: ProvenFault, finished_at: float, timeout: float) -> None:
-        """The victim, which was shut down, has finished its requests and exited within ``timeout`` seconds of that:
-        nothing was moved, no other worker has had a watched request or produced anything, and its process ended with exit
-        status 0.
+        """The victim, which was shut down, has finished its requests and exited within ``timeout`` seconds of
+        that: nothing was moved, no other worker has had a watched request or produced anything, and its process ended
+        with exit status 0.
 
         Args:
-            finished_at: when the last answer that was under way ended.
+            finished_at: when the last answer that was in flight ended.
 
         Raises:
             AssertionError: it has not.
@@ -101,7 +101,7 @@ class Shutdowns:
 
     def expect_handed_over(self, fault: ProvenFault, timeout: float) -> None:
         """The victim, which was shut down, has handed over its requests and exited within ``timeout`` seconds: what was
-        under way was moved, another worker has had the very request and written of it, and its process ended with exit
+        in flight was moved, another worker has had the very request and written of it, and its process ended with exit
         status 0.
 
         Raises:
@@ -114,7 +114,7 @@ class Shutdowns:
 
     def expect_drained(self, faults: Sequence[ProvenFault], timeout: float) -> None:
         """Every worker that was shut down has finished what it had and left within ``timeout`` seconds of that:
-        its process ended with exit status 0, and no request that was under way was moved.
+        its process ended with exit status 0, and no request that was in flight was moved.
 
         Raises:
             AssertionError: one has not, or something was moved.

@@ -168,7 +168,7 @@ Feature: What people write
     Given a Dynamo deployment with 1 ruler worker
     Then a new request succeeds within 5 seconds
 
-  #! the outline has no row below Examples, so it is no scenario -> Examples: with | engine |
+  #! the outline has no row below Examples, so it plays nothing -> Examples: with | engine |
   Scenario Outline: No rows (<engine>)
     Given a Dynamo deployment with 1 <engine> worker
     Then a new request succeeds within 5 seconds

@@ -12,8 +12,8 @@ from agents.node.process import Process
 from agents.node.processes import SIGNAL_SECONDS
 
 SLOW_DISK = (
-    "the disk of a process cannot be slowed: what the suite's processes write lies in memory (tmpfs), which the "
-    "kernel's limits for block devices (blkio.throttle, io.max) do not reach, and such a limit would end with nobody"
+    "the disk of a process cannot be slowed: the suite's processes write to memory (tmpfs), which the kernel's limits "
+    "for block devices (blkio.throttle, io.max) do not reach, and nothing would end such a limit if its maker died"
 )
 
 

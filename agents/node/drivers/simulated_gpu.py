@@ -10,7 +10,7 @@ CPU quota would do nothing, for a simulated engine mostly sleeps. What the rate 
 before it, and again under it in a window without the brake: at the first work, and then from time to time, for the load
 may have changed.
 
-MEMORY_PRESSURE takes a share of the GPU's memory as far as it is free. A running worker has taken its own in advance
+MEMORY_PRESSURE takes a share of the GPU's memory as far as free. A running worker has taken its own in advance
 and does not notice; one that has to start meanwhile finds too little and may not start until recovery.
 """
 
@@ -49,7 +49,7 @@ WINDOW_SECONDS = 0.4
 # A look at all processes of the cell takes milliseconds, too long for each cycle.
 FAMILY_SECONDS = 1.0
 GAIN, MOST_STOPPED = 0.4, 0.97
-# Free for one window of so many seconds, a worker is faster than it should be by at most 3 % of its rate.
+# Free for one window of this many seconds, a worker is faster than it should be by at most 3 % of its rate.
 BASE_SECONDS = 15.0
 # A slow stream may bring nothing in one window because of the brake.
 IDLE_WINDOWS = 3
@@ -88,7 +88,7 @@ class SimulatedGpuDriver(NodeDriver):
         keys = [f"gpu {node}/{index}"]
         if asked.type == "XID_ERROR":
             return self._plan_xid(asked, undo, keys)
-        touches = [f"simulated GPU {index} of {node}: {asked.share:.0%} of its memory as far as it is free"]
+        touches = [f"simulated GPU {index} of {node}: {asked.share:.0%} of its memory as far as free"]
         if asked.type in SLOWING:
             whom = f"pid {process.pid} on {node} and everything it has started"
             touches = [f"{whom}: SIGSTOP and SIGCONT in a duty cycle, {asked.share:.0%} slower"]

@@ -27,7 +27,7 @@ def gate(history: History) -> Iterator[Finding]:
 
 
 def lapsed(history: History) -> Iterator[Finding]:
-    """A fault lasts as long as it was to: what was seen after its end was seen of a system that nothing ailed."""
+    """A fault lasts as long as ordered: what was seen after its end was seen of a healthy system."""
     for line in history.lapsed:
         yield Finding.of("lapsed", "the end of the scenario", Told(line), blame="suite")
 

@@ -51,7 +51,7 @@ class Reading:
 
     Attributes:
         feature: behave's model of it; None: it is beyond reading.
-        found: the lines that had to be mended.
+        found: the lines that had to be corrected.
     """
 
     def __init__(self, file: str, content: bytes, parse: Parse, sentences: Sentences) -> None:
@@ -79,7 +79,7 @@ class Reading:
                 self._lines[index] = right
 
     def _mend(self) -> bool:
-        """Read it once; whether a line was mended, so that it has to be read again."""
+        """Read it once; whether a line was corrected, so that it has to be read again."""
         try:
             feature = self._parse("\n".join(self._lines), self._file)
         except Unreadable as error:

@@ -24,7 +24,7 @@ class Placed:
 
     Attributes:
         step: behave's.
-        line: where a mistake in it is to be mended: of an outline whose step has a column in it, that of the row.
+        line: where a mistake in it is to be corrected: of an outline whose step has a column in it, that of the row.
         sentence: what it was read as; None: it could not be.
     """
 
@@ -77,7 +77,7 @@ class FeatureLint:
             if not outline.scenarios:
                 columns = "".join(f" {name} |" for name in dict.fromkeys(_columns(outline))) or " column |"
                 rows = f"Examples: with | {columns.strip()} and a row for each scenario"
-                yield outline.line, Mistake("the outline has no row below Examples, so it is no scenario", write=rows)
+                yield outline.line, Mistake("the outline has no row below Examples, so it plays nothing", write=rows)
         yield from _twice(scenarios)
         for scenario in scenarios:
             yield from self._scenario(scenario)
@@ -145,7 +145,7 @@ def _written(step: Any) -> str:
 
 
 def _lines(scenario: Any) -> list[int]:
-    """For each step the line where a mistake in it is to be mended."""
+    """For each step the line where a mistake in it is to be corrected."""
     template = scenario.steps if scenario._row is None else scenario.parent.steps
     own = [scenario.line if COLUMN.search(_written(each)) else each.line for each in template]
     if scenario._row is None:
@@ -244,5 +244,5 @@ def _takeovers(placed: Sequence[Placed]) -> Iterator[tables.Located]:
 
 
 def _loses(cause: Any) -> bool:
-    """Whether a worker that is hit by it loses what it has under way."""
+    """Whether a worker that is hit by it loses what it has in flight."""
     return cause in (Crash, Restart) or CONSEQUENCES.get(cause) == "gone"

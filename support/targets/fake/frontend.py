@@ -124,7 +124,7 @@ class _Exchange:
         self.whole(200, self._document(choices) | {"usage": self._usage()})
 
     def fail(self, status: int, message: str) -> None:
-        """An error, in so many words."""
+        """An error that says what is wrong."""
         error = {"error": {"message": message, "type": "server_error" if status >= 500 else "invalid", "code": status}}
         if self.stream and self.headers_sent:
             self._event(error)

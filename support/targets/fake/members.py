@@ -81,7 +81,7 @@ class DynamoProcess(FakeProgram):
         """Say in etcd what there is."""
 
     def took(self, amount: int) -> None:
-        """So many requests more, or fewer, are under way."""
+        """This many more or fewer requests are in flight."""
         self.under_way += amount
         if self.under_way:
             self.idle.clear()
@@ -107,7 +107,7 @@ class DynamoProcess(FakeProgram):
         """Come to an end with what there is."""
 
     async def idle_within(self, seconds: float) -> bool:
-        """Wait until nothing is under way; whether that was within a time."""
+        """Wait until nothing is in flight; whether that was within a time."""
         try:
             await asyncio.wait_for(self.idle.wait(), seconds)
         except TimeoutError:

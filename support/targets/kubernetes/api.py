@@ -131,7 +131,7 @@ class ApiServer:
             else:
                 config.load_incluster_config(client_configuration=self.configuration)
         except (config.ConfigException, OSError, ValueError) as error:
-            missing = "KUBECONFIG is not set, and this is no pod of a cluster"
+            missing = "KUBECONFIG is not set, and this is not a pod of a cluster"
             where = f"KUBECONFIG={kubeconfig}" if kubeconfig else missing
             raise ClusterError(0, f"{where}: {error}; name a kubeconfig file that kubectl can use") from None
         self.configuration.connection_pool_maxsize = 40  # logs that are followed keep one each

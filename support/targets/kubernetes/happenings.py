@@ -9,7 +9,7 @@ from support.events import EventLog
 from support.targets.kubernetes.api import ApiServer, ClusterError, Object
 
 TOLD = ("Killing", "BackOff", "Unhealthy", "Evicted", "Preempted", "NodeNotReady", "NodeReady", "NodeNotSchedulable")
-"""Reasons that are told although their event is no warning; warnings all are."""
+"""Reasons that are told although their event is not a warning; warnings all are."""
 
 
 def happened_at(event: Object) -> float | None:

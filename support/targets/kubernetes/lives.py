@@ -53,7 +53,7 @@ def how_ended(terminated: Object) -> str:
     """The end of a container in words."""
     code = exit_code(terminated)
     if code is None:
-        return "ended, nobody knows how,"
+        return "ended in an unknown way"
     return f"exited with status {code}" if code >= 0 else f"was ended by signal {-code}"
 
 

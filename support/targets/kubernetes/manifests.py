@@ -272,7 +272,7 @@ def services(plan: Blueprint) -> list[Object]:
 
 
 def frontend(plan: Blueprint, number: int) -> Object:
-    """A frontend's pod; its probes are those that Dynamo's operator sets, but for a startup that is looked at each
+    """A frontend's pod; its probes are those that Dynamo's operator sets, except for a startup that is looked at each
     second.
     """
     shape = plan.shape

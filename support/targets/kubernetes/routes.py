@@ -44,7 +44,7 @@ class Routes:
         asking.carry_by(self.carry)
 
     def carry(self, scheme: str, netloc: str, timeout: float, order: Order) -> Response:
-        """See :data:`support.asking.Carry`; a host that is no node of the scenario is asked as ever."""
+        """See :data:`support.asking.Carry`; a host that is not a node of the scenario is asked as ever."""
         host, _, port = netloc.partition(":")
         name = host.partition(".")[0]
         if self._tunnel is not None and netloc == self.url.removeprefix("http://"):

@@ -97,7 +97,7 @@ class Scope:
         threading.Thread(target=self._renew, name="lease", daemon=True).start()
 
     def _see_usable(self) -> None:
-        """Wait until pods are not refused any more for want of an account, or of a count of what there is."""
+        """Wait until pods are no longer refused for lack of an account or of a quota count."""
         until = time.monotonic() + USABLE_SECONDS
         while True:
             quota = self.cluster.get("ResourceQuota", self.namespace, "dynamo-ft") or {}

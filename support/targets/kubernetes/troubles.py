@@ -13,7 +13,7 @@ EVENTS = 3
 
 
 def hopeless(pods: Mapping[str, Object | None]) -> str:
-    """What no wait will mend, in a sentence; empty while there is hope."""
+    """What waiting will not fix, in a sentence; empty while there is hope."""
     for name, pod in pods.items():
         if pod is None:
             continue

@@ -68,7 +68,7 @@ class Site:
     agent: Agent
 
     def base_env(self) -> dict[str, str]:
-        """The whole environment of a process on a node, but for what its role adds."""
+        """The whole environment of a process on a node, except for what its role adds."""
         home = ensure(ROOT / ".envs" / "model")
         return {
             "PATH": os.environ.get("PATH", os.defpath),

@@ -78,7 +78,7 @@ def connects(name: str, address: str, port: int) -> str:
 def arriving(source: str, destination: str, address: str, packets: int = 1) -> int:
     """How many of ``packets`` UDP packets from one node arrive at ``address`` on another.
 
-    Each is looked for before the next one is sent, so that none is lost for want of room at the receiver.
+    Each is looked for before the next one is sent, so that none is lost for lack of room at the receiver.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
