@@ -237,7 +237,7 @@ class Loss(NetworkFault):
     def describe(self, ordered: Ordered) -> str:
         """See :class:`support.faults.fault.Fault`."""
         peers = ", ".join(peer.name for peer, _ in ordered.before)
-        return f"{self.percent} % of the packets between {peers} and {ordered.nodes[0].name} are lost"
+        return f"{self.percent} % of the packets between {peers} and {ordered.nodes[0].name} were lost"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """Of hundreds of probes each way as many are lost as chance allows.
@@ -298,7 +298,7 @@ class Bandwidth(NetworkFault):
 
     def describe(self, ordered: Ordered) -> str:
         """See :class:`support.faults.fault.Fault`."""
-        return f"the cable of {ordered.nodes[0].name} carries {self.rate_kbit} kilobits per second"
+        return f"the cable of {ordered.nodes[0].name} carried {self.rate_kbit} kilobits per second at most"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """A transfer each way takes as long as its bytes take at that rate, and was faster before.
