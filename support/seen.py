@@ -110,7 +110,7 @@ class AnswerSeen(Seen, kind="answer", prose=("opinion", "why", "error")):
             f"finish_reason {self.finish_reason}" if self.finish_reason else "no finish_reason",
         ]
         if self.error:
-            parts.append(f"error {self.error}")
+            parts.append(f"error {self.error_says!r}" if self.error_says else f"error {self.error}")
         if self.end != "complete":
             parts.append(self.end or "still in flight")
         return ", ".join(parts)
@@ -119,7 +119,8 @@ class AnswerSeen(Seen, kind="answer", prose=("opinion", "why", "error")):
     def words(self) -> str:
         """See :class:`Seen`."""
         if self.wanted == "complete":
-            why = f"{self.outcome}: {self.why}" if self.why else self.outcome
+            told = not self.why or (self.error and self.error in self.why)  # which is told with the rest
+            why = self.outcome if told else f"{self.outcome}: {self.why}"
             whole = f"{amount(self.asked, 'token')} and a finish_reason"
             wanted = f"request {self.request} should have completed with {whole}"
             return f"{wanted}, but got {self.described} ({why})"

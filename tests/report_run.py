@@ -60,7 +60,7 @@ def _surroundings(folder: Path, nodes: Sequence[str], moved: int = 0) -> EventLo
 def _crash(folder: Path) -> None:
     nodes = ("frontend-0", "vllm-worker-0", "vllm-worker-1")
     events = _surroundings(folder, nodes, moved=1)
-    events.add("fault", nodes[1], f"crash {nodes[1]}", at=101.5, fault="f-1", order="crash", until=400.0)
+    events.add("fault", nodes[1], f"{nodes[1]} crashed", at=101.5, fault="f-1", order="crash", until=400.0)
     events.add("state", nodes[1], "dead: ended by signal SIGKILL", at=101.52, state="dead", exit_code=-9)
     events.add("proof", nodes[1], f"pid 28 of {nodes[1]} is gone", at=101.58, fault="f-1")
     events.add("fault", nodes[1], f"crash of {nodes[1]} undone", at=104.0, fault="f-1", undo="crash")
@@ -105,7 +105,7 @@ def _under_load(folder: Path, broken: bool) -> None:
     (folder / "load" / "phases.jsonl").unlink()
     (folder / "phases.jsonl").write_text("\n".join([*lines, ""]))
     Ledger().write(folder / "ledger.jsonl")
-    events.add("fault", nodes[1], f"crash {nodes[1]}", at=110.0, fault="f-3", order="crash", until=3700.0)
+    events.add("fault", nodes[1], f"{nodes[1]} crashed", at=110.0, fault="f-3", order="crash", until=3700.0)
     events.add("state", nodes[1], "dead: ended by signal SIGKILL", at=110.02, state="dead", exit_code=-9)
     events.add("proof", nodes[1], f"pid 28 of {nodes[1]} is gone", at=110.06, fault="f-3")
     events.add("state", nodes[1], "starting: pid 91", at=111.0, state="starting")

@@ -168,11 +168,19 @@ def test_scenarios_are_found_and_nothing_is_asked_of_anybody(browser: Browser, r
     watched = Watched(browser, reports["red"])
     page = watched.page
     watched.scenario(GIVEN_UP)
-    expect(page.get_by_test_id("test-result-meta-link")).to_contain_text("dynamo #13691")
+    links = page.get_by_test_id("test-result-meta-link").get_by_role("link")
+    upstream = "https://github.com/ai-dynamo/dynamo/issues/13691"
+    expect(links.filter(has_text="Upstream: dynamo #13691")).to_have_attribute("href", upstream)
     story = page.frame_locator("[data-testid=test-result-description-frame]")
     expect(story.get_by_text("in a known and recorded way")).to_be_visible()
     page.get_by_test_id("test-result-attachment-header").filter(has_text="Evidence").click()
     expect(page.get_by_test_id("code-attachment-content")).to_contain_text("client cancels request 1 by close")
+    links.filter(has_text=f"What is known: {DEFECT}").click()
+    record = page.locator("#front .known li").filter(has_text=DEFECT.replace("-", " "))
+    expect(record.get_by_text("goes on to the end of the prompt of a client that has left")).to_be_in_viewport()
+    page.go_back()
+    expect(page.get_by_test_id("test-result-info-title")).to_contain_text(GIVEN_UP)
+    expect(page.locator("#front")).to_be_hidden()
     assert watched.trouble == []
     assert [url for url in watched.asked if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
     page.close()

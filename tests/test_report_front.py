@@ -212,7 +212,9 @@ def test_the_page_names_what_broke_and_links_it() -> None:
     assert '<h1 class="broken">' in told
     assert '<a href="#id-7">scenario 7</a><br><small>cut &lt;off&gt;</small>' in told
     assert "<summary>answer cut (1 scenario)</summary><p>It is &lt;cut&gt;.</p>" in told
-    assert '<a href="https://github.com/ai-dynamo/dynamo/issues/13691">dynamo #13691</a>' in told
+    assert "<p>Recorded for Dynamo &gt;=1.6; it showed in 5 of 5 runs.</p>" in told
+    assert '<li id="known-answer-cut">' in told
+    assert '<a href="https://github.com/ai-dynamo/dynamo/issues/13691" target="_blank">dynamo #13691</a>' in told
     assert "<summary>unheard of (1 scenario)</summary><ul>" in told
     assert "Not judged in this run: Never tried." in told
     assert "All 3 scenarios" in told

@@ -13,12 +13,13 @@ from support import binaries
 from support.events import EventLog
 from support.judge.defects import KnownDefect
 from support.judge.verdict import Finding, Verdict
-from support.report import allure, console, publish, runs, story, timeline
+from support.report import allure, console, frontpage, publish, runs, story, timeline
 from support.report.self_tests import Trial, write_trials
 from support.requests.ledger import Chunk, Ledger, Opinion, read_ledger
 from support.settings import Settings
 from tests.test_results import steady, three_phases
 
+RAN_ON = {"target": "local", "dynamo": "1.6.1"}
 WHY = Finding("sentence", "Then it ends", "37 of 200 tokens, no finish_reason")
 
 
@@ -274,7 +275,9 @@ def test_nothing_is_left_out_of_what_did_not_pass(run: Path, settings: Settings,
     crowded(folder)
     found = attached(run, settings, word)
     assert found["Faults, proofs and states (JSON lines)"] == (folder / "events.jsonl").read_bytes()
-    assert found["Evidence: findings, faults and proofs"].decode() == story.evidence(folder, verdict(word))
+    assert found["Evidence: findings, faults and proofs"].decode() == story.evidence(
+        folder, verdict(word), settings=RAN_ON
+    )
     assert found["Requests"].decode() == story.requests_table(folder)
     assert found["Metrics before and after"].decode() == story.metrics_table(folder)
     assert len(found["Log of node-9, last 150 lines"].splitlines()) == 150
@@ -293,10 +296,12 @@ def test_a_long_ledger_loses_its_middle(run: Path, settings: Settings, monkeypat
 def test_the_story_tells_what_broke_and_what_users_felt(tmp_path: Path) -> None:
     fill(tmp_path)
     EventLog(tmp_path / "events.jsonl").add("note", "", "warning: an even number of members", at=99.0)
-    told = story.story(tmp_path, verdict("failed", reason="cut <off>", findings=[WHY]))
+    told = story.story(tmp_path, verdict("failed", reason=f"Then it ends: {WHY.message}", findings=[WHY]))
     assert "<p>Warning: an even number of members</p>" in told
-    assert "in a way not on record yet.</b> Seen: cut &lt;off&gt;" in told
-    broke = "Fault &lt;number&gt; 0, 0.40 s after the first request; proven on its victim, and still so at the end."
+    assert (
+        "in a way not on record yet.</b></p><ul><li>Expected: Then it ends.</li><li>Seen: " in told
+    )
+    broke = "Fault &lt;number&gt; 0, 0.40 s after the first request; proven on its victim, and it lasted to the end."
     assert broke in told
     assert "<li>2 requests: 2 whole answers.</li>" in told
     assert "Request 2 has its whole answer after 0.79 s, 20 of 20 tokens." in told
@@ -308,14 +313,63 @@ def test_the_story_tells_what_broke_and_what_users_felt(tmp_path: Path) -> None:
     assert "data:image/svg+xml," in story.story(tmp_path, verdict())
 
 
+def test_a_failure_says_how_long_it_waited_since_when_what_logs_say_and_how_to_try_again(tmp_path: Path) -> None:
+    fill(tmp_path)
+    line = "2026-11-27T23:21:35.000000Z ERROR dynamo: no worker left\n"
+    (tmp_path / "logs" / "frontend-0.log").write_text(line)
+    late = Finding(
+        "sentence", "Then within 2 seconds it ends", "not within 2 seconds: it ends", since=100.6, until=102.6
+    )
+    found = verdict("failed", reason=f"{late.about}: {late.message}", findings=[late, WHY])
+    time = "2.00 s, from 0.60 s after the first request and 0.20 s after the fault"
+    assert console.failure(found, tmp_path, {"target": "fake"}).split("\n") == [
+        f"{'':23}waited: {time}",
+        f"{'':23}also: {WHY.message}",
+        f"{'':23}log: frontend-0: {line.strip()}",
+        f"{'':23}again: make acceptance FEATURES=features/m.feature:12 TARGET=fake",
+    ]
+    told = story.story(tmp_path, found)
+    for words in ("Expected: Then within 2 seconds it ends.", f"Seen: {late.message}", f"Waited: {time}."):
+        assert f"<li>{words}</li>" in told
+    assert "<li>And 1 more finding.</li>" in told
+    evidence = story.evidence(tmp_path, found, settings={"dynamo": "1.6.1"})
+    assert f"\n\nWaited\n{time}\n\n" in evidence
+    assert f"\n\nLast trouble in the logs\nfrontend-0: {line}" in evidence
+    assert "\n\nRun it again\nmake acceptance FEATURES=features/m.feature:12 DYNAMO=1.6.1\n" in evidence
+
+
+def test_the_records_and_threads_of_known_defects_are_linked() -> None:
+    def record(id_: str, upstream: str) -> KnownDefect:
+        return KnownDefect(id_, "s", SpecifierSet(">=1.6"), [], "always", "5/5", "It ends late.", upstream)
+
+    thread = "https://github.com/ai-dynamo/dynamo/issues/13691"
+    records = [record("slow-end", thread), record("late-end", thread), record("no-end", "none found"), record("x", "")]
+    found = verdict("known_defect", known_defects=["slow-end", "late-end", "no-end"])
+    result: dict[str, Any] = {"links": [{"type": "issue", "url": "https://other", "name": "other"}]}
+    for _ in range(2):  # published again, it has them once
+        publish._link(result, found, records)
+        told = [(each["type"], each["name"], each["url"]) for each in result["links"]]
+        assert told == [
+            ("issue", "other", "https://other"),
+            *(
+                ("link", f"What is known: {name}", f"{frontpage.HERE}#known-{name}")
+                for name in ("slow-end", "late-end", "no-end")
+            ),
+            ("issue", "Upstream: dynamo #13691", thread),
+        ]
+
+
 def test_a_known_defect_is_told_with_its_record(tmp_path: Path) -> None:
     fill(tmp_path)
     record = KnownDefect(
         *("slow-end", "scenario *", SpecifierSet(">=1.6"), [], "always", "5/5", "It <ends> late.", "none found")
     )
-    found = verdict("known_defect", reason="slow-end: it ended late", known_defects=["slow-end"])
+    found = verdict("known_defect", reason=f"slow-end: Then it ends: {WHY.message}", findings=[WHY])
+    found.known_defects = ["slow-end"]
     told = story.story(tmp_path, found, [record])
-    assert "in a known and recorded way.</b> Seen: it ended late</p>" in told
+    assert (
+        "in a known and recorded way.</b></p><ul><li>Expected: Then it ends.</li>" in told
+    )
     assert "<p>Known as <b>slow-end</b>: It &lt;ends&gt; late.</p>" in told
 
 

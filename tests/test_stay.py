@@ -152,7 +152,7 @@ def test_no_wreck_is_kept_where_there_is_no_way_to(tmp_path: Path, monkeypatch: 
 
 def test_how_to_look_at_a_wreck_is_told_with_the_failure_and_in_the_report(tmp_path: Path) -> None:
     failed = Verdict("F", "s", "features/x.feature:1", [], "failed", 1.0, "why", kept=["look <here>"])
-    assert "wreck: look <here>\n" in console.failure(failed, tmp_path)
+    assert "wreck: look <here>\n" in console.failure(failed, tmp_path, {})
     told = story.story(tmp_path, failed)
     assert "<b>Left running</b></p><ul><li>look &lt;here&gt;</li></ul>" in told
     assert "Left running" not in story.story(tmp_path, Verdict("F", "s", "features/x.feature:1", [], "failed", 1.0))

@@ -38,7 +38,7 @@ NODES = [Node(f"w-{number}", "worker", "127.0.0.1", 1, None) for number in range
 class Scratch(Fault):
     """A kind that only says what is asked of it."""
 
-    name, family, types = "scratch", "process", ("scratch",)
+    name, family, types, did = "scratch", "process", ("scratch",), "was scratched"
     said: ClassVar[list[str]] = []
     shown_before: ClassVar[str | None] = None
     over: ClassVar[str | None] = None
@@ -129,7 +129,7 @@ def test_a_strike_looks_orders_proves_and_records() -> None:
     assert (proven.id, proven.node, proven.struck_at, world.faults.last) == ("f-1", NODES[0], 5.0, proven)
     told = [(event.kind, event.subject, event.text, event.data) for event in world.events.all()]
     assert told == [
-        ("fault", "w-0", "scratch w-0", {"order": "scratch", "fault": "f-1", "until": proven.until}),
+        ("fault", "w-0", "w-0 was scratched", {"order": "scratch", "fault": "f-1", "until": proven.until}),
         ("proof", "w-0", "w-0 is scratched", {"fault": "f-1"}),
     ]
 
@@ -410,15 +410,22 @@ def test_no_type_is_named_by_two_drivers() -> None:
     assert sorted(set(names)) == sorted(names)
 
 
+def test_every_kind_says_what_it_did() -> None:
+    """In a sentence about its victim, for events and reports."""
+    silent = [name for name, kind in registry.KINDS.items() if not kind.did and kind.describe is Fault.describe]
+    assert silent == []
+    crash = Crash(Exactly(NODES[0]))
+    assert crash.describe(Ordered(NODES[:1], None, {}, 0.0, 0.0)) == "w-0 crashed"
+
+
 def test_no_other_module_lists_kinds() -> None:
     """A new kind has to need no second place: the types of failures are named in ``support/faults`` alone. Targets may
-    have drivers of their own, which refuse what they cannot do; a picture has words for those that have none.
+    have drivers of their own, which refuse what they cannot do.
     """
     known = {*registry.KINDS, *(kind.name for kind in registry.KINDS.values())}
     rooms = [
         each for each in (ROOT / "support").rglob("*.py") if each.parent.name not in ("faults", "fake", "kubernetes")
     ]
-    rooms.remove(ROOT / "support" / "report" / "moments.py")
     listed = {
         str(each): found
         for each in rooms

@@ -97,6 +97,8 @@ class Fault:
         name: what events and Python programs call the kind.
         failure: its type in tables and YAML, where it may be written with spaces for ``_``; empty: no kind of its own.
         word: in sentences, ``crashes``; ``word_of_many``: of several victims, ``crash``. Empty: a sentence of its own.
+        did: what it did to its victim, ``crashed``, for events and reports; a kind that says more has its own
+            :meth:`describe`.
         family: of the fault service's API; ``types``: those that are ordered there, one that is called :attr:`name`
             where nothing else is said.
         needs: capabilities of the machine without which it cannot be had, as tags ``@needs.NAME`` of a scenario.
@@ -117,6 +119,7 @@ class Fault:
     failure: ClassVar[str] = ""
     word: ClassVar[str] = ""
     word_of_many: ClassVar[str] = ""
+    did: ClassVar[str] = ""
     family: ClassVar[str] = ""
     types: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
@@ -165,8 +168,8 @@ class Fault:
         raise NotImplementedError
 
     def describe(self, ordered: Ordered) -> str:
-        """In words, for the events."""
-        return f"{self.kind} {ordered.nodes[0].name}"
+        """What it did, a sentence without its full stop that events and reports tell: ``vllm-worker-0 crashed``."""
+        return f"{ordered.nodes[0].name} {self.did}"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """Return once the victims show it.

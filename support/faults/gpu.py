@@ -109,7 +109,7 @@ class XidError(GpuFault):
 
     def describe(self, ordered: Ordered) -> str:
         """See :class:`support.faults.fault.Fault`."""
-        return f"XID {self.xid} ({ordered.made['parameters']['meaning']}) on the GPU of {ordered.nodes[0].name}"
+        return f"the GPU of {ordered.nodes[0].name} reported XID {self.xid} ({ordered.made['parameters']['meaning']})"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """The kernel log shows it of the victim's own GPU, and the kernel what has become of the worker's process.
@@ -128,10 +128,10 @@ class XidError(GpuFault):
             seen = ground.witness.state(life)
             return None if seen == wanted else f"its process is {seen}"
 
-        at = prove(unproven, PROOF_SECONDS, f"{what} is seen", "the fault was not proven")
+        at = prove(unproven, PROOF_SECONDS, f"{self.kind} is seen", "the fault was not proven")
         percent = parameters.get("link_loss_percent", 0)
         rest = f" and then {', '.join(str(each) for each in numbers[1:])}" if numbers[1:] else ""
-        words = f"the kernel log shows {what}{rest}; its process is {wanted} ({ordered.made['fidelity']})"
+        words = f"the kernel log shows that {what}{rest}; its process is {wanted} ({ordered.made['fidelity']})"
         for peer in _peers(ground, node := ordered.nodes[0]) if percent else ():
             losses = check_losses(see_losses(ground.witness, peer, node, percent / 100), percent / 100)
             words += f"; between it and {peer.name} are lost {losses}"
@@ -210,7 +210,7 @@ class Strain(GpuFault):
 
     def describe(self, ordered: Ordered) -> str:
         """See :class:`support.faults.fault.Fault`."""
-        return f"{self.kind} of the GPU of {ordered.nodes[0].name} by {self.share:.0%}"
+        return f"the GPU of {ordered.nodes[0].name} {self.did} {self.share:.0%}"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """The GPU's telemetry shows it; where it slows the worker down, clients get fewer tokens by that share.
@@ -229,7 +229,7 @@ class Strain(GpuFault):
             close = not self.slows or abs(rate - wanted) <= TOLERANCE * self.share * base
             return None if close else f"{rate:.0f} tokens per second of {base:.0f}; {wanted:.0f} are wanted"
 
-        at = prove(unproven, SETTLE_SECONDS, f"{what} is seen", "the fault was not proven")
+        at = prove(unproven, SETTLE_SECONDS, f"{self.kind} is seen", "the fault was not proven")
         rate = f"clients get {ground.rate(WINDOW_SECONDS):.0f} of {base:.0f} tokens per second"
         effect = rate if self.slows else "only its telemetry says so: nothing else can see into its GPU"
         return Proof(at, f"{what}: {effect}", details={"rate": base} if self.slows else {})
@@ -244,7 +244,7 @@ class Strain(GpuFault):
 class Throttle(Strain):
     """The GPU's clock is lowered for lack of power."""
 
-    name, failure, word = "THROTTLE", "throttle", "is throttled"
+    name, failure, word, did = "THROTTLE", "throttle", "is throttled", "was throttled by"
     types = ("THROTTLE",)
 
     @staticmethod
@@ -257,7 +257,7 @@ class Throttle(Strain):
 class Overheat(Strain):
     """The GPU's clock is lowered because it is hot."""
 
-    name, failure, word = "OVERHEAT", "overheat", "overheats"
+    name, failure, word, did = "OVERHEAT", "overheat", "overheats", "overheated and slowed down by"
     types = ("OVERHEAT",)
 
     @staticmethod
@@ -271,6 +271,7 @@ class ComputeOverload(Strain):
     """Another load shares the GPU."""
 
     name, failure, word = "COMPUTE_OVERLOAD", "compute_overload", "is shared with another load"
+    did = "was shared with another load that took"
     types = ("COMPUTE_OVERLOAD",)
 
     @staticmethod
@@ -287,7 +288,7 @@ class MemoryPressure(Strain):
     seen: a worker that has to start does not (:meth:`support.world.lifetimes.Lifetimes.expect_out`).
     """
 
-    name, failure, word = "MEMORY_PRESSURE", "memory_pressure", "loses memory"
+    name, failure, word, did = "MEMORY_PRESSURE", "memory_pressure", "loses memory", "lost this share of its memory:"
     types = ("MEMORY_PRESSURE",)
     slows = False
 

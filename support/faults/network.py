@@ -20,7 +20,7 @@ from support.schema import Expected, OneOf, PositiveInt
 PROOF_SECONDS = 2.0
 # Enough for bounds of about 12 percentage points on a loss.
 LEAST_PROBES = 400
-# For how long a narrow cable is to be busy with the transfer that measures it, and when that one is given up: the
+# For how long a link of low bandwidth is kept busy with the transfer that measures it, and when that one is given up: the
 # answers in flight have their share of it, and TCP slows down at each packet that finds the queue full.
 TRANSFER_SECONDS, LONGEST_TRANSFER_SECONDS = 0.3, 5.0
 BYTES_PER_KBIT = 125
@@ -237,7 +237,7 @@ class Loss(NetworkFault):
     def describe(self, ordered: Ordered) -> str:
         """See :class:`support.faults.fault.Fault`."""
         peers = ", ".join(peer.name for peer, _ in ordered.before)
-        return f"{self.percent} % of the packets between {peers} and {ordered.nodes[0].name} are lost"
+        return f"{self.percent} % of the packets between {peers} and {ordered.nodes[0].name} were lost"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """Of hundreds of probes each way as many are lost as chance allows.
@@ -298,7 +298,7 @@ class Bandwidth(NetworkFault):
 
     def describe(self, ordered: Ordered) -> str:
         """See :class:`support.faults.fault.Fault`."""
-        return f"the link of {ordered.nodes[0].name} carries {self.rate_kbit} kilobits per second"
+        return f"the link of {ordered.nodes[0].name} was limited to {self.rate_kbit} kilobits per second"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """A transfer each way takes as long as its bytes take at that rate, and was faster before.
@@ -316,7 +316,7 @@ class Bandwidth(NetworkFault):
         return Proof(now(), words, details={"size": size, "pairs": [pair]})
 
     def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
-        """A transfer is faster than the cable may be."""
+        """A transfer is faster than the link may be."""
         [pair] = proven.details["pairs"]
         took = self._take(ground, pair, proven.details["size"])
         return f"transfers take {took} s" if min(took.values()) < TRANSFER_SECONDS else None

@@ -1,6 +1,7 @@
 """From a history to a verdict: findings first, then what they mean for this scenario on this release."""
 
 from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import replace
 
 from support.errors import Inconclusive, Mistake, NotKept, TooLate, nearest
 from support.judge.defects import KnownDefect
@@ -43,6 +44,7 @@ def judge_scenario(history: History, step_failure: BaseException | None, step_na
     """
     findings = [] if step_failure is None else _of_step(step_failure, step_name)
     if isinstance(step_failure, TooLate):
+        findings = [replace(each, since=step_failure.since, until=step_failure.until) for each in findings]
         excuse = history.starved(step_failure.since, step_failure.until, step_failure.bound)
         starved = Told(f"{step_failure}; {excuse}")
         findings += [Finding.of("starved", step_name, starved, blame="suite")] if excuse else []

@@ -24,6 +24,8 @@ class Finding:
         blame: ``dynamo`` (the verdict is *failed*), ``author`` (*mistake*: who wrote the scenario) or ``suite``
             (*inconclusive*: us or the surroundings).
         kind: what was seen, one of :data:`support.seen.KINDS`; ``facts``: its fields.
+        since, until: the time in which it was to come and did not, on :mod:`support.clock`; None: it was no matter of
+            time.
     """
 
     rule: str
@@ -32,6 +34,8 @@ class Finding:
     blame: str = "dynamo"
     kind: str = "told"
     facts: Mapping[str, Fact] = field(default_factory=dict)
+    since: float | None = None
+    until: float | None = None
 
     @classmethod
     def of(cls, rule: str, about: str, seen: Seen, blame: str = "dynamo", words: str = "") -> "Finding":

@@ -4,14 +4,15 @@ import os
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from support.amounts import amount
 from support.judge.verdict import BAD, VERDICTS, Verdict
 from support.observe.logs import last_trouble
-from support.report.wording import MARKS, headline, invariants
+from support.report.story import waited
+from support.report.wording import MARKS, again, headline, invariants
 from support.requests.outcomes import shorten
 
 LOG_LINES, MOST_FINDINGS, WIDEST = 3, 3, 240
@@ -27,21 +28,23 @@ def line(verdict: Verdict, stream: TextIO = sys.stdout) -> str:
     return first + (f"\n{'':23}{headline(verdict)}" if headline(verdict) else "")
 
 
-def failure(verdict: Verdict, folder: Path, stream: TextIO = sys.stdout) -> str:
-    """What helps to find out about a scenario that did not pass: every finding but the one that its line has told, the
-    last troubles in the logs, how to look at what was left running, and how to run it again.
+def failure(verdict: Verdict, folder: Path, settings: Mapping[str, str]) -> str:
+    """What helps to find out about a scenario that did not pass: how long it waited, every finding but the one that its
+    line has told, the last troubles in the logs, how to look at what was left running, and how to run it again.
 
     Args:
         folder: of the scenario.
+        settings: those of its run that were given.
     """
     told = [finding.message for finding in verdict.findings if finding.message not in verdict.reason]
     # No log of Dynamo has to do with a mistake of the scenario's author.
     logged = [] if verdict.verdict == "mistake" else last_trouble(folder / "logs", LOG_LINES)
-    rows = [f"also: {shorten(each, WIDEST)}" for each in told[:MOST_FINDINGS]]
+    rows = [f"waited: {time}" for time in [waited(folder, verdict)] if time]
+    rows += [f"also: {shorten(each, WIDEST)}" for each in told[:MOST_FINDINGS]]
     rows += [f"and {amount(len(told) - MOST_FINDINGS, 'more finding')}"] * (len(told) > MOST_FINDINGS)
     rows += [f"log: {shorten(each, WIDEST)}" for each in logged]
     rows += [f"wreck: {each}" for each in verdict.kept]
-    rows += [f"again: make acceptance FEATURES={verdict.location}"]
+    rows += [f"again: {again(verdict.location, settings)}"]
     return "\n".join(f"{'':23}{row}" for row in rows)
 
 

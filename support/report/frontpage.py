@@ -29,6 +29,11 @@ PLACE = '<div id="app">'
 """Where Allure's page has its app: this page stands before it, over Allure's own sign that it is loading."""
 
 
+HERE = "https://this-report.invalid/"
+"""What stands for this page itself in an address, up to its ``#``: of a whole address alone Allure makes a link, and a
+page on disk does not know its own. ``frontpage.js`` takes it away again."""
+
+
 @dataclass(frozen=True)
 class Front:
     """What the page tells.
@@ -86,6 +91,15 @@ def render(front: Front) -> str:
     return f'<style>{STYLE}</style><main id="front">{"".join(parts)}</main>{again}<script>{SCRIPT}</script>'
 
 
+def record_address(id_: str) -> str:
+    """The address of a known defect's record, for links on Allure's pages."""
+    return f"{HERE}#{_place(id_)}"
+
+
+def _place(id_: str) -> str:
+    return f"known-{id_}"
+
+
 def _facts(front: Front) -> str:
     rows = {
         "Whose doing": blame(front.verdicts),
@@ -137,14 +151,21 @@ def _ids(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _record(id_: str, record: KnownDefect | None, where: Sequence[Verdict], ids: Mapping[str, str]) -> str:
-    told = f"<p>{escape(record.evidence)}</p>" if record else ""
+    told = f"<p>{escape(record.evidence)}</p><p>{escape(_often(record))}</p>" if record else ""
     thread = ""
     if record and record.upstream.startswith("https://"):
-        thread = f' <a href="{escape(record.upstream)}">{escape(upstream_name(record.upstream))}</a>'
+        thread = f' <a href="{escape(record.upstream)}" target="_blank">{escape(upstream_name(record.upstream))}</a>'
     scenarios = "".join(f"<li>{_link(each, ids)}</li>" for each in where)
     words = escape(id_.replace("-", " "))
     count = f"{len(where)} scenario{'s' if len(where) > 1 else ''}"
-    return f"<li><details><summary>{words} ({count})</summary>{told}<ul>{scenarios}</ul></details>{thread}</li>"
+    folded = f"<details><summary>{words} ({count})</summary>{told}<ul>{scenarios}</ul></details>"
+    return f'<li id="{escape(_place(id_))}">{folded}{thread}</li>'
+
+
+def _often(record: KnownDefect) -> str:
+    """How often a defect shows, and in which releases, in a sentence."""
+    shown, runs = record.reproductions.split("/")
+    return f"Recorded for Dynamo {record.releases}; it showed in {shown} of {runs} runs."
 
 
 def upstream_name(address: str) -> str:
@@ -158,4 +179,4 @@ def _versions(versions: Mapping[str, str]) -> str:
 
 
 STYLE = Path(__file__).with_name("frontpage.css").read_text(encoding="utf-8")
-SCRIPT = Path(__file__).with_name("frontpage.js").read_text(encoding="utf-8")
+SCRIPT = Path(__file__).with_name("frontpage.js").read_text(encoding="utf-8").replace("HERE", HERE)

@@ -11,13 +11,6 @@ from support.events import ENDED, Event, read_events
 from support.observe.metrics import Exposition
 from support.requests.load_log import read_phases
 
-SENTENCES = {
-    "crash": "{node} was killed without warning",
-    "terminate": "{node} was shut down",
-    "restart": "{node} was restarted",
-    "hang": "{node} hung: it stopped running and said nothing",
-}
-"""Kind of fault as it was ordered -> what it did, for those whose event says it in fewer words."""
 PHASES = {
     "STANDARD": "nothing is broken",
     "OVERFLOW": "the failure is on",
@@ -133,14 +126,13 @@ def _ordered(own: Sequence[Event], events: Sequence[Event], phases: Mapping[str,
     """
     first, proofs = own[0], [event.at for event in own[1:] if event.kind == "proof"]
     undone = [event.at for event in own[1:] if event.kind == "fault"]
-    words = SENTENCES.get(first.data.get("order", ""), first.text).format(node=first.subject)
     proven = next((at for at in proofs if not undone or at < undone[0]), None)
     after = [at for at in proofs if at != proven]
-    ends = [(at, f"{first.subject} is sound again") for at in (after or undone)[-1:]] or _back(first, events, phases)
+    ends = [(at, f"{first.subject} works again") for at in (after or undone)[-1:]] or _back(first, events, phases)
     if (lease := first.data.get("until")) is not None and lease <= events[-1].at:
         ends.append((lease, f"the fault on {first.subject} is over"))
     end, over = min(ends, default=(None, ""))
-    return Strike(first.subject, words, first.at, proven, end, ordered=True, over=over)
+    return Strike(first.subject, first.text, first.at, proven, end, ordered=True, over=over)
 
 
 def _back(first: Event, events: Sequence[Event], phases: Mapping[str, float]) -> list[tuple[float, str]]:

@@ -34,6 +34,9 @@ LEDGER_BYTES = 200_000
 PASSED_BYTES = 30_000
 """No attachment of a passed scenario is larger: most scenarios pass, and one page has to carry them all."""
 
+AGAIN = ("target", "dynamo")
+"""Parameters of a result that a scenario is run again with."""
+
 _RECEIVED = re.compile(r', "received": "[A-Za-z0-9+/=]*"')
 """The bytes of an answer as :func:`support.requests.ledger.pack` writes them; quotes within a text are escaped."""
 
@@ -220,7 +223,8 @@ def _tell(
         timeline.draw(folder)
         result["descriptionHtml"] = story.story(folder, verdict, records)
     finally:
-        proof = _table(lambda: story.evidence(folder, verdict, trials))
+        settings = {each["name"]: each["value"] for each in result["parameters"] if each["name"] in AGAIN}
+        proof = _table(lambda: story.evidence(folder, verdict, trials, settings))
         kept.extend(_attachments(folder, run / "allure-results", result["uuid"], passed, proof))
 
 
@@ -245,11 +249,13 @@ def _place(result: dict[str, Any], parameters: Mapping[str, str]) -> None:
 
 
 def _link(result: dict[str, Any], verdict: Verdict, records: Sequence[KnownDefect]) -> None:
-    """Link the upstream threads of the known defects that showed, of those that have one."""
-    shown = [each for each in records if each.id in verdict.known_defects and each.upstream.startswith("https://")]
-    names = {each.upstream: f"{frontpage.upstream_name(each.upstream)}: {each.id}" for each in shown}
-    links = [link for link in result.get("links", []) if link["url"] not in names]
-    result["links"] = links + [{"type": "issue", "url": url, "name": name} for url, name in names.items()]
+    """Link the records of the known defects that showed, and the threads upstream of those that have one."""
+    shown = [each for each in records if each.id in verdict.known_defects]
+    threads = dict.fromkeys(each.upstream for each in shown if each.upstream.startswith("https://"))
+    own = [("link", frontpage.record_address(each.id), f"What is known: {each.id}") for each in shown]
+    own += [("issue", url, f"Upstream: {frontpage.upstream_name(url)}") for url in threads]
+    links = [link for link in result.get("links", []) if link["url"] not in {url for _, url, _ in own}]
+    result["links"] = links + [{"type": kind, "url": url, "name": name} for kind, url, name in own]
 
 
 def _attachments(folder: Path, results: Path, uuid: str, passed: bool, proof: str) -> Iterator[dict[str, str]]:

@@ -1,9 +1,10 @@
 """A scenario told from what lies in its folder: what broke, what its users felt, what the verdict rests on."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,6 +14,7 @@ from support.judge.defects import KnownDefect
 from support.judge.recovery import Band
 from support.judge.samples import NEVER
 from support.judge.verdict import Verdict
+from support.observe.logs import last_trouble
 from support.report import wording
 from support.report.moments import PHASES, Happenings, Strike, read_happenings
 from support.report.results import process_overflow_recovery_test
@@ -27,6 +29,8 @@ SHOWN_REQUESTS = 8
 """Up to this many requests are told one by one; of more only the sums and the broken ones."""
 SHOWN_FAULTS = 12
 """Faults that are told."""
+LOG_LINES = 12
+"""Lines of logs that are told beside what the verdict rests on."""
 TABLE_ROWS = 300
 """Requests in the table; of more, those without a whole answer come first into it."""
 
@@ -44,7 +48,7 @@ def story(folder: Path, verdict: Verdict, records: Sequence[KnownDefect] = ()) -
     named = [each for each in records if each.id in verdict.known_defects]
     return "".join(
         [
-            f"<p><b>{wording.JUDGEMENTS[category]}</b> {escape(_seen(verdict))}</p>",
+            f"<p><b>{wording.JUDGEMENTS[category]}</b></p>{_bullets(_seen(folder, verdict))}",
             *(f"<p>Known as <b>{escape(each.id)}</b>: {escape(each.evidence)}</p>" for each in named),
             *(f"<p>{escape(words)}</p>" for words in _warnings(happened)),
             f"<p><b>Left running</b></p>{_bullets(verdict.kept)}" if verdict.kept else "",
@@ -55,9 +59,29 @@ def story(folder: Path, verdict: Verdict, records: Sequence[KnownDefect] = ()) -
     )
 
 
-def evidence(folder: Path, verdict: Verdict, trials: Sequence[Trial] = ()) -> str:
-    """What the verdict rests on, as text: findings, each fault with its proofs, what the invariants looked at, and
-    whether the scenario can fail at all, by the ``trials`` of it that are known.
+def waited(folder: Path, verdict: Verdict) -> str:
+    """For how long a sentence that did not hold was waited for, and from when on; empty where it was no matter of time.
+
+    Args:
+        folder: of the scenario.
+    """
+    given = [(each.since, each.until) for each in verdict.findings if each.since is not None and each.until is not None]
+    if not given:
+        return ""
+    since, until = given[0]
+    happened = read_happenings(folder)
+    zero = _zero(read_ledger(folder / "ledger.jsonl"), happened)
+    begin = [] if zero is None else [_after(since - zero)]
+    begin += [f"{since - each.begin:.2f} s after the fault" for each in happened.strikes if each.begin <= since][-1:]
+    return f"{until - since:.2f} s" + (f", from {' and '.join(begin)}" if begin else "")
+
+
+def evidence(
+    folder: Path, verdict: Verdict, trials: Sequence[Trial] = (), settings: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """What the verdict rests on, as text: findings, each fault with its proofs, what the invariants looked at, the last
+    trouble in the logs, whether the scenario can fail at all, by the ``trials`` of it that are known, and how to run it
+    again, by the ``settings`` that it ran with.
     """
     happened = read_happenings(folder)
     zero = _zero(read_ledger(folder / "ledger.jsonl"), happened)
@@ -67,9 +91,12 @@ def evidence(folder: Path, verdict: Verdict, trials: Sequence[Trial] = ()) -> st
     parts = {
         "Verdict": f"{wording.MARKS[verdict.verdict]} {verdict.reason}".rstrip(),
         "Findings": wording.listing(verdict.findings),
+        "Waited": waited(folder, verdict),
         "Faults and proofs (seconds since the first request)": "\n".join(told),
         "Invariants": _worth(verdict),
+        "Last trouble in the logs": "\n".join(last_trouble(folder / "logs", LOG_LINES)),
         "With something broken on purpose": _trials(own),
+        "Run it again": wording.again(verdict.location, settings),
         "Everything in full, logs and ledger too": f"{'/'.join(folder.parts[-5:])}/",
     }
     return "\n\n".join(f"{name}\n{content}" for name, content in parts.items() if content) + "\n"
@@ -160,13 +187,18 @@ def metrics_table(folder: Path, *, unchanged: bool = True) -> str:
     return "\n\n\n".join(parts)
 
 
-def _seen(verdict: Verdict) -> str:
-    """What was seen, or why it did not run, in one sentence; nothing for a plain pass."""
-    if verdict.verdict == "skipped":
-        return _sentence(verdict.reason)
-    # The reason of a known defect begins with the ids of its records.
-    seen = verdict.reason.split(": ", 1)[-1] if verdict.known_defects else verdict.reason
-    return f"Seen: {seen}" if seen else ""
+def _seen(folder: Path, verdict: Verdict) -> list[str]:
+    """What was expected, what was seen and how long it was waited for, or why it did not run, a line each; nothing for
+    a plain pass.
+    """
+    finding = wording.lead(verdict)
+    if verdict.verdict == "skipped" or finding is None:
+        return [_sentence(verdict.reason)] if verdict.reason else []
+    expected = [f"Expected: {finding.about}."] if finding.rule == "sentence" else []
+    seen = finding.message if expected else f"{finding.about}: {finding.message}"
+    others = len(verdict.findings) - 1
+    told = [*expected, f"Seen: {seen}", *([f"And {amount(others, 'more finding')}."] if others else [])]
+    return [*told, *(f"Waited: {time}." for time in [waited(folder, verdict)] if time)]
 
 
 def _warnings(happened: Happenings) -> list[str]:
@@ -199,7 +231,7 @@ def _struck(strike: Strike, zero: float | None) -> str:
         return f"{strike.words}{when}."
     proven = "proven on its victim" if strike.proven is not None else "never proven"
     if strike.end is None:
-        return f"{strike.words}{when}; {proven}, and still so at the end."
+        return f"{strike.words}{when}; {proven}, and it lasted to the end."
     end = "" if strike.over else ", when RECOVERY began"
     return f"{strike.words}{when}; {proven}, and over {strike.end - strike.begin:.2f} s later{end}."
 
@@ -314,7 +346,7 @@ def _picture(file: Path) -> str:
 
 
 def _bullets(lines: list[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def _seconds(value: float | None) -> str:

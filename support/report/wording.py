@@ -1,7 +1,8 @@
 """The words in which reports speak of verdicts: the same on the console, in Allure and in the summary."""
 
+import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from support.amounts import amount
 from support.judge.verdict import Finding, Verdict
@@ -92,6 +93,18 @@ def invariants(verdict: Verdict) -> str:
 def listing(findings: list[Finding]) -> str:
     """All findings, one a line; empty when there are none."""
     return "\n".join(f"[{finding.rule}] {finding.about}: {finding.message}" for finding in findings)
+
+
+def lead(verdict: Verdict) -> Finding | None:
+    """The finding that the verdict's reason tells; None where it tells of none."""
+    told = (each for each in verdict.findings if f"{each.about}: {each.message}".lstrip(": ") in verdict.reason)
+    return next(told, None)
+
+
+def again(location: str, settings: Mapping[str, str]) -> str:
+    """The command that runs one scenario again, with these settings, whatever is usual."""
+    given = [f"{name.upper()}={value}" for name, value in settings.items()]
+    return shlex.join(["make", "acceptance", f"FEATURES={location}", *given])
 
 
 def outcomes(kinds: Iterable[str]) -> str:

@@ -13,11 +13,15 @@ from support.settings import Settings
 GOOD = ("passed", "known_defect", "skipped")
 
 
+def given(settings: Settings) -> dict[str, str]:
+    """The settings that somebody gave, in words that give them again."""
+    return {name: str(getattr(settings, name)) for name in settings.sources}
+
+
 def kept(settings: Settings, tags: Sequence[str], scenarios: Sequence[Selected]) -> dict[str, Any]:
     """What a run has to write down of itself, so that :func:`last_run` can read it."""
-    given = {name: str(getattr(settings, name)) for name in settings.sources}
     planned = [{"feature": each.feature, "name": each.name, "location": each.location} for each in scenarios]
-    return {"settings": given, "tags": list(tags), "planned": planned}
+    return {"settings": given(settings), "tags": list(tags), "planned": planned}
 
 
 @dataclass(frozen=True)

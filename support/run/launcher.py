@@ -148,7 +148,9 @@ class Launcher:
                     costs[ended.scenario.key] = Cost(round(seconds, 2), round(ended.process.cpu_seconds, 2))
                 print(console.line(verdict), flush=True)
                 if verdict.verdict in BAD:
-                    print(console.failure(verdict, self._folder(ended.scenario)), flush=True)
+                    print(
+                        console.failure(verdict, self._folder(ended.scenario), again.given(self.settings)), flush=True
+                    )
                 for warning in _warnings(self._folder(ended.scenario)):
                     print(warning, flush=True)
 

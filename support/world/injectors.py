@@ -21,7 +21,7 @@ class InjectorFaults:
             Inconclusive: one had ended before, or its successor does not know of a fault.
         """
         for each in self._stage.target.injectors.kill():
-            self._stage.events.add("fault", "", f"{each} is killed")
+            self._stage.events.add("fault", "", f"{each} was killed")
         known = {fault["id"]: fault for fault in self._stage.target.service.faults()}
         for fault in self._faults.made:
             seen = known.get(fault.id, {"state": "unknown", "deadline": 0.0})
@@ -37,6 +37,6 @@ class InjectorFaults:
             Inconclusive: it goes on.
         """
         who, awake = self._stage.target.injectors.freeze()
-        self._stage.events.add("fault", "", f"{who} freezes")
+        self._stage.events.add("fault", "", f"{who} was stopped")
         prove(awake, ARRIVAL_SECONDS, f"{who} is stopped", f"{who} did not freeze")
         self._stage.events.add("proof", "", f"{who} is stopped")
