@@ -24,10 +24,12 @@ import yaml
 
 from agents.xid import kmsg
 from support import sabotage
+from support.data import read_list
 from support.report.reading import read_verdict
 from support.run import keeping
 from support.settings import NAMES, ROOT
 from support.targets.local import namespaces
+from tests.sabotage import Sabotage
 
 pytestmark = pytest.mark.docs
 
@@ -36,6 +38,8 @@ PAGES = [ROOT / "README.md", *(each for each in sorted((ROOT / "docs").glob("*.m
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:make|behave|python3?|\.venv/bin/\w+|curl|git|docker|kubectl|zcat) \S")
 """How a piece of code in a sentence begins that is a command; the name of a program alone is none."""
+MESSAGES = re.compile(r"^\| message \|(?:.*\n\|)+", re.MULTILINE)
+"""A table of messages: what stands in its first column is printed, and nobody types it."""
 SHELLS = ("", "bash", "sh", "console")
 LIMIT_SECONDS = 600
 READERS: dict[str, Callable[[str], Any]] = {
@@ -79,7 +83,8 @@ def commands(page: Path) -> Iterator[str]:
             for line in re.sub(r"\\\n\s*", " ", block).splitlines():
                 if command := re.sub(r"(^|\s+)# .*$", "", line).strip():
                     yield command
-    for code in re.findall(r"`([^`\n]+)`", BLOCK.sub("", text)):
+    said = MESSAGES.sub(lambda table: re.sub(r"^\| `.*?` \|", "|", table[0], flags=re.MULTILINE), BLOCK.sub("", text))
+    for code in re.findall(r"`([^`\n]+)`", said):
         if COMMAND.match(code):
             yield code
 
@@ -95,6 +100,8 @@ TREATMENTS = {
         r"^make enter|KEEP=",
         # hours
         r"^make (test|bench|lies|mutation|releases|crash-trials|sabotage(?!.*PLAN=))|^python -m tests\.reproduce",
+        # a browser
+        r"^SCREENSHOTS=",
         # the copy of the checkout would be gone
         r"^make (clean|distclean)",
         # another program of the same package does it in a test of its own: tests/test_results.py and others
@@ -106,7 +113,7 @@ TREATMENTS = {
     "dynamo": (r"^python -m dynamo\.",),
     "copy": (
         r"\bmake (acceptance|rerun|report|doctor|new|catalogue|sabotage|lint-features)\b",
-        r"^(behave|zcat|python -m (support|agents)\.|\. \.venv/bin/activate)",
+        r"^((\.venv/bin/)?behave|zcat|python -m (support|agents)\.|\. \.venv/bin/activate)",
     ),
 }
 """What is done with a command that one of the patterns is found in; the first one counts."""
@@ -162,8 +169,28 @@ def shortened(command: str, place: Path) -> str:
     return f"{command} BOOTSTRAP=true" if "make " in command else command
 
 
+TUTORIAL = "writing-scenarios.md"
+"""The page that makes a feature, a step at a time."""
+
+
+def steps_of_the_tutorial(language: str) -> list[str]:
+    """Its snippets in one language, in their order; the first one in gherkin is the feature."""
+    return [each.text for each in blocks() if (each.page, each.language) == (TUTORIAL, language)]
+
+
+def with_features(command: str, place: Path) -> None:
+    """Have the features of the checkout there alone, with that of the tutorial where the command names it."""
+    for file in (place / "features").glob("*.feature"):
+        if not (ROOT / "features" / file.name).exists():
+            file.unlink()
+    for name in re.findall(r"features/\w+\.feature", command):
+        if not (place / name).exists():
+            (place / name).write_text(steps_of_the_tutorial("gherkin")[0])
+
+
 @pytest.mark.parametrize("command", treated("copy"))
 def test_a_command_does_what_it_says(command: str, copy: Path) -> None:
+    with_features(command, copy)
     done = run(shortened(command, copy), copy, TARGET="fake")
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -184,13 +211,37 @@ def test_the_snippets_of_features_run(copy: Path) -> None:
     assert len(verdicts) >= len(snippets) > 0
 
 
-def test_a_sabotage_by_hand_is_red() -> None:
+def test_the_mistake_of_the_tutorial_is_answered_as_it_says(tmp_path: Path) -> None:
+    feature, (wrong, answer) = steps_of_the_tutorial("gherkin")[0], steps_of_the_tutorial("text")
+    right = re.findall(r"^    write: +(.*)$", answer, re.MULTILINE)
+    first = next(line for line in feature.splitlines(keepends=True) if line.strip().startswith("When"))
+    name = answer.partition(":")[0]
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text(feature.replace(first, wrong))
+    argv = [sys.executable, "-m", "steps.lint", str(tmp_path / name)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert (done.stderr.replace(f"{os.path.relpath(tmp_path, ROOT)}/", ""), done.returncode) == (answer, 2)
+    (tmp_path / name).write_text(feature.replace(first.strip(), right[0]))
+    assert subprocess.run(argv, cwd=ROOT, capture_output=True).returncode == 0
+
+
+def test_the_row_that_keeps_the_scenario_of_the_tutorial_can_be_read(tmp_path: Path) -> None:
+    rows = [each.text for each in blocks() if each.language == "yaml" and "sabotage:" in each.text]
+    for row in rows:
+        (tmp_path / "table.yaml").write_text(row)
+        [read] = read_list(tmp_path / "table.yaml", Sabotage, check=Sabotage.check)
+        assert f"Scenario: {read.scenario}\n" in steps_of_the_tutorial("gherkin")[0]
+    assert rows
+
+
+def test_a_sabotage_by_hand_is_red(copy: Path) -> None:
     for command in treated("red"):
         kind = command.partition("=")[2].partition("=")[0]
         assert kind in sabotage.KINDS
-        done = run(command, ROOT)
+        with_features(command, copy)
+        done = run(command, copy)
         assert done.returncode == 1, done.stdout + done.stderr
-        assert "of 200 tokens" in done.stdout
+        assert re.search(r"of [23]00 tokens", done.stdout)
 
 
 def test_programs_of_dynamo_are_there(tmp_path: Path) -> None:
@@ -228,7 +279,11 @@ def test_the_form_of_what_cannot_be_run_here(command: str) -> None:
 def _variables() -> set[str]:
     """Those that make, the suite's settings and its programs know."""
     makefile = set(re.findall(r"\$\(?\$?([A-Z_]+)\b", (ROOT / "Makefile").read_text()))
-    return makefile | {name.upper() for name in NAMES} | {"FT_AGENT_TOKEN", "FT_SERVICE_TOKEN", "FT_SABOTAGE"}
+    return (
+        makefile
+        | {name.upper() for name in NAMES}
+        | {"FT_AGENT_TOKEN", "FT_SERVICE_TOKEN", "FT_SABOTAGE", "SCREENSHOTS"}
+    )
 
 
 def _check_program(words: list[str]) -> None:
@@ -244,6 +299,42 @@ def _check_program(words: list[str]) -> None:
 def test_other_snippets_can_be_read(block: Block) -> None:
     assert block.language in READERS, f"say in READERS how a snippet in {block.language} is to be checked"
     READERS[block.language](block.text)
+
+
+# -- the files for somebody's CI
+
+CI = {
+    "github.yml": lambda file: [step["run"] for step in file["jobs"]["acceptance"]["steps"] if "run" in step],
+    "gitlab.yml": lambda file: file["acceptance"]["script"],
+}
+"""File in docs/ci -> the commands in it."""
+OF_THE_MACHINE = ("sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",)
+"""What prepares a machine of a CI, before the commands of the page."""
+
+
+def test_every_file_for_a_ci_is_known() -> None:
+    assert {file.name for file in (ROOT / "docs" / "ci").iterdir()} == set(CI)
+
+
+@pytest.mark.parametrize("name", CI)
+def test_a_file_for_a_ci_runs_what_its_page_says(name: str) -> None:
+    text = (ROOT / "docs" / "ci" / name).read_text()
+    said = [each for each in CI[name](yaml.safe_load(text)) if each not in OF_THE_MACHINE]
+    assert said == list(commands(ROOT / "docs" / "ci.md"))[:3]
+    for command in said:
+        plan = subprocess.run(f"make -n {command.removeprefix('make ')}".split(), cwd=ROOT, capture_output=True)
+        assert plan.returncode == 0, plan.stderr
+    kept = set(re.findall(r"\breports/[\w./-]+", text))
+    page = (ROOT / "docs" / "ci.md").read_text()
+    assert kept == set(re.findall(r"`(reports/[\w./-]+)`", page))
+    assert set(re.findall(r"^ +([A-Z_]+):", text, re.MULTILINE)) == {"DYNAMO"}
+
+
+def test_a_file_for_github_names_the_version_of_each_action() -> None:
+    [job] = yaml.safe_load((ROOT / "docs" / "ci" / "github.yml").read_text())["jobs"].values()
+    used = [step["uses"] for step in job["steps"] if "uses" in step]
+    assert [each for each in used if not re.fullmatch(r"actions/[\w-]+@v\d+", each)] == []
+    assert [step for step in job["steps"] if ("uses" in step) == ("run" in step)] == []
 
 
 # -- the Python API
