@@ -99,18 +99,19 @@ def lasting(seconds: float, what: str) -> Iterator[float]:
         raise NotKept(*error.seen, message=text) from None
 
 
-def prove(probe: Look, timeout: float, what: str, otherwise: str) -> float:
+def prove(probe: Look, timeout: float, what: str, otherwise: str, since: Since | None = None) -> float:
     """The same for a condition without which a scenario proves nothing.
 
     Args:
         timeout: seconds that it may take on an idle machine; a slow one is given more (:mod:`support.slowness`).
         otherwise: what it means when the condition does not hold; begins the message.
+        since: from when on ``timeout`` counts, where a sentence names it.
 
     Raises:
         Inconclusive: it did not hold in time.
     """
     try:
-        return until(probe, timeout * slowness.factor(), what)
+        return until(probe, timeout * slowness.factor(), what, since)
     except AssertionError as error:
         raise Inconclusive(f"{otherwise}: {error}") from None
 

@@ -6,10 +6,10 @@ from functools import partial
 
 from support.clock import now
 from support.contract.deployment import Node
-from support.errors import Inconclusive, Mistake
+from support.errors import Inconclusive, Mistake, Since
 from support.faults.fault import LEASE_SECONDS, Fault, Ground, Ordered, ProvenFault, on_clock
 from support.faults.victims import Serving, Victim
-from support.observe.waiting import at_once, prove
+from support.observe.waiting import at_once, prove, this_sentence
 from support.priority import right_of_way
 from support.requests.outcomes import outcome
 from support.world.clients import Clients
@@ -175,8 +175,9 @@ class Faults:
         Raises:
             Inconclusive: one does, or had ceased to before its fault was due to end.
         """
+        since = this_sentence()
         for fault in self.made:
-            at = self._see_healed(fault, timeout)
+            at = self._see_healed(fault, timeout, since)
             if fault.id not in self.undone and at < fault.until - EARLY_SECONDS:
                 raise Inconclusive(f"{_called(fault)} was over {fault.until - at:.1f} s before its end")
 
@@ -198,9 +199,9 @@ class Faults:
         early = seen is not None and now() < fault.until - EARLY_SECONDS
         return f"{_called(fault)} was over before it was to end: {seen}" if early else None
 
-    def _see_healed(self, fault: ProvenFault, timeout: float) -> float:
+    def _see_healed(self, fault: ProvenFault, timeout: float, since: Since | None = None) -> float:
         healing = fault.fault.healing(self._ground([fault.node]), fault)
-        at = prove(healing.broken, timeout, healing.what, "the recovery was not proven")
+        at = prove(healing.broken, timeout, healing.what, "the recovery was not proven", since)
         self._stage.events.add("proof", fault.node.name, healing.words, at=at, fault=fault.id)
         return at
 
