@@ -6,6 +6,7 @@ from pathlib import Path
 from behave import register_type
 from behave.model_type import Status
 
+from steps.lint import recovery_of, refuse_mistakes
 from support import activity
 from support.report import allure
 from support.run.runtime import Ended, Run, enter_cell, failure_of, launched, refuse_other_folder
@@ -16,8 +17,6 @@ register_type(**TYPES)
 # At once, for a dry run calls no hook. It does not tell formatters of an unknown sentence either: what they show of all
 # later ones would be a step off. A launcher has had its feature files looked through before.
 if not launched():
-    from steps.lint import refuse_mistakes
-
     refuse_mistakes(sys.argv[1:])
 
 
@@ -36,6 +35,8 @@ def before_scenario(context, scenario):
         scenario.skip(reason)
     else:
         context.world = context.run.make_world(allure.location_of(scenario))
+        workload = context.world.workload
+        workload.recovery_seconds = max(workload.recovery_seconds, recovery_of(scenario))
 
 
 def before_step(context, step):

@@ -15,7 +15,7 @@ from support.run.runtime import Context
 
 
 @then("the answer completes with {tokens:Count} tokens")
-@marks(needs="request", whole=True)
+@marks(needs="answer", whole=True)
 def then_completes(context: Context, tokens):
     """The answer has that many tokens, one finish reason, one end and no error.
 
@@ -26,7 +26,7 @@ def then_completes(context: Context, tokens):
 
 
 @then("the answer completes with all of its tokens")
-@marks(needs="request", whole=True)
+@marks(needs="answer", whole=True)
 def then_completes_whole(context: Context):
     """The answer has as many tokens as the client asked for, one finish reason, one end and no error.
 
@@ -37,7 +37,7 @@ def then_completes_whole(context: Context):
 
 
 @then("the answer completes with all of its tokens, no more than {time:Time} late")
-@marks(needs="request", whole=True)
+@marks(needs="answer", whole=True)
 def then_completes_in_time(context: Context, time):
     """The answer is whole, and takes no longer than undisturbed plus this time.
 
@@ -49,7 +49,7 @@ def then_completes_in_time(context: Context, time):
 
 
 @then("within {timeout:Time} the answer completes with {tokens:Count} tokens")
-@marks(needs="request", whole=True)
+@marks(needs="answer", whole=True)
 def then_completes_within(context: Context, timeout, tokens):
     """The answer is whole, and ends in time.
 
@@ -65,11 +65,48 @@ def then_completes_within(context: Context, timeout, tokens):
 def then_all_complete(context: Context, tokens):
     """Each answer that no client gave up has that many tokens and is whole.
 
-    Waits: until every answer has ended.
+    Waits: until every answer and the load have ended.
     Proof: the client's own record of every token.
     """
     for entry in context.world.answers.all():
         expect_complete(entry, tokens)
+
+
+@then("every other answer completes with {tokens:Count} tokens")
+@marks(needs="request", whole=True)
+def then_others_complete(context: Context, tokens):
+    """Each answer is whole and has that many tokens, but for those that a client gave up and those of the requests that
+    the victim of a fault had when it was hit.
+
+    Waits: until every answer and the load have ended.
+    Proof: the client's own record of every token; who had which request, the journals and logs of the workers say.
+    """
+    for entry in context.world.answers.others():
+        expect_complete(entry, tokens)
+
+
+@then("the requests in flight fail, each in a clean error, and no other fails")
+@marks(needs="request fault")
+def then_hit_fail(context: Context):
+    """Each request that the victim of a fault had when it was hit ends in a clean error; every other one has a whole
+    answer. If the victim had none, the scenario is inconclusive.
+
+    Waits: until every answer and the load have ended.
+    Proof: the client's own record of every token; who had which request, the journals and logs of the workers say.
+    """
+    context.world.answers.expect_only_hit_fail()
+
+
+@then("a new request is served as fast as before the fault")
+@marks(needs="request fault", running=True)
+def then_as_fast(context: Context):
+    """A new request like those before is whole, and takes no more than twice as long as the slowest of those that ended
+    before the first fault, to its first token and to its end; a tenth of a second more than that one is allowed always.
+
+    Waits: until the answer has ended.
+    Proof: the client's own record of every token; a client that lags by a fifth of what is allowed proves nothing.
+    """
+    context.world.answers.expect_as_fast()
 
 
 @then("every token arrives exactly once and in order")
@@ -77,7 +114,7 @@ def then_all_complete(context: Context, tokens):
 def then_positions(context: Context):
     """No token of an answer is lost, repeated, out of order or invented.
 
-    Waits: until every answer has ended.
+    Waits: until every answer and the load have ended.
     Proof: the token itself: the ruler writes its position into it.
     Needs: ruler
     """
@@ -86,7 +123,7 @@ def then_positions(context: Context):
 
 
 @then("the usage is the same as without the fault")
-@marks(needs="request")
+@marks(needs="answer")
 def then_usage(context: Context):
     """The client pays for its prompt and its answer, not for what Dynamo sends again to another worker.
 
@@ -97,7 +134,7 @@ def then_usage(context: Context):
 
 
 @then("the answer arrives with no pause longer than {timeout:Time}")
-@marks(needs="request")
+@marks(needs="answer")
 def then_no_pause(context: Context, timeout):
     """No two tokens of the answer are further apart than this.
 
@@ -114,7 +151,7 @@ def then_prompt(context: Context, timeout):
     """No client waits longer than this, be it for its first token or between two tokens.
 
     Time: from the moment a request is due to its first token, and from each token to the next one.
-    Waits: until every answer has ended.
+    Waits: until every answer and the load have ended.
     Proof: the client's own record of every token.
     """
     for entry in context.world.answers.all():
@@ -122,7 +159,7 @@ def then_prompt(context: Context, timeout):
 
 
 @then("within {timeout:Time} the answer ends in a clean error")
-@marks(needs="request")
+@marks(needs="answer")
 def then_clean_error(context: Context, timeout):
     """The client gets an error that says so, and nothing that it could take for an answer.
 

@@ -22,7 +22,7 @@ def when_worker_breaks(context: Context, kind):
 
 
 @when("the worker serving the request {kind:Fate} after {tokens:Count} tokens")
-@marks(needs="request", brings="fault", loses="kind")
+@marks(needs="answer", brings="fault", loses="kind")
 def when_worker_breaks_after(context: Context, kind, tokens):
     """Hits the worker with the most requests in flight once the client has that many tokens.
 
@@ -46,7 +46,7 @@ def when_worker_breaks_after_requests(context: Context, kind, count, noun):
 
 
 @when("the worker serving the request {kind:Fate} before the first token")
-@marks(needs="request", brings="fault", loses="kind")
+@marks(needs="answer", brings="fault", loses="kind")
 def when_worker_breaks_early(context: Context, kind):
     """Hits the worker that has the request while the client still waits for its first token.
 

@@ -3,6 +3,7 @@
 environment.py calls :func:`refuse_mistakes`; the rest is in support/run/lint/. Exit status: 0 without mistakes, else 2.
 """
 
+import contextlib
 import sys
 
 from behave import register_type
@@ -11,6 +12,7 @@ from behave.parser import Parser, ParserError
 from behave.runner import the_step_registry as registry
 from behave.runner_util import collect_feature_locations, load_step_modules
 
+from support.errors import Mistake
 from support.run.lint.files import Unreadable, find
 from support.run.lint.found import FoundMistake, files_of, report
 from support.run.lint.sentences import Sentences
@@ -47,6 +49,16 @@ def sentences() -> Sentences:
         register_type(**TYPES)
         load_step_modules([str(ROOT / "steps")])
     return Sentences(registry)
+
+
+def recovery_of(scenario) -> float:
+    """For how many seconds a scenario (behave's) wants RECOVERY to be played; 0 where no sentence says."""
+    known, wanted = sentences(), [0.0]
+    for step in scenario.all_steps:
+        with contextlib.suppress(Mistake):  # it will end the scenario in its own place
+            sentence = known.read(step.step_type, step.name)
+            wanted.append(sentence.arguments.get(sentence.marks.recovery, 0.0))
+    return max(wanted)
 
 
 def parse(text, file):

@@ -1,6 +1,7 @@
-"""Sentences about a deployment under load. A load runs through the phases STANDARD, OVERFLOW and RECOVERY: OVERFLOW
-begins with the failure, RECOVERY when the failure is over; a failure that is never undone counts as over one second
-after its proof, so that requests are due in OVERFLOW.
+"""Sentences about a deployment under load. A load begins with its sentence and runs through the phases STANDARD,
+OVERFLOW and RECOVERY: OVERFLOW begins with the first failure, RECOVERY when the last one is over. A failure that is
+never undone counts as over one second after its proof. A failure that strikes "after 3 seconds" plays the load to its
+end. Beside any other sentence the load goes on; the first sentence about its requests then plays it to its end.
 """
 
 from behave import given, then, when
@@ -12,9 +13,6 @@ from support.scenarios import Failure, Load
 from support.scenarios.model import ready, scenario_of
 from support.words import bounds, failures
 
-# Ends a load whose failure is never over; well within the time that a scenario has.
-LONGEST_SECONDS = 120.0
-
 
 def play(context: Context, scenario):
     """Play a whole scenario; what the chosen Dynamo release cannot do skips it."""
@@ -24,32 +22,34 @@ def play(context: Context, scenario):
         context.run.skip(context.scenario, reason)
 
 
+@given("a client keeps asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens for {time:Time}")
 @given(
     "{clients:Count} clients keep asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens for {time:Time}"
 )
-@marks(brings="load")
-def given_load(context: Context, clients, stream, api, tokens, time):
-    """Clients in processes of their own ask for this time; each sends its next request when its last one has ended.
+@marks(brings="load request run")
+def given_load(context: Context, stream, api, tokens, time=None, clients=1):
+    """Clients in processes of their own ask for this time, whatever breaks; each sends its next request when its last
+    one has ended.
 
-    Time: from the first request of the load, which the first "When" sends.
-    Waits: no: the load begins with the first "When".
+    Time: from the first request of the load.
+    Waits: until the first token has come; of unary answers, until a request is sent.
     Proof: the record of every request.
     """
     endpoint = "chat/completions" if api == "chat" else api
-    context.world.workload.load = Load(clients, None, time, endpoint=endpoint, stream=stream, max_tokens=tokens)
+    context.world.workload.begin(clients, time, endpoint=endpoint, stream=stream, max_tokens=tokens)
 
 
+@given("a client keeps asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens")
 @given("{clients:Count} clients keep asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens")
-@marks(brings="load")
-def given_endless_load(context: Context, clients, stream, api, tokens):
-    """Clients in processes of their own ask until 8 seconds after the failure is over; each sends its next request when
-    its last one has ended.
+@marks(brings="load request run")
+def given_endless_load(context: Context, stream, api, tokens, clients=1):
+    """Clients in processes of their own ask, whatever breaks, until 8 seconds after the last failure is over, or longer
+    where a sentence about RECOVERY says so. Each sends its next request when its last one has ended.
 
-    Waits: no: the load begins with the first "When".
+    Waits: until the first token has come; of unary answers, until a request is sent.
     Proof: the record of every request.
     """
-    given_load(context, clients, stream, api, tokens, LONGEST_SECONDS)
-    context.world.workload.recovery_seconds = 8.0
+    given_load(context, stream, api, tokens, clients=clients)
 
 
 @given("the frontend treats a worker as busy once {share:Share} percent of its memory is in use")
@@ -220,6 +220,31 @@ def when_overlong(context: Context, trigger, clients, words):
     context.world.workload.play_failure(Failure("token_overflow", **trigger, load=extra))
 
 
+@when("{trigger:Trigger} {times:Times} the clients of STANDARD ask for {duration:Time}")
+@marks(needs="load", brings="run")
+def when_growing(context: Context, trigger, times, duration):
+    """So many more clients join that there are this many times as many; they ask as the first ones do.
+
+    Time: for the trigger from the first request of the load, for the clients from their own first request.
+    Waits: until the load has ended.
+    Proof: the record of every request.
+    """
+    extra = context.world.workload.more(times, duration)
+    context.world.workload.play_failure(Failure("overload", **trigger, load=extra))
+
+
+@when("the load ends")
+@marks(needs="load", brings="run")
+def when_ends(context: Context):
+    """The clients send nothing more, and each answer comes to its end. A load for a certain time goes on that long, any
+    other one until 8 seconds after the last failure is over; without a failure, until it has gone on for 8 seconds.
+
+    Waits: until the load has ended.
+    Proof: the record of every request.
+    """
+    assert context.world.workload.played
+
+
 @when("these failures strike")
 @marks(table="failures", needs="load", brings="run fault")
 def when_several(context: Context):
@@ -273,7 +298,7 @@ def when_of_file(context: Context, name, file):
 def then_its_checks(context: Context):
     """Every check that the played scenario names holds.
 
-    Waits: no.
+    Waits: until the load has ended.
     Proof: the record of every request.
     """
     for name, parameters in context.world.workload.played.scenario.checks.items():
@@ -285,7 +310,7 @@ def then_its_checks(context: Context):
 def then_overlong(context: Context):
     """A request whose prompt alone fills the longest sequence ends in a clean error, every other one in a whole answer.
 
-    Waits: no.
+    Waits: until the load has ended.
     Proof: the record of every request.
     Needs: sequence limit
     """
@@ -298,7 +323,7 @@ def then_overlong_told(context: Context):
     """A request whose prompt alone fills the longest sequence ends with HTTP status 400, 413 or 422: the client's own
     mistake.
 
-    Waits: no.
+    Waits: until the load has ended.
     Proof: the record of every request.
     Needs: sequence limit
     """
@@ -310,7 +335,7 @@ def then_overlong_told(context: Context):
 def then_all_succeed(context: Context):
     """Every request that was due has a whole answer, in every phase.
 
-    Waits: no.
+    Waits: until the load has ended.
     Proof: the record of every request.
     """
     context.world.workload.expect_check("no_failures")
@@ -321,10 +346,22 @@ def then_all_succeed(context: Context):
 def then_rate(context: Context, share, phase):
     """At least this percentage of the requests that were due in this phase have a whole answer.
 
-    Waits: no.
+    Waits: until the load has ended.
     Proof: the record of every request.
     """
     context.world.workload.expect_check("success_rate", at_least=share, phase=phase)
+
+
+@then("at least {share:Share} percent of the requests succeed in RECOVERY for {time:Time}")
+@marks(needs="run", recovery="time")
+def then_rate_for(context: Context, share, time):
+    """RECOVERY is played for so long, and of all requests that were to be sent in it so many have a whole answer.
+
+    Time: from the begin of RECOVERY.
+    Waits: until the load has ended.
+    Proof: the record of every request.
+    """
+    context.world.workload.expect_in_recovery(time, "success_rate", at_least=share)
 
 
 @then("in RECOVERY the time to first token is back in the STANDARD band within {timeout:Time} and stays there")
@@ -334,7 +371,7 @@ def then_stable(context: Context, timeout):
     worse.
 
     Time: from the beginning of RECOVERY to the first of the three seconds.
-    Waits: no.
+    Waits: until the load has ended.
     Proof: the record of every request.
     """
     context.world.workload.expect_check("recovery_time", within_seconds=timeout)
@@ -345,10 +382,47 @@ def then_stable(context: Context, timeout):
 def then_band(context: Context):
     """In RECOVERY as a whole users wait no longer than in STANDARD, and as many requests are fast enough.
 
-    Waits: no.
+    Waits: until the load has ended.
     Proof: the record of every request.
     """
     context.world.workload.expect_check("standard_band")
+
+
+@then("in RECOVERY the time to first token is in the STANDARD band for {time:Time}")
+@marks(needs="run", recovery="time")
+def then_band_for(context: Context, time):
+    """RECOVERY is played for so long, and over all of it users wait no longer than STANDARD has shown.
+
+    Time: from the begin of RECOVERY.
+    Waits: until the load has ended.
+    Proof: the record of every request.
+    """
+    context.world.workload.expect_in_recovery(time, "standard_band")
+
+
+@then("{time:Time} after the load ends no worker has a request in flight")
+@marks(needs="load")
+def then_idle_after(context: Context, time):
+    """No worker has a request in flight any more, and none sends anything afterwards.
+
+    Time: from the end of the last answer of the load.
+    Waits: until the load has ended and no worker has a request, and half a second more.
+    Proof: the workers' own counts of requests in flight and of bytes sent.
+    """
+    since = context.world.workload.after_end(time)
+    context.world.fleet.expect_idle(time, context.world.faults.victims, since)
+
+
+@then("{time:Time} after the load ends the frontend lists {count:Tally} {noun:Noun}")
+@marks(needs="load")
+def then_lists_after(context: Context, time, count, noun):
+    """The list of workers has this length by then.
+
+    Time: from the end of the last answer of the load.
+    Waits: until the load has ended and the list has this length.
+    Proof: the frontend's own list of workers.
+    """
+    context.world.fleet.expect_listed(count, time, context.world.workload.after_end(time))
 
 
 @then("at least {count:Count} {noun:Noun} moved to another worker and completed there")
@@ -356,7 +430,7 @@ def then_band(context: Context):
 def then_moved(context: Context, count, noun):
     """At least this many requests moved to another worker and have a whole answer; attempts alone do not count.
 
-    Waits: no.
+    Waits: until the load has ended.
     Proof: the frontend's own counter, and the record of every request.
     """
     context.world.workload.expect_check("migration", at_least=count)
@@ -367,7 +441,7 @@ def then_moved(context: Context, count, noun):
 def then_check(context: Context, name):
     """The check holds. The table below names its bounds, where it has any; see Checks.
 
-    Waits: no.
+    Waits: until the load has ended.
     Proof: see Checks.
     Table: bounds of the check.
     """

@@ -13,7 +13,7 @@ def send(context: Context, count=1, **request):
 
 
 @given("a client is receiving a {stream:Mode} {api:Api} answer of {tokens:Count} tokens")
-@marks(table="request", brings="request")
+@marks(table="request", brings="request answer")
 def given_receiving(context: Context, stream, api, tokens):
     """A client has sent a request, and its answer is coming in. The ruler holds it 20 tokens before its end until the
     first "Then".
@@ -27,7 +27,7 @@ def given_receiving(context: Context, stream, api, tokens):
 
 
 @given("a client is receiving a {stream:Mode} {api:Api} answer that takes at least {time:Time}")
-@marks(table="request", brings="request")
+@marks(table="request", brings="request answer")
 def given_receiving_for(context: Context, stream, api, time):
     """A client is receiving an answer with as many tokens as take this long on an idle machine; on a busy one it gets
     more.
@@ -41,7 +41,7 @@ def given_receiving_for(context: Context, stream, api, time):
 
 
 @given("{count:Count} clients are receiving {stream:Mode} {api:Api} answers of {tokens:Count} tokens")
-@marks(table="request", brings="request")
+@marks(table="request", brings="request answer")
 def given_many_receiving(context: Context, count, stream, api, tokens):
     """Several clients have sent a request each, and their answers are coming in. The ruler holds them 20 tokens before
     their end until the first "Then".
@@ -57,7 +57,7 @@ def given_many_receiving(context: Context, count, stream, api, tokens):
 @given(
     "a client is asking for {count:Count} {stream:Mode} {api:Api} answers of {tokens:Count} tokens, one after the other"
 )
-@marks(brings="request")
+@marks(brings="request answer")
 def given_in_turn(context: Context, count, stream, api, tokens):
     """One client sends these requests, each when the answer before it has ended.
 
@@ -67,20 +67,8 @@ def given_in_turn(context: Context, count, stream, api, tokens):
     context.world.clients.send_in_turn(count, stream=stream, api=api, max_tokens=tokens)
 
 
-@given("a client keeps asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens")
-@marks(brings="request")
-def given_keeps_asking(context: Context, stream, api, tokens):
-    """One client sends one request after the other until a sentence speaks of every answer.
-
-    Waits: until the first answer has ended.
-    Proof: the client's own record of every token.
-    """
-    context.world.clients.keep_asking(stream=stream, api=api, max_tokens=tokens)
-    context.world.answers.await_answers(1)
-
-
 @given("a client is waiting for the first token of a {stream:Mode} {api:Api} answer of {tokens:Count} tokens")
-@marks(table="request", brings="request")
+@marks(table="request", brings="request answer")
 def given_waiting(context: Context, stream, api, tokens):
     """A worker has the request, and the client has no token of its answer. The ruler holds it back until the fault is
     proven or the first "Then".
@@ -94,7 +82,7 @@ def given_waiting(context: Context, stream, api, tokens):
 
 
 @given("a client has received a {stream:Mode} {api:Api} answer of {tokens:Count} tokens")
-@marks(table="request", brings="request")
+@marks(table="request", brings="request answer")
 def given_received(context: Context, stream, api, tokens):
     """A client has its whole answer; nothing is in flight.
 
@@ -107,7 +95,7 @@ def given_received(context: Context, stream, api, tokens):
 
 
 @when("the client {way:Way} the connection")
-@marks(needs="request")
+@marks(needs="answer")
 def when_gives_up(context: Context, way):
     """The client ends its TCP connection mid-answer: closes it (FIN) or resets it (RST).
 
@@ -118,7 +106,7 @@ def when_gives_up(context: Context, way):
 
 
 @when("the client {way:Way} the connection while the request is being moved")
-@marks(needs="request")
+@marks(needs="answer")
 def when_gives_up_on_the_move(context: Context, way):
     """The client ends its TCP connection while Dynamo moves the request: a second worker has it, the client has none of
     its tokens.
@@ -132,7 +120,7 @@ def when_gives_up_on_the_move(context: Context, way):
 
 
 @when("the client {way:Way} the connection after the answer")
-@marks(needs="request")
+@marks(needs="answer")
 def when_gives_up_late(context: Context, way):
     """The client ends its TCP connection when its answer is complete.
 
@@ -143,7 +131,7 @@ def when_gives_up_late(context: Context, way):
 
 
 @when("one of the clients {way:Way} its connection")
-@marks(needs="request")
+@marks(needs="answer")
 def when_one_gives_up(context: Context, way):
     """One of several clients ends its TCP connection; the others go on.
 
@@ -154,7 +142,7 @@ def when_one_gives_up(context: Context, way):
 
 
 @when("every client {way:Way} its connection at once")
-@marks(needs="request")
+@marks(needs="answer")
 def when_all_give_up(context: Context, way):
     """All clients end their TCP connections, as fast as one thread can.
 

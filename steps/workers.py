@@ -7,7 +7,7 @@ from support.run.runtime import Context
 
 
 @given("a worker has been processing the prompt for {time:Time}")
-@marks(needs="request")
+@marks(needs="answer")
 def given_reading(context: Context, time):
     """A worker has had the request for this long, and the client has no token.
 
@@ -19,7 +19,7 @@ def given_reading(context: Context, time):
 
 
 @given("the {role:Role} worker has been processing the prompt for {time:Time}")
-@marks(needs="request roles")
+@marks(needs="answer roles")
 def given_role_reading(context: Context, role, time):
     """The prefill or decode worker has had the request for this long, and the client has no token.
 
@@ -42,7 +42,7 @@ def then_idle(context: Context, timeout):
 
 
 @then("another worker served the rest")
-@marks(needs="request fault", whole=True)
+@marks(needs="answer fault", whole=True)
 def then_other_worker(context: Context):
     """Another worker with the victim's role has taken each request over and has written of its answer.
 
@@ -76,7 +76,7 @@ def then_newcomers_serve(context: Context, timeout):
 
 
 @then("the request was not moved to another worker")
-@marks(needs="request")
+@marks(needs="answer")
 def then_not_moved(context: Context):
     """One worker has had the request, and no other has sent anything.
 
@@ -87,7 +87,7 @@ def then_not_moved(context: Context):
 
 
 @then("within {timeout:Time} the worker finishes the answer itself and exits")
-@marks(needs="request fault")
+@marks(needs="answer fault")
 def then_finishes(context: Context, timeout):
     """The worker that was shut down finishes its answers itself and ends with exit status 0.
 
@@ -123,7 +123,7 @@ def then_drained(context: Context, timeout):
 
 
 @then("the engine was told to stop before the answer ended")
-@marks(needs="request")
+@marks(needs="answer")
 def then_engine_stopped(context: Context):
     """The engine stopped before it had written the whole answer.
 

@@ -5,7 +5,9 @@ Every message names what was wanted, what was found instead and, where anything 
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from support.amounts import amount
 from support.seen import Seen, told
 
 LACKS = {
@@ -97,17 +99,37 @@ class NotKept(AssertionError):
         self.seen = seen
 
 
-class TooLate(NotKept):
-    """Something that Dynamo has promised within a time did not come within it.
+@dataclass(frozen=True)
+class Since:
+    """From when a time in a sentence counts.
 
     Attributes:
-        bound: the promise, in seconds.
-        since, until: the time that was given for it, on :mod:`support.clock`.
+        at: on :mod:`support.clock`.
+        words: what happened then, ``the last fault``; empty in a wait that no sentence names.
     """
 
-    def __init__(self, message: str, bound: float, since: float, until: float, seen: Sequence[Seen] = ()) -> None:
-        super().__init__(*seen, message=message)
-        self.bound, self.since, self.until = bound, since, until
+    at: float
+    words: str = ""
+
+
+class TooLate(NotKept):
+    """Something that Dynamo has promised within a time did not come within it; the message says from when it counts.
+
+    Attributes:
+        what: that did not come, and what was seen instead.
+        bound: the promise, in seconds.
+        origin: from when it counts; ``until``: when the time was over, or it came after all, on :mod:`support.clock`.
+    """
+
+    def __init__(self, what: str, bound: float, since: Since, until: float, seen: Sequence[Seen] = ()) -> None:
+        origin = f" of {since.words}" if since.words else ""
+        super().__init__(*seen, message=f"not within {amount(bound, 'second')}{origin}: {what}")
+        self.what, self.bound, self.origin, self.until = what, bound, since, until
+
+    @property
+    def since(self) -> float:
+        """When the time began that was given for it, on :mod:`support.clock`."""
+        return self.origin.at
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

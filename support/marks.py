@@ -16,8 +16,9 @@ Step = TypeVar("Step", bound=Callable[..., Any])
 THINGS = {
     "deployment": "a deployment, such as: Given a Dynamo deployment with 2 vllm workers",
     "request": "a request, such as: Given a client is receiving a streamed chat answer of 200 tokens",
+    "answer": "an answer of its own, such as: Given a client is receiving a streamed chat answer of 200 tokens",
     "load": "a load, such as: Given 4 clients keep asking for streamed completions answers of 40 tokens",
-    "run": "a load that has run, such as: When after 3 seconds the busiest worker crashes",
+    "run": "a load, such as: Given 4 clients keep asking for streamed completions answers of 40 tokens",
     "fault": "a fault, such as: When the worker serving the request crashes mid-answer",
     "newcomer": "a new worker, such as: When a new worker starts",
     "roles": "roles, such as: Given a disaggregated Dynamo deployment with 1 prefill and 2 decode vllm workers",
@@ -39,6 +40,8 @@ class Marks:
         loses: name of the argument (a kind of fault, or an XID) that says whether the worker that has the request is
             lost, so that another one has to finish the answer.
         whole: whether it expects whole answers.
+        recovery: name of the argument that says for how long the phase RECOVERY has to go on, once it is played.
+        running: whether it needs the load to go on still, where there is one.
         check: called with the arguments; raises :class:`support.errors.Mistake` where they cannot be.
     """
 
@@ -48,6 +51,8 @@ class Marks:
     workers: int | str = 0
     loses: str = ""
     whole: bool = False
+    recovery: str = ""
+    running: bool = False
     check: Callable[..., Any] | None = None
 
 

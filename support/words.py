@@ -72,10 +72,8 @@ def _whole(text: str, what: str, least: int, most: float = float("inf")) -> int:
     return int(text)
 
 
-UNITS = {"second": 1.0, "seconds": 1.0, "millisecond": 0.001, "milliseconds": 0.001}
-OTHER_UNITS = {"s": 1.0, "sec": 1.0, "secs": 1.0, "ms": 0.001, "msec": 0.001, "min": 60.0, "minute": 60.0} | {
-    "mins": 60.0,
-    "minutes": 60.0,
+UNITS = {"second": 1.0, "seconds": 1.0, "millisecond": 0.001, "milliseconds": 0.001, "minute": 60.0, "minutes": 60.0}
+OTHER_UNITS = {"s": 1.0, "sec": 1.0, "secs": 1.0, "ms": 0.001, "msec": 0.001, "min": 60.0, "mins": 60.0} | {
     "h": 3600.0,
     "hour": 3600.0,
     "hours": 3600.0,
@@ -83,29 +81,48 @@ OTHER_UNITS = {"s": 1.0, "sec": 1.0, "secs": 1.0, "ms": 0.001, "msec": 0.001, "m
 """Unit that people write as well -> how many seconds it has; they are told what to write instead."""
 
 
+NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+AMOUNTS = {"half a": 0.5, "a full": 1.0, "a": 1.0} | {word: float(n) for n, word in enumerate(NUMBER_WORDS, 1)}
+"""How many units people name in words -> the number."""
+AMOUNT_WORDS = "|".join(AMOUNTS)
+
+
 def seconds(text: str) -> float:
-    """A time, such as ``2 seconds`` or ``500 milliseconds``."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)( ?)([a-z]*)", text)
+    """A time, such as ``2 seconds``, ``500 milliseconds``, ``a full minute`` or ``half a minute``."""
+    found = re.fullmatch(rf"(\d+(?:\.\d+)?|(?:{AMOUNT_WORDS})(?= ))( ?)([a-z]*)", text)
     if not found:
         raise Mistake(f"{text!r} is not a time; expected such as 2 seconds or 500 milliseconds")
     number, space, unit = found.groups()
     if not unit:
         raise Mistake(f"{text!r} has no unit", UNITS, f"{number} seconds")
+    value = AMOUNTS[number] if number in AMOUNTS else float(number)
     if unit in UNITS and space:
-        return float(number) * UNITS[unit]
+        return value * UNITS[unit]
     meant = nearest(unit, UNITS)
     instead = f"{number} {meant}" if meant else ""
     if unit in OTHER_UNITS:
-        instead = f"{float(number) * OTHER_UNITS[unit]:g} seconds"
+        instead = f"{value * OTHER_UNITS[unit]:g} seconds"
     raise Mistake(f"{text!r} has no unit that is known", UNITS, instead)
 
 
 def duration(text: str) -> float:
-    """A time of more than 0, such as ``2 seconds`` or ``500 milliseconds``."""
+    """A time of more than 0, such as ``2 seconds``, ``500 milliseconds``, ``a full minute`` or ``half a minute``."""
     found = seconds(text.removeprefix("-"))
     if not found or text.startswith("-"):
         raise Mistake(f"{text!r} is not long enough; expected more than 0 seconds")
     return found
+
+
+def times(text: str) -> int:
+    """How many times as many: ``twice``, ``five times`` or ``5 times``."""
+    words = {"twice": 2} | {f"{word} times": n for n, word in enumerate(NUMBER_WORDS, 1) if n > 1}
+    number = text.removesuffix(" times")
+    if text not in words and not (number.isdecimal() and int(number) > 1):
+        meant = nearest(text, words)
+        raise Mistake(
+            f"{text!r} is not how many times as many; expected such as twice, five times or 12 times", write=meant
+        )
+    return words[text] if text in words else int(number)
 
 
 def yes_or_no(text: str) -> bool:
@@ -157,6 +174,8 @@ def trigger(text: str) -> dict[str, Any]:
         return {"trigger_in_phase": phase}
     if begin == "after" and (found := re.fullmatch(r"(\d+) (request|token)s?", rest)):
         return {f"trigger_after_{found[2]}s": int(found[1])}
+    if begin == "after" and rest.partition(" ")[0] in AMOUNTS:
+        return {"trigger_after_seconds": seconds(rest)}
     if begin == "after" and (found := re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", rest)):
         units = (*UNITS, "requests", "tokens")
         if found[2] and (found[2] in OTHER_UNITS or nearest(found[2], units) in UNITS):
@@ -181,7 +200,8 @@ share.pattern = r"-?\d+(?:\.\d+)?"  # type: ignore[attr-defined]
 fraction.pattern = r"\d+(?:\.\d+)?"  # type: ignore[attr-defined]
 count.pattern = tally.pattern = percentage.pattern = xid.pattern = r"-?\d+"  # type: ignore[attr-defined]
 # A unit that is missing or unknown reaches the conversion as well.
-seconds.pattern = duration.pattern = r"-?\d+(?:\.\d+)?(?: ?[a-z]+)?"  # type: ignore[attr-defined]
+seconds.pattern = duration.pattern = rf"-?\d+(?:\.\d+)?(?: ?[a-z]+)?|(?:{AMOUNT_WORDS}) [a-z]+"  # type: ignore[attr-defined]
+times.pattern = r"twice|[\w.-]+ times"  # type: ignore[attr-defined]
 plural.pattern = r"frontends?|workers?|clients?|requests?|migrations?|tokens?|words?"  # type: ignore[attr-defined]
 EXAMPLES = {
     "Count": "2",
@@ -192,6 +212,7 @@ EXAMPLES = {
     "Time": "2 seconds",
     "Noun": "workers",
     "Xid": "79",
+    "Times": "five times",
     "Trigger": "after 3 seconds",
     "File": "docs/scenarios.yaml",
 }
@@ -204,6 +225,7 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "Xid": xid,
     "Fraction": fraction,
     "Time": duration,
+    "Times": times,
     "Noun": plural,
     "Trigger": trigger,
     "File": file,

@@ -24,7 +24,10 @@ from support.targets.fake.network import FakeNetwork
 from support.targets.fake.worker import LIES
 from support.targets.needs import NEEDS
 
-FEATURES = sorted(file.stem for file in (ROOT / "features").glob("*.feature"))
+FEATURES = sorted(
+    str(file.relative_to(ROOT / "features").with_suffix("")) for file in (ROOT / "features").rglob("*.feature")
+)
+EXAMPLES = "features/examples/loads.feature"
 LONG = ("soak", "deployment", "etcd_ha")
 """Features that take longest; each is played in a process of its own, all others in one."""
 LIMIT_SECONDS = 600
@@ -33,6 +36,7 @@ WITNESSES = {
     "cancellation": "A complete answer is not cancelled (streamed chat)",
     "deployment": "Nothing breaks and every answer is whole",
     "etcd_ha": "Two of five etcd members crash",
+    "examples/loads": "Five times as many clients are served as well",
     "gpu_faults": "A non-fatal error moves no request (XID 13)",
     "library": "a decode worker is shut down",
     "migration": "Every token comes once and in order when the worker crashes mid-answer",
@@ -85,7 +89,7 @@ def verdicts_of(*plays: Play) -> list[Verdict]:
 
 def feature(verdict: Verdict) -> str:
     """``migration`` of a scenario in features/migration.feature."""
-    return Path(verdict.location.rpartition(":")[0]).stem
+    return verdict.location.rpartition(":")[0].removeprefix("features/").removesuffix(".feature")
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +130,41 @@ def test_each_lie_is_told_apart_from_the_truth(lie: str, tmp_path: Path) -> None
     [verdict] = verdicts_of(Play(tmp_path / "run", name, "features/migration.feature", lie=lie))
     assert verdict.verdict == "failed"
     assert {finding.blame for finding in verdict.findings} == {"dynamo"}
+
+
+@pytest.mark.parametrize(
+    ("lie", "names"),
+    [
+        (
+            "drops-token",
+            [
+                "One client gives up and every other one has its answer",
+                "A crash without migration hurts nobody but who was on that worker",
+                "A crash without migration ends in clean errors",
+                "A client keeps asking while a worker crashes",
+            ],
+        ),
+        # By then a RECOVERY of eight seconds, as it is unless a sentence wants more, is over.
+        ("drops-later", ["Requests succeed for ten seconds after a worker has hung"]),
+        (
+            "slows-later",
+            [
+                "Nobody is served more slowly with one worker less",
+                "Users wait no longer than before, nine seconds on end",
+            ],
+        ),
+        ("never-idle", ["The deployment is idle two seconds after a load"]),
+        ("stays-listed", ["A crashed worker is off the list two seconds after a load"]),
+    ],
+)
+def test_each_sentence_about_loads_and_times_tells_a_lie(lie: str, names: list[str], tmp_path: Path) -> None:
+    chosen = [f"--name=^{_escaped(name)}$" for name in names]
+    found = {
+        each.name: each for each in verdicts_of(Play(tmp_path / "run", *chosen, EXAMPLES, lie=lie)) if _played(each)
+    }
+    assert {name: each.verdict for name, each in found.items()} == dict.fromkeys(names, "failed")
+    silent = [name for name, each in found.items() if "sentence" not in {finding.rule for finding in each.findings}]
+    assert silent == [], "red for what the judge says, and not for its sentence"
 
 
 def _played(verdict: Verdict) -> bool:

@@ -161,7 +161,7 @@ OWN = {
     "support.requests.load": "names the processes of its clients",
     "support.requests.load_clients": "processes of its own, where they run",
     "support.observe.footprint": "the suite's own processes",
-    "support.world.runner": "names these for their footprint",
+    "support.world.background": "names these for their footprint",
     "support.contract.target": "hands these out",
     "support.signals": "signals a process only while it is the one that is meant",
     "support.slowness": "how busy the machine keeps this process",

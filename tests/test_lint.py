@@ -367,17 +367,41 @@ def test_what_ends_a_step_is_the_mistake_in_it() -> None:
 
 UNPLAYABLE = """
 Feature: Unplayable
-  Scenario: A load that has not begun
+  Scenario: Nobody asks for anything
     Given a Dynamo deployment with 2 ruler workers
-    And 4 clients keep asking for streamed completions answers of 40 tokens
     When the worker serving the next request crashes after 2 requests
     Then a new request succeeds within 5 seconds
 
-  Scenario: A load that has not begun, and a worker that would be hit early
+  Scenario: A load has no answer of its own
     Given a Dynamo deployment with 2 ruler workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
     When the worker serving the request crashes before the first token
     Then a new request succeeds within 5 seconds
+
+  Scenario: A load that is over
+    Given a Dynamo deployment with 2 ruler workers
+    And 4 clients keep asking for streamed completions answers of 40 tokens for 2 seconds
+    When after 1 second the busiest worker crashes
+    And after 3 seconds the busiest worker crashes
+    Then every request succeeds
+
+  Scenario: A second load
+    Given a Dynamo deployment with 2 ruler workers
+    And 4 clients keep asking for streamed completions answers of 40 tokens
+    And a client keeps asking for streamed completions answers of 40 tokens
+    Then every request succeeds
+
+  Scenario: A RECOVERY that is over too early
+    Given a Dynamo deployment with 2 ruler workers
+    And 4 clients keep asking for streamed completions answers of 40 tokens for 4 seconds
+    When after 1 second the busiest worker hangs for 1 second
+    Then at least 99 percent of the requests succeed in RECOVERY for 5 seconds
+
+  Scenario: A new request that has the deployment to itself
+    Given a Dynamo deployment with 2 ruler workers
+    And 4 clients keep asking for streamed completions answers of 40 tokens for 4 seconds
+    When after 1 second the busiest worker hangs for 1 second
+    Then a new request is served as fast as before the fault
 
   Scenario: A word that is not known
     Given a Dynamo deployment with 2 rular workers
@@ -417,15 +441,23 @@ def test_what_only_shows_when_it_is_played_is_a_mistake_as_well(tmp_path: Path, 
     found = [json.loads(each.read_text()) for each in run.glob("scenarios/*/verdict.json")]
     told = {each["name"]: (each["verdict"], each["reason"]) for each in found}
     assert {name: word for name, (word, _) in told.items()} == {
-        "A load that has not begun": "mistake",
-        "A load that has not begun, and a worker that would be hit early": "mistake",
+        "Nobody asks for anything": "mistake",
+        "A load has no answer of its own": "mistake",
+        "A load that is over": "mistake",
+        "A second load": "mistake",
+        "A RECOVERY that is over too early": "mistake",
+        "A new request that has the deployment to itself": "mistake",
         "A word that is not known": "mistake",
         "A sentence that is not known": "mistake",
         "A shape that cannot be": "mistake",
         "A failure that can never strike": "mistake",
         "A process that an error of its GPU has ended has not left by itself": "passed",
     }, told
-    assert "no client has asked for anything yet" in told["A load that has not begun"][1]
+    assert "no client has asked for anything yet" in told["Nobody asks for anything"][1]
+    assert "the load is over already" in told["A load that is over"][1]
+    assert "a scenario has one load" in told["A second load"][1]
+    assert "of 5 seconds, with the load; write the load without 'for'" in told["A RECOVERY that is over too early"][1]
+    assert "the load is over, so that a new" in told["A new request that has the deployment to itself"][1]
     assert "unknown engine 'rular'" in told["A word that is not known"][1]
     assert "the ruler engine has no prefill workers" in told["A shape that cannot be"][1]
     assert "can never strike" in told["A failure that can never strike"][1]

@@ -504,7 +504,7 @@ class Journals:
         watched = self.moves.watched
         clients: Any = SimpleNamespace(watched=watched, request=watched[0])
         stage: Any = SimpleNamespace(logs=folder, events=EventLog())
-        self.answers = Answers(stage, clients, cast(Any, SimpleNamespace(victims=set())))
+        self.answers = Answers(stage, clients, cast(Any, SimpleNamespace(victims=set())), cast(Any, None))
 
 
 def test_the_request_is_being_moved_when_two_workers_name_that_one(

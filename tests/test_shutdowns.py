@@ -152,7 +152,7 @@ def test_a_worker_that_stays_has_not_left(tmp_path: Path, monkeypatch: pytest.Mo
     with run() as process:
         fault, events = told(process), EventLog()
         with pytest.raises(
-            AssertionError, match=r"not within 0\.1 seconds: w-0 has exited; .*w-0 still there \(alive\)"
+            AssertionError, match=r"not within 0\.1 seconds of its fault: w-0 has exited; .*w-0 still there \(alive\)"
         ):
             seen(fault).expect_left(fault, 0.1)
         seen(fault).see_gone([fault, told(process, kind=Crash)], events)

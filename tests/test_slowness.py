@@ -12,7 +12,7 @@ import pytest
 
 from support import slowness
 from support.contract.target import Wait
-from support.errors import Inconclusive, TooLate
+from support.errors import Inconclusive, Since, TooLate
 from support.judge import defects
 from support.judge.history import WAITS as FILE
 from support.judge.history import History
@@ -27,8 +27,8 @@ from support.seen import EtcdSeen
 from support.targets.local.waits import StarvationRecorder
 
 LEADERLESS = EtcdSeen("", "no-leader", 0, "none")
-MISSED = "not within 2 seconds: etcd has a leader; last seen: none"
-LATE = TooLate(MISSED, 2.0, since=10.0, until=12.0, seen=[LEADERLESS])
+MISSED = "not within 2 seconds of the fault: etcd has a leader; last seen: none"
+LATE = TooLate("etcd has a leader; last seen: none", 2.0, Since(10.0, "the fault"), until=12.0, seen=[LEADERLESS])
 WAITS = [Wait(10.0, 11.0, "frontend-0 (pid 7)", 0.3), Wait(11.0, 12.0, "frontend-0 (pid 7)", 0.2)]
 
 

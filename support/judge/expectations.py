@@ -4,7 +4,7 @@ The always-on invariants (``invariants.py``) judge every request anyway; these s
 """
 
 from support.amounts import amount
-from support.errors import NotKept, TooLate
+from support.errors import NotKept, Since, TooLate
 from support.judge.lag import own_lag, see_keen
 from support.judge.rules.answers import bill_of, flaw_of_positions, misplaced, prompt_tokens
 from support.requests.ledger import LedgerEntry
@@ -61,7 +61,8 @@ def expect_prompt(entry: LedgerEntry, seconds: float) -> None:
     if first > seconds:
         what = f"request {entry.number} waited for its first token for"
         seen = TooSlow(entry.number, "first-token", first, seconds, what)
-        raise TooLate(seen.words, seconds, entry.intended_at, entry.token_times[0], [seen])
+        due = Since(entry.intended_at, "the moment at which it was due")
+        raise TooLate(seen.words, seconds, due, entry.token_times[0], [seen])
 
 
 def expect_no_pause(entry: LedgerEntry, seconds: float) -> None:
@@ -78,4 +79,5 @@ def expect_no_pause(entry: LedgerEntry, seconds: float) -> None:
     if entry.longest_pause > seconds:
         what = f"request {entry.number} paused for"
         seen = TooSlow(entry.number, "pause", entry.longest_pause, seconds, what)
-        raise TooLate(seen.words, seconds, *(entry.pause or (0.0, 0.0)), [seen])
+        begin, end = entry.pause or (0.0, 0.0)
+        raise TooLate(seen.words, seconds, Since(begin, "the token before"), end, [seen])

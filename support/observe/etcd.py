@@ -16,7 +16,7 @@ from support.clock import now
 from support.contract.deployment import Node
 from support.errors import SuiteError
 from support.observe.metrics import ScrapeError, scrape
-from support.observe.waiting import until
+from support.observe.waiting import this_sentence, until
 
 ANSWER_SECONDS = 0.5
 REGISTRATIONS = ("v1/instances/", "v1/mdc/", "v1/event_channels/")
@@ -262,4 +262,4 @@ def await_agreement(members: Sequence[Node], timeout: float) -> float:
         AssertionError: not within ``timeout`` seconds.
     """
     what = f"all etcd members ({len(members)}) follow one leader and have the same hash at the same revision"
-    return until(lambda: disagreement(members), timeout, what)
+    return until(lambda: disagreement(members), timeout, what, this_sentence())

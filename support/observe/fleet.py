@@ -6,11 +6,11 @@ from pathlib import Path
 from support.amounts import amount
 from support.clock import now
 from support.contract.deployment import Deployment, Node
-from support.errors import Inconclusive, NotKept
+from support.errors import Inconclusive, NotKept, Since
 from support.events import EventLog
 from support.observe.health import models, numbers, serves
 from support.observe.metrics import Exposition
-from support.observe.waiting import prove, throughout, until
+from support.observe.waiting import prove, this_sentence, throughout, until
 from support.observe.workers import ENDPOINT, in_flight, produced_bytes, try_scrape, worker_id
 from support.releases import Release
 from support.seen import Busy, CounterSeen, ModelsListed, Seen, Silent, Told, Took, WorkersListed, told
@@ -130,8 +130,9 @@ class Fleet:
         how = f"holds {count} in their middle" if (count := held(worker)) else "is producing an answer"
         self.events.add("proof", worker.name, f"{worker.name} {how}")
 
-    def expect_idle(self, timeout: float, victims: Collection[str]) -> None:
-        """No worker has anything in flight within ``timeout`` seconds, and none produces anything from then on.
+    def expect_idle(self, timeout: float, victims: Collection[str], since: Since | None = None) -> None:
+        """No worker has anything in flight within ``timeout`` seconds of ``since`` (None: of now), and none produces
+        anything from then on.
 
         Those that do not run, and ``victims``, may give no answer, but one at least has to.
 
@@ -147,7 +148,7 @@ class Fleet:
             working += [Silent(name, roles[name]) for name in self._silent(counts, victims)]
             return working or (None if counts else [Told("no worker answers")])
 
-        until(busy, timeout, "no worker has a request in flight")
+        until(busy, timeout, "no worker has a request in flight", since or this_sentence())
         before = self.produced_bytes()
         rising: list[Took] = []
 
@@ -161,7 +162,7 @@ class Fleet:
             return None if rising else "nothing"
 
         try:
-            until(risen, QUIET_SECONDS, "a worker produces more bytes")
+            until(risen, QUIET_SECONDS, "a worker produces more bytes", Since(now()))
         except AssertionError:
             if silent := self._silent(self.produced_bytes(), victims):
                 seen = [Silent(name, roles[name]) for name in silent]
@@ -207,8 +208,8 @@ class Fleet:
         listed = numbers(self.deployment.frontend_url)
         return None if listed is None else len(listed)
 
-    def expect_listed(self, count: int, timeout: float) -> None:
-        """The frontend lists exactly ``count`` workers within ``timeout`` seconds.
+    def expect_listed(self, count: int, timeout: float, since: Since | None = None) -> None:
+        """The frontend lists exactly ``count`` workers within ``timeout`` seconds of ``since`` (None: of now).
 
         Raises:
             AssertionError: it does not.
@@ -218,7 +219,7 @@ class Fleet:
             listed = self.listed_workers()
             return None if listed == count else [WorkersListed(count, listed)]
 
-        until(others, timeout, f"the frontend lists {amount(count, 'worker')}")
+        until(others, timeout, f"the frontend lists {amount(count, 'worker')}", since or this_sentence())
 
     def expect_listed_throughout(self, count: int, seconds: float) -> None:
         """The frontend lists exactly ``count`` workers at every look for ``seconds`` from now.
@@ -246,9 +247,9 @@ class Fleet:
             listed = models(self.deployment.frontend_url)
             return None if listed == [] else [ModelsListed(None if listed is None else len(listed))]
 
-        until(offered, timeout, "the frontend lists no model")
+        until(offered, timeout, "the frontend lists no model", this_sentence())
 
-    def expect_serving(self, timeout: float, since: float) -> None:
+    def expect_serving(self, timeout: float, since: Since) -> None:
         """Within ``timeout`` seconds of ``since`` the frontend lists as many workers as the deployment is to have,
         none of them dead, and serves the model.
 
@@ -340,7 +341,7 @@ class Fleet:
             grown = self.frontend_count(name, **labels)
             return None if grown == count else [CounterSeen(metric, grown, count, count)]
 
-        until(off, SETTLE_SECONDS, f"{metric} has grown by {count}")
+        until(off, SETTLE_SECONDS, f"{metric} has grown by {count}", this_sentence())
 
     def expect_cancellations(self, count: int, stream: bool, api: str) -> None:
         """The frontend has counted ``count`` cancelled requests of this kind and none of another.
@@ -365,7 +366,7 @@ class Fleet:
             return f"{open_requests:g} at the frontend, {working} at workers" if open_requests or working else None
 
         try:
-            until(busy, SETTLE_SECONDS, "nothing is in flight")
+            until(busy, SETTLE_SECONDS, "nothing is in flight", Since(now()))
         except (AssertionError, ValueError) as error:  # ValueError: a page that is not in Prometheus' format
             self.events.add("note", "", str(error))
         return self._scrape("after")

@@ -1,24 +1,39 @@
 """The answers that a scenario is about: how far they have come, and what became of them."""
 
+from collections.abc import Callable
+
 from support import activity, slowness
 from support.amounts import amount
 from support.clock import now
 from support.contract.deployment import Node
-from support.errors import Inconclusive, Mistake, NotKept, TooLate
-from support.judge.expectations import expect_complete
+from support.errors import Inconclusive, Mistake, NotKept, Since, TooLate
+from support.faults.fault import ProvenFault
+from support.judge.checkers import WORKER_ROLES
+from support.judge.expectations import expect_clean_error, expect_complete
 from support.judge.lag import own_lag, see_keen
 from support.judge.rules.lookup import is_answer_to
 from support.observe import journal
 from support.observe.fleet import ARRIVAL_SECONDS
+from support.observe.routes import given_to
 from support.observe.waiting import prove
 from support.observe.workers import in_flight
 from support.requests.client import Pending
 from support.requests.ledger import LedgerEntry
-from support.requests.outcomes import describe
+from support.requests.load_log import read_load
+from support.requests.outcomes import describe, outcome
 from support.seen import Handed, TooSlow
 from support.world.clients import FIRST_TOKENS, REQUEST_SECONDS, Clients
 from support.world.faults import Faults
 from support.world.stage import Stage
+from support.world.workload import Workload
+
+AS_FAST, AS_FAST_SECONDS = 2.0, 0.1
+"""A request is as fast as others that took no less than half as long, or a tenth of a second less."""
+TIMES: dict[str, Callable[[LedgerEntry], float]] = {
+    "first-token": lambda entry: entry.token_times[0] - entry.intended_at,
+    "end": lambda entry: (entry.ended_at or now()) - entry.intended_at,
+}
+"""Part of a whole answer -> how long its client waited for it."""
 
 
 class Answers:
@@ -28,8 +43,8 @@ class Answers:
     ``expect_...`` is what Dynamo has promised, and raises an ``AssertionError``.
     """
 
-    def __init__(self, stage: Stage, clients: Clients, faults: Faults) -> None:
-        self._stage, self._clients, self._faults = stage, clients, faults
+    def __init__(self, stage: Stage, clients: Clients, faults: Faults, workload: Workload) -> None:
+        self._stage, self._clients, self._faults, self._workload = stage, clients, faults, workload
 
     def one(self, pending: Pending | None = None) -> LedgerEntry:
         """The request that the scenario is about, or another one, once it has ended.
@@ -52,19 +67,113 @@ class Answers:
         return [[since, until] for since, until in ends if until is not None and until > since]
 
     def all(self) -> list[LedgerEntry]:
-        """The watched requests that nobody cancelled, once they have ended.
+        """The watched requests and those of the load that nobody cancelled, once they have ended.
 
         Raises:
             Mistake: there is none, so a sentence about all of them would say nothing.
         """
-        self._clients.enough()
+        self._clients.see_sent()
         entries = [self.one(pending) for pending in self._clients.watched if pending.entry.cancelled_at is None]
+        entries += self._workload.answers
         if not entries:
             raise Mistake("no request was left to judge, so the sentence would prove nothing")
         return entries
 
+    def _had(self, fault: ProvenFault, entry: LedgerEntry) -> bool:
+        """Whether the victim of a fault had a request when it was hit. A frontend has them all; one that failed before
+        any worker named it is taken for the victim's.
+        """
+        if fault.node.role not in ("frontend", *WORKER_ROLES):
+            return False
+        done = entry.token_times[-1:] if outcome(entry).kind == "complete" else []
+        over_at = done[0] if done else entry.ended_at or now()
+        if not (entry.sent_at or entry.intended_at) <= fault.struck_at <= over_at:
+            return False
+        names = given_to(entry, self._stage.deployment.workers, self._stage.logs)
+        return fault.node.role == "frontend" or fault.node.name in names or not (names or done)
+
+    def _parted(self) -> tuple[list[LedgerEntry], list[LedgerEntry]]:
+        """:meth:`all`, those first that the victim of a fault had when it was hit, then the others."""
+        parts: tuple[list[LedgerEntry], list[LedgerEntry]] = [], []
+        for entry in self.all():
+            parts[not any(self._had(fault, entry) for fault in self._faults.made)].append(entry)
+        return parts
+
+    def others(self) -> list[LedgerEntry]:
+        """The requests that no client gave up and that no victim of a fault had when it was hit, once they have ended.
+
+        Raises:
+            Inconclusive: there is none, or no request is any other than these.
+            Mistake: as for :meth:`all`.
+        """
+        hit, others = self._parted()
+        if not hit and all(pending.entry.cancelled_at is None for pending in self._clients.watched):
+            raise Inconclusive("no client gave up and no victim had a request, so there is none to be other than")
+        if not others:
+            raise Inconclusive(f"there is no other request: all {len(hit)} were with the victim")
+        return others
+
+    def expect_only_hit_fail(self) -> None:
+        """The requests that a victim of a fault had when it was hit end in a clean error each, all others are whole.
+
+        Raises:
+            AssertionError: they do not.
+            Inconclusive: no victim had one.
+        """
+        hit, others = self._parted()
+        if not hit:
+            raise Inconclusive("no victim had a request when it was hit, so none has to fail")
+        for entry in hit:
+            expect_clean_error(entry)
+        for entry in others:
+            expect_complete(entry, entry.max_tokens)
+
+    def expect_as_fast(self) -> None:
+        """A new request, as those before the first fault, takes no more than :data:`AS_FAST` times as long as the
+        slowest of them, and may take :data:`AS_FAST_SECONDS` longer than that one in any case: to its first token, and
+        to its end.
+
+        Raises:
+            AssertionError: it takes longer, or is not whole.
+            Inconclusive: no request had a whole answer before, or the client lagged.
+            Mistake: nothing was broken, or the load is over, so that a new request has the deployment to itself.
+        """
+        struck_at = min(fault.injected_at for fault in (self._faults.made or [self._faults.last]))
+        before = [each for each in self._entries_so_far() if (each.ended_at or struck_at) < struck_at]
+        before = [each for each in before if outcome(each).kind == "complete"]
+        if not before:
+            raise Inconclusive("no request had its whole answer before the fault, so nobody knows how fast they were")
+        like = before[-1]
+        words = len(like.prompt.split())
+        new = self._clients.send(
+            like.api, stream=like.stream, max_tokens=like.max_tokens, prompt_words=words, watch=False
+        )
+        entry = self.one(new)
+        expect_complete(entry, like.max_tokens)
+        for part, took in TIMES.items():
+            slowest = max(map(took, before))
+            bound = round(max(AS_FAST * slowest, slowest + AS_FAST_SECONDS), 3)
+            see_keen(own_lag(entry), bound, f"request {entry.number}")
+            told = f"request {entry.number}, {took(entry):.2f} s to the {part.replace('-', ' ')}"
+            told += f" and {slowest:.2f} s at most before the fault (of {amount(len(before), 'request')})"
+            self._stage.events.add("note", "client", told)
+            if took(entry) > bound:
+                what = f"a new request has to be as fast as before the fault; {part.replace('-', ' ')} after"
+                seen = TooSlow(entry.number, part, took(entry), bound, what)
+                sent = Since(entry.intended_at, "the sending of the request")
+                raise TooLate(seen.words, bound, sent, entry.intended_at + took(entry), [seen])
+
+    def _entries_so_far(self) -> list[LedgerEntry]:
+        loads = self._clients.loads
+        if not loads:
+            return [pending.entry for pending in self._clients.watched]
+        if loads[0].ended:
+            instead = "'Then in RECOVERY the time to first token is in the STANDARD band'"
+            raise Mistake("the load is over, so that a new request has the deployment to itself", write=instead)
+        return read_load(loads[0].folder).entries()
+
     def await_answers(self, count: int) -> None:
-        """Wait until ``count`` of the watched requests have ended.
+        """Wait until ``count`` of the watched requests and of those of the load have ended.
 
         Raises:
             Inconclusive: they have not within :data:`REQUEST_SECONDS`, or the client has nothing left to send.
@@ -72,14 +181,19 @@ class Answers:
         """
 
         self._clients.see_asked()
+        loads = self._clients.loads
 
         def ended() -> int:
-            return sum(each.entry.end is not None for each in list(self._clients.watched))
+            watched = sum(each.entry.end is not None for each in list(self._clients.watched))
+            return watched + sum(load.progress.ended for load in loads)
 
         timeout = REQUEST_SECONDS * slowness.factor()
         with activity.waiting(f"{amount(count, 'request')} ended", now() + timeout):
-            done = self._stage.ledger.wait_for(lambda: ended() >= count, timeout)
-        if not done:
+            if loads:
+                loads[0].wait_for(lambda _: ended() >= count, timeout)
+            else:
+                self._stage.ledger.wait_for(lambda: ended() >= count, timeout)
+        if ended() < count:
             raise Inconclusive(f"{amount(count, 'request')} had to end first; {ended()} did")
 
     def await_tokens(self, pending: Pending, count: int) -> None:
@@ -181,14 +295,16 @@ class Answers:
             TooLate: it did not.
             Inconclusive: the client lagged itself.
         """
-        start = self._faults.made[-1].injected_at if self._faults.made else self._clients.request.entry.intended_at
+        since = Since(self._clients.request.entry.intended_at, "the sending of the request")
+        if self._faults.made:
+            since = Since(self._faults.made[-1].injected_at, "the last fault")
         entry = self.one()
         see_keen(own_lag(entry), timeout, f"request {entry.number}")
         end = entry.ended_at or now()
-        took = end - start - entry.held_between(start, end)
+        took = end - since.at - entry.held_between(since.at, end)
         if took > timeout:
             seen = TooSlow(entry.number, "end", took, timeout, f"request {entry.number} ended after")
-            raise TooLate(seen.words, timeout, start, end, [seen])
+            raise TooLate(seen.words, timeout, since, end, [seen])
         return entry
 
     def expect_no_later(self, seconds: float) -> None:
@@ -206,7 +322,8 @@ class Answers:
         if late > seconds:
             what = f"request {entry.number} takes {alone:.1f} s undisturbed, and was late by"
             seen = TooSlow(entry.number, "end", late, seconds, what)
-            raise TooLate(seen.words, seconds, since, end, [seen])
+            due = Since(since, "its end on an undisturbed worker")
+            raise TooLate(seen.words, seconds, due, end, [seen])
 
     def expect_engine_stopped(self) -> None:
         """Every living worker that was given a watched request was told to stop before it had written the whole answer.

@@ -9,10 +9,9 @@ from support.amounts import amount
 from support.clock import now
 from support.errors import Inconclusive, Mistake, NotKept
 from support.judge.expectations import expect_complete
-from support.observe.waiting import until
+from support.observe.waiting import lasting, this_sentence, until
 from support.requests.client import Message, Pending, start_request
 from support.requests.load import LoadRun, start_load
-from support.requests.outcomes import outcome
 from support.requests.plan import Load, LoadPlan
 from support.seen import Seen
 from support.world.closing import Closing
@@ -36,7 +35,6 @@ class Clients:
     Attributes:
         requests: every single request that was sent; ``watched``: those that the scenario is about.
         loads: what was started by :meth:`start_load`.
-        asking: whether the client of :meth:`keep_asking` goes on.
     """
 
     def __init__(self, stage: Stage) -> None:
@@ -44,10 +42,8 @@ class Clients:
         self.requests: list[Pending] = []
         self.watched: list[Pending] = []
         self.loads: list[LoadRun] = []
-        self.asking = False
         self._client: threading.Thread | None = None
         self._closing = False
-        self._enough = clock.event()
 
     @property
     def request(self) -> Pending:
@@ -64,10 +60,10 @@ class Clients:
         """Make sure that somebody has asked for something, so that there is a request to wait for.
 
         Raises:
-            Mistake: nobody has; a load that only was named has not begun.
+            Mistake: nobody has.
         """
         if not (self.watched or self.loads or self._client):
-            raise Mistake("no client has asked for anything yet; begin a load with such as 'after 3 seconds the ...'")
+            raise Mistake("no client has asked for anything yet; begin with such as 'Given a client keeps asking ...'")
 
     def send(
         self,
@@ -131,28 +127,8 @@ class Clients:
         self._client = clock.thread(client)
         self._client.start()
 
-    def keep_asking(self, **request: Any) -> None:
-        """Have one client send one request after the other until :meth:`enough`, the scenario's end or one
-        that fails; returns at once.
-
-        Args:
-            request: as for :meth:`send`.
-        """
-
-        self.asking = True
-
-        def client() -> None:
-            while not (self._enough.is_set() or self._closing):
-                if outcome(self.send(**request).join().entry).kind != "complete":
-                    break
-            self.asking = False
-
-        self._client = clock.thread(client)
-        self._client.start()
-
-    def enough(self) -> None:
-        """End the client that sends one request after the other, once its last one has ended."""
-        self._enough.set()
+    def see_sent(self) -> None:
+        """Wait for the client that sends its requests one after the other, until its last one has ended."""
         if self._client:
             self._client.join()
 
@@ -205,11 +181,11 @@ class Clients:
         Raises:
             AssertionError: it does not.
         """
-        since = now()
+        since = this_sentence()
 
         def failing() -> Sequence[Seen] | None:
             self._stage.fleet.expect_serving(timeout, since)
-            return self._failing_request(since + timeout)
+            return self._failing_request(since.at + timeout)
 
         until(failing, timeout, "a new request succeeds", since, RETRY_SECONDS)
 
@@ -237,10 +213,10 @@ class Clients:
         Raises:
             AssertionError: one fails.
         """
-        deadline = now() + seconds
-        while now() < deadline:
-            entry = self.send(max_tokens=FIRST_TOKENS, watch=False).join().entry
-            expect_complete(entry, FIRST_TOKENS)
+        with lasting(seconds, "new requests succeed") as deadline:
+            while now() < deadline:
+                entry = self.send(max_tokens=FIRST_TOKENS, watch=False).join().entry
+                expect_complete(entry, FIRST_TOKENS)
 
     def expect_success_again(self, timeout: float) -> None:
         """Within ``timeout`` seconds of now :data:`LASTING` requests in a row succeed.
@@ -248,11 +224,11 @@ class Clients:
         Raises:
             AssertionError: they do not.
         """
-        since, successes = now(), 0
+        since, successes = this_sentence(), 0
 
         def failing() -> str | Sequence[Seen] | None:
             nonlocal successes
-            wrong = self._failing_request(since + timeout)
+            wrong = self._failing_request(since.at + timeout)
             successes = 0 if wrong else successes + 1
             return wrong or (None if successes == LASTING else f"{successes} did")
 
@@ -261,6 +237,9 @@ class Clients:
     def stop_sending(self) -> None:
         """Have the clients that go on by themselves send nothing more."""
         self._closing = True
+        for load in self.loads:
+            if not load.ended:
+                load.stop()
 
     def end(self, give_up: bool, end: Closing) -> None:
         """See all requests and loads end; with ``give_up``, cancel those still in flight."""

@@ -2,7 +2,7 @@
 
 from support.clock import now
 from support.contract.deployment import Node
-from support.errors import Inconclusive, NotKept, TooLate
+from support.errors import Inconclusive, NotKept, Since, TooLate
 from support.faults.fault import Fault, ProvenFault
 from support.faults.victims import Exactly
 from support.judge.history import History
@@ -84,15 +84,15 @@ class EtcdCluster:
             return None if leader and leader != led and leader.name in in_time else "not yet"
 
         try:
-            until(same, max(since + timeout - now(), 2 * PERIOD_SECONDS), "")
+            until(same, max(since + timeout - now(), 2 * PERIOD_SECONDS), "", Since(now()))
         except TooLate as late:
             seen = [
                 f"{name} leads {at - since:.1f} s after the fault"
                 for at, name in self._stage.etcd_recorder.leaders(since)
             ]
-            what = f"not within {timeout:g} seconds: etcd has a leader other than {led.name}"
-            none = EtcdSeen(led.name, "no-leader", len(seen), f"{what}; seen: {', '.join(seen) or 'no new leader'}")
-            raise TooLate(none.words, timeout, since, late.until, [none]) from None
+            said = f"etcd has a leader other than {led.name}; seen: {', '.join(seen) or 'no new leader'}"
+            none = EtcdSeen(led.name, "no-leader", len(seen), said)
+            raise TooLate(said, timeout, Since(since, "the fault"), late.until, [none]) from None
 
     def expect_agreement(self, timeout: float) -> None:
         """All members follow one leader and have the same hash at the same revision, within ``timeout`` seconds.
@@ -107,9 +107,9 @@ class EtcdCluster:
             findings = etcd_agreement(History(etcd=[etcd.comparison(self._members.all)]))
             if own := next((finding for finding in findings if finding.blame == "suite"), None):
                 raise Inconclusive(own.message) from None
-            said = f"{error}; {self._members.last_words()}"
+            said = f"{error.what}; {self._members.last_words()}"
             seen = EtcdSeen("", "disagreement", timeout, said)
-            raise TooLate(said, error.bound, error.since, error.until, [seen]) from None
+            raise TooLate(said, error.bound, error.origin, error.until, [seen]) from None
         self._stage.events.add("note", "", f"etcd members that agree: {len(self._members.all)}", at=at)
 
     def registered(self, node: Node) -> bool:
@@ -139,4 +139,4 @@ class EtcdCluster:
         def registered() -> list[EtcdSeen] | None:
             return [EtcdSeen(node.name, "registered", now() - since, "it is")] if self.registered(node) else None
 
-        until(registered, timeout, f"{node.name} is no longer registered in etcd", since)
+        until(registered, timeout, f"{node.name} is no longer registered in etcd", Since(since, "its fault"))

@@ -6,10 +6,10 @@ from functools import partial
 
 from support.clock import now
 from support.contract.deployment import Node
-from support.errors import Inconclusive, Mistake
-from support.faults.fault import Fault, Ground, Ordered, ProvenFault, on_clock
+from support.errors import Inconclusive, Mistake, Since
+from support.faults.fault import LEASE_SECONDS, Fault, Ground, Ordered, ProvenFault, on_clock
 from support.faults.victims import Serving, Victim
-from support.observe.waiting import at_once, prove
+from support.observe.waiting import at_once, prove, this_sentence
 from support.priority import right_of_way
 from support.requests.outcomes import outcome
 from support.world.clients import Clients
@@ -27,13 +27,13 @@ class Faults:
 
     Attributes:
         made: every fault that was proven, in the order of time.
-        undone: the ids of those that were undone by a call.
+        undone: id of each that was undone by a call -> when it was.
     """
 
     def __init__(self, stage: Stage, clients: Clients, finder: Victims) -> None:
         self._stage, self._clients, self._finder = stage, clients, finder
         self.made: list[ProvenFault] = []
-        self.undone: set[str] = set()
+        self.undone: dict[str, float] = {}
 
     @property
     def last(self) -> ProvenFault:
@@ -132,8 +132,7 @@ class Faults:
 
     def _see_felt(self, proven: Sequence[ProvenFault]) -> None:
         """Make sure that somebody could notice a fault: when it was done a load was still asking, a watched answer was
-        still coming, or a client was about to send its next request. Where nothing was asked for yet, what is asked for
-        later is to tell.
+        still coming. Where nothing was asked for yet, what is asked for later is to tell.
 
         Raises:
             Inconclusive: every load had ended, and every watched answer was complete or given up, before.
@@ -144,7 +143,7 @@ class Faults:
         # One that was broken before is for the judge, and does not end the scenario.
         unfelt = [each for each in over if outcome(each).kind in ("complete", "cancelled")]
         loaded, asked = any(fault.loaded for fault in proven), entries or self._clients.loads
-        if asked and not loaded and len(unfelt) == len(entries) and not self._clients.asking:
+        if asked and not loaded and len(unfelt) == len(entries):
             raise Inconclusive(f"no request was in flight any more when {proven[-1].node.name} was hit")
 
     def recover(self, *faults: ProvenFault) -> None:
@@ -164,7 +163,7 @@ class Faults:
         # What it does to its victim, as SIGKILL to one that takes long to leave, is its own doing, not the victim's.
         undone_at = now()
         self._stage.target.service.recover(fault.id)
-        self.undone.add(fault.id)
+        self.undone[fault.id] = now()
         if fault.fault.tells_undone:
             text = f"{fault.kind} of {fault.node.name} undone"
             self._stage.events.add("fault", fault.node.name, text, at=undone_at, fault=fault.id, undo=fault.fault.name)
@@ -176,10 +175,18 @@ class Faults:
         Raises:
             Inconclusive: one does, or had ceased to before its fault was due to end.
         """
+        since = this_sentence()
         for fault in self.made:
-            at = self._see_healed(fault, timeout)
+            at = self._see_healed(fault, timeout, since)
             if fault.id not in self.undone and at < fault.until - EARLY_SECONDS:
                 raise Inconclusive(f"{_called(fault)} was over {fault.until - at:.1f} s too early")
+
+    def over_at(self, fault: ProvenFault) -> float:
+        """When a fault is over: undone, or due to end; of one that nobody is to undo, when it was proven."""
+        if (undone_at := self.undone.get(fault.id)) is not None:
+            return undone_at
+        limited = fault.fault.lease_seconds < LEASE_SECONDS
+        return fault.until if limited or fault.until <= now() else fault.proven_at
 
     def lapsed(self) -> list[str]:
         """In words, the faults that are over although nobody has undone them and their time is not up."""
@@ -192,9 +199,9 @@ class Faults:
         early = seen is not None and now() < fault.until - EARLY_SECONDS
         return f"{_called(fault)} was over too early: {seen}" if early else None
 
-    def _see_healed(self, fault: ProvenFault, timeout: float) -> float:
+    def _see_healed(self, fault: ProvenFault, timeout: float, since: Since | None = None) -> float:
         healing = fault.fault.healing(self._ground([fault.node]), fault)
-        at = prove(healing.broken, timeout, healing.what, "the recovery was not proven")
+        at = prove(healing.broken, timeout, healing.what, "the recovery was not proven", since)
         self._stage.events.add("proof", fault.node.name, healing.words, at=at, fault=fault.id)
         return at
 

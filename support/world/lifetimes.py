@@ -2,10 +2,10 @@
 
 from support.clock import now
 from support.contract.deployment import Node
-from support.errors import Mistake, NotKept
+from support.errors import Mistake, NotKept, Since
 from support.judge.expectations import expect_complete
 from support.observe.logs import poll_for_pattern
-from support.observe.waiting import prove, throughout, until
+from support.observe.waiting import prove, this_sentence, throughout, until
 from support.observe.workers import try_scrape
 from support.seen import ProcessGone, ProcessThere
 from support.world.answers import Answers
@@ -101,7 +101,7 @@ class Lifetimes:
             names = [node.name for node in self._newcomers]
             return ", ".join(sorted(set(names) - set(self._stage.fleet.producing(names)))) or None
 
-        until(idle, timeout, "each new worker has served a request")
+        until(idle, timeout, "each new worker has served a request", this_sentence())
 
     def expect_restarted(self, timeout: float) -> None:
         """The last victim, in another life than the one that was hit, answers within ``timeout`` seconds.
@@ -116,7 +116,7 @@ class Lifetimes:
             another = seen.state == "running" and seen != fault.life
             return None if another and try_scrape(node) is not None else f"{seen.words}, {seen.state}"
 
-        until(down, timeout, f"{node.name} runs again")
+        until(down, timeout, f"{node.name} runs again", this_sentence())
 
     def expect_unregistered(self, timeout: float) -> None:
         """The last victim, a dead worker, is registered no more ``timeout`` seconds after its lease has run out.
@@ -159,11 +159,11 @@ class Lifetimes:
             AssertionError: one has not: it neither serves nor makes room for one that does; or it did not end cleanly.
         """
 
-        since = self._faults.last.injected_at
+        since = Since(self._faults.last.injected_at, "the last fault")
 
         def staying() -> list[ProcessThere] | None:
             states = {node: state for node, state in self._first().items() if state != "gone"}
-            seconds = now() - since
+            seconds = now() - since.at
             return [ProcessThere(node.name, node.role, state, seconds) for node, state in states.items()] or None
 
         until(staying, timeout, "every Dynamo process has exited", since)

@@ -3,19 +3,17 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from support import activity, clock
 from support.amounts import amount
 from support.clock import now
 from support.contract.deployment import Node
-from support.errors import Inconclusive, Mistake
+from support.errors import Inconclusive, Mistake, Since
 from support.faults.fault import ProvenFault
 from support.faults.processes import Terminate
 from support.faults.victims import Exactly
 from support.judge.checker import ValidationContext
 from support.judge.figures import WINDOW_SECONDS
-from support.observe.footprint import FootprintRecorder
 from support.observe.health import numbers
 from support.observe.waiting import until
 from support.observe.workers import requests_served, worker_id
@@ -23,8 +21,8 @@ from support.requests.load import LoadRun, Progress
 from support.requests.load_log import mark_phase
 from support.scenarios import chaos
 from support.scenarios.model import LOAD_TYPES, LONGEST_SECONDS, VICTIMS, Failure, Scenario
-from support.scenarios.record import FOOTPRINT, keep
 from support.seen import ProcessThere
+from support.world.background import NEVER, Background, context_of
 from support.world.clients import Clients
 from support.world.faults import Faults
 from support.world.stage import Stage
@@ -35,14 +33,6 @@ DRAIN_SECONDS, BACK_SECONDS = 40.0, 60.0
 SERVING_SECONDS, PAUSE_SECONDS = 3.0, 2.0
 # The runner ends a fault itself; its lease is for the case that it cannot.
 LEASE_MARGIN_SECONDS = 60.0
-# Longer than any load; what ends a wait is the end of the load.
-NEVER = 86400.0
-COUNTERS = {
-    "requests_total": "frontend_requests",
-    "migrations_total": "frontend_migrations",
-    "cancellations_total": "frontend_cancellations",
-}
-"""Name in the context's metrics -> key of the release's metric names."""
 
 
 class Steady:
@@ -86,7 +76,23 @@ def play(stage: Stage, clients: Clients, faults: Faults, scenario: Scenario) -> 
             )
     if scenario.busy_percent is not None:
         stage.set_busy_threshold(scenario.busy_percent)
-    return _Play(stage, clients, faults, scenario).run()
+    background = Background(stage, clients, scenario.load, scenario.recovery_seconds)
+    return play_on(background, stage, clients, faults, scenario)
+
+
+def play_on(
+    background: Background, stage: Stage, clients: Clients, faults: Faults, scenario: Scenario
+) -> ValidationContext:
+    """Play the failures of ``scenario`` on its load, which goes on already, to its end.
+
+    Raises:
+        Mistake, Inconclusive: as for :func:`play`.
+    """
+    try:
+        scenario.check()
+        return _Play(stage, clients, faults, scenario).run(background)
+    finally:
+        background.let_go()
 
 
 class _Play:
@@ -101,40 +107,24 @@ class _Play:
         self._problems: list[BaseException] = []
         self._main: LoadRun
 
-    def run(self) -> ValidationContext:
+    def run(self, background: Background) -> ValidationContext:
         failures = self._scenario.failures
-        self._main = self._clients.start_load(self._scenario.load, "load")
-        footprint = FootprintRecorder(self._suite_pids, self._stage.folder / FOOTPRINT, lambda: self._main.ended)
-        try:
-            mark_phase(self._stage.folder, "STANDARD", self._main.began_at)
-            threads = [clock.thread(self._fail, (index, each), daemon=False) for index, each in enumerate(failures)]
+        self._main = background.run
+        if earlier := background.disturbed(self._faults.made):
+            self._enter("OVERFLOW", earlier)
+        threads = [clock.thread(self._fail, (index, each), daemon=False) for index, each in enumerate(failures)]
+        for thread in threads:
+            thread.start()
+        with activity.waiting("the failures are over"):
             for thread in threads:
-                thread.start()
-            with activity.waiting("the failures are over"):
-                for thread in threads:
-                    thread.join()
-            if self._problems:
-                first, *others = self._problems
-                for each in others:
-                    self._stage.events.add("note", "", f"another failure did not strike as it should: {each}")
-                raise first
-            if self._scenario.recovery_seconds is not None:
-                self._main.wait_for(lambda _: False, self._scenario.recovery_seconds)
-                self._main.stop()
-            with activity.waiting("the load ends"):
-                self._main.wait_for(lambda _: False, NEVER)
-        finally:
-            footprint.close()  # before the ledgers are read, which takes memory for a moment
-        for load in self._clients.loads:
-            load.wait()
-        return self._context(self._stage.folder)
-
-    def _suite_pids(self) -> dict[str, int]:
-        """The suite's own processes: those that live as long as the scenario, and the clients of its loads."""
-        pids = {
-            f"{load.folder.name} client {i}": pid for load in self._clients.loads for i, pid in enumerate(load.pids)
-        }
-        return self._stage.target.injectors.pids() | pids
+                thread.join()
+        if self._problems:
+            first, *others = self._problems
+            for each in others:
+                self._stage.events.add("note", "", f"another failure did not strike as it should: {each}")
+            raise first
+        background.end(now())
+        return context_of(self._stage, self._faults, self._scenario, self._struck_at)
 
     def _fail(self, index: int, failure: Failure) -> None:
         try:
@@ -153,14 +143,14 @@ class _Play:
             except OSError as error:  # the mark of the phase; a thread that ends in silence would hide it
                 self._problems.append(error)
 
-    def _enter(self, phase: str) -> None:
+    def _enter(self, phase: str, at: float | None = None) -> None:
         with self._changed:
             order = ("STANDARD", "OVERFLOW", "RECOVERY")
             if order.index(phase) > order.index(self._phase):
-                self._phase = phase
-                mark_phase(self._stage.folder, phase)
+                self._phase, at = phase, now() if at is None else at
+                mark_phase(self._stage.folder, phase, at)
                 if self._struck_at is None:
-                    self._struck_at = now()
+                    self._struck_at = at
             self._changed.notify_all()
 
     def _await_trigger(self, failure: Failure) -> bool:
@@ -244,7 +234,8 @@ class _Play:
                 return "it does not answer"
             return f"{amount(count, 'request')}, new ones for {seconds:.1f} s only"
 
-        until(passed_over, BACK_SECONDS, f"{worker.name} is given requests for {SERVING_SECONDS:g} s without a pause")
+        what = f"{worker.name} is given requests for {SERVING_SECONDS:g} s without a pause"
+        until(passed_over, BACK_SECONDS, what, Since(now(), "the end of its fault"))
 
     def _inject(self, failure: Failure, victim: Node) -> ProvenFault:
         duration = failure.duration_seconds
@@ -285,7 +276,7 @@ class _Play:
             state = believed.state if seen == "gone" else seen
             return [ProcessThere(worker.name, worker.role, state, now() - fault.injected_at)]
 
-        until(alive, DRAIN_SECONDS, f"{worker.name} has shut down")
+        until(alive, DRAIN_SECONDS, f"{worker.name} has shut down", Since(now(), "its shutdown"))
         if not self._stage.deployment.life(worker).restarts > before.restarts:
             self._faults.recover(fault)
 
@@ -302,20 +293,4 @@ class _Play:
                 return f"{worker.name} is {number}"
             return None if number in (listed or ()) else f"{number} is not in {listed}"
 
-        until(unlisted, BACK_SECONDS, f"the frontend lists the new {worker.name}")
-
-    def _context(self, folder: Path) -> ValidationContext:
-        counted = {name: key for name, key in COUNTERS.items() if key in self._stage.release.metrics}
-        metrics = {name: self._stage.fleet.frontend_count(key) for name, key in counted.items()}
-        metrics["ongoing_migrations_total"] = self._stage.fleet.frontend_count(
-            "frontend_migrations", migration_type="ongoing_request"
-        )
-        return keep(
-            folder,
-            self._scenario,
-            metrics=metrics,
-            deployment=self._stage.deployment.topology(),
-            affected_workers=sorted(self._faults.victims),
-            struck_at=min((fault.injected_at for fault in self._faults.made), default=self._struck_at),
-            overload_status=self._stage.release.overload_status,
-        )
+        until(unlisted, BACK_SECONDS, f"the frontend lists the new {worker.name}", Since(now(), "its start"))

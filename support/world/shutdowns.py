@@ -6,7 +6,7 @@ from support import clock
 from support.clock import now
 from support.contract.deployment import Deployment, Life
 from support.contract.target import Witness
-from support.errors import Inconclusive, Mistake, NotKept, TooLate
+from support.errors import Inconclusive, Mistake, NotKept, Since, TooLate
 from support.events import ENDED, EventLog
 from support.faults.fault import ProvenFault
 from support.faults.processes import Terminate
@@ -59,29 +59,28 @@ class Shutdowns:
             if each.state in ENDED and each.exit_code is not None and (each.node, each.identity) in wanted
         }
 
-    def expect_left(self, fault: ProvenFault, timeout: float, since: float | None = None) -> None:
+    def expect_left(self, fault: ProvenFault, timeout: float, since: Since | None = None) -> None:
         """The victim's process has ended with exit status 0, ``timeout`` seconds after ``since`` (its fault, if None)
         at the latest.
 
         Raises:
             AssertionError: it has not, or not cleanly.
         """
-        name, victim, since = fault.node.name, _victim(fault), fault.injected_at if since is None else since
+        name, victim, since = fault.node.name, _victim(fault), since or Since(fault.injected_at, "its fault")
 
         def there() -> list[ProcessThere] | None:
             state = self._witness.state(victim)
-            return None if state == "gone" else [ProcessThere(name, fault.node.role, state, now() - since)]
+            return None if state == "gone" else [ProcessThere(name, fault.node.role, state, now() - since.at)]
 
         # Who looks late, because the answer took its time, still sees when it left.
-        if now() < since + timeout:
+        if now() < since.at + timeout:
             until(there, timeout, f"{name} has exited", since)
         elif still := there():
-            message = f"{name} has not exited {timeout:g} seconds later: {told(still)}"
-            raise TooLate(message, timeout, since, now(), still)
+            raise TooLate(f"{name} has exited; last seen: {told(still)}", timeout, since, now(), still)
         self.expect_clean_exits([victim])
         ended_at = self._ends([victim])[name][0]
-        if ended_at > since + timeout:
-            left = ProcessLeft(name, fault.node.role, ended_at - since, timeout)
+        if ended_at > since.at + timeout:
+            left = ProcessLeft(name, fault.node.role, ended_at - since.at, timeout)
             raise TooLate(left.words, timeout, since, ended_at, [left])
 
     def expect_finished(self, fault: ProvenFault, finished_at: float, timeout: float) -> None:
@@ -95,7 +94,10 @@ class Shutdowns:
         Raises:
             AssertionError: it has not.
         """
-        self.expect_left(_told(fault), timeout, max(fault.injected_at, finished_at))
+        since = Since(fault.injected_at, "its fault")
+        if finished_at > since.at:
+            since = Since(finished_at, "the end of the last answer")
+        self.expect_left(_told(fault), timeout, since)
         self._expect_nothing_moved()
         self._takeovers.expect_no_takeover([fault.node.name])
 

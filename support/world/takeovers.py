@@ -8,7 +8,7 @@ from support.errors import Inconclusive, Mistake, NotKept
 from support.faults.fault import ProvenFault
 from support.observe.fleet import SETTLE_SECONDS
 from support.observe.routes import given_to, name_of, written_by
-from support.observe.waiting import until
+from support.observe.waiting import this_sentence, until
 from support.requests.ledger import LedgerEntry
 from support.seen import Handed
 from support.world.clients import Clients
@@ -63,7 +63,7 @@ class Takeovers:
             raise Inconclusive(f"{', '.join(sorted(victims))} had none of the requests that were watched")
         for entry in hit:
             what = f"another worker has written the rest of request {entry.number}"
-            until(partial(self._missing, entry, peers), SETTLE_SECONDS, what)
+            until(partial(self._missing, entry, peers), SETTLE_SECONDS, what, this_sentence())
 
     def _missing(self, entry: LedgerEntry, peers: Collection[str]) -> str | None:
         """Why none of ``peers`` has written anything of an answer."""

@@ -40,12 +40,12 @@ class World:
         self.clients = Clients(self.stage)
         members = EtcdMembers(self.stage)
         self.faults = Faults(self.stage, self.clients, Victims(self.stage, members))
-        self.answers = Answers(self.stage, self.clients, self.faults)
+        self.workload = Workload(self.stage, self.clients, self.faults)
+        self.answers = Answers(self.stage, self.clients, self.faults, self.workload)
         self.etcd = EtcdCluster(self.stage, members, self.faults)
         self.takeovers = Takeovers(self.stage, self.clients)
         looks = self.answers, self.takeovers
         self.lifetimes = Lifetimes(self.stage, self.clients, *looks, self.faults, self.etcd)
-        self.workload = Workload(self.stage, self.clients, self.faults)
         self.injectors = InjectorFaults(self.stage, self.faults)
         self.records = Records(self.stage, self.clients, self.faults, self.lifetimes)
 

@@ -41,8 +41,8 @@ Feature: What people write
     When 140 % of the packets between the worker serving the request and the frontend are lost for 3 seconds
     #! '10' has no unit -> 10 seconds
     Then within 10 the answer ends in a clean error
-    #! '2 minutes' has no unit that is known -> 120 seconds
-    And within 2 minutes the answer ends in a clean error
+    #! '2 mins' has no unit that is known -> 120 seconds
+    And within 2 mins the answer ends in a clean error
     #! '400 seconds' is longer than the scenario may take: 300 seconds -> or the tag @slow
     And within 400 seconds the answer ends in a clean error
 
@@ -87,18 +87,22 @@ Feature: What people write
     And 4 clients keep asking for streamed completions answers of 40 tokens
     #! the sentence needs a table with a failure per row -> | failure | when |
     When these failures strike
+    #! the load is over by then -> one table of all failures
     And these failures strike
       #! unknown column 'victim'
       | failure | victim | when             |
       | hang    | worker | after 500 tokens |
+    #! the load is over by then -> one table of all failures
     And these failures strike
       #! the column 'for' appears 2 times -> it once
       | failure | when             | for       | for       |
       | hang    | after 500 tokens | 2 seconds | 2 seconds |
+    #! the load is over by then -> one table of all failures
     And these failures strike
       #! the column 'when' is missing
       | failure | for       |
       | hang    | 2 seconds |
+    #! the load is over by then -> one table of all failures
     And these failures strike
       | failure | target  | when             |
       #! failure: unknown failure 'hangs' -> hang
@@ -225,13 +229,24 @@ Feature: What people write
     Given a Dynamo deployment with 1 ruler worker
     Then a new request succeeds within 5 seconds
 
-  Scenario: A load that nobody plays
+  Scenario: A load that has no answer of its own
     Given a Dynamo deployment with 2 ruler workers
-    #! no step plays this load -> When after 3 seconds the busiest worker crashes
     And 4 clients keep asking for streamed completions answers of 40 tokens
-    #! comes before the load has begun -> When after 3 seconds the busiest worker crashes
-    When the worker serving the request crashes mid-answer
-    Then a new request succeeds within 5 seconds
+    #! a scenario has one load, and this is a second one -> the first alone
+    And a client keeps asking for unary chat answers of 40 tokens
+    #! crashes after 20 tokens' needs something before it -> Given a client is receiving
+    When the worker serving the request crashes after 20 tokens
+    Then every answer completes with 40 tokens
+    #! the load is over by then -> this step above that one
+    And a new request is served as fast as before the fault
+
+  Scenario: A load that is over too early
+    Given a Dynamo deployment with 2 ruler workers
+    And 4 clients keep asking for streamed completions answers of 40 tokens for half a minute
+    #! 'fife times' is not how many times as many -> five times
+    When after a second fife times the clients of STANDARD ask for 5 seconds
+    #! RECOVERY cannot go on for so long: the load is over after 30 seconds -> the load without 'for'
+    Then at least 99 percent of the requests succeed in RECOVERY for a full minute
 
   Scenario: A worker that joins too late
     Given a Dynamo deployment with 1 ruler worker

@@ -8,14 +8,14 @@ from typing import Any
 from support.errors import Mistake
 from support.faults.gpu import CONSEQUENCES
 from support.faults.processes import Crash, Restart
-from support.marks import THINGS
+from support.marks import THINGS, Marks
 from support.run.lint import tables, tags
 from support.run.lint.found import FoundMistake
 from support.run.lint.sentences import Sentences, Understood
 from support.run.selection import LIMIT, SLOW_LIMIT, limit
 
 COLUMN = re.compile(r"<([^<>|]+)>")
-BEGIN_LOAD = "When after 3 seconds the busiest worker crashes; or: When nothing breaks"
+ONE_TABLE = "one table of all failures, below: When these failures strike"
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ class FeatureLint:
             placed.append(Placed(step, line, sentence))
         yield from _order(placed)
         yield from _expectations(placed, place)
+        yield from _load(placed)
         yield from _takeovers(placed)
 
     def _words(self, scenario: Any, step: Any, line: int, sentence: Understood) -> Iterator[tables.Located]:
@@ -191,39 +192,50 @@ def _order(placed: Sequence[Placed]) -> Iterator[tables.Located]:
             there |= {*THINGS}  # it may have brought anything
             continue
         marks = each.sentence.marks
-        second = each.step.step_type == "given" and "deployment" in marks.brings and "deployment" in there
-        if second and not there >= {*THINGS}:
-            yield each.line, Mistake("a scenario has one deployment, and this is the second", write="the first alone")
+        for thing in ("deployment", "load") if each.step.step_type == "given" and not there >= {*THINGS} else ():
+            if thing in marks.brings and thing in there:
+                yield each.line, Mistake(f"a scenario has one {thing}, and this is the second", write="the first alone")
         needed = marks.needs if "deployment" in marks.brings else ("deployment", *marks.needs)
         if missing := [thing for thing in needed if thing not in there]:
-            if "load" in there and missing[0] in ("request", "run"):
-                said = f"{each.text!r} comes before the load has begun; it begins with a sentence that says when"
-                yield each.line, Mistake(said, write=BEGIN_LOAD)
-            else:
-                yield each.line, Mistake(f"{each.text!r} needs something before it", write=THINGS[missing[0]])
+            yield each.line, Mistake(f"{each.text!r} needs something before it", write=THINGS[missing[0]])
         there |= {*needed, *marks.brings}
 
 
 def _expectations(placed: Sequence[Placed], place: int) -> Iterator[tables.Located]:
-    """A scenario can fail, each fault is followed by what is expected, and each load is played."""
+    """A scenario can fail, and each fault is followed by what is expected."""
     thens = [n for n, each in enumerate(placed) if each.step.step_type == "then"]
     faults = [n for n, each in enumerate(placed) if each.brings("fault")]
-    unread = any(each.sentence is None for each in placed)
     expect = "Then, with what users of the deployment should see"
     if faults and (not thens or thens[-1] < faults[-1]):
         yield placed[faults[-1]].line, Mistake("nothing is expected after this fault", write=expect)
     elif not thens:
         yield place, Mistake("no step of this scenario can fail", write=expect)
-    ends = 0.0
-    for n, each in enumerate(placed):
-        words = each.sentence.arguments if each.sentence else {}
+
+
+def _load(placed: Sequence[Placed]) -> Iterator[tables.Located]:
+    """What is to happen to a load happens before it is over."""
+    there, ends, over = False, 0.0, 0
+    for each in placed:
+        words, marks = (each.sentence.arguments, each.sentence.marks) if each.sentence else ({}, Marks())
         if each.brings("load"):
-            ends = words.get("time", 0.0)
+            there, ends = True, words.get("time", 0.0)
         if ends and words.get("trigger", {}).get("trigger_after_seconds", 0.0) >= ends:
             said = f"{each.text!r} never happens: the load is over after {ends:g} seconds"
             yield each.line, Mistake(said, write="an earlier time, or a longer load")
-        if each.brings("load") and not unread and not any(later.needs("load") for later in placed[n:]):
-            yield each.line, Mistake("no step plays this load", write=BEGIN_LOAD)
+        if ends and words.get(marks.recovery, 0.0) >= ends:
+            said = f"RECOVERY cannot go on for so long: the load is over after {ends:g} seconds"
+            yield (
+                each.line,
+                Mistake(said, write="the load without 'for', so that it goes on as long as RECOVERY has to"),
+            )
+        plays = each.needs("load") and each.brings("run")
+        if there and over and (plays or marks.running):
+            said = f"the load is over by then: the step in line {over} plays it to its end"
+            yield each.line, Mistake(said, write=ONE_TABLE if plays else "this step above that one")
+        if plays or (
+            each.step.step_type == "then" and not marks.running and (each.needs("run") or each.needs("request"))
+        ):
+            over = over or each.step.line
 
 
 def _takeovers(placed: Sequence[Placed]) -> Iterator[tables.Located]:

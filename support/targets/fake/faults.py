@@ -146,6 +146,7 @@ class FaultServer:
             "fidelity": "in memory",
             "evidence": {"sent_at": self._network.clock.now()},
         }
+        self._network.struck_at = self._network.struck_at or self._network.clock.now()
         fault = FakeFault(view, lambda: None)
         self._faults[str(view["id"])] = fault
         if family == "process":

@@ -58,9 +58,9 @@ class FakeKind:
             ValueError: ``FT_SABOTAGE`` wants what is not simulated here.
         """
         from support.targets.fake.target import FakeTarget
-        from support.targets.fake.worker import LIES
+        from support.targets.fake.worker import LATER_LIES, LIES
 
-        asked = "=".join(each for each in sabotage.asked() if each)
-        if asked not in ("", *(f"answers={lie}" for lie in LIES)):
-            raise ValueError(f"FT_SABOTAGE is {asked}; the target fake knows answers=KIND, with {', '.join(LIES)}")
+        asked, lies = "=".join(each for each in sabotage.asked() if each), (*LIES, *LATER_LIES)
+        if asked not in ("", *(f"answers={lie}" for lie in lies)):
+            raise ValueError(f"FT_SABOTAGE is {asked}; the target fake knows answers=KIND, with {', '.join(lies)}")
         return FakeTarget(release, folder, events)

@@ -90,6 +90,8 @@ class FakeNetwork:
         self.servers: dict[tuple[str, int], Server] = {}
         self.rules: list[Rule] = []
         self.watchers: list[Callable[[], None]] = []
+        self.struck_at: float | None = None
+        """When the first fault was made."""
         self._changed: asyncio.Future[None] = loop.create_future()
 
     # -- packets

@@ -23,6 +23,11 @@ BLOCKS, BLOCK_TOKENS = 16384, {"vllm": 64, "sglang": 1, "trtllm": 32, "ruler": 6
 ANSWER_BYTES = 120
 LIES = ("drops-token", "repeats-token", "swaps-tokens", "cuts-short")
 """``FT_SABOTAGE=answers=KIND``: what is wrong with the second half of every answer, which says that it is whole."""
+LATER_LIES = ("drops-later", "slows-later", "never-idle", "stays-listed")
+"""Further kinds: answers lack a token from :data:`LATER_SECONDS` after the first fault on, or come :data:`SLOW_SECONDS`
+late from it on; the gauge of requests in flight does not come back to 0; dead workers stay registered.
+"""
+LATER_SECONDS, SLOW_SECONDS, FOR_EVER = 9.5, 1.0, 3600.0
 
 
 class Worker(DynamoProcess):
@@ -36,7 +41,22 @@ class Worker(DynamoProcess):
         self._exact = self.shape.engine == "ruler"
         self._holds: dict[int, int] = {}
         self._held_until = 0.0
-        self._lie = sabotage.asked()[1] if sabotage.asked()[0] == "answers" else ""
+        self._asked = sabotage.asked()[1] if sabotage.asked()[0] == "answers" else ""
+        if self._asked == "stays-listed":
+            marks.leave(f"{self.host.node.name} is registered for ever")
+            self._lease_seconds = FOR_EVER
+
+    @property
+    def _lie(self) -> str:
+        """What is wrong with the tokens that it writes now; one of :data:`LIES`, or nothing."""
+        if self._asked == "drops-later" and self._struck(LATER_SECONDS):
+            return "drops-token"
+        return self._asked if self._asked in LIES else ""
+
+    def _struck(self, ago: float = 0.0) -> bool:
+        """Whether the first fault was so many seconds ago, or more."""
+        struck_at = self.network.struck_at
+        return struck_at is not None and self.now >= struck_at + ago
 
     @property
     def component(self) -> str:
@@ -104,7 +124,10 @@ class Worker(DynamoProcess):
         finally:
             if not self.gone:
                 self.calls.discard(call)
-                self.counts.add(self.names["worker_inflight"], -1)
+                if self._asked == "never-idle":
+                    marks.leave(f"{self.host.node.name} keeps a request in its gauge")
+                else:
+                    self.counts.add(self.names["worker_inflight"], -1)
                 if self._exact:
                     self._journal("left", call, produced=produced[0], outcome=outcome)
                 self.took(-1)
@@ -113,6 +136,9 @@ class Worker(DynamoProcess):
         self.host.journal(event=event, request_id=call.work.request_id, **more)
 
     async def _read(self, call: Call) -> None:
+        if self._asked == "slows-later" and self._struck():
+            marks.leave(f"{self.host.node.name} begins {SLOW_SECONDS:g} s late")
+            await self.rest(SLOW_SECONDS)
         seconds = self.shape.prefill_seconds
         if not self._exact:
             reads = call.work.prefill or not self.shape.disaggregated
