@@ -33,7 +33,7 @@ class Workload:
         return self._played
 
     def play_failure(self, *failures: Failure) -> ValidationContext:
-        """Play :attr:`load` on the deployment that there is, with these failures.
+        """Play :attr:`load` on the scenario's deployment, with these failures.
 
         Raises:
             Mistake: no load was named.
