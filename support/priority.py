@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from support import clock
 
 PRIORITY = 1
-"""Real-time priority (SCHED_RR, sched(7)), the lowest that there is: it goes before all that is not as urgent."""
+"""Real-time priority (SCHED_RR, sched(7)), the lowest: it goes before all that is not as urgent."""
 
 
 def take_right_of_way() -> bool:

@@ -339,7 +339,7 @@ def test_one_end_of_a_cable_bears_one_fault(seen: dict[str, Any]) -> None:
 def test_somebody_elses_queueing_discipline_is_refused_and_left_alone(seen: dict[str, Any]) -> None:
     (status, words), queues = seen["strange queue"]
     assert (status, queues) == (409, ["tbf", "noqueue"])
-    assert "somebody else's: tbf" in words
+    assert "not ours: tbf" in words
 
 
 def test_a_reset_ends_ipv4_connections_of_ipv6_sockets_and_spares_their_listener(seen: dict[str, Any]) -> None:

@@ -353,7 +353,7 @@ def test_a_fault_that_is_made_and_cannot_be_written_down_is_listed_undone_and_wr
             disk.full = True
 
         driver.apply = fill  # type: ignore[method-assign]
-        with pytest.raises(Problem, match="undone again") as refusal:
+        with pytest.raises(Problem, match="was undone") as refusal:
             await book.inject(ORDER)
         assert (refusal.value.status, driver.on) == (507, False)
         [listed] = json.loads(book.listing())

@@ -525,7 +525,7 @@ def test_what_needs_an_agent_is_refused_and_never_said_to_be_done() -> None:
     with pytest.raises(Refused, match="there is no node w"):
         faults.inject("process", type="crash", target_pod="w")
     assert faults.faults() == []
-    with pytest.raises(Inconclusive, match="nobody sees packets between pods"):
+    with pytest.raises(Inconclusive, match="cannot see packets between pods"):
         PodWitness(Nowhere(), "here").lost_between(None, None)  # type: ignore[arg-type]
 
 

@@ -105,7 +105,7 @@ def test_a_cable_is_fast_before_it_is_narrow() -> None:
         before = narrow.look(place.ground, [VICTIM], until)
         assert place.unsound(narrow, before) is None
         place.took = network.TRANSFER_SECONDS
-        assert "as slow already" in str(place.unsound(narrow, before))
+        assert "already that slow" in str(place.unsound(narrow, before))
 
 
 @pytest.mark.parametrize("seen", ["alive", "gone"])

@@ -461,4 +461,4 @@ def test_a_scenario_that_has_another_name_now_is_not_run_again_in_silence(projec
     feature = project / "features" / "toy.feature"
     feature.write_text(feature.read_text().replace("Scenario: dies", "Scenario: ends"))
     status, output = call(project, "rerun")
-    assert (status, "'Toy' has no scenario 'dies' any more" in output) == (2, True), output
+    assert (status, "'Toy' no longer has a scenario 'dies'" in output) == (2, True), output

@@ -59,7 +59,7 @@ def test_an_empty_variable_is_no_setting() -> None:
         ({"jobs": "0"}, ["jobs", "'0'", "from 1"]),
         ({"jobs": "many"}, ["jobs", "'many'", "whole number"]),
         ({"log_dir": ""}, ["log_dir", "empty"]),
-        ({"log_dir": "Makefile"}, ["log_dir", "'Makefile'", "no folder"]),
+        ({"log_dir": "Makefile"}, ["log_dir", "'Makefile'", "not a folder"]),
         ({"etcd_binary": "/nowhere/etcd"}, ["etcd_binary", "/nowhere/etcd", "no such program"]),
         ({"node_binary": "requirements.txt"}, ["node_binary", "requirements.txt", "no such program"]),
         ({"frontend_url": "frontend:8000"}, ["frontend_url", "frontend:8000", "http://"]),

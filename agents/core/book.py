@@ -189,9 +189,7 @@ class FaultBook:
         return [fault for fault in self.faults.values() if fault.state in LIVE]
 
     def listing(self, which: str = "all") -> str:
-        """Faults in short, as a JSON array: ``all``, ``active`` (live) or ``owed``; what has not changed is not written
-        anew.
-        """
+        """Faults in short, as a JSON array: ``all``, ``active`` (live) or ``owed``; what has not changed is reused."""
         texts = []
         for fault in {"active": self.live, "owed": self.owed}.get(which, self.faults.values)():
             if not fault.history:

@@ -1,4 +1,4 @@
-"""The sentences that there are, as their step functions define and describe them.
+"""All sentences, as their step functions define and describe them.
 
 The docstring of a step function says in its first paragraph what the sentence means, and then, a line each::
 

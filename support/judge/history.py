@@ -94,5 +94,5 @@ def longest_wait(waits: Iterable[Wait], since: float, until: float) -> tuple[str
 
 
 def in_vain(seconds: float) -> str:
-    """What is said of a process that has waited for so long."""
+    """What is said of a process that has waited this long."""
     return f"was ready to run for {seconds:.2f} s of that time but got no processor"

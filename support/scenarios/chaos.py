@@ -8,7 +8,7 @@ from support.faults.network import MODES
 from support.faults.registry import KINDS
 from support.scenarios.model import Failure
 
-# A stream that is silent for so long is a delay for its user and no loss.
+# A stream that is silent this long is a delay for its user and no loss.
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 2.0
 LONGEST_PAUSE_SECONDS = 4.0
 XIDS = (79, 119)

@@ -90,8 +90,8 @@ class Failure(_Open):  # type: ignore[misc]
         trigger_after_tokens: this many tokens have come; or
         trigger_after_seconds: this long after the first request was due; or
         trigger_in_phase: as soon as that phase begins. Exactly one of the four.
-        duration_seconds: undone after so long; None: not undone, but by the end of the scenario or, as nothing is
-            left broken for ever, of the longest lease. Of ``random``: no new fault begins after so long.
+        duration_seconds: undone after this long; None: not undone, but by the end of the scenario or, as nothing is
+            left broken for ever, of the longest lease. Of ``random``: no new fault begins after this long.
         load: of ``token_overflow`` and ``overload``: the requests that come on top.
         seed: of ``random``, which draws one fault after the other (:mod:`support.scenarios.chaos`); the same seed, the
             same faults.

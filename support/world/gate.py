@@ -16,7 +16,7 @@ from support.json_api import JsonApi
 LAST_TOKENS = 20
 """Tokens that an answer still has to come when it is held; of a short one it is half."""
 LEASE_SECONDS = 60.0
-"""A gate that nobody opens opens by itself: an answer held for so long is a mistake of the suite."""
+"""A gate that nobody opens opens by itself: an answer held this long is a mistake of the suite."""
 # A worker answers in milliseconds; one that is dead or hangs holds nothing back that anybody waits for.
 ANSWER_SECONDS = 2.0
 

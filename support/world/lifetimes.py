@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.1
 # A worker of 1.2.1 on a busy machine takes 10 s to come as far as etcd.
 BOOT_SECONDS = 30.0
 NO_LEASE = "Unable to create lease"
-"""What a worker of any release tried (1.2.1 to 1.6.1) logs when etcd is away as it starts."""
+"""What a worker of any release tried (1.2.1 to 1.6.1) logs when etcd is down as it starts."""
 
 
 class Lifetimes:
@@ -44,7 +44,7 @@ class Lifetimes:
 
     @property
     def shutdowns(self) -> Shutdowns:
-        """What becomes of processes that leave, and of what they were doing."""
+        """What becomes of processes that exit, and of what they were doing."""
         return Shutdowns(self._stage.deployment, self._stage.target.witness, self._stage.fleet, self._takeovers)
 
     def expect_out(self, node: Node) -> None:

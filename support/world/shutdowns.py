@@ -115,7 +115,7 @@ class Shutdowns:
         self._takeovers.expect_takeover([fault])
 
     def expect_drained(self, faults: Sequence[ProvenFault], timeout: float) -> None:
-        """Every worker that was shut down has finished what it had and left within ``timeout`` seconds of that:
+        """Every worker that was shut down has finished its requests and exited within ``timeout`` seconds of that:
         its process ended with exit status 0, and no request that was in flight was moved.
 
         Raises:

@@ -90,7 +90,7 @@ class Workload:
         return self._played
 
     def play_failure(self, *failures: Failure) -> ValidationContext:
-        """See these failures strike the load that there is, and play it to its end.
+        """Let these failures strike the load that there is, and play it to its end.
 
         Raises:
             Mistake: there is none, or it is over.

@@ -202,7 +202,7 @@ class VirtualLoop(BaseEventLoop):
         self.connect: VirtualLoop.Connect | None = None
 
     def rest(self, seconds: float | None) -> None:
-        """Wait until there is something to do, or for so long."""
+        """Wait until there is something to do, or for this long."""
         if seconds is None or seconds > 0:
             self._clock.wait(lambda: self._awake, seconds)
         self._awake = False
