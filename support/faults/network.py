@@ -20,7 +20,7 @@ from support.schema import Expected, OneOf, PositiveInt
 PROOF_SECONDS = 2.0
 # Enough for bounds of about 12 percentage points on a loss.
 LEAST_PROBES = 400
-# For how long a link of low bandwidth is kept busy with the transfer that measures it, and when that one is given up: the
+# For how long the transfer that measures a low bandwidth keeps the link busy, and when it is given up: the
 # answers in flight have their share of it, and TCP slows down at each packet that finds the queue full.
 TRANSFER_SECONDS, LONGEST_TRANSFER_SECONDS = 0.3, 5.0
 BYTES_PER_KBIT = 125
