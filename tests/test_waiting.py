@@ -46,7 +46,9 @@ def test_a_missed_deadline_says_from_when_it_counts() -> None:
 
 
 def test_a_wait_of_our_own_names_no_sentence() -> None:
-    with pytest.raises(Inconclusive, match=r"nothing was in flight: not within [0-9.]+ seconds: a worker is busy; last"):
+    with pytest.raises(
+        Inconclusive, match=r"nothing was in flight: not within [0-9.]+ seconds: a worker is busy; last"
+    ):
         prove(lambda: "none", 0.05, "a worker is busy", "nothing was in flight")
     healed = Since(now(), "this sentence")
     with pytest.raises(Inconclusive, match=r"not within [0-9.]+ seconds of this sentence: packets arrive"):
