@@ -31,7 +31,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value     |
       | lease   | 5 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When the etcd leader crashes
     Then within 5 seconds etcd has a new leader
     When etcd returns
@@ -45,7 +45,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value     |
       | lease   | 5 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When the busiest etcd member crashes
     Then for 10 seconds no Dynamo process exits
     And every answer completes with 60 tokens
@@ -65,7 +65,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
       | lease   | 10 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When each etcd member crashes and returns, one after the other
     Then within 10 seconds the etcd members agree
     And for 12 seconds no Dynamo process exits
@@ -78,7 +78,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
       | lease   | 15 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When the etcd leader hangs for 6 seconds
     Then within 5 seconds etcd has a new leader
     And within 8 seconds the etcd members agree
@@ -92,7 +92,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
       | lease   | 15 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets between the etcd leader and the other members are dropped for 6 seconds
     Then within 5 seconds etcd has a new leader
     And within 7 seconds the network has recovered on its own
@@ -106,7 +106,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
       | lease   | 15 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets between the etcd leader and everybody else are dropped for 6 seconds
     Then within 5 seconds etcd has a new leader
     And within 7 seconds the network has recovered on its own
@@ -120,7 +120,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
       | lease   | 15 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets between an etcd follower and the other members are dropped for 6 seconds
     Then within 7 seconds the network has recovered on its own
     And within 10 seconds the etcd members agree
@@ -133,7 +133,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
       | lease   | 15 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets from the etcd leader are lost for 6 seconds
     Then within 5 seconds etcd has a new leader
     And within 7 seconds the network has recovered on its own
@@ -148,7 +148,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 4 ruler workers backed by a 3-member etcd cluster
       | setting | value           |
       | lease   | <lease> seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets between a majority of etcd and Dynamo are dropped for <silence> seconds
     Then for <watch> seconds no Dynamo process exits
     And within 1 second the network has recovered on its own
@@ -171,7 +171,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 4 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
       | lease   | 40 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets between the busiest etcd member and Dynamo are dropped for 42 seconds
     Then for 46 seconds no Dynamo process exits
     And within 1 second the network has recovered on its own
@@ -183,7 +183,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
       | lease   | 10 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When the bandwidth of the etcd leader is limited to 200 kilobits per second for 8 seconds
     Then within 9 seconds the network has recovered on its own
     And within 10 seconds the etcd members agree
@@ -217,7 +217,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value     |
       | lease   | 5 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When an etcd follower crashes
     And the lost etcd member is replaced by a new one
     Then within 10 seconds the etcd members agree
@@ -232,7 +232,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers
       | setting | value      |
       | lease   | 10 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When all of etcd hangs for 2 seconds
     Then within 4 seconds the etcd members agree
     And for 12 seconds no Dynamo process exits
@@ -245,7 +245,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value      |
       | lease   | 10 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When all of etcd is restarted
     Then within 10 seconds the etcd members agree
     And for 12 seconds no Dynamo process exits
@@ -330,7 +330,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers
       | setting | value      |
       | lease   | 10 seconds |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets between all of etcd and Dynamo are dropped for 2 seconds
     Then within 4 seconds the network has recovered on its own
     And for 12 seconds no Dynamo process exits
@@ -414,7 +414,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
       | setting | value   |
       | <row>   | <value> |
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When a worker crashes
     Then the frontend still lists the dead worker
     And the dead worker is deregistered within its lease plus 2 seconds
@@ -472,7 +472,7 @@ Feature: etcd fails, in part or completely
   Scenario: The NATS server crashes while requests are in flight, and comes back
     Given a Dynamo deployment with 2 ruler workers over nats
     And 8 clients are receiving streamed completions answers of 600 tokens
-    And a client keeps asking for streamed completions answers of 60 tokens
+    And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When the NATS server crashes
     Then for 3 seconds no Dynamo process exits
     When the NATS server returns

@@ -52,6 +52,19 @@ def given_endless_load(context: Context, stream, api, tokens, clients=1):
     given_load(context, stream, api, tokens, clients=clients)
 
 
+@given("a client keeps asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens until one fails")
+@marks(brings="load request run")
+def given_load_until_failure(context: Context, stream, api, tokens):
+    """A load of one client, as without these words, which asks no more once an answer is not whole. One that goes on
+    would meet the same failure again and again.
+
+    Waits: until the first token has come; of unary answers, until a request is sent.
+    Proof: the record of every request.
+    """
+    endpoint = "chat/completions" if api == "chat" else api
+    context.world.workload.begin(1, None, endpoint=endpoint, stream=stream, max_tokens=tokens, gives_up=True)
+
+
 @given("the frontend treats a worker as busy once {share:Share} percent of its memory is in use")
 def given_busy(context: Context, share):
     """Once every worker is fuller than this, the frontend rejects requests.

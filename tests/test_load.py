@@ -230,9 +230,19 @@ def test_a_refusal_of_any_kind_is_no_answer(frontend: FakeFrontend, tmp_path: Pa
     assert [entry.status_code for entry in log.entries()] == [503, 200]
 
 
+def test_a_client_that_gives_up_asks_no_more_once_a_request_fails(frontend: FakeFrontend, tmp_path: Path) -> None:
+    frontend.refuse, frontend.refusals = 503, 1
+    change = {"clients": 1, "requests_per_client": None, "duration_seconds": 30.0, "gives_up": True}
+    run = start_load(plan(frontend, **change), tmp_path)
+    log = run.join()
+    assert [entry.status_code for entry in log.entries()] == [503]
+    assert (log.problems, run.gave_up) == ([], True)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"gives_up": True}, "gives_up is true; only a closed loop with duration_seconds may have it"),
         ({"clients": 0}, "clients is 0; expected a whole number, 1 or more"),
         ({"requests_per_client": 0}, "requests_per_client is 0"),
         ({"requests_per_client": None}, "expected one of requests_per_client and duration_seconds"),

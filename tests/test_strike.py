@@ -163,13 +163,13 @@ def test_whoever_is_hit_somebody_has_to_notice(monkeypatch: pytest.MonkeyPatch, 
     assert world.faults.made  # it was made, whoever has missed it
 
 
-@pytest.mark.parametrize(("ended", "felt"), [(True, False), (False, True)])
-def test_under_load_somebody_has_to_be_asking_still(ended: bool, felt: bool) -> None:
+@pytest.mark.parametrize(("ended", "gave_up", "felt"), [(True, False, False), (False, False, True), (True, True, True)])
+def test_under_load_somebody_has_to_be_asking_still_or_to_have_given_up(ended: bool, gave_up: bool, felt: bool) -> None:
     world = World()
-    world.loads.append(SimpleNamespace(ended=ended))
+    world.loads.append(SimpleNamespace(ended=ended, gave_up=gave_up))
     with nullcontext() if felt else pytest.raises(Inconclusive, match=NOBODY):
         world.faults.strike(Scratch(Exactly(NODES[0])))
-    assert world.faults.last.loaded is felt
+    assert world.faults.last.loaded is not ended
 
 
 @pytest.mark.parametrize(

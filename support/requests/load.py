@@ -168,6 +168,11 @@ class LoadRun:
         return all(each.exit_code is not None for each in self._crews)
 
     @property
+    def gave_up(self) -> bool:
+        """Whether it has ended because its clients were to ask no more once a request failed."""
+        return self.plan.gives_up and self.ended and self._stopped_at is None
+
+    @property
     def progress(self) -> Progress:
         """Sum over all processes."""
         with self._changed:

@@ -285,6 +285,8 @@ class _Clients:
                 self._planned.write(json.dumps(asdict(planned)) + "\n")
                 self._planned.flush()
             if not await self._send(planned, intended):
+                if plan.gives_up:
+                    return
                 await self._until(now() + plan.retry_seconds)
             intended = now()
 

@@ -68,6 +68,7 @@ class Load:
         retries: further attempts after one that brought no whole answer; each is recorded.
         retry_seconds: a client that got no whole answer waits this long before it tries again, and in a closed loop
             before its next request; else rejections, which take no time, would make up nearly all of its requests.
+        gives_up: a client that got no whole answer asks no more; in a closed loop that asks for a time.
         stagger_seconds: in a closed loop, from the start of one client to that of the next.
         processes: how many processes share the clients.
         seed: the same seed, the same requests.
@@ -88,6 +89,7 @@ class Load:
     deadline_seconds: PositiveFloat = 60.0
     retries: NonNegativeInt = 0
     retry_seconds: NonNegativeFloat = 0.2
+    gives_up: bool = False
     stagger_seconds: NonNegativeFloat = 0.005
     processes: PositiveInt = 1
     seed: int = 0
@@ -110,6 +112,8 @@ class Load:
             )
         if (self.rate_end is None) != (self.arrival != "ramp"):
             raise ValueError(f"arrival {self.arrival!r} with rate_end {self.rate_end!r}; a ramp has one, others none")
+        if self.gives_up and (self.arrival != "closed" or self.requests_per_client is not None):
+            raise ValueError("gives_up is true; only a closed loop with duration_seconds may have it")
         if self.processes > self.clients and self.arrival == "closed":
             raise ValueError(f"{self.processes} processes for {self.clients} clients; expected no more than clients")
         bounds("prompt_words", self.prompt_words)

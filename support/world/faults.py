@@ -143,7 +143,9 @@ class Faults:
         # One that was broken before is for the judge, and does not end the scenario.
         unfelt = [each for each in over if outcome(each).kind in ("complete", "cancelled")]
         loaded, asked = any(fault.loaded for fault in proven), entries or self._clients.loads
-        if asked and not loaded and len(unfelt) == len(entries):
+        # Nor does a load that ended with a request that failed.
+        gave_up = any(load.gave_up for load in self._clients.loads)
+        if asked and not (loaded or gave_up) and len(unfelt) == len(entries):
             raise Inconclusive(f"no request was in flight any more when {proven[-1].node.name} was hit")
 
     def recover(self, *faults: ProvenFault) -> None:

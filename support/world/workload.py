@@ -85,7 +85,13 @@ class Workload:
         return Scenario("sentences", shape.engine, self._load, failures, size, recovery_seconds=self._ends)
 
     def play(self, scenario: Scenario) -> ValidationContext:
-        """Play a scenario to its end; see :func:`support.world.runner.play`."""
+        """Play a scenario to its end; see :func:`support.world.runner.play`.
+
+        Raises:
+            Mistake: there is a load already.
+        """
+        if self._clients.loads:
+            raise Mistake(f"there is a load already; scenario {scenario.name!r} brings its own")
         self._played = runner.play(self._stage, self._clients, self._faults, scenario)
         return self._played
 
