@@ -232,7 +232,7 @@ Feature: What people write
   Scenario: A load that has no answer of its own
     Given a Dynamo deployment with 2 ruler workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
-    #! a scenario has one load, and this is a second one -> the first alone
+    #! a scenario has one load, and this is the second -> the first alone
     And a client keeps asking for unary chat answers of 40 tokens
     #! crashes after 20 tokens' needs something before it -> Given a client is receiving
     When the worker serving the request crashes after 20 tokens
