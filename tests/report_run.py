@@ -77,7 +77,7 @@ def _crash(folder: Path) -> None:
 def _give_up(folder: Path) -> None:
     nodes = ("frontend-0", "vllm-prefill-worker-0", "vllm-decode-worker-0")
     events = _surroundings(folder, nodes)
-    events.add("fault", "client", "client cancels request 1 by close", at=100.6)
+    events.add("fault", "client", "the client gave up request 1 (close)", at=100.6)
     ledger = Ledger()
     entry = _answer(ledger, 0, [], asked=300)
     entry.cancelled_at, entry.ended_at, entry.end, entry.cancelled_by = 100.6, 100.6, "cancelled", "close"

@@ -79,8 +79,8 @@ def test_the_most_urgent_promise_comes_first() -> None:
             [PASSED, known(5, "a", "b")],
             [],
             "known",
-            "Yes, except for known defects. "
-            "Nothing new broke in Dynamo 1.6.1 in 2 scenarios; 2 recorded defects still showed.",
+            "Yes, apart from known defects. "
+            "Nothing new broke in Dynamo 1.6.1 in 2 scenarios; 2 known defects still showed.",
         ),
         (
             [PASSED, OPEN, known(5, "a")],
@@ -98,7 +98,7 @@ def test_the_most_urgent_promise_comes_first() -> None:
             [PASSED, FAILED, OPEN],
             ["1 failed"],
             "broken",
-            "No. Dynamo 1.6.1 broke 1 of 1 promise, in 1 of 3 scenarios, in ways not on record.",
+            "No. Dynamo 1.6.1 broke 1 of 1 promise in a new way, in 1 of 3 scenarios.",
         ),
         ([], ["no scenario ran"], "unproven", "Not proven. Nothing new broke in Dynamo 1.6.1, but no scenario ran."),
     ],
@@ -110,15 +110,15 @@ def test_the_release_has_a_sentence(verdicts: list[Verdict], complaints: list[st
 @pytest.mark.parametrize(
     ("verdicts", "sentence"),
     [
-        ([PASSED, SKIPPED], "Nothing broke, neither in Dynamo nor in the suite."),
+        ([PASSED, SKIPPED], "Neither: Dynamo broke nothing, and the suite worked."),
         (
             [FAILED, known(5, "a")],
-            "Dynamo caused what broke: 1 scenario newly, 1 in known ways. The suite itself had no failure.",
+            "Dynamo broke a promise in 2 scenarios: 1 in a new way, 1 in a known way. The suite itself worked.",
         ),
-        ([OPEN], "1 scenario proved nothing, for the suite's own reasons."),
+        ([OPEN], "In 1 scenario the suite itself could not tell."),
         (
             [known(5, "a"), OPEN],
-            "Dynamo caused what broke: 1 in known ways. 1 scenario proved nothing, for the suite's own reasons.",
+            "Dynamo broke a promise in 1 scenario: 1 in a known way. In 1 scenario the suite itself could not tell.",
         ),
     ],
 )
@@ -130,11 +130,10 @@ def test_it_is_dynamo_or_us(verdicts: list[Verdict], sentence: str) -> None:
     ("struck", "sentence"),
     [
         (Struck(0, 0, 0), "No fault was struck."),
-        (Struck(1, 1, 0), "1 fault was struck; each was proven on the victim's own side."),
+        (Struck(1, 1, 0), "1 fault was struck, each proven on its victim."),
         (
             Struck(9, 8, 2),
-            "9 faults were struck; 8 of them were proven on the victim's own side. "
-            "Clients misbehaved on purpose 2 times.",
+            "9 faults were struck, 8 of them proven on their victims. Clients misbehaved on purpose 2 times.",
         ),
     ],
 )
@@ -179,8 +178,8 @@ def test_a_run_is_held_against_the_one_before_it(tmp_path: Path) -> None:
     assert [each.name for each in found.broke] == ["scenario 1", "scenario 4"]
     assert [each.name for each in found.holds] == ["scenario 2"]
     assert found.sentence == (
-        "Since the run of 2026-11-27 23:21 on Dynamo 1.6.1: 2 scenarios held then and broke now, 1 scenario held "
-        "again, 1 had the same outcome, 1 did not run then."
+        "Since the run of 2026-11-27 23:21 on Dynamo 1.6.1: 2 scenarios broke that held then, 1 scenario held again, "
+        "1 came out the same, 1 did not run then."
     )
     assert promises.changes(tmp_path / "runs" / "1", tmp_path, "local", now) == Changes("")
 
@@ -200,6 +199,7 @@ def facts(verdicts: Sequence[Verdict], **more: Any) -> frontpage.Front:
         "complaints": [],
         "struck": Struck(3, 3, 0),
         "changes": Changes(""),
+        "causes": {each.location: "w-0 crashed" for each in verdicts},
         "ids": {each.location: f"id-{each.name[-1]}" for each in verdicts},
         "records": [RECORD],
     }
@@ -210,7 +210,8 @@ def test_the_page_names_what_broke_and_links_it() -> None:
     broken = verdict("failed", 7, reason="cut <off>")
     told = frontpage.render(facts([PASSED, broken, known(8, "answer-cut", "unheard-of")]))
     assert '<h1 class="broken">' in told
-    assert '<a href="#id-7">scenario 7</a><br><small>cut &lt;off&gt;</small>' in told
+    assert '<a href="#id-7">scenario 7</a><br><small>Broken on purpose: w-0 crashed</small>' in told
+    assert "<br><small>Seen: cut &lt;off&gt;</small></li>" in told
     assert "<summary>answer cut (1 scenario)</summary><p>It is &lt;cut&gt;.</p>" in told
     assert "<p>Recorded for Dynamo &gt;=1.6; it showed in 5 of 5 runs.</p>" in told
     assert '<li id="known-answer-cut">' in told

@@ -175,7 +175,7 @@ def test_the_timeline_shows_requests_faults_and_nodes(tmp_path: Path) -> None:
     assert told[0] == "scenario 12: FAILED"
     assert "0.40 s: fault <number> 0" in told
     assert "\N{CHECK MARK} request 1: 20/20 tokens, paused 0.5 s" in told
-    assert {"vllm-worker-0", "runs", "gone"} <= set(told)
+    assert {"vllm-worker-0", "runs", "down"} <= set(told)
 
 
 def test_a_request_that_was_moved_says_so(tmp_path: Path) -> None:

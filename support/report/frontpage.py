@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 from support.amounts import amount
 from support.judge.defects import KnownDefect
 from support.judge.verdict import Verdict
+from support.report import wording
 from support.report.promises import Changes, Promise, Struck, answer, blame
 
 SIGNS = {
@@ -41,6 +42,7 @@ class Front:
     Attributes:
         release, target: what ran where; ``versions``: further facts, name -> value.
         promises: all of them, judged or not; ``complaints``: why the run is red.
+        causes: location of a scenario that did not hold -> what was broken in it on purpose.
         ids: location of a scenario -> the id of its page in Allure's report.
         records: of the known defects.
     """
@@ -52,6 +54,7 @@ class Front:
     complaints: Sequence[str]
     struck: Struck
     changes: Changes
+    causes: Mapping[str, str]
     ids: Mapping[str, str]
     records: Sequence[KnownDefect]
 
@@ -78,10 +81,11 @@ def render(front: Front) -> str:
     told = [promise for promise in front.promises if promise.state != "open"]
     untold = [promise.name for promise in front.promises if promise.state == "open"]
     parts = [
-        f"<header><p>Fault tolerance of Dynamo {escape(front.release)} on target {escape(front.target)}</p>",
+        f"<header><p>Is Dynamo {escape(front.release)} safe while parts of it fail? Tried on target "
+        f"{escape(front.target)}.</p>",
         f'<h1 class="{state}"><span aria-hidden="true">{SIGNS[state][0]}</span> {escape(sentence)}</h1></header>',
         f'<dl class="facts">{_facts(front)}</dl>',
-        f'<h2>Promise by promise</h2><ul class="promises">{"".join(_promise(each, front.ids) for each in told)}</ul>',
+        f'<h2>Promise by promise</h2><ul class="promises">{"".join(_promise(each, front) for each in told)}</ul>',
         f"<p>Not judged in this run: {escape('; '.join(untold))}.</p>" if untold else "",
         _known(front),
         f'<p><a class="all" href="#/">All {amount(len(front.verdicts), "scenario")}, with pictures and logs</a></p>',
@@ -102,8 +106,8 @@ def _place(id_: str) -> str:
 
 def _facts(front: Front) -> str:
     rows = {
-        "Whose doing": blame(front.verdicts),
-        "Faults": front.struck.sentence,
+        "Is it Dynamo or us?": blame(front.verdicts),
+        "What we broke": front.struck.sentence,
         "Since the last run": front.changes.sentence,
     }
     differing = [(each, "broke") for each in front.changes.broke] + [(each, "held") for each in front.changes.holds]
@@ -112,17 +116,17 @@ def _facts(front: Front) -> str:
     return "</dd></div>".join([*told[:-1], f'{told[-1]}<ul class="scenarios">{changed}</ul>', ""])
 
 
-def _promise(promise: Promise, ids: Mapping[str, str]) -> str:
+def _promise(promise: Promise, front: Front) -> str:
     sign, words = SIGNS[promise.state]
     wrong = [each for each in promise.verdicts if each.verdict in ("failed", "inconclusive")]
     mark = f'<span class="mark" title="{words}" aria-hidden="true">{sign}</span>'
-    told = f"<b>{escape(promise.name)}</b> <span>{escape(promise.sentence)}</span>{_links(wrong, ids)}"
+    told = f"<b>{escape(promise.name)}</b> <span>{escape(promise.sentence)}</span>{_links(wrong, front)}"
     return f'<li class="{promise.state}">{mark}<div>{told}</div></li>'
 
 
-def _links(verdicts: Sequence[Verdict], ids: Mapping[str, str]) -> str:
+def _links(verdicts: Sequence[Verdict], front: Front) -> str:
     """The scenarios with what was seen in them, folded where they are many."""
-    items = "".join(f"<li>{_link(each, ids)}{_why(each)}</li>" for each in verdicts)
+    items = "".join(f"<li>{_link(each, front.ids)}{_why(each, front.causes)}</li>" for each in verdicts)
     if not items:
         return ""
     listed = f'<ul class="scenarios">{items}</ul>'
@@ -134,8 +138,12 @@ def _link(verdict: Verdict, ids: Mapping[str, str]) -> str:
     return f'<a href="#{ids[verdict.location]}">{name}</a>' if verdict.location in ids else name
 
 
-def _why(verdict: Verdict) -> str:
-    return f"<br><small>{escape(verdict.reason)}</small>" if verdict.verdict in ("failed", "inconclusive") else ""
+def _why(verdict: Verdict, causes: Mapping[str, str]) -> str:
+    """What was broken, what was expected and what was seen, a line each."""
+    expected, seen = wording.promised(verdict)
+    told = {"Broken on purpose": causes.get(verdict.location), "Expected": expected, "Seen": seen}
+    lines = (f"{name}: {words}" for name, words in told.items() if words)
+    return "".join(f"<br><small>{escape(line)}</small>" for line in lines)
 
 
 def _known(front: Front) -> str:

@@ -20,6 +20,8 @@ STATES = ("broken", "unproven", "known", "kept", "open")
 """What may be said of a promise, the most urgent first: ``known`` is kept except for known defects, ``unproven``
 neither kept nor broken in a scenario, ``open`` not judged at all."""
 GOOD = ("passed", "known_defect")
+CAUSES = 3
+"""Up to so many faults are told of a scenario."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,15 @@ class Struck:
     @property
     def sentence(self) -> str:
         """In words."""
-        times = amount(self.by_clients, "time")
+        times = "once" if self.by_clients == 1 else f"{self.by_clients} times"
         clients = f" Clients misbehaved on purpose {times}." if self.by_clients else ""
         if not self.faults:
             return f"No fault was struck.{clients}"
-        seen = "each was" if self.proven == self.faults else f"{self.proven} of them were"
-        struck = f"{amount(self.faults, 'fault')} {'was' if self.faults == 1 else 'were'} struck; "
-        return f"{struck}{seen} proven on the victim's own side.{clients}"
+        seen = "each proven on its victim"
+        if self.proven < self.faults:
+            seen = f"{self.proven} of them proven on their victims"
+        struck = f"{amount(self.faults, 'fault')} {'was' if self.faults == 1 else 'were'} struck, "
+        return f"{struck}{seen}.{clients}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Changes:
         told = [
             f"{amount(len(self.broke), 'scenario')} held then and broke now" if self.broke else "nothing broke",
             f"{amount(len(self.holds), 'scenario')} held again" if self.holds else "",
-            f"{self.same} had the same outcome",
+            f"{self.same} came out the same",
             f"{self.new} did not run then" if self.new else "",
         ]
         return f"Since {self.since}: {', '.join(filter(None, told))}."
@@ -135,15 +139,15 @@ def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str])
     scenarios = amount(len(verdicts), "scenario")
     if broken := states["broken"]:
         new = sum(_outcome(verdict) == "broken" for verdict in verdicts)
-        how = f"{broken} of {amount(len(tried), 'promise')}, in {new} of {scenarios}"
-        return "broken", f"No. Dynamo {release} broke {how}, in ways not on record."
+        how = f"{broken} of {amount(len(tried), 'promise')} in a new way, in {new} of {scenarios}"
+        return "broken", f"No. Dynamo {release} broke {how}."
     if states["unproven"] or complaints:
         open_ones = sum(_outcome(verdict) == "open" for verdict in verdicts)
         why = f"{open_ones} of {scenarios} say nothing about it" if open_ones else "; ".join(complaints)
         return "unproven", f"Not proven. Nothing new broke in Dynamo {release}, but {why}."
     if defects := {each for verdict in verdicts for each in verdict.known_defects}:
-        known = f"{amount(len(defects), 'recorded defect')} still showed"
-        return "known", f"Yes, except for known defects. Nothing new broke in Dynamo {release} in {scenarios}; {known}."
+        known = f"{amount(len(defects), 'known defect')} still showed"
+        return "known", f"Yes, apart from known defects. Nothing new broke in Dynamo {release} in {scenarios}; {known}."
     return "kept", f"Yes. Dynamo {release} kept {amount(len(tried), 'promise')} in {scenarios}."
 
 
@@ -152,11 +156,11 @@ def blame(verdicts: Sequence[Verdict]) -> str:
     counts = Counter(map(_outcome, verdicts))
     new, known, ours = counts["broken"], counts["known"], counts["open"]
     if not new + known + ours:
-        return "Nothing broke, neither in Dynamo nor in the suite."
-    theirs = [f"{amount(new, 'scenario')} newly" if new else "", f"{known} in known ways" if known else ""]
-    told = f"Dynamo caused what broke: {', '.join(filter(None, theirs))}." if new + known else ""
-    own = f"{amount(ours, 'scenario')} proved nothing, for the suite's own reasons." if ours else ""
-    return f"{told} {own or 'The suite itself had no failure.'}".strip()
+        return "Neither: Dynamo broke nothing, and the suite worked."
+    ways = ", ".join(f"{number} in a {way} way" for way, number in (("new", new), ("known", known)) if number)
+    told = f"Dynamo broke a promise in {amount(new + known, 'scenario')}: {ways}." if ways else ""
+    own = f"In {amount(ours, 'scenario')} the suite itself could not tell." if ours else ""
+    return f"{told} {own or 'The suite itself worked.'}".strip()
 
 
 def struck(run: Path, verdicts: Sequence[Verdict]) -> Struck:
@@ -167,6 +171,17 @@ def struck(run: Path, verdicts: Sequence[Verdict]) -> Struck:
         found += strikes(read_events(folder / "events.jsonl"), dict(read_phases(folder)))
     ordered = [each for each in found if each.ordered]
     return Struck(len(ordered), sum(each.proven is not None for each in ordered), len(found) - len(ordered))
+
+
+def causes(run: Path, verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """What was broken on purpose in each scenario that did not hold, by location."""
+    told = {}
+    for verdict in verdicts:
+        if verdict.verdict in ("failed", "inconclusive"):
+            folder = runs.scenario_folder(run, verdict.location)
+            found = strikes(read_events(folder / "events.jsonl"), dict(read_phases(folder)))
+            told[verdict.location] = "; ".join(dict.fromkeys(each.words for each in found[:CAUSES]))
+    return told
 
 
 def changes(run: Path, reports: Path, target: str, verdicts: Sequence[Verdict]) -> Changes:

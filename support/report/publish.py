@@ -144,6 +144,7 @@ def _facts(
         complaints=summary["complaints"],
         struck=promises.struck(run, verdicts),
         changes=promises.changes(run, reports, about["target"], verdicts),
+        causes=promises.causes(run, verdicts),
         ids=pages,
         records=records,
     )

@@ -53,7 +53,7 @@ def story(folder: Path, verdict: Verdict, records: Sequence[KnownDefect] = ()) -
             *(f"<p>{escape(words)}</p>" for words in _warnings(happened)),
             f"<p><b>Left running</b></p>{_bullets(verdict.kept)}" if verdict.kept else "",
             f"<p><b>What broke</b></p>{_bullets(_broke(happened, _zero(entries, happened)))}",
-            f"<p><b>What users felt</b></p>{_bullets(_felt(entries, happened) + _phases(folder))}",
+            f"<p><b>What users felt</b></p>{_bullets(_felt(entries, happened, _phases(folder)))}",
             _picture(folder / "timeline.svg"),
         ]
     )
@@ -191,13 +191,12 @@ def _seen(folder: Path, verdict: Verdict) -> list[str]:
     """What was expected, what was seen and how long it was waited for, or why it did not run, a line each; nothing for
     a plain pass.
     """
-    finding = wording.lead(verdict)
-    if verdict.verdict == "skipped" or finding is None:
+    if verdict.verdict == "skipped" or wording.lead(verdict) is None:
         return [_sentence(verdict.reason)] if verdict.reason else []
-    expected = [f"Expected: {finding.about}."] if finding.rule == "sentence" else []
-    seen = finding.message if expected else f"{finding.about}: {finding.message}"
+    expected, seen = wording.promised(verdict)
     others = len(verdict.findings) - 1
-    told = [*expected, f"Seen: {seen}", *([f"And {amount(others, 'more finding')}."] if others else [])]
+    told = [*([f"Expected: {expected}."] if expected else []), f"Seen: {seen}"]
+    told += [f"And {amount(others, 'more finding')}."] if others else []
     return [*told, *(f"Waited: {time}." for time in [waited(folder, verdict)] if time)]
 
 
@@ -242,9 +241,10 @@ def _after(seconds: float) -> str:
     return f"{seconds:.2f} s after the first request"
 
 
-def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
+def _felt(entries: Sequence[LedgerEntry], happened: Happenings, loads: list[str]) -> list[str]:
+    """What the users of single requests felt, and then those of ``loads``, in their words."""
     if not entries:
-        return ["Nothing: no request was sent."]
+        return loads or ["Nothing: no request was sent."]
     ends = [outcome(entry) for entry in entries]
     told = (
         [f"{amount(len(entries), 'request')}: {wording.outcomes(end.kind for end in ends)}."]
@@ -263,9 +263,9 @@ def _felt(entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
             slowest = max(waits, key=waits.__getitem__)
             told.append(f"The longest wait for {what} was {waits[slowest]:.2f} s, in request {slowest}.")
     if happened.migrations:
-        times = "once" if happened.migrations == 1 else f"{happened.migrations} times"
-        told.append(f"The frontend moved answers in flight to another worker, {times}.")
-    return told
+        moved = amount(happened.migrations, "request")
+        told.append(f"The frontend moved {moved} in flight to another worker.")
+    return told + loads
 
 
 def _answered(entry: LedgerEntry, end: Outcome) -> str:
@@ -295,23 +295,25 @@ def _phases(folder: Path) -> list[str]:
     for name, phase in results["phases"].items():
         rate = "none was due" if phase["success_rate"] is None else f"{phase['success_rate']:.2f} % succeeded"
         times = {"first token": phase["p99_ttft_ms"], "whole answer": phase["p99_latency_ms"]}
-        shown = [f"99 of 100 had their {what} {_within(value)}" for what, value in times.items() if value is not None]
+        shown = [_within(what, value) for what, value in times.items() if value is not None]
         if not results["latency_valid"]:
             shown = ["times are void, the clients lagged"]
         requests = amount(phase["planned"], "request")
         told.append(f"{', '.join([f'{name} ({PHASES[name]}): {requests}', rate, *shown])}.")
     back = results["recovery"]
     if "RECOVERY" in results["phases"]:
-        told.append(f"{Band(**back['band']).describe() if back['band'] else 'No band: ' + back['no_band']}.")
         stable, relapses = back["to_stable_seconds"], back["relapses"]
         after = "never" if stable == NEVER else f"{stable:g} s after the failure was over"
         again = f", then not in {amount(relapses, 'window')}" if relapses else ""
-        told.append(f"Users were served as before (in that band) again: {after}{again}.")
+        told.append(f"Users were served as before again: {after}{again}.")
+        told.append(f"As before means: {Band(**back['band']).describe() if back['band'] else back['no_band']}.")
     return told
 
 
-def _within(milliseconds: float) -> str:
-    return "never" if milliseconds == NEVER else f"within {milliseconds:.0f} ms"
+def _within(what: str, milliseconds: float) -> str:
+    if milliseconds == NEVER:
+        return f"fewer than 99 of 100 got their {what}"
+    return f"99 of 100 had their {what} within {milliseconds:.0f} ms"
 
 
 def _sentence(words: str) -> str:

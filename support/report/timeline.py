@@ -33,9 +33,9 @@ STATES = {
     "starting": ("idle", "starts"),
     "running": ("calm", "runs"),
     "leaving": ("idle", "shuts down"),
-    "hung": ("paper", "frozen"),
-    "dead": ("paper", "gone"),
-    "stopped": ("paper", "left"),
+    "hung": ("paper", "hangs"),
+    "dead": ("paper", "down"),
+    "stopped": ("paper", "exited"),
 }
 """State of a node -> the colour of its bar, and the word in it; what does not serve is an empty frame."""
 SIGNS = {"over": "\N{CHECK MARK}", "left": "!", "leader": "L"}

@@ -96,9 +96,19 @@ def listing(findings: list[Finding]) -> str:
 
 
 def lead(verdict: Verdict) -> Finding | None:
-    """The finding that the verdict's reason tells; None where it tells of none."""
+    """The finding that the verdict's reason begins with; None where it tells of none."""
     told = (each for each in verdict.findings if f"{each.about}: {each.message}".lstrip(": ") in verdict.reason)
     return next(told, None)
+
+
+def promised(verdict: Verdict) -> tuple[str, str]:
+    """What was expected, without its keyword, and what was seen instead; empty where the reason tells no such thing."""
+    finding = lead(verdict)
+    if finding is None:
+        return "", verdict.reason
+    if finding.rule != "sentence":
+        return "", f"{finding.about}: {finding.message}".lstrip(": ")
+    return finding.about.partition(" ")[2], finding.message
 
 
 def again(location: str, settings: Mapping[str, str]) -> str:

@@ -138,7 +138,7 @@ class Clients:
         Raises:
             Inconclusive: it had ended already, so nothing was cancelled.
         """
-        self._stage.events.add("fault", "client", f"client cancels request {pending.entry.number} by {how}")
+        self._stage.events.add("fault", "client", f"the client gave up request {pending.entry.number} ({how})")
         if not pending.cancel(how):
             raise Inconclusive(f"request {pending.entry.number} had ended before it could be cancelled")
 
