@@ -11,6 +11,7 @@ import pytest
 
 from steps.lint import sentences as sentences_of_scenarios
 from support.errors import Mistake
+from support.faults.registry import KINDS
 from support.settings import ROOT
 
 PAGES = [ROOT / "README.md", *(each for each in sorted((ROOT / "docs").glob("*.md")) if each.stem != "catalogue")]
@@ -108,6 +109,14 @@ def test_sentences_that_are_quoted_are_known() -> None:
     assert len(found) > 15
     with pytest.raises(Mistake, match="there is no sentence"):
         known.read("when", "the worker serving the request crashes in the middle")
+
+
+def test_every_fault_with_a_word_of_its_own_is_explained() -> None:
+    page = (ROOT / "docs" / "faults.md").read_text()
+    said = " ".join(text for _, text in SENTENCE.findall(page))
+    assert [
+        kind.word for kind in KINDS.values() if kind.word and kind.word not in said and kind.word_of_many not in said
+    ] == []
 
 
 # -- links
