@@ -143,7 +143,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_found_from_the_first_one() -> None:
-    seen, next_ones = set(), [ROOT / "README.md"]
+    seen: set[Path] = set()
+    next_ones = [ROOT / "README.md"]
     while next_ones:
         page = next_ones.pop()
         seen.add(page)
@@ -158,7 +159,7 @@ def test_every_page_is_found_from_the_first_one() -> None:
 @cache
 def _texts() -> list[str]:
     """Every text in the code of the suite, with ``\\0`` for what is filled in."""
-    found = []
+    found: list[str] = []
     folders = ("support", "steps", "agents")
     for file in [ROOT / "environment.py", *(each for name in folders for each in (ROOT / name).rglob("*.py"))]:
         for node in ast.walk(ast.parse(file.read_text())):
