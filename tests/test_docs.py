@@ -30,16 +30,13 @@ from support.run import keeping
 from support.settings import NAMES, ROOT
 from support.targets.local import namespaces
 from tests.sabotage import Sabotage
+from tests.test_prose import MESSAGES, PAGES
 
 pytestmark = pytest.mark.docs
 
-PAGES = [ROOT / "README.md", *(each for each in sorted((ROOT / "docs").glob("*.md")) if each.stem != "catalogue")]
-"""The catalogue has its own test (tests/test_catalogue.py), and its examples are scenarios of the features."""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:make|behave|python3?|\.venv/bin/\w+|curl|git|docker|kubectl|zcat) \S")
 """How a piece of code in a sentence begins that is a command; the name of a program alone is none."""
-MESSAGES = re.compile(r"^\| message \|(?:.*\n\|)+", re.MULTILINE)
-"""A table of messages: what stands in its first column is printed, and nobody types it."""
 SHELLS = ("", "bash", "sh", "console")
 LIMIT_SECONDS = 600
 READERS: dict[str, Callable[[str], Any]] = {
@@ -83,6 +80,7 @@ def commands(page: Path) -> Iterator[str]:
             for line in re.sub(r"\\\n\s*", " ", block).splitlines():
                 if command := re.sub(r"(^|\s+)# .*$", "", line).strip():
                     yield command
+    # What stands in the first column of a table of messages is printed, and nobody types it.
     said = MESSAGES.sub(lambda table: re.sub(r"^\| `.*?` \|", "|", table[0], flags=re.MULTILINE), BLOCK.sub("", text))
     for code in re.findall(r"`([^`\n]+)`", said):
         if COMMAND.match(code):

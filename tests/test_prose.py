@@ -11,6 +11,7 @@ import pytest
 
 from steps.lint import sentences as sentences_of_scenarios
 from support.errors import Mistake
+from support.faults.registry import KINDS
 from support.settings import ROOT
 
 PAGES = [ROOT / "README.md", *(each for each in sorted((ROOT / "docs").glob("*.md")) if each.stem != "catalogue")]
@@ -110,6 +111,14 @@ def test_sentences_that_are_quoted_are_known() -> None:
         known.read("when", "the worker serving the request crashes in the middle")
 
 
+def test_every_fault_with_a_word_of_its_own_is_explained() -> None:
+    page = (ROOT / "docs" / "faults.md").read_text()
+    said = " ".join(text for _, text in SENTENCE.findall(page))
+    assert [
+        kind.word for kind in KINDS.values() if kind.word and kind.word not in said and kind.word_of_many not in said
+    ] == []
+
+
 # -- links
 
 
@@ -134,7 +143,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_found_from_the_first_one() -> None:
-    seen, next_ones = set(), [ROOT / "README.md"]
+    seen: set[Path] = set()
+    next_ones = [ROOT / "README.md"]
     while next_ones:
         page = next_ones.pop()
         seen.add(page)
@@ -149,7 +159,7 @@ def test_every_page_is_found_from_the_first_one() -> None:
 @cache
 def _texts() -> list[str]:
     """Every text in the code of the suite, with ``\\0`` for what is filled in."""
-    found = []
+    found: list[str] = []
     folders = ("support", "steps", "agents")
     for file in [ROOT / "environment.py", *(each for name in folders for each in (ROOT / name).rglob("*.py"))]:
         for node in ast.walk(ast.parse(file.read_text())):
