@@ -218,7 +218,9 @@ def test_the_search_shows_what_has_all_words() -> None:
 
 def test_texts_of_docstrings_are_found() -> None:
     texts = described(Shape)
-    assert texts["frontends"].startswith("frontends that clients may ask; more than one as behind a service")
+    assert texts["frontends"].startswith(
+        "how many frontends clients may use; with several they skip those that are down"
+    )
     assert texts["lease_seconds"].endswith("Releases where it cannot be set keep theirs, which is 10 s.")
     assert next(iter(texts)) == "engine"
 

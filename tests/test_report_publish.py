@@ -298,7 +298,7 @@ def test_the_story_tells_what_broke_and_what_users_felt(tmp_path: Path) -> None:
     EventLog(tmp_path / "events.jsonl").add("note", "", "warning: an even number of members", at=99.0)
     told = story.story(tmp_path, verdict("failed", reason=f"Then it ends: {WHY.message}", findings=[WHY]))
     assert "<p>Warning: an even number of members</p>" in told
-    assert "it is Dynamo's doing. Nobody knew of this yet.</b></p><ul><li>Expected: it ends.</li><li>Seen: " in told
+    assert "in a way not on record yet.</b></p><ul><li>Expected: it ends.</li><li>Seen: " in told
     broke = "Fault &lt;number&gt; 0, 0.40 s after the first request; proven on its victim, and it lasted to the end."
     assert broke in told
     assert "<li>2 requests: 2 whole answers.</li>" in told
@@ -365,7 +365,7 @@ def test_a_known_defect_is_told_with_its_record(tmp_path: Path) -> None:
     found = verdict("known_defect", reason=f"slow-end: Then it ends: {WHY.message}", findings=[WHY])
     found.known_defects = ["slow-end"]
     told = story.story(tmp_path, found, [record])
-    assert "in a way that is known and recorded. It is Dynamo's doing.</b></p><ul><li>Expected: it ends.</li>" in told
+    assert "in a known and recorded way.</b></p><ul><li>Expected: it ends.</li>" in told
     assert "<p>Known as <b>slow-end</b>: It &lt;ends&gt; late.</p>" in told
 
 

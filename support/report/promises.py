@@ -21,7 +21,7 @@ STATES = ("broken", "unproven", "known", "kept", "open")
 neither kept nor broken in a scenario, ``open`` not judged at all."""
 GOOD = ("passed", "known_defect")
 CAUSES = 3
-"""Up to so many faults are told of a scenario."""
+"""At most this many faults are told of a scenario."""
 
 
 @dataclass(frozen=True)
