@@ -108,7 +108,7 @@ def test_a_fault_from_its_beginning_to_its_end(service: Client, state: Path) -> 
     ("path", "body", "status", "words"),
     [
         ("process/inject", HANG | {"type": "melt"}, 422, "'crash', 'terminate', 'hang', 'restart' or 'slow_disk'"),
-        ("process/inject", HANG | {"type": "slow_disk"}, 501, "in memory (tmpfs)"),
+        ("process/inject", HANG | {"type": "slow_disk"}, 501, "memory (tmpfs)"),
         ("process/inject", HANG | {"target_pod": "vllm-worker-9"}, 404, "known: frontend-0, vllm-worker-0"),
         ("process/inject", HANG | {"node_name": "frontend-0"}, 422, "exactly one of target_pod and node_name"),
         ("process/inject", HANG | {"colour": "red"}, 422, "colour"),

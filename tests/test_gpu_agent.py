@@ -380,7 +380,7 @@ def two_gpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 def test_a_dry_run_takes_nothing(two_gpus: Machine) -> None:
     body = {"kind": "gpu", "type": "MEMORY_PRESSURE", "target": "node-a", "gpu_index": 1}
     status, plan = two_gpus.ask("POST", "/v1/faults?dry_run=true", body)
-    touches = ["GPU 1 (GPU-fake-1): 50% of its memory, as far as it is free, by a process of its own"]
+    touches = ["GPU 1 (GPU-fake-1): 50% of its memory, as far as free, by a process of its own"]
     assert (status, plan["touches"], list(two_gpus.folder.iterdir())) == (200, touches, [])
 
 

@@ -99,7 +99,7 @@ def test_a_choice_without_an_end_is_broken_although_the_other_has_one() -> None:
 
 def test_what_a_request_got_is_told_in_one_line() -> None:
     told = describe(answer(max_tokens=200, chunks=[token(3), ERROR, DONE]))
-    assert told == 'HTTP 200, 1 of 200 tokens, no finish_reason, error {"error": {"message": "worker gone"}}'
+    assert told == "HTTP 200, 1 of 200 tokens, no finish_reason, error 'worker gone'"
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_an_error_of_another_gpu_is_not_the_victims(monkeypatch: pytest.MonkeyPa
         before = fault.look(place.ground, [VICTIM], until_proven)
         ordered = Ordered([VICTIM], before, made, now(), now(), False)
         if logged == "0000:01:00":
-            assert "shows XID 13" in fault.prove(place.ground, ordered).words
+            assert "reported XID 13" in fault.prove(place.ground, ordered).words
         else:
             with pytest.raises(Inconclusive, match="does not show XID 13 of the GPU at 0000:01:00"):
                 fault.prove(place.ground, ordered)

@@ -178,8 +178,8 @@ def test_a_run_is_held_against_the_one_before_it(tmp_path: Path) -> None:
     assert [each.name for each in found.broke] == ["scenario 1", "scenario 4"]
     assert [each.name for each in found.holds] == ["scenario 2"]
     assert found.sentence == (
-        "Since the run of 2026-11-27 23:21 on Dynamo 1.6.1: 2 scenarios held then and broke now, 1 scenario held again, "
-        "1 came out the same, 1 did not run then."
+        "Since the run of 2026-11-27 23:21 on Dynamo 1.6.1: 2 scenarios held then and broke now, "
+        "1 scenario held again, 1 came out the same, 1 did not run then."
     )
     assert promises.changes(tmp_path / "runs" / "1", tmp_path, "local", now) == Changes("")
 

@@ -138,4 +138,4 @@ def test_a_deployment_that_stays_is_found_and_asked_by_its_folder(tmp_path: Path
     assert (seen.title, seen.nodes, len(seen.missing)) == ("2 workers, until 12:00:00", NODES, 2)
     listener.close()
     assert stay.owner() is None
-    assert "does not tell of itself" in look_into(stay).missing[0]
+    assert "says nothing about itself" in look_into(stay).missing[0]
