@@ -1,79 +1,84 @@
 """Sentences about the network between the nodes. A step returns once packets between the victims show the cut."""
 
+from dataclasses import replace
+
 from behave import when
 
-from support.faults.network import Bandwidth, Cut, Loss
-from support.faults.victims import Serving
 from support.marks import marks
 from support.run.runtime import Context
+from support.scenarios import Failure
 
 
-@when("packets between the worker serving the request and {side:Side} are {manner:Cut}")
-@marks(needs="request", brings="fault")
-def when_cut_off(context: Context, side, manner):
-    """Packets between the two sides are lost or refused, in both directions, on open connections and new ones, until
-    the network is healed.
+@when("{trigger:Begin}packets between {victim:Victim} and {side:Side} are {manner:Cut}{time:Lasting}")
+@marks(brings="fault")
+def when_cut(context: Context, trigger, victim, side, manner, time, direction="both"):
+    """Packets between the two sides are lost or refused, in both directions, on open connections and new ones, until a
+    sentence heals the network or for this time.
 
-    Waits: until the fault is proven.
+    Time: for the trigger from the first request, for the failure from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
-    Needs: namespaces, nftables
+    Needs: nftables
     """
-    context.world.faults.strike(Cut(Serving(), side, manner))
+    cut = Failure("network_partition", victim, **trigger, duration_seconds=time, partition=side, mode=manner)
+    context.world.workload.strike(replace(cut, direction=direction))
 
 
-@when("packets between the worker serving the request and {side:Side} are {manner:Cut} for {time:Time}")
-@marks(needs="request", brings="fault")
-def when_cut_off_for(context: Context, side, manner, time):
-    """Packets between the two sides are lost or refused for this time, in both directions, on open connections and new
-    ones.
+@when("{trigger:Begin}packets from {victim:Victim} to {side:Side} are {manner:Cut}{time:Lasting}")
+@marks(brings="fault")
+def when_cut_from(context: Context, **words):
+    """The same of the packets that the victim sends; those that it is sent arrive.
 
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
+    Time: for the trigger from the first request, for the failure from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
-    Needs: namespaces, nftables
+    Needs: nftables
     """
-    context.world.faults.strike(Cut(Serving(), side, manner, lease_seconds=time))
+    when_cut(context, **words, direction="from")
 
 
-@when("packets {flow:Flow} the worker serving the request are {manner:Cut} for {time:Time}")
-@marks(needs="request", brings="fault")
-def when_one_way(context: Context, flow, manner, time):
-    """Packets between the worker and the frontend are lost or refused in one direction.
+@when("{trigger:Begin}packets to {victim:Victim} from {side:Side} are {manner:Cut}{time:Lasting}")
+@marks(brings="fault")
+def when_cut_to(context: Context, **words):
+    """The same of the packets that the victim is sent; those that it sends arrive.
 
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
+    Time: for the trigger from the first request, for the failure from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
-    Needs: namespaces, nftables
+    Needs: nftables
     """
-    context.world.faults.strike(Cut(Serving(), mode=manner, direction=flow, lease_seconds=time))
+    when_cut(context, **words, direction="to")
+
+
+@when("{trigger:Begin}{percent:Percent} % of the packets between {victim:Victim} and {side:Side} are lost{time:Lasting}")
+@marks(brings="fault")
+def when_lossy(context: Context, trigger, percent, victim, side, time):
+    """Each packet is lost with this chance, in both directions, until a sentence heals the network or for this time.
+
+    Time: for the trigger from the first request, for the failure from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
+    Proof: the fault's own, see Failures.
+    Needs: nftables
+    """
+    loss = Failure("network_loss", victim, **trigger, duration_seconds=time, partition=side, percent=percent)
+    context.world.workload.strike(loss)
 
 
 @when(
-    "{percent:Percent} % of the packets between the worker serving the request and {side:Side} are lost for {time:Time}"
+    "{trigger:Begin}the bandwidth of {victim:Victim} is limited to {rate:Count} kilobits per second{time:Lasting}"
 )
-@marks(needs="request", brings="fault")
-def when_lossy(context: Context, percent, side, time):
-    """Each packet is lost with this chance, in both directions.
+@marks(brings="fault")
+def when_narrow(context: Context, trigger, victim, rate, time):
+    """The network of the victim gets slow: all that it sends and receives, each way, until a sentence heals the network
+    or for this time.
 
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
+    Time: for the trigger from the first request, for the failure from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
-    Needs: namespaces, nftables
+    Needs: tbf
     """
-    context.world.faults.strike(Loss(Serving(), side, percent, lease_seconds=time))
-
-
-@when("the bandwidth of the worker serving the request is limited to {rate:Count} kilobits per second for {time:Time}")
-@marks(needs="request", brings="fault")
-def when_narrow(context: Context, rate, time):
-    """The network of the worker gets slow: all that it sends and receives, each way.
-
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    Needs: namespaces, tbf
-    """
-    context.world.faults.strike(Bandwidth(Serving(), rate, lease_seconds=time))
+    narrow = Failure("network_bandwidth", victim, **trigger, duration_seconds=time, rate_kbit=rate)
+    context.world.workload.strike(narrow)
 
 
 @when("the network is healed")

@@ -90,9 +90,9 @@ class Crash(ProcessFault):
 
     name = "crash"
     failure = "process_kill"
-    word, word_of_many = "crashes", "crash"
+    word = "crashes"
     ends_process = True
-    drawn = True
+    drawn = "crashes"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Terminate(ProcessFault):
 
     name = "terminate"
     failure = "terminate"
-    word, word_of_many = "is shut down", "are shut down"
+    word = "is shut down"
     ends_process = True
     # Acts as soon as the worker's loop runs, and some releases' frontends show nothing of it before what is under way
     # has ended.
@@ -139,8 +139,8 @@ class Hang(ProcessFault):
 
     name = "hang"
     failure = "hang"
-    word, word_of_many = "hangs", "hang"
-    drawn = True
+    word = "hangs"
+    drawn = "hangs"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Restart(ProcessFault):
 
     name = "restart"
     failure = "pod_kill"
-    word, word_of_many = "is restarted", "are restarted"
+    word = "is restarted"
     ends_process = True
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:

@@ -13,6 +13,7 @@ from support.judge.history import History
 from support.observe.fleet import Fleet
 from support.settings import Settings
 from support.world.answers import Answers
+from support.world.bystanders import Bystanders
 from support.world.clients import Clients
 from support.world.etcd import EtcdCluster
 from support.world.faults import Faults
@@ -45,7 +46,8 @@ class World:
         self.takeovers = Takeovers(self.stage, self.clients)
         looks = self.answers, self.takeovers
         self.lifetimes = Lifetimes(self.stage, self.clients, *looks, self.faults, self.etcd)
-        self.workload = Workload(self.stage, self.clients, self.faults)
+        self.workload = Workload(self.stage, self.clients, self.answers, self.faults)
+        self.bystanders = Bystanders(self.stage, self.clients, self.answers, self.faults, self.workload)
         self.injectors = InjectorFaults(self.stage, self.faults)
         self.records = Records(self.stage, self.clients, self.faults, self.lifetimes)
 

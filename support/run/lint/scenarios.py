@@ -13,8 +13,11 @@ from support.run.lint import tables, tags
 from support.run.lint.found import FoundMistake
 from support.run.lint.sentences import Sentences, Understood
 from support.run.selection import LIMIT, SLOW_LIMIT, limit
+from support.words import TIMES
 
 COLUMN = re.compile(r"<([^<>|]+)>")
+SERVING = ("worker", "serving_worker", "decode_worker")
+"""Victims that answer a request."""
 BEGIN_LOAD = "When after 3 seconds the busiest worker crashes; or: When nothing breaks"
 
 
@@ -122,9 +125,9 @@ class FeatureLint:
             yield line if in_row else at, mistake
         longest = limit(scenario.effective_tags)
         for word_type, written, value in sentence.words.values():
-            seconds = value.get("trigger_after_seconds", 0.0) if word_type == "Trigger" else value
-            if word_type in ("Time", "Trigger") and seconds >= longest:
-                said = f"{written!r} is longer than the scenario may take: {longest:g} seconds"
+            seconds = value.get("trigger_after_seconds", 0.0) if word_type in ("Trigger", "Begin") else value
+            if word_type in TIMES and (seconds or 0.0) >= longest:
+                said = f"{written.strip()!r} is longer than the scenario may take: {longest:g} seconds"
                 more = f", or the tag @slow: {SLOW_LIMIT:g} seconds" if longest == LIMIT else ""
                 yield line, Mistake(said, write=f"a shorter time{more}")
         if sentence.marks.check:
@@ -202,6 +205,8 @@ def _order(placed: Sequence[Placed]) -> Iterator[tables.Located]:
             else:
                 yield each.line, Mistake(f"{each.text!r} needs something before it", write=THINGS[missing[0]])
         there |= {*needed, *marks.brings}
+        if "asking" in needed and "load" not in there:
+            there.discard("run")  # a trigger among single requests plays no load to its end
 
 
 def _expectations(placed: Sequence[Placed], place: int) -> Iterator[tables.Located]:
@@ -222,7 +227,8 @@ def _expectations(placed: Sequence[Placed], place: int) -> Iterator[tables.Locat
         if ends and words.get("trigger", {}).get("trigger_after_seconds", 0.0) >= ends:
             said = f"{each.text!r} never happens: the load is over after {ends:g} seconds"
             yield each.line, Mistake(said, write="an earlier time, or a longer load")
-        if each.brings("load") and not unread and not any(later.needs("load") for later in placed[n:]):
+        played = any(later.needs("load") or later.needs("asking") for later in placed[n:])
+        if each.brings("load") and not unread and not played:
             yield each.line, Mistake("no step plays this load", write=BEGIN_LOAD)
 
 
@@ -234,7 +240,7 @@ def _takeovers(placed: Sequence[Placed]) -> Iterator[tables.Located]:
             return
         marks, words = each.sentence.marks, each.sentence.arguments
         workers += words[marks.workers] if isinstance(marks.workers, str) else marks.workers
-        if marks.loses and _loses(words[marks.loses]) and words.get("role") != "prefill":
+        if marks.loses and _loses(words[marks.loses]) and words["victim"] in SERVING:
             workers -= 1
             lost = lost or (each.line if workers < 1 else 0)
         if marks.whole and lost:

@@ -3,10 +3,11 @@
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from support.errors import Mistake
+from support.faults.victims import VICTIMS
 from support.marks import Marks, marks_of
 from support.run.lint.found import Unclear
 from support.words import EXAMPLES, TYPES
@@ -33,8 +34,15 @@ class Understood:
 
     @property
     def marks(self) -> Marks:
-        """What the sentence takes and brings."""
-        return marks_of(self.step)
+        """What the sentence takes and brings. A trigger needs somebody who asks, and may bring a load to its end; a
+        victim without one may have to serve a request.
+        """
+        marks, words = marks_of(self.step), self.arguments
+        needs = VICTIMS[words["victim"]].needs if "victim" in words else ()
+        if not words.get("trigger"):
+            return replace(marks, needs=(*marks.needs, *needs))
+        needs = ("asking", *(need for need in needs if need != "request"))
+        return replace(marks, needs=(*marks.needs, *needs), brings=(*marks.brings, "run"))
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -127,7 +135,7 @@ def _filled(pattern: str, text: str) -> str:
             there = [each for each in re.findall(pattern, rest) if _readable(word_type, each)]
         if not there:
             return words[0] if words else EXAMPLES[found[2]]
-        best = max(there, key=len) if words else there[0]
+        best = max(there, key=len) if words or "" in there else there[0]
         rest = rest.replace(best, "", 1)
         return best
 
