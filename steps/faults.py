@@ -129,7 +129,7 @@ def when_breaks(context: Context, trigger, victim, kind, moment, time):
     """The victim crashes (SIGKILL), is shut down (SIGTERM), hangs (SIGSTOP) or is restarted: at once, or when the
     trigger says so. It stays so until a sentence undoes it, or for this time.
 
-    Time: for the trigger from the first request, for the failure from its proof.
+    Time: for the trigger from the first request, for the failure from when it is made, under a load from its proof.
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures; for "mid-answer" that the answer comes in, for "before the first token" that
         the client has none.

@@ -13,7 +13,7 @@ def when_xid(context: Context, trigger, victim, xid, sequence, time):
     """The driver reports the error in the kernel log, alone or with those that follow it in real logs, and the worker
     suffers what such an error brings. The GPU is repaired by a sentence, or after this time.
 
-    Time: for the trigger from the first request, for the failure from its proof.
+    Time: for the trigger from the first request, for the failure from when it is made, under a load from its proof.
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: kmsg
@@ -28,7 +28,7 @@ def when_strained(context: Context, trigger, victim, strain, share, time):
     """The GPU of the worker loses this share of its speed or of its memory, until a sentence repairs it or for this
     time. A slower GPU is proven by its clients' tokens, so all of them have to come from this worker.
 
-    Time: for the trigger from the first request, for the failure from its proof.
+    Time: for the trigger from the first request, for the failure from when it is made, under a load from its proof.
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     """

@@ -1,7 +1,5 @@
 """Sentences about the network between the nodes. A step returns once packets between the victims show the cut."""
 
-from dataclasses import replace
-
 from behave import when
 
 from support.marks import marks
@@ -15,13 +13,13 @@ def when_cut(context: Context, trigger, victim, side, manner, time, direction="b
     """Packets between the two sides are lost or refused, in both directions, on open connections and new ones, until a
     sentence heals the network or for this time.
 
-    Time: for the trigger from the first request, for the failure from its proof.
+    Time: for the trigger from the first request, for the failure from when it is made, under a load from its proof.
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: nftables
     """
-    cut = Failure("network_partition", victim, **trigger, duration_seconds=time, partition=side, mode=manner)
-    context.world.workload.strike(replace(cut, direction=direction))
+    parted = {"partition": side, "mode": manner, "direction": direction}
+    context.world.workload.strike(Failure("network_partition", victim, **trigger, duration_seconds=time, **parted))
 
 
 @when("{trigger:Begin}packets from {victim:Victim} to {side:Side} are {manner:Cut}{time:Lasting}")
@@ -29,7 +27,7 @@ def when_cut(context: Context, trigger, victim, side, manner, time, direction="b
 def when_cut_from(context: Context, **words):
     """The same of the packets that the victim sends; those that it is sent arrive.
 
-    Time: for the trigger from the first request, for the failure from its proof.
+    Time: for the trigger from the first request, for the failure from when it is made, under a load from its proof.
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: nftables
@@ -42,7 +40,7 @@ def when_cut_from(context: Context, **words):
 def when_cut_to(context: Context, **words):
     """The same of the packets that the victim is sent; those that it sends arrive.
 
-    Time: for the trigger from the first request, for the failure from its proof.
+    Time: for the trigger from the first request, for the failure from when it is made, under a load from its proof.
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: nftables
@@ -50,12 +48,14 @@ def when_cut_to(context: Context, **words):
     when_cut(context, **words, direction="to")
 
 
-@when("{trigger:Begin}{percent:Percent} % of the packets between {victim:Victim} and {side:Side} are lost{time:Lasting}")
+@when(
+    "{trigger:Begin}{percent:Percent} % of the packets between {victim:Victim} and {side:Side} are lost{time:Lasting}"
+)
 @marks(brings="fault")
 def when_lossy(context: Context, trigger, percent, victim, side, time):
     """Each packet is lost with this chance, in both directions, until a sentence heals the network or for this time.
 
-    Time: for the trigger from the first request, for the failure from its proof.
+    Time: for the trigger from the first request, for the failure from when it is made, under a load from its proof.
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: nftables
@@ -64,15 +64,13 @@ def when_lossy(context: Context, trigger, percent, victim, side, time):
     context.world.workload.strike(loss)
 
 
-@when(
-    "{trigger:Begin}the bandwidth of {victim:Victim} is limited to {rate:Count} kilobits per second{time:Lasting}"
-)
+@when("{trigger:Begin}the bandwidth of {victim:Victim} is limited to {rate:Count} kilobits per second{time:Lasting}")
 @marks(brings="fault")
 def when_narrow(context: Context, trigger, victim, rate, time):
     """The network of the victim gets slow: all that it sends and receives, each way, until a sentence heals the network
     or for this time.
 
-    Time: for the trigger from the first request, for the failure from its proof.
+    Time: for the trigger from the first request, for the failure from when it is made, under a load from its proof.
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: tbf

@@ -173,6 +173,9 @@ def every(text: str) -> float | None:
 
 def moment(text: str) -> str:
     """May be left out. ``mid-answer`` or ``before the first token``."""
+    if text and text.strip() not in MOMENTS:
+        write = f"{text.strip()} as the first words of the sentence" if text.startswith((" after ", " once ")) else ""
+        raise Mistake(f"unknown moment {text.strip()!r}", MOMENTS, write or nearest(text.strip(), MOMENTS))
     return text.strip()
 
 
@@ -208,7 +211,8 @@ def file(text: str) -> Path:
 
 
 file.pattern = r"\S+\.ya?ml"  # type: ignore[attr-defined]
-trigger.pattern = r"(?:after|once) -?[\w.]+(?: \w+)?"  # type: ignore[attr-defined]
+# Without its unit, what follows is the victim.
+trigger.pattern = r"(?:after|once) -?[\w.]+(?: (?!(?:the|an?|all|every|packets)\b)\w+)?"  # type: ignore[attr-defined]
 drawn.pattern = r"(?:faults|\w+(?: (?!strike)\w+){0,8}?(?= strike))"  # type: ignore[attr-defined]
 share.pattern = r"-?\d+(?:\.\d+)?"  # type: ignore[attr-defined]
 fraction.pattern = r"\d+(?:\.\d+)?"  # type: ignore[attr-defined]
@@ -219,7 +223,7 @@ seconds.pattern = duration.pattern = TIME  # type: ignore[attr-defined]
 begin.pattern = rf"(?:{trigger.pattern} )?"  # type: ignore[attr-defined]
 lasting.pattern = rf"(?: for {TIME})?"  # type: ignore[attr-defined]
 every.pattern = rf"(?: every {TIME})?"  # type: ignore[attr-defined]
-moment.pattern = rf"(?: (?:{'|'.join(MOMENTS)}))?"  # type: ignore[attr-defined]
+moment.pattern = r"(?:(?: (?!for -?\d)[\w-]+){1,5}?)?"  # type: ignore[attr-defined]
 follow_ups.pattern = r"(?: with its usual follow-up errors)?"  # type: ignore[attr-defined]
 OPTIONAL = {
     "Begin": "[<after 3 seconds>] ",
@@ -298,6 +302,9 @@ def _victim_pattern(victims: Iterable[str], fates: Iterable[str]) -> str:
     return rf"(?:(?:{known})(?![\w-])|(?:{meant}){words}|{words}(?= (?:{ends})(?![\w-])))"
 
 
+_FATES = "|".join(TYPES["Fate"].words)  # type: ignore[attr-defined]
+# What follows a known one is another word of the sentence.
+TYPES["Fate"].pattern = rf"(?:(?:{_FATES})(?![\w-])|(?!(?:{_FATES}) ){TYPES['Fate'].pattern})"  # type: ignore[attr-defined]
 TYPES["Victim"].pattern = _victim_pattern(TYPES["Victim"].words, TYPES["Fate"].words)  # type: ignore[attr-defined]
 TYPES["Server"].pattern = "|".join(SERVERS)  # type: ignore[attr-defined]
 

@@ -24,7 +24,9 @@ from support.targets.fake.network import FakeNetwork
 from support.targets.fake.worker import LIES
 from support.targets.needs import NEEDS
 
-FEATURES = sorted(file.stem for file in (ROOT / "features").glob("*.feature"))
+FEATURES = sorted(
+    str(file.relative_to(ROOT / "features").with_suffix("")) for file in (ROOT / "features").rglob("*.feature")
+)
 LONG = ("soak", "deployment", "etcd_ha")
 """Features that take longest; each is played in a process of its own, all others in one."""
 LIMIT_SECONDS = 600
@@ -33,6 +35,7 @@ WITNESSES = {
     "cancellation": "A complete answer is not cancelled (streamed chat)",
     "deployment": "Nothing breaks and every answer is whole",
     "etcd_ha": "Two of five etcd members crash",
+    "examples/faults": "A worker crashes and no other worker is touched",
     "gpu_faults": "A non-fatal error moves no request (XID 13)",
     "library": "a decode worker is shut down",
     "migration": "Every token comes once and in order when the worker crashes mid-answer",
@@ -45,12 +48,16 @@ WITNESSES = {
 
 
 class Play:
-    """One behave on the target in memory; begins at once."""
+    """One behave on the target in memory; begins at once.
+
+    Args:
+        lie: what is broken on purpose, as ``FT_SABOTAGE`` has it.
+    """
 
     def __init__(self, folder: Path, *selection: str, lie: str = "") -> None:
         (folder / "scenarios").mkdir(parents=True)
         self.folder = folder
-        env = os.environ | {"FT_RUN_DIR": str(folder), "FT_SABOTAGE": f"answers={lie}" if lie else ""}
+        env = os.environ | {"FT_RUN_DIR": str(folder), "FT_SABOTAGE": lie}
         argv = [sys.executable, "-m", "behave", "-D", "target=fake", "-f", "plain", *selection]
         with (folder / "console.txt").open("w") as console:
             self._process = subprocess.Popen(argv, cwd=ROOT, env=env, stdout=console, stderr=subprocess.STDOUT)
@@ -84,8 +91,8 @@ def verdicts_of(*plays: Play) -> list[Verdict]:
 
 
 def feature(verdict: Verdict) -> str:
-    """``migration`` of a scenario in features/migration.feature."""
-    return Path(verdict.location.rpartition(":")[0]).stem
+    """``examples/faults`` of a scenario in features/examples/faults.feature."""
+    return str(Path(verdict.location.rpartition(":")[0]).relative_to("features").with_suffix(""))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +122,9 @@ def test_a_lost_token_turns_a_scenario_of_every_feature_red(tmp_path: Path, trut
     plays = []
     for group in (["soak"], [name for name in FEATURES if name != "soak"]):
         names = [f"--name=^{_escaped(WITNESSES[name])}$" for name in group]
-        plays.append(Play(tmp_path / group[0], *names, *(f"features/{name}.feature" for name in group), lie=LIES[0]))
+        plays.append(
+            Play(tmp_path / group[0], *names, *(f"features/{name}.feature" for name in group), lie=f"answers={LIES[0]}")
+        )
     red = {feature(each): each.verdict for each in verdicts_of(*plays) if _played(each)}
     assert red == dict.fromkeys(FEATURES, "failed")
 
@@ -123,9 +132,30 @@ def test_a_lost_token_turns_a_scenario_of_every_feature_red(tmp_path: Path, trut
 @pytest.mark.parametrize("lie", LIES)
 def test_each_lie_is_told_apart_from_the_truth(lie: str, tmp_path: Path) -> None:
     name = f"--name=^{_escaped(WITNESSES['migration'])}$"
-    [verdict] = verdicts_of(Play(tmp_path / "run", name, "features/migration.feature", lie=lie))
+    [verdict] = verdicts_of(Play(tmp_path / "run", name, "features/migration.feature", lie=f"answers={lie}"))
     assert verdict.verdict == "failed"
     assert {finding.blame for finding in verdict.findings} == {"dynamo"}
+
+
+@pytest.mark.parametrize(
+    ("lie", "name", "word", "seen"),
+    [
+        ("faults=hits-two", "A worker hangs once its client has some tokens", "failed", "is gone"),
+        ("faults=names-nobody", "A fault on a worker that does not exist is refused", "inconclusive", "does not name"),
+        ("faults=obeys", "A fault on a worker that does not exist is refused", "inconclusive", "took an order"),
+        (
+            "router=takes-turns",
+            "With the least-loaded router a slow worker gets less than half of the new requests",
+            "failed",
+            "new requests; expected less than 50 %",
+        ),
+    ],
+)
+def test_what_is_said_of_those_that_no_fault_was_for_can_be_wrong(
+    lie: str, name: str, word: str, seen: str, tmp_path: Path
+) -> None:
+    [verdict] = verdicts_of(Play(tmp_path / "run", f"--name=^{name}$", "features/examples/faults.feature", lie=lie))
+    assert (verdict.verdict, seen in verdict.reason) == (word, True), verdict.reason
 
 
 def _played(verdict: Verdict) -> bool:

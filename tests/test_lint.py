@@ -365,7 +365,7 @@ Feature: Unplayable
   Scenario: A load that has not begun
     Given a Dynamo deployment with 2 ruler workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
-    When the worker serving the next request crashes after 2 requests
+    When the worker serving the request crashes mid-answer
     Then a new request succeeds within 5 seconds
 
   Scenario: A load that has not begun, and a worker that would be hit early

@@ -240,7 +240,7 @@ def test_allures_page_gets_the_first_page_or_an_error() -> None:
 def test_every_feature_is_a_promise() -> None:
     names = publish.features(ROOT / "features")
     assert "A worker dies and its answers continue" in names
-    assert len(names) == len(list((ROOT / "features").glob("*.feature")))
+    assert len(names) == len(list((ROOT / "features").rglob("*.feature")))
 
 
 def test_a_run_that_is_published_again_is_once_in_the_history(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def _facts(
 
 def features(folder: Path) -> list[str]:
     """Names of all features in a folder, by file name."""
-    texts = (file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.feature")))
+    texts = (file.read_text(encoding="utf-8") for file in sorted(folder.rglob("*.feature")))
     return [found[1] for text in texts if (found := re.search(r"^\s*Feature: *(.+?)\s*$", text, re.MULTILINE))]
 
 

@@ -76,8 +76,8 @@ class Failure(_Open):  # type: ignore[misc]
 
     Attributes:
         type: one of :data:`TYPES`. ``pod_kill`` is SIGKILL and a fresh start at once, ``process_kill`` SIGKILL alone.
-        target: key of :data:`support.faults.victims.VICTIMS`; no matter for ``rolling_restart``, which takes each worker
-            in turn, for ``random``, and for a load.
+        target: key of :data:`support.faults.victims.VICTIMS`; no matter for ``rolling_restart``, which takes each
+            worker in turn, for ``random``, and for a load.
         trigger_after_requests: strikes when so many requests have ended; or
         trigger_after_tokens: so many tokens have come; or
         trigger_after_seconds: so long after the first request was due; or
@@ -144,7 +144,6 @@ class Failure(_Open):  # type: ignore[misc]
         Raises:
             ValueError: says what and why.
         """
-        kind = KINDS.get(self.type)
         self._check_trigger(scenario)
         if (self.seed is None) == (self.type == "random"):
             raise ValueError(f"failure {self.type!r} with seed {self.seed!r}; random has one, others none")
@@ -157,8 +156,6 @@ class Failure(_Open):  # type: ignore[misc]
         if self.load is not None:
             with inside("load"):
                 self.load.check()
-        if kind and kind.workers_only and self.target not in WORKERS:
-            raise ValueError(f"failure {self.type!r} hits workers; target is {self.target!r}")
         self.check_place(scenario.shape)
 
     def check_place(self, shape: Shape) -> None:
@@ -170,6 +167,8 @@ class Failure(_Open):  # type: ignore[misc]
         kind = KINDS.get(self.type)
         if kind is None:
             return
+        if kind.workers_only and self.target not in WORKERS:
+            raise Mistake(f"failure {self.type!r} hits workers; target is {self.target!r}")
         never = f"failure {self.type!r} can never strike: {shape.describe()} has no"
         if "roles" in VICTIMS[self.target].needs and not shape.disaggregated:
             raise Mistake(f"{never} {self.target}")

@@ -40,8 +40,8 @@ FULL = 0.65
 """Share of its memory that is taken beside it with which a worker does not start."""
 
 LIES = ("hits-two", "names-nobody", "obeys")
-"""``FT_SABOTAGE=faults=KIND``: a fault of a process hits another host of the same role as well; an order for a host that
-there is not is refused and names none, or is taken.
+"""``FT_SABOTAGE=faults=KIND``: a fault of a process hits another host of the same role as well; an order for a host
+that there is not is refused and names none, or is taken.
 """
 
 
