@@ -93,9 +93,9 @@ def test_a_sentence_that_says_too_much_is_named(sentence: Sentence) -> None:
 
 def test_a_sentence_without_an_example_or_a_tag_is_named(sentence: Sentence) -> None:
     usage = read()[1][sentence.pattern]
-    uses = {sentence.pattern: replace(usage, example=None, tabled=True)}
+    uses = {sentence.pattern: replace(usage, example=None)}
     told = problems([sentence], uses)
-    assert ["no Table: says which" in told[0], "is an example of it" in told[1], len(told)] == [True, True, 2]
+    assert ["is an example of it" in each for each in told] == [True]
     needy = replace(sentence, facts={**sentence.facts, "Needs": "kmsg, cancel count."})
     told = problems([needy], read()[1])
     assert [each.rpartition(" ")[2] for each in told] == ["@needs.kmsg", "@release.counts_cancellations"]
