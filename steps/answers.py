@@ -75,7 +75,7 @@ def then_all_complete(context: Context, tokens):
 @then("every other answer completes with {tokens:Count} tokens")
 @marks(needs="request", whole=True)
 def then_others_complete(context: Context, tokens):
-    """Each answer is whole and has that many tokens, but for those that a client gave up and those of the requests that
+    """Each answer is whole and has that many tokens, except those that a client gave up and those of the requests that
     the victim of a fault had when it was hit.
 
     Waits: until every answer and the load have ended.

@@ -267,7 +267,7 @@ def then_rate(context: Context, share, phase):
 @then("at least {share:Share} percent of the requests succeed in RECOVERY for {time:Time}")
 @marks(needs="run", recovery="time")
 def then_rate_for(context: Context, share, time):
-    """RECOVERY is played for so long, and of all requests that were to be sent in it so many have a whole answer.
+    """RECOVERY is played for this long. At least this share of the requests that were due in it have a whole answer.
 
     Time: from the begin of RECOVERY.
     Waits: until the load has ended.
@@ -303,7 +303,7 @@ def then_band(context: Context):
 @then("in RECOVERY the time to first token is in the STANDARD band for {time:Time}")
 @marks(needs="run", recovery="time")
 def then_band_for(context: Context, time):
-    """RECOVERY is played for so long, and over all of it users wait no longer than STANDARD has shown.
+    """RECOVERY is played for this long. In all of it users wait no longer than in STANDARD.
 
     Time: from the begin of RECOVERY.
     Waits: until the load has ended.

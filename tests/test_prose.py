@@ -182,6 +182,6 @@ def test_a_message_that_is_explained_is_printed(message: str) -> None:
 
 def test_what_is_printed() -> None:
     assert {"the fault was not proven", "no node takes ..."} < set(_quoted())
-    assert printed("no request was under way any more when ... was hit")
-    assert not printed("no request was underway any more when ... was hit")
+    assert printed("no request was in flight any more when ... was hit")
+    assert not printed("no request was inflight any more when ... was hit")
     assert not printed("was hit ... no request was under way any more when")

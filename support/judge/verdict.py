@@ -24,8 +24,7 @@ class Finding:
         blame: ``dynamo`` (the verdict is *failed*), ``author`` (*mistake*: who wrote the scenario) or ``suite``
             (*inconclusive*: us or the surroundings).
         kind: what was seen, one of :data:`support.seen.KINDS`; ``facts``: its fields.
-        since, until: the time in which it was to come and did not, on :mod:`support.clock`; None: it was no matter of
-            time.
+        since, until: the time in which it should have come and did not, on :mod:`support.clock`; None: no time was set.
     """
 
     rule: str

@@ -33,7 +33,7 @@ class Workload:
     """The load of a scenario, and what came of it.
 
     Attributes:
-        recovery_seconds: a load whose end no sentence names goes on for so long once the last failure is over.
+        recovery_seconds: a load whose end no sentence names goes on for this long once the last failure is over.
     """
 
     def __init__(self, stage: Stage, clients: Clients, faults: Faults) -> None:
@@ -103,7 +103,7 @@ class Workload:
         return self._played
 
     def play_failure(self, *failures: Failure) -> ValidationContext:
-        """Let these failures strike the load that there is, and play it to its end.
+        """Let these failures strike the running load, and play it to its end.
 
         Raises:
             Mistake: there is none, or it is over.

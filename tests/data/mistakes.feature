@@ -255,7 +255,7 @@ Feature: What people write
     And 4 clients keep asking for streamed completions answers of 40 tokens for half a minute
     #! 'fife times' is not how many times as many -> five times
     When after a second fife times the clients of STANDARD ask for 5 seconds
-    #! RECOVERY cannot go on for so long: the load is over after 30 seconds -> the load without 'for'
+    #! RECOVERY cannot last that long: the load is over after 30 seconds -> the load without 'for'
     Then at least 99 percent of the requests succeed in RECOVERY for a full minute
 
   Scenario: A worker that joins too late

@@ -226,7 +226,7 @@ def _load(placed: Sequence[Placed]) -> Iterator[tables.Located]:
             said = f"{each.text!r} never happens: the load is over after {ends:g} seconds"
             yield each.line, Mistake(said, write="an earlier time, or a longer load")
         if ends and words.get(marks.recovery, 0.0) >= ends:
-            said = f"RECOVERY cannot go on for so long: the load is over after {ends:g} seconds"
+            said = f"RECOVERY cannot last that long: the load is over after {ends:g} seconds"
             yield (
                 each.line,
                 Mistake(said, write="the load without 'for', so that it goes on as long as RECOVERY has to"),
