@@ -233,7 +233,7 @@ def file(text: str) -> Path:
 file.pattern = r"\S+\.ya?ml"  # type: ignore[attr-defined]
 # Without its unit, what follows is the victim.
 trigger.pattern = r"(?:after|once) -?[\w.]+(?: (?!(?:the|an?|all|every|packets)\b)\w+)?"  # type: ignore[attr-defined]
-drawn.pattern = r"(?:faults|\w+(?: (?!strike)\w+){0,8}?(?= strike))"  # type: ignore[attr-defined]
+drawn.pattern = r"\w+(?: (?!strike)\w+){0,8}?"  # type: ignore[attr-defined]
 share.pattern = r"-?\d+(?:\.\d+)?"  # type: ignore[attr-defined]
 fraction.pattern = r"\d+(?:\.\d+)?"  # type: ignore[attr-defined]
 count.pattern = tally.pattern = percentage.pattern = xid.pattern = r"-?\d+"  # type: ignore[attr-defined]

@@ -124,7 +124,7 @@ def test_the_pages_have_all_that_can_be_said() -> None:
     sentences, _ = read()
     words = [*SHAPE_OPTIONS, *REQUEST_OPTIONS, *FAILURE_OPTIONS, *NAMES, *(f"@{tag}" for tag in tags())]
     ours = [name for name, checker in CHECKERS.items() if checker.__module__ == "support.judge.checkers"]
-    words += [name.replace("_", " ") for name in (*FAILURES, *ours)]
+    words += [*FAILURES, *(name.replace("_", " ") for name in ours)]
     words += [kind.word for kind in KINDS.values() if kind.word]
     words += [each for name, kind in TYPES.items() if name != "Check" for each in getattr(kind, "words", ())]
     for page in (MARKDOWN, HTML):
@@ -218,7 +218,7 @@ def test_the_search_shows_what_has_all_words() -> None:
 
 def test_texts_of_docstrings_are_found() -> None:
     texts = described(Shape)
-    assert texts["frontends"].startswith("frontends that clients may ask; more than one as behind a service")
+    assert texts["frontends"].startswith("how many frontends clients may use; with several they skip those")
     assert texts["lease_seconds"].endswith("Releases where it cannot be set keep theirs, which is 10 s.")
     assert next(iter(texts)) == "engine"
 

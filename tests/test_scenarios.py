@@ -373,7 +373,10 @@ def test_a_checker_of_somebody_elses() -> None:
             {"failure": Failure("network_loss", target="frontend", trigger_after_requests=1)},
             "has no other frontend that it could be parted from; write another side, one of WORKER_NATS, WORKER_WORKER",
         ),
-        ({"failure": replace(CRASH, kinds=("hang",))}, "'process_kill' has kinds or every_seconds; random alone may"),
+        (
+            {"failure": replace(CRASH, kinds=("hang",))},
+            "'process_kill' has kinds or every_seconds; only random takes them",
+        ),
         ({"failure": replace(CRASH, every_seconds=5.0)}, "'process_kill' has kinds or every_seconds"),
         (
             {"failure": Failure("random", trigger_after_requests=1, duration_seconds=9.0, seed=1, kinds=("xyz",))},

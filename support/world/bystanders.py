@@ -34,10 +34,10 @@ class Bystanders:
     # -- an order for nobody
 
     def order_on_nobody(self) -> None:
-        """Order a crash of a worker that there is not, and keep what the fault service says to it."""
+        """Order a crash of a worker that does not exist, and keep the answer of the fault service."""
         service = self._stage.target.service
         self._before = [fault["id"] for fault in service.faults()]
-        self._stage.events.add("note", "", f"a crash of {NOBODY} is ordered, which does not exist")
+        self._stage.events.add("note", "", f"a crash of {NOBODY}, which does not exist, is ordered")
         try:
             service.inject("process", target_pod=NOBODY, type="crash")
         except Refused as refusal:
@@ -45,7 +45,7 @@ class Bystanders:
 
     def expect_refused(self) -> None:
         """The fault service has refused the last order because there is no such node, has named all workers, and has
-        made no fault. It is no part of Dynamo, which is to blame for nothing here.
+        made no fault. It is no part of Dynamo, so a broken promise is no finding about Dynamo.
 
         Raises:
             Inconclusive: it has not.
@@ -54,7 +54,9 @@ class Bystanders:
             raise Inconclusive(f"the fault service took an order to crash {NOBODY}, which does not exist")
         said, names = str(self._answer), [node.name for node in self._stage.deployment.workers]
         if self._answer.status != 404 or NOBODY not in said:
-            raise Inconclusive(f"the order was not refused for want of {NOBODY}: HTTP {self._answer.status}, {said}")
+            raise Inconclusive(
+                f"the order to crash {NOBODY} was not refused as such: HTTP {self._answer.status}, {said}"
+            )
         if missing := [name for name in names if name not in said]:
             raise Inconclusive(f"the refusal does not name {', '.join(missing)}: {said}")
         if made := [fault["id"] for fault in self._stage.target.service.faults() if fault["id"] not in self._before]:
@@ -67,13 +69,13 @@ class Bystanders:
 
         Raises:
             NotKept: one has.
-            Mistake: every worker was hit, so there is nobody of whom this could be said.
+            Mistake: every worker was hit, so no other one is left.
         """
         victims = self._faults.victims
         others = [node for node in self._stage.deployment.workers if node.name not in victims]
         others = [node for node in others if node.name in self._stage.first]
         if not others:
-            raise Mistake("each worker was hit by a fault, so there is none that this could be said of")
+            raise Mistake("each worker was hit by a fault, so no other one is left to look at")
         harmed: list[Seen] = [each for node in others for each in self._harm(node)]
         requests = self._requests()
         given = all_given(requests, self._stage.deployment.workers, self._stage.logs)
