@@ -303,7 +303,7 @@ def test_other_snippets_can_be_read(block: Block) -> None:
 
 # -- the files for somebody's CI
 
-CI = {
+CI: dict[str, Callable[[Any], list[str]]] = {
     "github.yml": lambda file: [step["run"] for step in file["jobs"]["acceptance"]["steps"] if "run" in step],
     "gitlab.yml": lambda file: file["acceptance"]["script"],
 }

@@ -167,7 +167,9 @@ def test_each_lie_is_told_apart_from_the_truth(lie: str, tmp_path: Path) -> None
 def test_each_sentence_about_loads_and_times_tells_a_lie(lie: str, names: list[str], tmp_path: Path) -> None:
     chosen = [f"--name=^{_escaped(name)}$" for name in names]
     found = {
-        each.name: each for each in verdicts_of(Play(tmp_path / "run", *chosen, EXAMPLES, lie=lie)) if _played(each)
+        each.name: each
+        for each in verdicts_of(Play(tmp_path / "run", *chosen, EXAMPLES, lie=f"answers={lie}"))
+        if _played(each)
     }
     assert {name: each.verdict for name, each in found.items()} == dict.fromkeys(names, "failed")
     silent = [name for name, each in found.items() if "sentence" not in {finding.rule for finding in each.findings}]

@@ -102,7 +102,7 @@ def test_whatever_refuses_the_records_are_written_and_the_deployment_is_taken_do
     elif broken == "journal":
         (world.stage.folder / "logs" / "w.journal.jsonl").mkdir()
     else:
-        load = SimpleNamespace(folder=world.stage.folder / "load", kill=refuse, join=refuse)
+        load = SimpleNamespace(folder=world.stage.folder / "load", ended=False, stop=refuse, kill=refuse, join=refuse)
         world.clients.loads = [cast(LoadRun, load)]
     history = world.close(give_up=True)
     topology = json.loads(written(world)["topology.json"])

@@ -234,12 +234,13 @@ class Clients:
 
         until(failing, timeout, f"{LASTING} new requests in a row succeed", since, RETRY_SECONDS)
 
-    def stop_sending(self) -> None:
+    def stop_sending(self, end: Closing) -> None:
         """Have the clients that go on by themselves send nothing more."""
         self._closing = True
         for load in self.loads:
-            if not load.ended:
-                load.stop()
+            with end.recording(f"load in {load.folder.name}"):
+                if not load.ended:
+                    load.stop()
 
     def end(self, give_up: bool, end: Closing) -> None:
         """See all requests and loads end; with ``give_up``, cancel those still in flight."""

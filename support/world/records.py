@@ -75,7 +75,7 @@ class Records:
         return self._history(end, {})
 
     def _see_requests_end(self, give_up: bool, end: Closing) -> None:
-        self._clients.stop_sending()
+        self._clients.stop_sending(end)
         self._topology = self._plain_topology()
         self._write_records(end)  # as far as they go: who is waited for below may never come
         with end.recording("timeline"):
