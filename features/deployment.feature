@@ -106,10 +106,10 @@ Feature: Part of a deployment fails under load and its users hardly notice
     Given a Dynamo deployment with 3 vllm workers
     And 4 clients keep asking for streamed completions answers of 40 tokens
     When these failures strike
-      | failure   | target | when                 | for       |
-      | hang      | worker | after 500 tokens     | 2 seconds |
-      | hang      | worker | after 500 tokens     | 2 seconds |
-      | terminate | worker | once RECOVERY begins |           |
+      | failure      | target             | when                 | for       |
+      | hangs        | the busiest worker | after 500 tokens     | 2 seconds |
+      | hangs        | the busiest worker | after 500 tokens     | 2 seconds |
+      | is shut down | the busiest worker | once RECOVERY begins |           |
     Then every request succeeds
 
   @vllm @timed @needs.nftables
@@ -123,7 +123,7 @@ Feature: Part of a deployment fails under load and its users hardly notice
       | setting   | value |
       | discovery | etcd  |
     And 4 clients keep asking for streamed completions answers of 40 tokens
-    When after 6 seconds etcd hangs for 2 seconds
+    When after 6 seconds all of etcd hangs for 2 seconds
     Then every request succeeds
     And in RECOVERY the time to first token is in the STANDARD band
     And in RECOVERY the time to first token is back in the STANDARD band within 4 seconds and stays there

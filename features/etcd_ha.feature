@@ -134,7 +134,7 @@ Feature: etcd fails, in part or completely
       | setting | value      |
       | lease   | 15 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens until one fails
-    When packets from the etcd leader are lost for 6 seconds
+    When packets from the etcd leader to the other members are dropped for 6 seconds
     Then within 5 seconds etcd has a new leader
     And within 7 seconds the network has recovered on its own
     And within 10 seconds the etcd members agree
@@ -432,7 +432,7 @@ Feature: etcd fails, in part or completely
       | setting | value     |
       | lease   | 5 seconds |
       | router  | <router>  |
-    When all workers <fate>
+    When every worker <breaks>
     Then within 12 seconds the frontend lists 0 workers
     And within 1 second the frontend lists no model
     When 2 new workers start
@@ -440,10 +440,10 @@ Feature: etcd fails, in part or completely
     And 4 new requests succeed within 5 seconds each
 
     Examples:
-      | router      | fate          |
-      | round-robin | crash         |
-      | kv          | crash         |
-      | kv          | are shut down |
+      | router      | fate          | breaks       |
+      | round-robin | crash         | crashes      |
+      | kv          | crash         | crashes      |
+      | kv          | are shut down | is shut down |
 
   # -- NATS and frontends
 

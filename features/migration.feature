@@ -200,8 +200,8 @@ Feature: A worker dies and its answers continue
       | setting         | value |
       | migration limit | 2     |
     And a client is receiving a streamed completions answer of 300 tokens
-    When the worker serving the request crashes after 50 tokens
-    And the worker serving the request crashes after 150 tokens
+    When after 50 tokens the worker serving the request crashes
+    And after 150 tokens the worker serving the request crashes
     Then the answer completes with 300 tokens
     And every token arrives exactly once and in order
     And the frontend counts 2 migrations
@@ -212,8 +212,8 @@ Feature: A worker dies and its answers continue
       | setting         | value |
       | migration limit | 1     |
     And a client is receiving a streamed completions answer of 300 tokens
-    When the worker serving the request crashes after 50 tokens
-    And the worker serving the request crashes after 150 tokens
+    When after 50 tokens the worker serving the request crashes
+    And after 150 tokens the worker serving the request crashes
     Then within 5 seconds the answer ends in a clean error
     And a new request succeeds within 5 seconds
 
@@ -239,7 +239,7 @@ Feature: A worker dies and its answers continue
       | setting      | value |
       | sequence cap | 1000  |
     And a client is receiving a streamed completions answer of 200 tokens
-    When the worker serving the request crashes after 50 tokens
+    When after 50 tokens the worker serving the request crashes
     Then the answer completes with 200 tokens
     And every token arrives exactly once and in order
 
@@ -249,7 +249,7 @@ Feature: A worker dies and its answers continue
       | setting      | value |
       | sequence cap | 50    |
     And a client is receiving a streamed completions answer of 300 tokens
-    When the worker serving the request crashes after 100 tokens
+    When after 100 tokens the worker serving the request crashes
     Then within 5 seconds the answer ends in a clean error
     And a new request succeeds within 5 seconds
 
@@ -272,7 +272,7 @@ Feature: A worker dies and its answers continue
   Scenario: All workers are lost and a new one joins
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 300 tokens
-    When all workers crash
+    When every worker crashes
     Then within 20 seconds the answer ends in a clean error
     When a new worker joins the deployment
     Then a new request succeeds within 10 seconds
@@ -295,7 +295,7 @@ Feature: A worker dies and its answers continue
     Given a Dynamo deployment with 2 ruler workers
       | setting | value     |
       | lease   | 5 seconds |
-    When a worker crashes while no request is in flight
+    When an idle worker crashes
     Then the frontend still lists the dead worker
     And 6 new requests succeed within 5 seconds each
     And within 12 seconds the frontend lists 1 worker
@@ -326,7 +326,7 @@ Feature: A worker dies and its answers continue
   Scenario: A worker crashes during twenty streams
     Given a Dynamo deployment with 2 ruler workers
     And 20 clients are receiving streamed completions answers of 200 tokens
-    When the worker serving most of the requests crashes
+    When the busiest worker crashes
     Then every answer completes with 200 tokens
     And every token arrives exactly once and in order
     And 4 new requests succeed within 5 seconds each
@@ -335,7 +335,7 @@ Feature: A worker dies and its answers continue
   Scenario: A worker crashes during a series of requests and the client notices nothing
     Given a Dynamo deployment with 2 ruler workers
     And a client is asking for 10 streamed chat answers of 50 tokens, one after the other
-    When the worker serving the next request crashes after 4 requests
+    When after 4 requests the worker serving the request crashes
     Then every answer completes with 50 tokens
     And every token arrives exactly once and in order
 
@@ -343,7 +343,7 @@ Feature: A worker dies and its answers continue
   Scenario Outline: The decode worker of a disaggregated deployment crashes mid-answer (<engine>)
     Given a disaggregated Dynamo deployment with 1 prefill and 2 decode <engine> workers
     And a client is receiving a streamed completions answer that takes at least 2 seconds
-    When the decode worker serving the request crashes mid-answer
+    When the busiest decode worker crashes mid-answer
     Then the answer completes with all of its tokens
     And the frontend counts 1 migration
     And the answer arrives with no pause longer than 2 seconds

@@ -51,21 +51,21 @@ Feature: The network between nodes fails
   Scenario Outline: Packets are lost in one direction only (<flow> the worker)
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 400 tokens
-    When packets <flow> the worker serving the request are dropped for 2 seconds
+    When packets <flow> the worker serving the request <back> the frontend are dropped for 2 seconds
     Then within 4 seconds the network has recovered on its own
     And the answer completes with 400 tokens
     And every token arrives exactly once and in order
 
     Examples:
-      | flow |
-      | to   |
-      | from |
+      | flow | back |
+      | to   | from |
+      | from | to   |
 
   @ruler
   Scenario: A request goes to another worker when its own is refused as it starts to answer
     Given a Dynamo deployment with 2 ruler workers
     And 2 clients are receiving streamed completions answers of 400 tokens
-    When packets from the worker serving the request are rejected for 2 seconds
+    When packets from the worker serving the request to the frontend are rejected for 2 seconds
     Then 4 new requests succeed within 10 seconds each
 
   @ruler

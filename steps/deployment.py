@@ -23,7 +23,6 @@ def given_aggregated(context: Context, count, engine, noun):
 
     Waits: until the frontend lists every worker and the model.
     Proof: the frontend's own lists.
-    Table: settings of the deployment.
     """
     deploy(context, engine=engine, workers=count)
 
@@ -37,7 +36,6 @@ def given_cluster(context: Context, count, engine, noun, members):
 
     Waits: until every member is healthy, they follow one leader, and the frontend lists every worker.
     Proof: what each member says of itself, and the frontend's own lists.
-    Table: settings of the deployment.
     """
     deploy(context, engine=engine, workers=count, etcd_members=members)
 
@@ -52,7 +50,6 @@ def given_late_etcd(context: Context, count, engine, noun, time):
     Time: from the start of the deployment to the start of etcd.
     Waits: until etcd has started; it does not wait for Dynamo.
     Proof: what "Then" says of the deployment.
-    Table: settings of the deployment.
     """
     deploy(context, engine=engine, workers=count, etcd_delay_seconds=time)
 
@@ -64,7 +61,6 @@ def given_over_plane(context: Context, count, engine, noun, plane):
 
     Waits: until the frontend lists every worker and the model.
     Proof: the frontend's own lists.
-    Table: settings of the deployment.
     """
     deploy(context, engine=engine, workers=count, request_plane=plane)
 
@@ -78,7 +74,6 @@ def given_disaggregated(context: Context, prefill, decode, engine):
 
     Waits: until the frontend lists every worker and uses the prefill workers.
     Proof: the frontend's own lists, and a request that a prefill worker has read.
-    Table: settings of the deployment.
     """
     deploy(context, engine=engine, prefill_workers=prefill, workers=decode)
 

@@ -2,34 +2,8 @@
 
 from behave import then, when
 
-from support.faults.network import Bandwidth, Cut
-from support.faults.victims import Others
 from support.marks import marks
 from support.run.runtime import Context
-
-
-@when("{members:Members} {kind:Fate} for {time:Time}")
-@marks(brings="fault")
-def when_members_break_for(context: Context, members, kind, time):
-    """These members of the etcd cluster break, and recover after this time.
-
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.faults.strike(kind(members, lease_seconds=time))
-
-
-@when("{members:Members} {kind:Fate}")
-@marks(brings="fault")
-def when_members_break(context: Context, members, kind):
-    """Members of the etcd cluster break until a sentence says that etcd returns. A majority includes the leader, a
-    minority does not.
-
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.faults.strike(kind(members))
 
 
 @when("each etcd member {kind:Fate} and returns, one after the other")
@@ -63,47 +37,6 @@ def when_replaced(context: Context):
     Proof: the new member's own report.
     """
     context.world.etcd.replace_lost()
-
-
-@when("packets between {members:Members} and {others:Others} are {manner:Cut} for {time:Time}")
-@marks(brings="fault")
-def when_members_cut_off(context: Context, members, others, manner, time):
-    """Packets between the two sides are dropped, rejected or reset, in both directions.
-
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    Needs: namespaces, nftables
-    """
-    context.world.faults.strike(Cut(members, others=others, mode=manner, lease_seconds=time))
-
-
-@when("packets {flow:Flow} {members:Members} are lost for {time:Time}")
-@marks(brings="fault")
-def when_members_cut_one_way(context: Context, flow, members, time):
-    """Packets between these members and all others are lost in one direction.
-
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    Needs: namespaces, nftables
-    """
-    cut = Cut(members, others=Others("peers"), direction=flow, lease_seconds=time)
-    context.world.faults.strike(cut)
-
-
-@when("the bandwidth of {members:Members} is limited to {rate:Count} kilobits per second for {time:Time}")
-@marks(brings="fault")
-def when_members_narrow(context: Context, members, rate, time):
-    """Everything that these members send and receive is limited to this rate, each way.
-
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    Needs: namespaces, tbf
-    """
-    narrow = Bandwidth(members, rate, others=Others("peers"), lease_seconds=time)
-    context.world.faults.strike(narrow)
 
 
 @then("within {timeout:Time} etcd has a new leader")

@@ -2,82 +2,10 @@
 
 from behave import then, when
 
-from support.faults.network import Cut
-from support.faults.processes import Crash
-from support.faults.victims import All, Exactly, FirstRunning, IdleFrontend, Others, Serving
 from support.marks import marks
 from support.run.runtime import Context
-
-
-@when("the worker serving the request {kind:Fate} mid-answer")
-@marks(needs="request", brings="fault", loses="kind")
-def when_worker_breaks(context: Context, kind):
-    """Hits the worker with the most requests in flight while the client receives its answer.
-
-    Waits: until the fault is proven.
-    Proof: the answer comes in, then the fault's own, see Failures.
-    """
-    context.world.answers.see_under_way()
-    context.world.faults.strike(kind(Serving()))
-
-
-@when("the worker serving the request {kind:Fate} after {tokens:Count} tokens")
-@marks(needs="answer", brings="fault", loses="kind")
-def when_worker_breaks_after(context: Context, kind, tokens):
-    """Hits the worker with the most requests in flight once the client has that many tokens.
-
-    Waits: until the client has them and the fault is proven.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.answers.await_tokens(context.world.clients.request, tokens)
-    context.world.faults.strike(kind(Serving()))
-
-
-@when("the worker serving the next request {kind:Fate} after {count:Count} {noun:Noun}")
-@marks(needs="request", brings="fault", loses="kind")
-def when_worker_breaks_after_requests(context: Context, kind, count, noun):
-    """Hits the worker with the most requests in flight once that many requests have ended.
-
-    Waits: until they have ended and the fault is proven.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.answers.await_answers(count)
-    context.world.faults.strike(kind(Serving()))
-
-
-@when("the worker serving the request {kind:Fate} before the first token")
-@marks(needs="answer", brings="fault", loses="kind")
-def when_worker_breaks_early(context: Context, kind):
-    """Hits the worker that has the request while the client still waits for its first token.
-
-    Waits: until the fault is proven.
-    Proof: the client has no token, then the fault's own, see Failures.
-    """
-    context.world.answers.see_waiting()
-    context.world.faults.strike(kind(Serving()))
-
-
-@when("the {role:Role} worker serving the request {kind:Fate} mid-answer")
-@marks(needs="request roles", brings="fault", loses="kind")
-def when_role_breaks(context: Context, role, kind):
-    """Hits the prefill or the decode worker with the most requests in flight while the client receives its answer.
-
-    Waits: until the fault is proven.
-    Proof: the answer comes in, then the fault's own, see Failures.
-    """
-    context.world.answers.see_under_way()
-    context.world.faults.strike(kind(Serving(role)))
-
-
-@when("the worker serving most of the requests {kind:Fate}")
-@marks(needs="request", brings="fault", loses="kind")
-def when_busiest_breaks(context: Context, kind):
-    """Hits the worker with the most requests in flight.
-
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.faults.strike(kind(Serving()))
+from support.scenarios import Failure
+from support.words import one_time
 
 
 @when("{server:Server} returns")
@@ -89,76 +17,6 @@ def when_server_returns(context: Context, server):
     Proof: the kernel's view of its process.
     """
     context.world.faults.recover(context.world.faults.last)
-
-
-@when("{server:Server} {kind:Fate}")
-@marks(brings="fault")
-def when_server_breaks(context: Context, server, kind):
-    """Hits the NATS server, or the first frontend that runs.
-
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.faults.strike(kind(FirstRunning(server)))
-
-
-@when("packets between {server:Server} and Dynamo are {manner:Cut} for {time:Time}")
-@marks(brings="fault")
-def when_server_cut_off(context: Context, server, manner, time):
-    """Packets between this server and every frontend and worker are dropped, rejected or reset, in both directions.
-
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    Needs: namespaces, nftables
-    """
-    cut = Cut(All(server), others=Others("dynamo"), mode=manner, lease_seconds=time)
-    context.world.faults.strike(cut)
-
-
-@when("the idle frontend {kind:Fate}")
-@marks(brings="fault")
-def when_idle_frontend_breaks(context: Context, kind):
-    """Hits the last of several frontends; no client is connected to it.
-
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.faults.strike(kind(IdleFrontend()))
-
-
-@when("all workers {kind:Fates}")
-@marks(brings="fault")
-def when_all_break(context: Context, kind):
-    """Hits one worker after the other.
-
-    Waits: until every fault is proven.
-    Proof: the fault's own, see Failures.
-    """
-    for worker in context.world.deployment.workers:
-        context.world.faults.strike(kind(Exactly(worker)))
-
-
-@when("a worker crashes")
-@marks(brings="fault")
-def when_any_worker_crashes(context: Context):
-    """Kills the first worker; its registration stays until its lease runs out.
-
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.faults.strike(Crash(Exactly(context.world.deployment.workers[0])))
-
-
-@when("a worker crashes while no request is in flight")
-@marks(brings="fault")
-def when_idle_worker_crashes(context: Context):
-    """Kills the first worker while no request is in flight, so nobody can notice.
-
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.faults.strike(Crash(Exactly(context.world.deployment.workers[0], felt=False)))
 
 
 @then("the frontend still lists the dead worker")
@@ -228,3 +86,53 @@ def when_agent_freezes(context: Context):
     Proof: the kernel's view of its process.
     """
     context.world.injectors.freeze()
+
+
+@when("a fault on a worker that does not exist is ordered")
+@marks(brings="order")
+def when_ordered_on_nobody(context: Context):
+    """The fault service is told to crash a worker that no deployment has.
+
+    Waits: until the fault service answers.
+    Proof: its answer.
+    """
+    context.world.bystanders.order_on_nobody()
+
+
+@then("the order is refused, and the answer names the workers that exist")
+@marks(needs="order")
+def then_refused(context: Context):
+    """The fault service has refused the order, which is no fault then, and has named every worker of the deployment.
+
+    Waits: no.
+    Proof: the fault service's answer, and its own list of faults.
+    """
+    context.world.bystanders.expect_refused()
+
+
+@then("no other worker is touched")
+def then_none_touched(context: Context):
+    """Every worker that no fault was for lives the life that it had when the deployment was ready, its GPU is sound,
+    and packets between it and the frontend arrive. Every request that such workers alone were given has a whole answer.
+
+    Waits: until the requests in flight have ended.
+    Proof: the witness, who looks at processes, packets and GPUs and never asks who broke them; and the record of every
+        request.
+    """
+    context.world.bystanders.expect_untouched()
+
+
+# Last in this file: its words fit wherever a victim begins a sentence.
+@when("{trigger:Begin}{victim:Victim} {kind:Fate}{moment:Moment}{time:Lasting}")
+@marks(brings="fault", loses="kind", check=one_time)
+def when_breaks(context: Context, trigger, victim, kind, moment, time):
+    """The victim crashes (SIGKILL), is shut down (SIGTERM), hangs (SIGSTOP) or is restarted: at once, or when the
+    trigger says so. It stays so until a sentence undoes it, or for this time.
+
+    Time: of the trigger, from the first request; of the fault, from when it is made, or under a load from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
+    Proof: the fault's own, see Failures; for "mid-answer" that the answer comes in, for "before the first token" that
+        the client has none.
+    """
+    failure = Failure(kind.failure, victim, **trigger, duration_seconds=time)
+    context.world.strikes.strike(failure, moment)

@@ -2,62 +2,38 @@
 
 from behave import then, when
 
-from support.faults.gpu import XidError
-from support.faults.victims import Serving
 from support.marks import marks
 from support.run.runtime import Context
+from support.scenarios import Failure
 
 
-@when("the GPU of the worker serving the request reports XID {xid:Xid}")
-@marks(needs="request", brings="fault", loses="xid")
-def when_xid(context: Context, xid):
-    """The driver reports the error in the kernel log, and the worker suffers the consequences.
+@when("{trigger:Begin}the GPU of {victim:Victim} reports XID {xid:Xid}{sequence:FollowUps}{time:Lasting}")
+@marks(brings="fault", loses="xid")
+def when_xid(context: Context, trigger, victim, xid, sequence, time):
+    """The driver reports the error in the kernel log, alone or with those that follow it in real logs, and the worker
+    suffers the consequences. The GPU is repaired by a sentence, or after this time.
 
-    Waits: until the fault is proven.
+    Time: of the trigger, from the first request; of the fault, from when it is made, or under a load from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: kmsg
     """
-    context.world.answers.see_under_way()
-    context.world.faults.strike(XidError(Serving(), xid))
+    failure = Failure("xid", victim, **trigger, duration_seconds=time, xid=xid, sequence=sequence)
+    context.world.strikes.strike(failure)
 
 
-@when("the GPU of the worker serving the request reports XID {xid:Xid} for {time:Time}")
-@marks(needs="request", brings="fault", loses="xid")
-def when_xid_for(context: Context, xid, time):
-    """The driver reports the error, the worker suffers the consequences, and the GPU is repaired after this time.
+@when("{trigger:Begin}the GPU of {victim:Victim} {strain:Strain} by {share:Percent} percent{time:Lasting}")
+@marks(brings="fault")
+def when_strained(context: Context, trigger, victim, strain, share, time):
+    """The GPU of the worker loses this share of its speed or of its memory, until a sentence repairs it or for this
+    time. A slower GPU is proven by its clients' tokens, so all of them have to come from this worker.
 
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    Needs: kmsg
-    """
-    context.world.answers.see_under_way()
-    context.world.faults.strike(XidError(Serving(), xid, lease_seconds=time))
-
-
-@when("the GPU of the worker serving the request reports XID {xid:Xid} with its usual follow-up errors")
-@marks(needs="request", brings="fault", loses="xid")
-def when_xid_sequence(context: Context, xid):
-    """The driver reports the error and those that follow it in real logs, and the worker suffers the consequences.
-
-    Waits: until the fault is proven.
-    Proof: the fault's own, see Failures.
-    Needs: kmsg
-    """
-    context.world.answers.see_under_way()
-    context.world.faults.strike(XidError(Serving(), xid, sequence=True))
-
-
-@when("the GPU of the worker serving the request {strain:Strain} by {share:Percent} percent")
-@marks(needs="request", brings="fault")
-def when_strained(context: Context, strain, share):
-    """The GPU of the worker loses this share of its speed or of its memory.
-
-    Waits: until the fault is proven.
+    Time: of the trigger, from the first request; of the fault, from when it is made, or under a load from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     """
-    context.world.answers.see_under_way()
-    context.world.faults.strike(strain(Serving(), share / 100))
+    failure = Failure(strain.failure, victim, **trigger, duration_seconds=time, share=share / 100)
+    context.world.strikes.strike(failure)
 
 
 @when("the GPU is repaired")

@@ -79,108 +79,6 @@ def given_busy(context: Context, share):
         context.run.skip(context.scenario, reason)
 
 
-@when("{trigger:Trigger} the busiest worker {kind:Fate} for {duration:Time}")
-@marks(needs="load", brings="run fault")
-def when_worker_for(context: Context, trigger, kind, duration):
-    """Hits the worker with the most requests in flight, and undoes it after this time.
-
-    Time: for the trigger from the first request of the load, for the failure from its proof.
-    Waits: until the load has ended.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.workload.play_failure(Failure(kind.failure, "worker", **trigger, duration_seconds=duration))
-
-
-@when("{trigger:Trigger} the busiest worker {kind:Fate}")
-@marks(needs="load", brings="run fault")
-def when_worker(context: Context, trigger, kind):
-    """Hits the worker with the most requests in flight.
-
-    Time: from the first request of the load.
-    Waits: until the load has ended.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.workload.play_failure(Failure(kind.failure, "worker", **trigger))
-
-
-@when("{trigger:Trigger} the busiest {role:Role} worker {kind:Fate}")
-@marks(needs="load roles", brings="run fault")
-def when_role(context: Context, trigger, role, kind):
-    """Hits the prefill or the decode worker with the most requests in flight.
-
-    Time: from the first request of the load.
-    Waits: until the load has ended.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.workload.play_failure(Failure(kind.failure, f"{role}_worker", **trigger))
-
-
-@when("{trigger:Trigger} the frontend {kind:Fate} for {duration:Time}")
-@marks(needs="load", brings="run fault")
-def when_frontend_for(context: Context, trigger, kind, duration):
-    """Hits the first frontend, and undoes it after this time.
-
-    Time: for the trigger from the first request of the load, for the failure from its proof.
-    Waits: until the load has ended.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.workload.play_failure(Failure(kind.failure, "frontend", **trigger, duration_seconds=duration))
-
-
-@when("{trigger:Trigger} the frontend {kind:Fate}")
-@marks(needs="load", brings="run fault")
-def when_frontend(context: Context, trigger, kind):
-    """Hits the first frontend; its clients find a closed port until it is back.
-
-    Time: from the first request of the load.
-    Waits: until the load has ended.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.workload.play_failure(Failure(kind.failure, "frontend", **trigger))
-
-
-@when("{trigger:Trigger} etcd {kind:Fate} for {duration:Time}")
-@when("{trigger:Trigger} an etcd member {kind:Fate} for {duration:Time}")
-@marks(needs="load", brings="run fault")
-def when_etcd(context: Context, trigger, kind, duration):
-    """Hits the only etcd member, or the first of several, and undoes it after this time.
-
-    Time: for the trigger from the first request of the load, for the failure from its proof.
-    Waits: until the load has ended.
-    Proof: the fault's own, see Failures.
-    """
-    context.world.workload.play_failure(Failure(kind.failure, "etcd", **trigger, duration_seconds=duration))
-
-
-@when("{trigger:Trigger} the GPU of the busiest worker reports XID {xid:Xid} for {duration:Time}")
-@marks(needs="load", brings="run fault")
-def when_gpu(context: Context, trigger, xid, duration):
-    """The driver reports the error in the kernel log; the GPU is repaired after this time, and a worker that it ended
-    is started again.
-
-    Time: for the trigger from the first request of the load, for the failure from its proof.
-    Waits: until the load has ended.
-    Proof: the fault's own, see Failures.
-    Needs: kmsg
-    """
-    context.world.workload.play_failure(Failure("xid", xid=xid, **trigger, duration_seconds=duration))
-
-
-@when("{trigger:Trigger} packets between the busiest worker and {side:Side} are {manner:Cut} for {duration:Time}")
-@marks(needs="load", brings="run fault")
-def when_network(context: Context, trigger, side, manner, duration):
-    """Packets between the two sides are dropped, rejected or reset for this time, in both directions, on open
-    and new connections.
-
-    Time: for the trigger from the first request of the load, for the failure from its proof.
-    Waits: until the load has ended.
-    Proof: the fault's own, see Failures.
-    Needs: nftables
-    """
-    cut = Failure("network_partition", partition=side, mode=manner, **trigger, duration_seconds=duration)
-    context.world.workload.play_failure(cut)
-
-
 @when("{trigger:Trigger} the workers are restarted one after the other")
 @marks(needs="load", brings="run fault")
 def when_rolling(context: Context, trigger):
@@ -193,18 +91,20 @@ def when_rolling(context: Context, trigger):
     context.world.workload.play_failure(Failure("rolling_restart", **trigger))
 
 
-@when("{trigger:Trigger} random faults strike for {duration:Time} under seed {seed:Tally}")
+@when("{trigger:Trigger} random {kinds:Drawn} strike{every:Every} for {duration:Time} under seed {seed:Tally}")
 @marks(needs="load", brings="run fault")
-def when_random(context: Context, trigger, duration, seed):
-    """Workers crash, hang, are cut off and lose their GPUs, one after the other, as the seed draws it. The same seed
-    draws the same faults.
+def when_random(context: Context, trigger, kinds, every, duration, seed):
+    """Workers crash, hang, are cut off and lose their GPUs, or some of that, one after the other, as the seed draws it.
+    The same seed draws the same faults. Each victim serves again before the next fault. Cuts need nftables, GPU errors
+    the kernel log.
 
-    Time: for the trigger from the first request of the load; no new fault begins after the second time.
+    Time: for the trigger from the first request of the load; "every" from one fault to the next, or longer where a
+        victim takes longer to serve again; no new fault begins after the last time.
     Waits: until the load has ended.
     Proof: the fault's own, see Failures.
-    Needs: nftables, kmsg
     """
-    context.world.workload.play_failure(Failure("random", **trigger, duration_seconds=duration, seed=seed))
+    drawn = Failure("random", **trigger, duration_seconds=duration, seed=seed, kinds=kinds, every_seconds=every)
+    context.world.workload.play_failure(drawn)
 
 
 @when("{trigger:Trigger} {clients:Count} more clients each ask for {count:Count} answers of {tokens:Count} tokens")
@@ -267,7 +167,6 @@ def when_several(context: Context):
     Time: for each trigger from the first request of the load, for each failure from its proof.
     Waits: until the load has ended.
     Proof: the fault's own, see Failures.
-    Table: failures, which it needs.
     """
     context.world.workload.play_failure(*failures(context.table))
 
@@ -456,6 +355,5 @@ def then_check(context: Context, name):
 
     Waits: until the load has ended.
     Proof: see Checks.
-    Table: bounds of the check.
     """
     context.world.workload.expect_check(name, **bounds(name, context.table))

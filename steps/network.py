@@ -2,78 +2,82 @@
 
 from behave import when
 
-from support.faults.network import Bandwidth, Cut, Loss
-from support.faults.victims import Serving
 from support.marks import marks
 from support.run.runtime import Context
+from support.scenarios import Failure
 
 
-@when("packets between the worker serving the request and {side:Side} are {manner:Cut}")
-@marks(needs="request", brings="fault")
-def when_cut_off(context: Context, side, manner):
+@when("{trigger:Begin}packets between {victim:Victim} and {side:Side} are {manner:Cut}{time:Lasting}")
+@marks(brings="fault")
+def when_cut(context: Context, trigger, victim, side, manner, time, direction="both"):
     """Packets between the two sides are dropped, rejected or reset, in both directions, on open and new connections,
-    until the network is healed.
+    until a sentence heals the network or for this time.
 
-    Waits: until the fault is proven.
+    Time: of the trigger, from the first request; of the fault, from when it is made, or under a load from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
-    Needs: namespaces, nftables
+    Needs: nftables
     """
-    context.world.faults.strike(Cut(Serving(), side, manner))
+    parted = {"partition": side, "mode": manner, "direction": direction}
+    context.world.strikes.strike(Failure("network_partition", victim, **trigger, duration_seconds=time, **parted))
 
 
-@when("packets between the worker serving the request and {side:Side} are {manner:Cut} for {time:Time}")
-@marks(needs="request", brings="fault")
-def when_cut_off_for(context: Context, side, manner, time):
-    """Packets between the two sides are dropped, rejected or reset for this time, in both directions, on open
-    and new connections.
+@when("{trigger:Begin}packets from {victim:Victim} to {side:Side} are {manner:Cut}{time:Lasting}")
+@marks(brings="fault")
+def when_cut_from(context: Context, **words):
+    """The same in one direction: only packets that the victim sends; what it is sent arrives.
 
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
+    Time: of the trigger, from the first request; of the fault, from when it is made, or under a load from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
-    Needs: namespaces, nftables
+    Needs: nftables
     """
-    context.world.faults.strike(Cut(Serving(), side, manner, lease_seconds=time))
+    when_cut(context, **words, direction="from")
 
 
-@when("packets {flow:Flow} the worker serving the request are {manner:Cut} for {time:Time}")
-@marks(needs="request", brings="fault")
-def when_one_way(context: Context, flow, manner, time):
-    """Packets between the worker and the frontend are dropped, rejected or reset in one direction.
+@when("{trigger:Begin}packets to {victim:Victim} from {side:Side} are {manner:Cut}{time:Lasting}")
+@marks(brings="fault")
+def when_cut_to(context: Context, **words):
+    """The same in the other direction: only packets that the victim is sent; what it sends arrives.
 
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
+    Time: of the trigger, from the first request; of the fault, from when it is made, or under a load from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
-    Needs: namespaces, nftables
+    Needs: nftables
     """
-    context.world.faults.strike(Cut(Serving(), mode=manner, direction=flow, lease_seconds=time))
+    when_cut(context, **words, direction="to")
 
 
 @when(
-    "{percent:Percent} % of the packets between the worker serving the request and {side:Side} are lost for {time:Time}"
+    "{trigger:Begin}{percent:Percent} % of the packets between {victim:Victim} and {side:Side} are lost{time:Lasting}"
 )
-@marks(needs="request", brings="fault")
-def when_lossy(context: Context, percent, side, time):
-    """Each packet is lost with this probability, in both directions.
+@marks(brings="fault")
+def when_lossy(context: Context, trigger, percent, victim, side, time):
+    """Each packet is lost with this probability, in both directions, until a sentence heals the network or for this
+    time.
 
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
+    Time: of the trigger, from the first request; of the fault, from when it is made, or under a load from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
-    Needs: namespaces, nftables
+    Needs: nftables
     """
-    context.world.faults.strike(Loss(Serving(), side, percent, lease_seconds=time))
+    loss = Failure("network_loss", victim, **trigger, duration_seconds=time, partition=side, percent=percent)
+    context.world.strikes.strike(loss)
 
 
-@when("the bandwidth of the worker serving the request is limited to {rate:Count} kilobits per second for {time:Time}")
-@marks(needs="request", brings="fault")
-def when_narrow(context: Context, rate, time):
-    """Everything that the worker sends and receives is limited to this rate, each way.
+@when("{trigger:Begin}the bandwidth of {victim:Victim} is limited to {rate:Count} kilobits per second{time:Lasting}")
+@marks(brings="fault")
+def when_narrow(context: Context, trigger, victim, rate, time):
+    """Everything that the victim sends and receives is limited to this rate, each way, until a sentence heals the
+    network or for this time.
 
-    Time: from the moment the fault is made; it ends by itself.
-    Waits: until the fault is proven.
+    Time: of the trigger, from the first request; of the fault, from when it is made, or under a load from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
-    Needs: namespaces, tbf
+    Needs: tbf
     """
-    context.world.faults.strike(Bandwidth(Serving(), rate, lease_seconds=time))
+    narrow = Failure("network_bandwidth", victim, **trigger, duration_seconds=time, rate_kbit=rate)
+    context.world.strikes.strike(narrow)
 
 
 @when("the network is healed")

@@ -20,7 +20,6 @@ def given_receiving(context: Context, stream, api, tokens):
 
     Waits: until the first tokens are there; of a unary answer, until a worker writes.
     Proof: the client's tokens, and the bytes that the worker has sent.
-    Table: settings of the request.
     """
     send(context, stream=stream, api=api, max_tokens=tokens, hold="end")
     context.world.answers.see_under_way()
@@ -35,7 +34,6 @@ def given_receiving_for(context: Context, stream, api, time):
     Time: from the first token to the last one, at the worker's usual speed.
     Waits: until the first tokens are there; of a unary answer, until a worker writes.
     Proof: the client's tokens, and the bytes that the worker has sent.
-    Table: settings of the request.
     """
     given_receiving(context, stream, api, context.world.clients.tokens_for(time))
 
@@ -48,7 +46,6 @@ def given_many_receiving(context: Context, count, stream, api, tokens):
 
     Waits: until every client has its first tokens.
     Proof: the clients' tokens, and the bytes that a worker has sent.
-    Table: settings of the request.
     """
     send(context, count, stream=stream, api=api, max_tokens=tokens, hold="end")
     context.world.answers.see_under_way()
@@ -75,7 +72,6 @@ def given_waiting(context: Context, stream, api, tokens):
 
     Waits: until a worker has the request.
     Proof: the worker's own count of requests in flight; the client has no token.
-    Table: settings of the request.
     """
     send(context, stream=stream, api=api, max_tokens=tokens, hold="start")
     context.world.answers.see_waiting()
@@ -88,7 +84,6 @@ def given_received(context: Context, stream, api, tokens):
 
     Waits: until the answer has ended.
     Proof: the client's own record of every token.
-    Table: settings of the request.
     """
     send(context, stream=stream, api=api, max_tokens=tokens)
     context.world.answers.one()

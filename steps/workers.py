@@ -132,3 +132,15 @@ def then_engine_stopped(context: Context):
     Needs: ruler
     """
     context.world.answers.expect_engine_stopped()
+
+
+@then("the worker that was hit gets less than {share:Share} percent of the new requests")
+@marks(needs="fault request")
+def then_less(context: Context, share):
+    """Of the requests that were sent while the last fault was on, its victim was given less than this share. With the
+    router `least-loaded` a slow worker gets few.
+
+    Waits: until the requests in flight have ended.
+    Proof: the journals and logs of the workers, which name each request.
+    """
+    context.world.bystanders.expect_less_than(share)

@@ -23,6 +23,7 @@ LACKS = {
     "cancel count": "has no count of cancelled requests",
     "drain deadline": "has no drain deadline",
     "busy threshold": "rejects nothing when its workers are busy",
+    "least-loaded router": "is not known to have the router least-loaded",
     "Kubernetes discovery": "is not known to work with its own Kubernetes discovery",
 }
 """What a release of Dynamo may lack, as support/judge/skips.yaml names it -> the same in words."""

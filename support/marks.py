@@ -2,9 +2,9 @@
 
 ::
 
-    @when("the worker serving the request {kind:Fate} mid-answer")
-    @marks(needs="request", brings="fault")
-    def when_worker_breaks(context, kind): ...
+    @when("the network is healed")
+    @marks(needs="fault")
+    def when_healed(context): ...
 """
 
 from collections.abc import Callable
@@ -20,12 +20,20 @@ THINGS = {
     "load": "a load, such as: Given 4 clients keep asking for streamed completions answers of 40 tokens",
     "run": "a load, such as: Given 4 clients keep asking for streamed completions answers of 40 tokens",
     "fault": "a fault, such as: When the worker serving the request crashes mid-answer",
+    "order": "an order that cannot be, such as: When a fault on a worker that does not exist is ordered",
     "newcomer": "a new worker, such as: When a new worker starts",
     "roles": "roles, such as: Given a disaggregated Dynamo deployment with 1 prefill and 2 decode vllm workers",
 }
 """What a sentence may bring, and what others then need -> the same in words, with a sentence that brings it. That each
 needs a deployment, unless it brings one, goes without saying.
 """
+TABLES = {
+    "deployment": "settings of the deployment",
+    "request": "settings of the request",
+    "bounds": "bounds of the check",
+    "failures": "failures, which it needs",
+}
+"""Kind of a table below a sentence -> what it holds."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,9 @@ class Marks:
     """What is noted on a step.
 
     Attributes:
-        table: kind of the table that may stand below the sentence: ``deployment``, ``request``, ``bounds`` or
-            ``failures`` (:mod:`support.words`), which alone has to be there; empty: none may.
-        brings, needs: keys of :data:`THINGS`.
+        table: kind of the table that may stand below the sentence, a key of :data:`TABLES`; one of failures alone has
+            to be there; empty: none may.
+        brings, needs: keys of :data:`THINGS`; what a victim, a trigger or a moment needs besides comes with the words.
         workers: how many workers there are more from then on: a number, or the name of the argument that says so.
         loses: name of the argument (a kind of fault, or an XID) that says whether the worker that has the request is
             lost, so that another one has to finish the answer.
@@ -61,6 +69,8 @@ def marks(brings: str = "", needs: str = "", **others: Any) -> Callable[[Step], 
     made = Marks(brings=tuple(brings.split()), needs=tuple(needs.split()), **others)
     if wrong := {*made.brings, *made.needs} - {*THINGS}:
         raise ValueError(f"unknown things {wrong}; expected some of {', '.join(THINGS)}")
+    if made.table not in ("", *TABLES):
+        raise ValueError(f"unknown table {made.table!r}; expected one of {', '.join(TABLES)}")
 
     def mark(step: Step) -> Step:
         step.marks = made  # type: ignore[attr-defined]

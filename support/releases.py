@@ -32,6 +32,7 @@ class Release:
     refuses_when_busy: bool
     overload_status: int
     kubernetes_discovery: bool
+    least_loaded: bool
     metrics: Mapping[str, str]
 
 

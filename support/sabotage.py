@@ -2,13 +2,13 @@
 
 What is broken knows nothing of it and is wrapped: deployments and the witness by
 :mod:`support.targets.local.sabotage`, the node agent by ``agents.sabotage.injector``, which a cell starts in its place.
-The ruler, and the workers of the target fake, lie by themselves when they are told to.
+The ruler, and the target fake, lie by themselves when they are told to.
 """
 
 import os
 from collections.abc import Mapping
 
-KINDS = ("ruler", "migration-limit", "proxy", "injector", "witness", "shape", "answers")
+KINDS = ("ruler", "migration-limit", "proxy", "injector", "witness", "shape", "answers", "faults", "router")
 
 
 def asked() -> tuple[str, str]:
@@ -20,8 +20,8 @@ def asked() -> tuple[str, str]:
     kind, _, value = os.environ.get("FT_SABOTAGE", "").partition("=")
     if kind not in ("", *KINDS):
         raise ValueError(
-            f"FT_SABOTAGE is {kind!r}; expected ruler=, proxy=, injector=, witness=, shape= or answers=KIND "
-            "or migration-limit=N"
+            f"FT_SABOTAGE is {kind!r}; expected migration-limit=N, or KIND for one of "
+            f"{', '.join(f'{each}=' for each in KINDS if each != 'migration-limit')}"
         )
     return kind, value
 

@@ -434,6 +434,30 @@ class CounterSeen(Seen, kind="counter", words="{metric} rose by {grown:g}; expec
     most: float
 
 
+@dataclass(frozen=True)
+class Touched(Seen, kind="touched", words="{node}, which no fault was for, {said}", prose=("said",)):
+    """Harm to a node that no fault was for.
+
+    Attributes:
+        flaw: ``process``, ``gpu`` or ``packets``.
+    """
+
+    node: str
+    role: str
+    flaw: str
+    said: str
+
+
+@dataclass(frozen=True)
+class ShareSeen(Seen, kind="share", words="{node} got {requests} of {of} new requests; expected less than {most:g} %"):
+    """How many of the new requests a worker got."""
+
+    node: str
+    requests: int
+    of: int
+    most: float
+
+
 # -- loads
 
 

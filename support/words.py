@@ -12,29 +12,21 @@ from support.contract.shape import DISCOVERIES, ENGINES, LEAVINGS, REQUEST_PLANE
 from support.errors import Mistake, nearest, unknown
 from support.faults import registry
 from support.faults.gpu import known_xids
-from support.faults.network import MODE_WORDS, SIDE_WORDS
-from support.faults.victims import Members, Others
+from support.faults.network import FLOW_WORDS, MODE_WORDS, SIDE_WORDS
+from support.faults.victims import VICTIMS
 from support.judge.checker import CHECKERS
 from support.requests.load_log import PHASE_NAMES
 from support.scenarios.model import TYPES as FAILURE_TYPES
-from support.scenarios.model import VICTIMS, Failure
+from support.scenarios.model import Failure
 from support.settings import ROOT
 
 WAYS = {"closes": "close", "resets": "reset"}
 MODES = {"streamed": True, "unary": False}
 APIS = {"completions": "completions", "chat": "chat"}
 ROLES = {"prefill": "prefill", "decode": "decode"}
-MEMBERS = {
-    "the etcd leader": Members("leader"),
-    "an etcd follower": Members("follower"),
-    "a minority of etcd": Members("minority"),
-    "a majority of etcd": Members("majority"),
-    "all of etcd": Members("all"),
-    "the busiest etcd member": Members("busiest"),
-}
-OTHERS = {"the other members": Others("peers"), "Dynamo": Others("dynamo"), "everybody else": Others("everybody")}
 SERVERS = {"the NATS server": "nats", "the frontend": "frontend"}
-FLOWS = {"to": "to", "from": "from"}
+MOMENTS = {"mid-answer": "request", "before the first token": "answer"}
+"""Moment of an answer -> what has to be there for it, of :data:`support.marks.THINGS`."""
 
 
 def _one_of(what: str, words: Mapping[str, Any]) -> Callable[[str], Any]:
@@ -125,9 +117,7 @@ def times(text: str) -> int:
     return words[text] if text in words else int(number)
 
 
-def yes_or_no(text: str) -> bool:
-    """``yes`` or ``no``."""
-    return bool(_one_of("answer", {"yes": True, "no": False})(text))
+yes_or_no = _one_of("answer", {"yes": True, "no": False})
 
 
 def plural(text: str) -> str:
@@ -186,6 +176,52 @@ def trigger(text: str) -> dict[str, Any]:
     raise Mistake(f"{text!r} is not a trigger; expected such as {what}")
 
 
+def begin(text: str) -> dict[str, Any]:
+    """May be left out. ``after 3 seconds``, ``after 20 requests``, ``after 300 tokens`` or ``once OVERFLOW begins``."""
+    return trigger(text.strip()) if text else {}
+
+
+def lasting(text: str) -> float | None:
+    """May be left out. For how long, such as ``for 2 seconds``."""
+    return duration(text.strip().removeprefix("for ")) if text else None
+
+
+def every(text: str) -> float | None:
+    """May be left out. How often, such as ``every 5 seconds``."""
+    return duration(text.strip().removeprefix("every ")) if text else None
+
+
+def moment(text: str) -> str:
+    """May be left out. ``mid-answer`` or ``before the first token``."""
+    if text and text.strip() not in MOMENTS:
+        write = f"{text.strip()} as the first words of the sentence" if text.startswith((" after ", " once ")) else ""
+        raise Mistake(f"unknown moment {text.strip()!r}", MOMENTS, write or nearest(text.strip(), MOMENTS))
+    return text.strip()
+
+
+def one_time(trigger: dict[str, Any], moment: str, **_: Any) -> None:
+    """Refuse a sentence that says twice when something breaks; Mistake: it does."""
+    if trigger and moment:
+        raise Mistake(f"the sentence says twice when it happens: {moment!r} and a trigger", write="one of the two")
+
+
+def follow_ups(text: str) -> bool:
+    """May be left out. ``with its usual follow-up errors``: those that follow an error in real logs."""
+    return bool(text)
+
+
+def drawn(text: str) -> tuple[str, ...]:
+    """``faults`` of all kinds, or some of ``crashes``, ``hangs``, ``cuts`` and ``GPU errors``, with ``and`` between."""
+    known = registry.drawn()
+    if text == "faults":
+        return ()
+    found = text.split(" and ")
+    for each in found:
+        if each not in known:
+            raise unknown("kind of random faults", each, ["faults", *known])
+    return tuple(known[each] for each in found)
+
+
 def file(text: str) -> Path:
     """A file that there is, from the root of the checkout."""
     if not (ROOT / text).is_file():
@@ -195,13 +231,31 @@ def file(text: str) -> Path:
 
 
 file.pattern = r"\S+\.ya?ml"  # type: ignore[attr-defined]
-trigger.pattern = r"(?:after|once) -?[\w.]+(?: \w+)?"  # type: ignore[attr-defined]
+# Without its unit, what follows is the victim.
+trigger.pattern = r"(?:after|once) -?[\w.]+(?: (?!(?:the|an?|all|every|packets)\b)\w+)?"  # type: ignore[attr-defined]
+drawn.pattern = r"\w+(?: (?!strike)\w+){0,8}?"  # type: ignore[attr-defined]
 share.pattern = r"-?\d+(?:\.\d+)?"  # type: ignore[attr-defined]
 fraction.pattern = r"\d+(?:\.\d+)?"  # type: ignore[attr-defined]
 count.pattern = tally.pattern = percentage.pattern = xid.pattern = r"-?\d+"  # type: ignore[attr-defined]
 # A unit that is missing or unknown reaches the conversion as well.
-seconds.pattern = duration.pattern = rf"-?\d+(?:\.\d+)?(?: ?[a-z]+)?|(?:{AMOUNT_WORDS}) [a-z]+"  # type: ignore[attr-defined]
+TIME = rf"(?:-?\d+(?:\.\d+)?(?: ?[a-z]+)?|(?:{AMOUNT_WORDS}) [a-z]+)"
+seconds.pattern = duration.pattern = TIME  # type: ignore[attr-defined]
 times.pattern = r"twice|[\w.-]+ times"  # type: ignore[attr-defined]
+begin.pattern = rf"(?:{trigger.pattern} )?"  # type: ignore[attr-defined]
+lasting.pattern = rf"(?: for {TIME})?"  # type: ignore[attr-defined]
+every.pattern = rf"(?: every {TIME})?"  # type: ignore[attr-defined]
+moment.pattern = rf"(?:(?: (?!for (?:-?\d|(?:{AMOUNT_WORDS}) ))[\w-]+){{1,5}}?)?"  # type: ignore[attr-defined]
+follow_ups.pattern = r"(?: with its usual follow-up errors)?"  # type: ignore[attr-defined]
+OPTIONAL = {
+    "Begin": "[<after 3 seconds>] ",
+    "Lasting": " [for <2 seconds>]",
+    "Every": " [every <5 seconds>]",
+    "Moment": " [mid-answer|before the first token]",
+    "FollowUps": " [with its usual follow-up errors]",
+}
+"""Type of words that may be left out -> how the catalogue shows them, with the space that goes with them."""
+TIMES = ("Time", "Trigger", "Begin", "Lasting", "Every")
+"""Types of words that are a time, or begin with one."""
 plural.pattern = r"frontends?|workers?|clients?|requests?|migrations?|tokens?|words?"  # type: ignore[attr-defined]
 EXAMPLES = {
     "Count": "2",
@@ -214,6 +268,12 @@ EXAMPLES = {
     "Xid": "79",
     "Times": "five times",
     "Trigger": "after 3 seconds",
+    "Begin": "after 3 seconds ",
+    "Lasting": " for 2 seconds",
+    "Every": " every 5 seconds",
+    "Moment": " mid-answer",
+    "FollowUps": " with its usual follow-up errors",
+    "Drawn": "crashes and hangs",
     "File": "docs/scenarios.yaml",
 }
 """Type whose words cannot be listed -> one of them; of the others ``TYPES[...].words`` has them all."""
@@ -228,28 +288,47 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "Times": times,
     "Noun": plural,
     "Trigger": trigger,
+    "Begin": begin,
+    "Lasting": lasting,
+    "Every": every,
+    "Moment": moment,
+    "FollowUps": follow_ups,
+    "Drawn": drawn,
+    "YesNo": yes_or_no,
     "File": file,
     "Engine": _one_of("engine", {engine: engine for engine in ENGINES}),
     "Plane": _one_of("request plane", {plane: plane for plane in REQUEST_PLANES}),
     "Api": _one_of("API", APIS),
     "Mode": _one_of("mode", MODES),
     "Way": _one_of("way to end a connection", WAYS),
+    "Victim": _one_of("victim", {each.words: key for key, each in VICTIMS.items()}),
     "Fate": _one_of("fate", registry.words("process")),
-    "Fates": _one_of("fate", registry.words("process", many=True)),
     "Role": _one_of("role", ROLES),
     "Cut": _one_of("manner of a cut", MODE_WORDS),
     "Side": _one_of("side", SIDE_WORDS),
-    "Flow": _one_of("direction", FLOWS),
+    "Flow": _one_of("direction", FLOW_WORDS),
     "Share": share,
     "Phase": _one_of("phase", {phase: phase for phase in PHASE_NAMES}),
     "Check": _one_of("check", {name.replace("_", " "): name for name in CHECKERS}),
     "Strain": _one_of("strain on a GPU", registry.words("gpu")),
-    "Members": _one_of("part of an etcd cluster", MEMBERS),
-    "Others": _one_of("side", OTHERS),
     "Server": _one_of("server", SERVERS),
 }
-# Not any run of words: these begin their sentences, where others begin as well.
-TYPES["Members"].pattern = r"(?:the|an?|all)(?: \w+){0,2} etcd(?: (?:leader|follower|member))?"  # type: ignore[attr-defined]
+
+
+def _victim_pattern(victims: Iterable[str], fates: Iterable[str]) -> str:
+    """These victims; and any other words where it is plain that a victim was meant: after the words of a sentence that
+    has one, or before a fate. A sentence may begin with a victim, and would else take those of others for its own.
+    """
+    known, ends = ("|".join(sorted(each, key=len, reverse=True)) for each in (victims, fates))
+    meant = "|".join(f"(?<={each} )" for each in ("between", "packets from", "packets to", "GPU of", "bandwidth of"))
+    words = r"[\w-]+(?: [\w-]+){0,6}?"
+    return rf"(?:(?:{known})(?![\w-])|(?:{meant}){words}|{words}(?= (?:{ends})(?![\w-])))"
+
+
+_FATES = "|".join(TYPES["Fate"].words)  # type: ignore[attr-defined]
+# What follows a known one is another word of the sentence.
+TYPES["Fate"].pattern = rf"(?:(?:{_FATES})(?![\w-])|(?!(?:{_FATES}) ){TYPES['Fate'].pattern})"  # type: ignore[attr-defined]
+TYPES["Victim"].pattern = _victim_pattern(TYPES["Victim"].words, TYPES["Fate"].words)  # type: ignore[attr-defined]
 TYPES["Server"].pattern = "|".join(SERVERS)  # type: ignore[attr-defined]
 
 SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -284,11 +363,20 @@ def _spaced(names: Iterable[str]) -> dict[str, str]:
     return {name.replace("_", " "): name for name in names}
 
 
+FAILURES = {
+    (registry.KINDS[name].word if name in registry.KINDS else "") or name.replace("_", " "): name
+    for name in FAILURE_TYPES
+}
+"""What a table calls a failure: as sentences do, where they have a word for it -> its type in YAML."""
+
 FAILURE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "failure": ("type", _one_of("failure", _spaced(FAILURE_TYPES))),
-    "target": ("target", _one_of("target", _spaced(VICTIMS))),
+    "failure": ("type", _one_of("failure", FAILURES)),
+    "target": ("target", _one_of("target", {each.words: key for key, each in VICTIMS.items()})),
     "when": ("", trigger),
     "for": ("duration_seconds", duration),
+    "seed": ("seed", tally),
+    "kinds": ("kinds", drawn),
+    "every": ("every_seconds", duration),
     **{
         each.metadata["column"]: (name, TYPES.get(each.metadata["read"], each.metadata["read"]))
         for name, (_, each) in registry.all_strengths().items()

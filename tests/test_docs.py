@@ -219,7 +219,8 @@ def test_the_mistake_of_the_tutorial_is_answered_as_it_says(tmp_path: Path) -> N
     argv = [sys.executable, "-m", "steps.lint", str(tmp_path / name)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert (done.stderr.replace(f"{os.path.relpath(tmp_path, ROOT)}/", ""), done.returncode) == (answer, 2)
-    (tmp_path / name).write_text(feature.replace(first.strip(), right[0]))
+    [word] = re.findall("'(.*)'", answer)
+    (tmp_path / name).write_text(feature.replace(first, wrong.replace(word, right[0])))
     assert subprocess.run(argv, cwd=ROOT, capture_output=True).returncode == 0
 
 

@@ -36,6 +36,7 @@ WITNESSES = {
     "cancellation": "A complete answer is not cancelled (streamed chat)",
     "deployment": "Nothing breaks and every answer is whole",
     "etcd_ha": "Two of five etcd members crash",
+    "examples/faults": "A worker crashes and no other worker is touched",
     "examples/loads": "Five times as many clients are served as well",
     "gpu_faults": "A non-fatal error moves no request (XID 13)",
     "library": "a decode worker is shut down",
@@ -49,12 +50,16 @@ WITNESSES = {
 
 
 class Play:
-    """One behave on the target in memory; begins at once."""
+    """One behave on the target in memory; begins at once.
+
+    Args:
+        lie: what is broken on purpose, as ``FT_SABOTAGE`` has it.
+    """
 
     def __init__(self, folder: Path, *selection: str, lie: str = "") -> None:
         (folder / "scenarios").mkdir(parents=True)
         self.folder = folder
-        env = os.environ | {"FT_RUN_DIR": str(folder), "FT_SABOTAGE": f"answers={lie}" if lie else ""}
+        env = os.environ | {"FT_RUN_DIR": str(folder), "FT_SABOTAGE": lie}
         argv = [sys.executable, "-m", "behave", "-D", "target=fake", "-f", "plain", *selection]
         with (folder / "console.txt").open("w") as console:
             self._process = subprocess.Popen(argv, cwd=ROOT, env=env, stdout=console, stderr=subprocess.STDOUT)
@@ -119,7 +124,9 @@ def test_a_lost_token_turns_a_scenario_of_every_feature_red(tmp_path: Path, trut
     plays = []
     for group in (["soak"], [name for name in FEATURES if name != "soak"]):
         names = [f"--name=^{_escaped(WITNESSES[name])}$" for name in group]
-        plays.append(Play(tmp_path / group[0], *names, *(f"features/{name}.feature" for name in group), lie=LIES[0]))
+        plays.append(
+            Play(tmp_path / group[0], *names, *(f"features/{name}.feature" for name in group), lie=f"answers={LIES[0]}")
+        )
     red = {feature(each): each.verdict for each in verdicts_of(*plays) if _played(each)}
     assert red == dict.fromkeys(FEATURES, "failed")
 
@@ -127,7 +134,7 @@ def test_a_lost_token_turns_a_scenario_of_every_feature_red(tmp_path: Path, trut
 @pytest.mark.parametrize("lie", LIES)
 def test_each_lie_is_told_apart_from_the_truth(lie: str, tmp_path: Path) -> None:
     name = f"--name=^{_escaped(WITNESSES['migration'])}$"
-    [verdict] = verdicts_of(Play(tmp_path / "run", name, "features/migration.feature", lie=lie))
+    [verdict] = verdicts_of(Play(tmp_path / "run", name, "features/migration.feature", lie=f"answers={lie}"))
     assert verdict.verdict == "failed"
     assert {finding.blame for finding in verdict.findings} == {"dynamo"}
 
@@ -160,11 +167,34 @@ def test_each_lie_is_told_apart_from_the_truth(lie: str, tmp_path: Path) -> None
 def test_each_sentence_about_loads_and_times_tells_a_lie(lie: str, names: list[str], tmp_path: Path) -> None:
     chosen = [f"--name=^{_escaped(name)}$" for name in names]
     found = {
-        each.name: each for each in verdicts_of(Play(tmp_path / "run", *chosen, EXAMPLES, lie=lie)) if _played(each)
+        each.name: each
+        for each in verdicts_of(Play(tmp_path / "run", *chosen, EXAMPLES, lie=f"answers={lie}"))
+        if _played(each)
     }
     assert {name: each.verdict for name, each in found.items()} == dict.fromkeys(names, "failed")
     silent = [name for name, each in found.items() if "sentence" not in {finding.rule for finding in each.findings}]
     assert silent == [], "red for what the judge says, and not for its sentence"
+
+
+@pytest.mark.parametrize(
+    ("lie", "name", "word", "seen"),
+    [
+        ("faults=hits-two", "A worker hangs once its client has some tokens", "failed", "is gone"),
+        ("faults=names-nobody", "A fault on a worker that does not exist is refused", "inconclusive", "does not name"),
+        ("faults=obeys", "A fault on a worker that does not exist is refused", "inconclusive", "took an order"),
+        (
+            "router=takes-turns",
+            "With the least-loaded router a slow worker gets less than half of the new requests",
+            "failed",
+            "new requests; expected less than 50 %",
+        ),
+    ],
+)
+def test_what_is_said_of_those_that_no_fault_was_for_can_be_wrong(
+    lie: str, name: str, word: str, seen: str, tmp_path: Path
+) -> None:
+    [verdict] = verdicts_of(Play(tmp_path / "run", f"--name=^{name}$", "features/examples/faults.feature", lie=lie))
+    assert (verdict.verdict, seen in verdict.reason) == (word, True), verdict.reason
 
 
 def _played(verdict: Verdict) -> bool:

@@ -440,7 +440,7 @@ def test_what_was_not_good_is_run_again_with_the_settings_that_it_had(
     chosen = ("--features", "features/toy.feature:4", "features/toy.feature:6")
     status, output = call(project, "acceptance", *chosen, "-Djobs=3")
     assert status == 1
-    assert " again: make acceptance FEATURES=features/toy.feature:6\n" in output
+    assert " again: make acceptance FEATURES=features/toy.feature:6 JOBS=3\n" in output
     assert "\nagain:  make rerun\n" in output
     assert summary(project) == {"works": "passed", "dies": "inconclusive"}
     status, output = call(project, "rerun")

@@ -369,7 +369,7 @@ UNPLAYABLE = """
 Feature: Unplayable
   Scenario: Nobody asks for anything
     Given a Dynamo deployment with 2 ruler workers
-    When the worker serving the next request crashes after 2 requests
+    When after 2 requests the worker serving the request crashes
     Then a new request succeeds within 5 seconds
 
   Scenario: A load has no answer of its own

@@ -108,7 +108,7 @@ def test_sentences_that_are_quoted_are_known() -> None:
         known.read(keyword.lower(), text)
     assert len(found) > 15
     with pytest.raises(Mistake, match="there is no sentence"):
-        known.read("when", "the worker serving the request crashes in the middle")
+        known.read("then", "the answer is complete with 200 tokens")
 
 
 def test_every_fault_with_a_word_of_its_own_is_explained() -> None:

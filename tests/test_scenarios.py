@@ -368,6 +368,20 @@ def test_a_checker_of_somebody_elses() -> None:
             {"failure": Failure("hang", trigger_in_phase="NEVER")},
             "trigger_in_phase is 'NEVER'; expected one of STANDARD, OVERFLOW, RECOVERY",
         ),
+        ({"failure": replace(CRASH, target="idle_frontend")}, "has no idle frontend; expected 2 frontends or more"),
+        (
+            {"failure": Failure("network_loss", target="frontend", trigger_after_requests=1)},
+            "has no other frontend that it could be parted from; write another side, one of WORKER_NATS, WORKER_WORKER",
+        ),
+        (
+            {"failure": replace(CRASH, kinds=("hang",))},
+            "'process_kill' has kinds or every_seconds; only random takes them",
+        ),
+        ({"failure": replace(CRASH, every_seconds=5.0)}, "'process_kill' has kinds or every_seconds"),
+        (
+            {"failure": Failure("random", trigger_after_requests=1, duration_seconds=9.0, seed=1, kinds=("xyz",))},
+            "kinds is 'xyz'; expected one of process_kill, hang",
+        ),
         ({"failure": replace(CRASH, target="prefill_worker")}, "can never strike: .* has no prefill_worker"),
         ({"failure": replace(CRASH, duration_seconds=0.0)}, "duration_seconds is 0.0"),
         ({"failure": Failure("overload", trigger_after_requests=1)}, "token_overflow and overload have one"),
@@ -526,6 +540,8 @@ def test_the_same_seed_draws_the_same_faults() -> None:
     assert drawn(7) == drawn(7) != drawn(8)
     assert len({each.failure.type for each in drawn(7)[:4]}) == 4
     assert {each.victim % 2 for each in drawn(7)} == {0, 1}
+    only = list(islice(chaos.faults(7, ("process_kill", "hang")), 8))
+    assert {each.failure.type for each in only} == {"process_kill", "hang"}
 
 
 def test_a_worker_that_is_passed_over_once_more_does_not_serve_again_yet() -> None:
@@ -615,10 +631,13 @@ class Stage:
     """A stage whose workers are three names; the last one is the busiest."""
 
     def __init__(self, folder: Path) -> None:
-        self.nodes = [Node(f"w-{n}", "worker", f"10.0.0.{n}", 1, None) for n in range(3)]
-        self.deployment = SimpleNamespace(nodes=self.nodes, shape=Shape(engine="vllm", workers=3))
-        self.fleet = SimpleNamespace(serving_worker=lambda role, but: [n for n in self.nodes if n not in but][-1])
+        self.all = [Node(f"w-{n}", "worker", f"10.0.0.{n}", 1, None) for n in range(3)]
+        self.deployment = SimpleNamespace(nodes=self.all, shape=Shape(engine="vllm", workers=3))
+        self.fleet = SimpleNamespace(serving_worker=lambda role, but: [n for n in self.all if n not in but][-1])
         self.settings, self.folder, self.deployed = Settings(), folder, True
+
+    def nodes(self, role: str) -> list[Node]:
+        return [each for each in self.all if each.role == role]
 
 
 def part(stage: Stage, strike: Any = None) -> runner._Play:
@@ -629,14 +648,19 @@ def part(stage: Stage, strike: Any = None) -> runner._Play:
 
 def test_failures_at_once_have_different_victims(tmp_path: Path) -> None:
     play = part(Stage(tmp_path))
-    with play._victim(CRASH) as first, play._victim(CRASH) as second, play._victim(CRASH) as third:
-        assert [node.name for node in (first, second, third)] == ["w-2", "w-1", "w-0"]
+    with play._victims(CRASH) as first, play._victims(CRASH) as second, play._victims(CRASH) as third:
+        assert [node.name for node in (*first, *second, *third)] == ["w-2", "w-1", "w-0"]
         with (
             pytest.raises(Inconclusive, match="worker or decode to hit, but 3 that other"),
-            play._victim(CRASH),
+            play._victims(CRASH),
         ):
             pass
-    with play._victim(CRASH) as again:
+        with (
+            pytest.raises(Inconclusive, match=r"every worker after .*: another failure hits w-0, w-1, w-2 already"),
+            play._victims(replace(CRASH, target="every_worker")),
+        ):
+            pass
+    with play._victims(CRASH) as again:
         assert again == first
 
 
@@ -649,8 +673,8 @@ def test_a_failure_lasts_for_as_long_as_it_says(tmp_path: Path) -> None:
 
     play = part(stage, strike)
     for duration in (None, 2.0, 600.0):
-        play._inject(replace(CRASH, duration_seconds=duration), stage.nodes[0])
-    victim = Exactly(stage.nodes[0])
+        play._inject(replace(CRASH, duration_seconds=duration), stage.all[0])
+    victim = Exactly(stage.all[0])
     assert struck == [Crash(victim, lease_seconds=lease) for lease in (3600.0, 62.0, 660.0)]
 
 

@@ -1,7 +1,7 @@
 """One path of a fault: what the kinds say of themselves, and what a strike does, in which order."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
@@ -24,7 +24,7 @@ from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenF
 from support.faults.gpu import Throttle, XidError
 from support.faults.network import Bandwidth, Cut, Loss
 from support.faults.processes import Crash, Hang
-from support.faults.victims import All, Exactly, Others, Serving, Victim
+from support.faults.victims import All, Exactly, Serving, Victim
 from support.scenarios import Failure
 from support.scenarios.model import TYPES
 from support.settings import ROOT
@@ -152,7 +152,7 @@ NOBODY = "no request was in flight any more when w-[0-9] was hit"
 
 @pytest.mark.parametrize(
     ("victim", "felt"),
-    [(Serving(), True), (Exactly(NODES[0]), True), (All("worker"), True), (Exactly(NODES[0], felt=False), False)],
+    [(Serving(), True), (Exactly(NODES[0]), True), (All(("worker",)), True), (Exactly(NODES[0], felt=False), False)],
 )
 def test_whoever_is_hit_somebody_has_to_notice(monkeypatch: pytest.MonkeyPatch, victim: Victim, felt: bool) -> None:
     monkeypatch.setattr("support.world.faults.outcome", lambda entry: SimpleNamespace(kind=entry.outcome))
@@ -208,7 +208,7 @@ def test_what_is_refused_was_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_of_several_victims_is_hit_and_undone() -> None:
     world = World()
-    proven = world.faults.strike(Scratch(All("worker")))
+    proven = world.faults.strike(Scratch(All(("worker",))))
     assert [fault.node for fault in proven] == NODES
     assert world.faults.victims == {"w-0", "w-1", "w-2"}
     world.faults.recover(*proven)
@@ -264,8 +264,7 @@ def test_a_fault_that_is_over_too_early_is_told_and_one_whose_time_is_up_is_not(
 
 def test_orders_of_one_cut_and_of_several() -> None:
     ground: Any = SimpleNamespace(
-        deployment=SimpleNamespace(nodes=[*NODES, Node("frontend-0", "frontend", "127.0.0.1", 2, None)]),
-        find=lambda victim: NODES[2:],
+        deployment=SimpleNamespace(nodes=[*NODES, Node("frontend-0", "frontend", "127.0.0.1", 2, None)])
     )
     until: Any = None
     cut = Cut(Serving(), mode="reset")
@@ -276,50 +275,47 @@ def test_orders_of_one_cut_and_of_several() -> None:
         "mode": "reset",
         "direction": "both",
     }
-    assert (cut.kind, cut.groups(NODES)) == ("reset", [[node] for node in NODES])
-    members = Cut(All("etcd"), others=Others("peers"), direction="from")
+    assert (cut.kind, cut.groups(NODES)) == ("reset", [NODES])
+    members = Cut(All(("worker",)), "DYNAMO", direction="from")
     pairs = members.look(ground, NODES[:2], until)
-    assert members.groups(NODES[:2]) == [NODES[:2]]
     assert members.order(NODES[:2], pairs) == {
         "partition_type": "CUSTOM",
-        "source": ["w-2"],
+        "source": ["w-2", "frontend-0"],
         "target": ["w-0", "w-1"],
         "mode": "drop",
         "direction": "from",
     }
-    narrow = Bandwidth(All("etcd"), 50, others=Others("peers"))
-    lines = ((NODES[2], NODES[0]), None)
-    assert narrow.order(NODES[:1], lines) == {
-        "partition_type": "CUSTOM",
-        "source": ["w-2"],
-        "target": ["w-0"],
+    frontend = ground.deployment.nodes[-1]
+    between = Loss(Exactly(frontend), "WORKER_WORKER", 20)
+    assert between.order([frontend], between.look(ground, [frontend], until))["source"] == ["w-0", "w-1", "w-2"]
+    with pytest.raises(Inconclusive, match="nobody is left on the other side of frontend-0; choose fewer victims"):
+        cut.look(ground, [frontend], until)
+
+
+def test_a_narrow_cable_is_measured_against_nobody_who_has_one_as_well() -> None:
+    """A member of etcd against another member, all others against a frontend."""
+    members = [Node(f"etcd-{number}", "etcd", "127.0.0.1", 1, None) for number in range(3)]
+    frontend = Node("frontend-0", "frontend", "127.0.0.1", 2, None)
+    asked: list[str] = []
+
+    @contextmanager
+    def line(source: Node, destination: Node, timeout: float) -> Iterator[None]:
+        asked.append(f"{source.name} {destination.name}")
+        yield
+
+    deployment = SimpleNamespace(nodes=[*members, *NODES, frontend])
+    ground: Any = SimpleNamespace(deployment=deployment, witness=SimpleNamespace(line=line))
+    narrow = Bandwidth(Exactly(members[0]), 50)
+    for nodes in (*narrow.groups(members[:2]), NODES[:1]):
+        with ExitStack() as until:
+            before = narrow.look(ground, nodes, until)
+    assert asked[::2] == ["etcd-2 etcd-0", "etcd-2 etcd-1", "frontend-0 w-0"]
+    assert narrow.order(NODES[:1], before) == {
+        "partition_type": "FRONTEND_WORKER",
+        "target_pod": "w-0",
         "parameters": {"rate_kbit": 50},
         "mode": "bandwidth",
     }
-    ground.find = lambda victim: []
-    with pytest.raises(Inconclusive, match="nobody is left on the other side of w-0, w-1, w-2; choose fewer victims"):
-        members.look(ground, NODES, until)
-    with pytest.raises(TypeError, match="others"):  # it could not be ordered between them
-        Loss(Serving(), others=Others("peers"))  # type: ignore[call-arg]
-
-
-def test_others_are_those_that_no_victim_of_the_strike_is_among() -> None:
-    """Of several that are hit one after the other, none is measured against one that is broken already."""
-    seen: list[list[Node]] = []
-    world = World()
-
-    def find(victim: Victim, of: Sequence[Node] = ()) -> list[Node]:
-        seen.append(list(of))
-        return NODES[:2]
-
-    world.faults._finder = cast(Any, SimpleNamespace(find=find))
-
-    class Looking(Scratch):
-        def look(self, ground: Ground, nodes: Any, until_proven: Any) -> Any:
-            ground.find(Others("peers"))
-
-    world.faults.strike(Looking(All("worker")))
-    assert seen == [[], NODES[:2], NODES[:2]]
 
 
 def test_every_kind_says_all_that_there_is_to_say() -> None:
@@ -334,7 +330,7 @@ def test_every_kind_says_all_that_there_is_to_say() -> None:
         for hook in ("unsound", "order", "prove", "lapsed", "healing"):
             assert getattr(kind, hook) is not getattr(Fault, hook), (kind, hook)
         assert registry.named(kind.name) is kind
-    assert "" not in registry.words("process", many=True)
+    assert set(registry.drawn()) == {"crashes", "hangs", "cuts", "GPU errors"}
     with pytest.raises(ValueError, match="unknown fault 'melt'; expected one of: crash, terminate"):
         registry.named("melt")
 
@@ -373,7 +369,8 @@ def test_strengths_are_fields_of_a_failure_and_columns_of_a_table() -> None:
     own = {each.name for each in fields(cast(Any, Failure))}
     assert set(registry.all_strengths()) <= own
     columns = {each.metadata["column"] for _, each in registry.all_strengths().values() if each.metadata["column"]}
-    assert {"xid", "share", "percent", "rate kbit", "between it and", "packets are"} == columns
+    of_kinds = {"xid", "follow-up errors", "share", "percent", "rate kbit", "between it and", "packets are", "only"}
+    assert of_kinds == columns
     assert columns <= set(FAILURE_OPTIONS)
     failure = Failure("network_loss", percent=7, trigger_after_seconds=1.0)
     victim = Exactly(NODES[0])
@@ -399,7 +396,7 @@ def test_the_kinds_of_the_suite_and_the_types_of_the_agents_agree() -> None:
         options = {option for each in kind.types for option in types(kind.family)[each].options}
         taken = options | set(fields_of[kind.family].model_fields)
         assert {said.get(each.name, each.name) for each in registry.strengths(kind)} <= taken, kind
-    assert (network.DIRECTIONS, set(network.SIDES) - set(PARTITIONS)) == (DIRECTIONS, set())
+    assert (network.DIRECTIONS, set(network.OWN_SIDES) - set(PARTITIONS)) == (DIRECTIONS, set())
 
 
 def test_no_type_is_named_by_two_drivers() -> None:

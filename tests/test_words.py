@@ -1,21 +1,38 @@
 """Words and tables of the sentences: right ones are understood, wrong ones named with the right ones."""
 
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, cast
 
+import parse  # type: ignore[import-untyped]
 import pytest
 from behave.model import Table
 
 from support.faults.gpu import Overheat
 from support.faults.processes import Hang, Terminate
 from support.scenarios import Failure
-from support.words import REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, bounds, failures, options
+from support.scenarios.model import TRIGGERS
+from support.scenarios.model import TYPES as FAILURE_TYPES
+from support.words import FAILURE_OPTIONS, FAILURES, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, bounds, failures, options
 
 
 @pytest.mark.parametrize(
     ("word", "text", "value"),
     [
         ("Fate", "is shut down", Terminate),
-        ("Fates", "hang", Hang),
+        ("Fate", "hangs", Hang),
+        ("Victim", "the etcd leader", "etcd_leader"),
+        ("Begin", "after 3 seconds ", {"trigger_after_seconds": 3.0}),
+        ("Begin", "", {}),
+        ("Lasting", " for 500 milliseconds", 0.5),
+        ("Lasting", "", None),
+        ("Every", " every 5 seconds", 5.0),
+        ("Every", "", None),
+        ("Moment", " mid-answer", "mid-answer"),
+        ("FollowUps", "", False),
+        ("FollowUps", " with its usual follow-up errors", True),
+        ("Drawn", "faults", ()),
+        ("Drawn", "crashes and GPU errors", ("process_kill", "xid")),
+        ("YesNo", "no", False),
         ("Strain", "overheats", Overheat),
         ("Way", "resets", "reset"),
         ("Mode", "unary", False),
@@ -55,6 +72,15 @@ def test_right_words(word: str, text: str, value: Any) -> None:
     [
         ("Engine", "tgi", "unknown engine 'tgi'; expected one of: vllm, sglang, trtllm, ruler"),
         ("Fate", "explodes", "expected one of: crashes, is shut down, hangs, is restarted"),
+        ("Victim", "the etcd leeder", "unknown victim 'the etcd leeder'; expected one of: .*; write the etcd leader"),
+        (
+            "Moment",
+            " in the middle",
+            "unknown moment 'in the middle'; expected one of: mid-answer, before the first",
+        ),
+        ("Moment", " after 50 tokens", "; write after 50 tokens as the first words of the sentence"),
+        ("Drawn", "crashes and burns", "unknown kind of random faults 'burns'; expected one of: faults, crashes"),
+        ("Lasting", " for 5", "'5' has no unit; .*; write 5 seconds"),
         ("Count", "-3", "'-3' is not a count; expected a whole number, 1 or more"),
         ("Count", "0", "'0' is not a count; expected a whole number, 1 or more"),
         ("Tally", "-1", "'-1' is not a count; expected a whole number, 0 or more"),
@@ -125,15 +151,24 @@ def table(text: str) -> Table:
 
 
 def test_failures_in_a_table() -> None:
-    text = "failure|when|for|packets are\nnetwork partition|after 3 tokens|2 seconds|reset\nhang|once OVERFLOW begins||"
+    text = (
+        "failure|when|for|packets are\nnetwork partition|after 3 tokens|2 seconds|reset\nhangs|once OVERFLOW begins||"
+    )
     cut = Failure("network_partition", trigger_after_tokens=3, duration_seconds=2.0, mode="reset")
     assert failures(table(text)) == [cut, Failure("hang", trigger_in_phase="OVERFLOW")]
+    text = "failure|target|when|only|follow-up errors|seed|kinds|every|for\n"
+    text += "network partition|the etcd leader|after 1 token|from it|||||\nxid|a worker|after 1 token||yes||||\n"
+    text += "random||after 1 token|||7|crashes|5 seconds|60 seconds"
+    one_way = Failure("network_partition", "etcd_leader", trigger_after_tokens=1, direction="from")
+    error = Failure("xid", "any_worker", trigger_after_tokens=1, sequence=True)
+    drawn = Failure("random", trigger_after_tokens=1, duration_seconds=60.0, seed=7)
+    assert failures(table(text)) == [one_way, error, replace(drawn, kinds=("process_kill",), every_seconds=5.0)]
     for wrong, message in (
         (
-            "failure|who|when\nhang|x|after 1 token",
+            "failure|who|when\nhangs|x|after 1 token",
             "unknown setting 'who' in the table; expected one of: failure, target",
         ),
-        ("failure|when\nhang|", r"\['hang', ''\] does not say|a row of the table has no failure, or not when"),
+        ("failure|when\nhangs|", r"a row of the table has no failure, or not when"),
         ("failure|when\nbang|after 1 token", "unknown failure 'bang'"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -150,3 +185,36 @@ def test_a_check_names_its_bounds() -> None:
         bounds("high_availability", None)
     with pytest.raises(ValueError, match="unknown setting 'luck'"):
         bounds("high_availability", table("bound|value\nluck|1"))
+
+
+def test_all_that_a_sentence_can_say_of_a_failure_a_table_can_and_the_other_way_round() -> None:
+    said = {field for _, (field, _) in FAILURE_OPTIONS.items() if field}
+    own = {each.name for each in fields(cast(Any, Failure))}
+    assert own - said == {*TRIGGERS, "load"}, "the column `when` has the triggers"
+    assert TYPES["Victim"].words == FAILURE_OPTIONS["target"][1].words  # type: ignore[attr-defined]
+    assert {*TYPES["Fate"].words, *TYPES["Strain"].words} <= {*FAILURES}  # type: ignore[attr-defined]
+    assert set(FAILURES.values()) == {*FAILURE_TYPES}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("the etcd leader crashes", "the etcd leader"),
+        ("the etcd leader explodes", "the etcd leader"),
+        ("the etcd leeder crashes", "the etcd leeder"),
+        ("packets between the wroker and the frontend", "the wroker"),
+        ("the client closes the connection", ""),
+        ("a new worker starts", ""),
+        ("a workers crash", ""),
+    ],
+)
+def test_where_a_victim_is_meant_and_where_it_is_not(text: str, found: str) -> None:
+    """A sentence may begin with one; it may not take the sentences of others for its own."""
+    forms = ("{victim:Victim} {kind:Fate}", "packets between {victim:Victim} and {side:Side}")
+    reads = {name: _as_it_is(TYPES[name].pattern) for name in ("Victim", "Fate", "Side")}  # type: ignore[attr-defined]
+    seen = [match["victim"] for form in forms if (match := parse.parse(form, text, reads))]
+    assert seen == ([found] if found else [])
+
+
+def _as_it_is(pattern: str) -> Any:
+    return parse.with_pattern(pattern)(lambda text: text)

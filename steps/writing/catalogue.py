@@ -29,8 +29,6 @@ def problems(sentences: Sequence[Sentence], uses: Mapping[str, Usage]) -> list[s
         lacking = [TAGS[name] for name in sentence.needs if name in TAGS and TAGS[name] not in usage.tags]
         found += sentence.problems()
         found += [f'"{sentence.pattern}": not every scenario with it has the tag @{tag}' for tag in lacking]
-        if usage.tabled and "Table" not in sentence.facts:
-            found.append(f'"{sentence.pattern}": has a table in a feature, and no Table: says which')
         if usage.example is None:
             found.append(f'"{sentence.pattern}": no scenario of the default selection is an example of it')
     return found

@@ -14,16 +14,17 @@ from support.contract.shape import ENGINES, LEAVINGS, SIMULATED, Shape
 from support.errors import LACKS, Unsupported
 from support.faults import registry
 from support.faults.fault import Fault
+from support.faults.victims import VICTIMS
 from support.judge import skips
 from support.judge.checker import CHECKERS
 from support.requests.client import start_request
 from support.run import tags
 from support.run.selection import left_out
-from support.scenarios.model import LIBRARY, MORE_TYPES, VICTIMS, WORKERS, read_scenarios
+from support.scenarios.model import LIBRARY, MORE_TYPES, read_scenarios
 from support.schema import expected_of
 from support.settings import NAMES, ROOT, TARGETS, TARGETS_AVAILABLE, Settings
 from support.targets.needs import NEEDS
-from support.words import FAILURE_OPTIONS, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, seconds, yes_or_no
+from support.words import FAILURE_OPTIONS, FAILURES, OPTIONAL, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, seconds
 from support.world.clients import Clients
 
 MOST_INLINE = 6
@@ -131,6 +132,9 @@ def _entry(sentence: Sentence, usage: Usage) -> Entry:
     listed = {name: words for name, words in strengths.items() if words.startswith("one of")}
     title, values = sentence.pattern, dict[str, list[str]]()
     for name, kind in sentence.placeholders:
+        if kind in OPTIONAL:
+            title = title.replace(f"{{{name}:{kind}}}", OPTIONAL[kind])
+            continue
         words = _forms(usage.words[name]) if kind == "Noun" else _words(TYPES[kind]) if kind else ()
         shown = "|".join(words) if words and len(words) <= MOST_INLINE else name
         if shown == name:
@@ -230,7 +234,7 @@ def _allowed(read: Callable[[str], Any], annotation: Any = None) -> str:
 
 def _words(read: Callable[[str], Any]) -> Sequence[str]:
     """The words that a reader takes, where they can be listed."""
-    return getattr(read, "words", ("yes", "no") if read is yes_or_no else ())
+    return getattr(read, "words", ())
 
 
 def _shown(read: Callable[[str], Any], value: Any) -> str:
@@ -308,30 +312,34 @@ def _run_settings() -> Section:
 
 
 def _failures() -> Iterator[Section]:
-    rows = [_failure(kind) for kind in registry.KINDS.values()]
-    rows += [[f"`{_spaced(name)}`", "", what, "", "", "", ""] for name, what in MORE_TYPES.items()]
-    about = "What can break. Sentences have the words of the second column; a table below `these failures strike`, and "
-    about += "a YAML file, those of the first one. Those without a target are more than one fault."
-    headings = ["failure", "in a sentence", "what happens", "targets", "columns", "proof", "needs"]
+    called = {name: words for words, name in FAILURES.items()}
+    rows = [_failure(kind, called[name]) for name, kind in registry.KINDS.items()]
+    rows += [[f"`{called[name]}`", f"`{name}`", what, "", "", "", ""] for name, what in MORE_TYPES.items()]
+    about = "What can break. Sentences and a table below `these failures strike` have the words of the first column, a "
+    about += "YAML file those of the second one. Those without a target are more than one fault."
+    headings = ["failure", "in YAML", "what happens", "targets", "columns", "proof", "needs"]
     yield Section("Failures", about, table=Table(headings, rows))
+    rows = [[f"`{each.words}`", f"`{key}`", first_words(type(each.victim))] for key, each in VICTIMS.items()]
+    about = "Who may be hit. Sentences, and the column `target` of a table, have the words of the first column, a YAML "
+    about += "file those of the second one."
+    yield Section("Victims", about, table=Table(["victim", "in YAML", "who that is"], rows))
     hints = {name: hint for name, (hint, _) in registry.all_strengths().items()}
     columns = [
         [f"`{column}`", "yes" if column in ("failure", "when") else "no", _allowed(read, hints.get(field))]
         for column, (field, read) in FAILURE_OPTIONS.items()
     ]
     about = "The headings of a table below `these failures strike`, with a failure in each row. An empty cell says "
-    about += "nothing."
+    about += "nothing. `seed`, `kinds` and `every` are for `random`, `for` then says for how long new faults begin."
     yield Section("Columns of failures", about, table=Table(["column", "has to be there", "values"], columns))
 
 
-def _failure(kind: type[Fault]) -> list[str]:
-    words = [word for word in (kind.word, kind.word_of_many) if word]
+def _failure(kind: type[Fault], called: str) -> list[str]:
     columns = [each.metadata["column"] for each in registry.strengths(kind) if each.metadata["column"]]
     return [
-        f"`{_spaced(kind.failure)}`",
-        codes(words),
+        f"`{called}`",
+        f"`{kind.failure}`",
         first_words(kind),
-        codes(map(_spaced, WORKERS if kind.workers_only else VICTIMS)),
+        "workers" if kind.workers_only else "all",
         codes(columns),
         first_words(kind.prove),
         ", ".join(NEEDS[need].words for need in kind.needs),

@@ -39,13 +39,11 @@ class Usage:
     Attributes:
         example: the shortest scenario of the default selection with it; None: none has it.
         words: name of each placeholder -> what stands there, in all features.
-        tabled: whether a table stands below it somewhere.
         tags: those that all scenarios with it have.
     """
 
     example: Example | None
     words: dict[str, set[str]]
-    tabled: bool
     tags: frozenset[str]
 
 
@@ -86,7 +84,6 @@ def _usage(sentence: Sentence, uses: Sequence[Use], selected: Any) -> Usage:
     return Usage(
         shortest and _example(sentence, *shortest),
         words,
-        any(step.table for _, _, step in uses),
         frozenset.intersection(*tags) if tags else frozenset(),
     )
 

@@ -10,7 +10,8 @@ TITLE = "Catalogue: all that a scenario can say"
 ABOUT = (
     "Every sentence, setting, failure, check and tag. `make catalogue` writes this page from the code, and a test "
     "keeps it so.",
-    "In a sentence `<a|b>` stands for one of these words, and `<count>` for a value that is told below it. *Waits* "
+    "In a sentence `<a|b>` stands for one of these words, `<count>` for a value that is told below it, and what is in "
+    "`[...]` may be left out: who is hit, when, and for how long go together in any way. *Waits* "
     "says how long the step takes, *Time counts* from when a time in the sentence counts, *Proof* who says so. The "
     "example is from a scenario that the suite's own tests play.",
     "A fault that is not proven makes the scenario *inconclusive*: it says nothing about Dynamo.",

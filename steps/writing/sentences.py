@@ -6,9 +6,9 @@ The docstring of a step function says in its first paragraph what the sentence m
     Waits: until when behave waits before it goes on; "no" where it does not.
     Proof: what shows it.
     Needs: what the target or the release has to have: names of needs, lacks and engines.
-    Table: what may stand in a table below it.
 
-``Waits`` and ``Proof`` are there always, ``Time`` wherever the sentence names a time, the others where they apply.
+``Waits`` and ``Proof`` are there always, ``Time`` wherever the sentence names a time, ``Needs`` where it applies. What
+table may stand below it is among its marks.
 """
 
 import importlib
@@ -23,15 +23,14 @@ from behave.step_registry import registry
 
 from support.contract.shape import ENGINES
 from support.errors import LACKS
+from support.marks import TABLES, marks_of
 from support.settings import ROOT
 from support.targets.needs import NEEDS
-from support.words import TYPES
+from support.words import TIMES, TYPES
 
-FIELDS = ("Time", "Waits", "Proof", "Needs", "Table")
+FIELDS = ("Time", "Waits", "Proof", "Needs")
 KEYWORDS = ("given", "when", "then")
 PLACEHOLDER = re.compile(r"\{(\w+)(?::(\w+))?\}")
-TIMES = ("Time", "Trigger")
-"""Types of words that are a time, or begin with one."""
 NAMES = (*NEEDS, *LACKS, *ENGINES)
 """What a sentence may need."""
 
@@ -45,7 +44,7 @@ class Sentence:
         pattern: as the step function has it, ``a Dynamo deployment with {count:Count} ...``.
         noun: the file of steps/ that it is in; ``about``: what that file says of itself.
         meaning: in a sentence.
-        facts: those of :data:`FIELDS` that it has.
+        facts: those of :data:`FIELDS` that it has, and ``Table``, where one may stand below it.
         matcher: behave's own, which tells whether a line of a feature is this sentence.
     """
 
@@ -94,6 +93,8 @@ def load() -> list[Sentence]:
     for keyword in KEYWORDS:
         for matcher in registry.steps[keyword]:
             meaning, facts = described(matcher.func)
+            if table := marks_of(matcher.func).table:
+                facts["Table"] = f"{TABLES[table]}."
             module = matcher.func.__module__
             noun = module.rpartition(".")[2]
             found.append(Sentence(keyword, matcher.pattern, noun, abouts[module], meaning, facts, matcher))

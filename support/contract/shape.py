@@ -14,7 +14,7 @@ ENGINES = (*SIMULATED, "ruler")
 REQUEST_PLANES = ("tcp", "nats")
 DISCOVERIES = ("etcd", "kubernetes")
 RESTART_POLICIES = ("Never", "OnFailure", "Always")
-ROUTER_MODES = ("round-robin", "random", "kv")
+ROUTER_MODES = ("round-robin", "random", "least-loaded", "kv")
 LEAVINGS = ("draining", "handing over")
 MOST_MEMBERS = 7
 WholeSeconds = Annotated[float, Expected("whole seconds, 1 or more, as etcd counts leases", ge=1, multiple_of=1)]
@@ -146,6 +146,8 @@ class Shape:
             raise Unsupported(release.version, "sequence cap")
         if self.max_model_len is not None and not release.max_model_len:
             raise Unsupported(release.version, "sequence limit")
+        if self.router_mode == "least-loaded" and not release.least_loaded:
+            raise Unsupported(release.version, "least-loaded router")
         if self.drain_seconds is not None and not release.drain_deadline:
             raise Unsupported(release.version, "drain deadline")
         if self.stream_timeout_seconds is not None and not release.stream_timeout:

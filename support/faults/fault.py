@@ -26,7 +26,6 @@ class Ground:
 
     Attributes:
         rate: tokens per second that clients have received over the given number of seconds up to now.
-        find: the nodes that one of :class:`support.faults.victims.Others` stands for, seen from all victims.
     """
 
     service: FaultService
@@ -34,7 +33,6 @@ class Ground:
     deployment: Deployment
     events: EventLog
     rate: Callable[[float], float]
-    find: Callable[[Victim], list[Node]]
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,8 @@ class Fault:
         victim: who is hit.
         lease_seconds: it is undone by then at the latest.
         name: what events and Python programs call the kind.
-        failure: its type in tables and YAML, where it may be written with spaces for ``_``; empty: no kind of its own.
-        word: in sentences, ``crashes``; ``word_of_many``: of several victims, ``crash``. Empty: a sentence of its own.
+        failure: its type in YAML; empty: no kind of its own.
+        word: in sentences and tables, ``crashes``; empty: a sentence of its own, and :attr:`failure` in tables.
         did: what it did to its victim, ``crashed``, for events and reports; a kind that says more has its own
             :meth:`describe`.
         family: of the fault service's API; ``types``: those that are ordered there, one that is called :attr:`name`
@@ -104,7 +102,8 @@ class Fault:
         needs: capabilities of the machine without which it cannot be had, as tags ``@needs.NAME`` of a scenario.
         workers_only: whether its target in a table or YAML has to be a worker.
         ends_process: whether the victim's process ends; its undo would start it again.
-        drawn: whether random faults may be of this kind; it then has to be undone as soon as it is over.
+        drawn: what random faults of this kind are called, ``crashes``; empty: none are. It has to be undone as soon as
+            it is over.
         urgent: whether, from order to proof, we go before everything else on the machine.
         holds_answers: whether answers of the ruler engine that the victim serves are held before their end meanwhile.
         side_by_side: whether several victims are hit at once, by a fault each; else one after the other.
@@ -118,14 +117,13 @@ class Fault:
     name: ClassVar[str] = ""
     failure: ClassVar[str] = ""
     word: ClassVar[str] = ""
-    word_of_many: ClassVar[str] = ""
     did: ClassVar[str] = ""
     family: ClassVar[str] = ""
     types: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
     workers_only: ClassVar[bool] = False
     ends_process: ClassVar[bool] = False
-    drawn: ClassVar[bool] = False
+    drawn: ClassVar[str] = ""
     urgent: ClassVar[bool] = False
     holds_answers: ClassVar[bool] = False
     side_by_side: ClassVar[bool] = False
@@ -195,7 +193,7 @@ class ProvenFault:
     Attributes:
         id: the fault service's id of it.
         fault: what was ordered.
-        node: the victim, of several the first.
+        node: the victim, of several the first; ``others``: all further ones.
         injected_at: when it was asked for; ``done_at``: when the service said that it is done; ``proven_at``: when
             the victim was seen to suffer it; ``struck_at``: when the injector sent its signal, where it says so,
             else when it was asked.
@@ -216,6 +214,7 @@ class ProvenFault:
     life: Life | None = None
     details: dict[str, Any] = field(default_factory=dict)
     loaded: bool = False
+    others: tuple[Node, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -228,7 +227,9 @@ class ProvenFault:
         struck = float(ordered.made["evidence"].get("sent_at", ordered.at))
         until = ordered.done_at if ordered.made["state"] == "recovered" else float(ordered.made["deadline"])
         times = (ordered.at, ordered.done_at, proof.at, struck, until)
-        return cls(ordered.made["id"], fault, ordered.nodes[0], *times, proof.life, proof.details, ordered.loaded)
+        first, *others = ordered.nodes
+        seen = proof.life, proof.details, ordered.loaded, tuple(others)
+        return cls(ordered.made["id"], fault, first, *times, *seen)
 
 
 def on_clock(made: Mapping[str, Any]) -> dict[str, Any]:

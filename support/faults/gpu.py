@@ -82,10 +82,10 @@ class XidError(GpuFault):
     failure = "xid"
     types = ("XID_ERROR",)
     needs = ("kmsg",)
-    drawn = True
+    drawn = "GPU errors"
     urgent = True
     xid: Annotated[int, OneOf(known_xids)] = field(default=79, metadata=strength("xid", "Xid"))
-    sequence: bool = field(default=False, metadata=strength())
+    sequence: bool = field(default=False, metadata=strength("follow-up errors", "YesNo"))
 
     @property
     def kind(self) -> str:

@@ -11,7 +11,7 @@ from support.contract.deployment import Node
 from support.contract.target import Line, Witness
 from support.errors import Inconclusive
 from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault, strength
-from support.faults.victims import Victim
+from support.faults.victims import WORKER_ROLES
 from support.judge.chance import RISK, bounds, draws_to_see
 from support.observe.waiting import at_once, prove
 from support.schema import Expected, OneOf, PositiveInt
@@ -24,21 +24,31 @@ LEAST_PROBES = 400
 # answers in flight have their share of it, and TCP slows down at each packet that finds the queue full.
 TRANSFER_SECONDS, LONGEST_TRANSFER_SECONDS = 0.3, 5.0
 BYTES_PER_KBIT = 125
-SIDES = {
+OWN_SIDES = {
     "FRONTEND_WORKER": ("frontend",),
     "WORKER_NATS": ("nats",),
-    "WORKER_WORKER": ("worker", "decode", "prefill"),
+    "WORKER_WORKER": WORKER_ROLES,
     "WORKER_ETCD": ("etcd",),
 }
-"""Partition -> roles of those whom the victim, a worker, is cut off from."""
+"""Partition that the fault service has for a worker -> roles of those whom the worker is parted from."""
+SIDES = OWN_SIDES | {
+    "DYNAMO": ("frontend", *WORKER_ROLES),
+    "EVERYBODY": ("frontend", *WORKER_ROLES, "etcd", "nats"),
+}
+"""Partition -> roles of those whom the victims are parted from; the victims themselves are never among them."""
 SIDE_WORDS = {
     "the frontend": "FRONTEND_WORKER",
     "NATS": "WORKER_NATS",
     "etcd": "WORKER_ETCD",
+    "the other members": "WORKER_ETCD",
     "its peers": "WORKER_WORKER",
+    "the workers": "WORKER_WORKER",
+    "Dynamo": "DYNAMO",
+    "everybody else": "EVERYBODY",
 }
 MODE_WORDS = {"dropped": "drop", "rejected": "reject", "reset": "reset"}
-MODES, DIRECTIONS = tuple(MODE_WORDS.values()), ("both", "to", "from")
+FLOW_WORDS = {"to it": "to", "from it": "from"}
+MODES, DIRECTIONS = tuple(MODE_WORDS.values()), ("both", *FLOW_WORDS.values())
 DONE = {"drop": "packets were dropped", "reject": "connections were refused", "reset": "connections were reset"}
 """Mode of a cut -> what it did."""
 Pair = tuple[Node, Node]
@@ -51,29 +61,25 @@ class NetworkFault(Fault):
     """Something is done to packets between nodes."""
 
     family = "network"
-    workers_only = True
     healing_seconds = PROOF_SECONDS
     tells_undone = False
 
-    def _across(
-        self, ground: Ground, nodes: Sequence[Node], partition: str, others: Victim | None = None
-    ) -> list[Node]:
-        """Those whom ``others`` stands for or, where it names nobody, who is on the other side of a partition."""
-        all_nodes, names = ground.deployment.nodes, sorted(node.name for node in nodes)
-        found = [node for node in all_nodes if node.role in SIDES[partition] and node.name not in names]
-        if others is not None:
-            found = ground.find(others)
+    def _across(self, ground: Ground, nodes: Sequence[Node], partition: str) -> list[Node]:
+        """Who is on the other side of a partition."""
+        names = sorted(node.name for node in nodes)
+        found = [node for node in ground.deployment.nodes if node.role in SIDES[partition] and node.name not in names]
         if not found:
             raise Inconclusive(f"nobody is left on the other side of {', '.join(names)}; choose fewer victims")
         return found
 
     @staticmethod
-    def _sides(pairs: Sequence[Pair], partition: str, others: Victim | None = None) -> dict[str, Any]:
+    def _sides(pairs: Sequence[Pair], partition: str) -> dict[str, Any]:
         """Who is parted from whom, as the fault service is told."""
-        peers, victims = ([node.name for node in dict.fromkeys(side)] for side in zip(*pairs, strict=True))
-        if others is None:
-            return {"partition_type": partition, "target_pod": victims[0]}
-        return {"partition_type": "CUSTOM", "source": peers, "target": victims}
+        others, victims = (list(dict.fromkeys(side)) for side in zip(*pairs, strict=True))
+        if len(victims) == 1 and victims[0].role in WORKER_ROLES and partition in OWN_SIDES:
+            return {"partition_type": partition, "target_pod": victims[0].name}
+        sides = {"source": [node.name for node in others], "target": [node.name for node in victims]}
+        return {"partition_type": "CUSTOM", **sides}
 
     def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
         """Packets arrive both ways, all of as many as had been sent to see the fault."""
@@ -96,20 +102,18 @@ class Cut(NetworkFault):
     """Packets are dropped, rejected (ICMP) or reset (TCP), on open connections and on new ones.
 
     Attributes:
-        partition: key of :data:`SIDES`, where ``others`` names nobody and the victim is a worker.
+        partition: key of :data:`SIDES`: whom the victims are parted from, all of them from all of those.
         direction: ``both``, ``to`` the victims or ``from`` them.
-        others: whom the victims are parted from, all of them from all of those; None: as ``partition`` says.
     """
 
     name = "cut"
     failure = "network_partition"
     types = MODES
     needs = ("nftables",)
-    drawn = True
+    drawn = "cuts"
     partition: Partition = field(default="FRONTEND_WORKER", metadata=strength("between it and", "Side"))
     mode: Annotated[str, OneOf(MODES)] = field(default="drop", metadata=strength("packets are", "Cut"))
-    direction: Annotated[str, OneOf(DIRECTIONS)] = field(default="both", metadata=strength())
-    others: Victim | None = field(default=None, kw_only=True)
+    direction: Annotated[str, OneOf(DIRECTIONS)] = field(default="both", metadata=strength("only", "Flow"))
 
     @property
     def kind(self) -> str:
@@ -118,12 +122,11 @@ class Cut(NetworkFault):
 
     def groups(self, nodes: Sequence[Node]) -> list[list[Node]]:
         """One cut parts all of them from others."""
-        return super().groups(nodes) if self.others is None else [list(nodes)]
+        return [list(nodes)]
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> list[Pair]:
         """Who is parted from whom."""
-        others = self._across(ground, nodes, self.partition, self.others)
-        return [(other, node) for node in nodes for other in others]
+        return [(other, node) for node in nodes for other in self._across(ground, nodes, self.partition)]
 
     def unsound(self, ground: Ground, nodes: Sequence[Node], before: list[Pair]) -> str | None:
         """Packets are lost where they are to be."""
@@ -140,7 +143,7 @@ class Cut(NetworkFault):
 
     def order(self, nodes: Sequence[Node], before: list[Pair]) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
-        sides = self._sides(before, self.partition, self.others)
+        sides = self._sides(before, self.partition)
         return sides | {"mode": self.mode, "direction": self.direction}
 
     def describe(self, ordered: Ordered) -> str:
@@ -202,7 +205,7 @@ class Cut(NetworkFault):
 
 @dataclass(frozen=True)
 class Loss(NetworkFault):
-    """A share of the packets between a worker and the other side is lost, both ways.
+    """A share of the packets between the victims and the other side is lost, both ways.
 
     Proven by probes in each direction, and by what the rules have drawn: both counts are binomial and have to lie
     within the bounds of :mod:`support.judge.chance` for that share.
@@ -216,9 +219,13 @@ class Loss(NetworkFault):
         default=20, metadata=strength("percent", "Percent")
     )
 
+    def groups(self, nodes: Sequence[Node]) -> list[list[Node]]:
+        """One loss is between all of them and others."""
+        return [list(nodes)]
+
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> list[Pair]:
-        """Between whom probes go: the victim and everybody on the other side."""
-        return [(peer, nodes[0]) for peer in self._across(ground, nodes, self.partition)]
+        """Between whom probes go: the victims and everybody on the other side."""
+        return [(peer, node) for node in nodes for peer in self._across(ground, nodes, self.partition)]
 
     def unsound(self, ground: Ground, nodes: Sequence[Node], before: list[Pair]) -> str | None:
         """A packet is lost, of as many as would show the share."""
@@ -236,8 +243,8 @@ class Loss(NetworkFault):
 
     def describe(self, ordered: Ordered) -> str:
         """See :class:`support.faults.fault.Fault`."""
-        peers = ", ".join(peer.name for peer, _ in ordered.before)
-        return f"{self.percent} % of the packets between {peers} and {ordered.nodes[0].name} were lost"
+        peers, victims = (", ".join(dict.fromkeys(pair[side].name for pair in ordered.before)) for side in (0, 1))
+        return f"{self.percent} % of the packets between {peers} and {victims} were lost"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """Of hundreds of probes each way as many are lost as chance allows.
@@ -265,20 +272,24 @@ class Bandwidth(NetworkFault):
 
     Proven by a transfer in each direction that takes as long as its bytes take at that rate, except for the burst
     that the fault names, and that was faster before.
-
-    Attributes:
-        others: with the first of whom the transfers are; None: with the frontend, and the victim has to be a worker.
     """
 
     name = "bandwidth"
     failure = "network_bandwidth"
     needs = ("tbf",)
     rate_kbit: PositiveInt = field(default=1000, metadata=strength("rate kbit", "Count"))
-    others: Victim | None = field(default=None, kw_only=True)
+
+    def groups(self, nodes: Sequence[Node]) -> list[list[Node]]:
+        """Each cable has an order of its own; with the other victims, for none is measured against another."""
+        return [[node, *(other for other in nodes if other != node)] for node in nodes]
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> Any:
-        """How long a transfer takes, and over what it went."""
-        pair = self._across(ground, nodes, "FRONTEND_WORKER", self.others)[0], nodes[0]
+        """How long a transfer takes, and over what it went: to a member of etcd from another one where there is one, to
+        all others from a frontend.
+        """
+        nearest = "etcd" if nodes[0].role == "etcd" else "frontend"
+        others = self._across(ground, nodes, "EVERYBODY")
+        pair = min(others, key=lambda node: node.role != nearest), nodes[0]
         lines = until_proven.enter_context(_lines(ground.witness, *pair))
         return pair, lines
 
@@ -293,7 +304,7 @@ class Bandwidth(NetworkFault):
 
     def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
         """See :class:`support.faults.fault.Fault`."""
-        sides = self._sides([before[0]], "FRONTEND_WORKER", self.others)
+        sides = self._sides([before[0]], "FRONTEND_WORKER")
         return sides | {"parameters": {"rate_kbit": self.rate_kbit}, "mode": self.name}
 
     def describe(self, ordered: Ordered) -> str:

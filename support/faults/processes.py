@@ -90,9 +90,9 @@ class Crash(ProcessFault):
 
     name = "crash"
     failure = "process_kill"
-    word, word_of_many, did = "crashes", "crash", "crashed"
+    word, did = "crashes", "crashed"
     ends_process = True
-    drawn = True
+    drawn = "crashes"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Terminate(ProcessFault):
 
     name = "terminate"
     failure = "terminate"
-    word, word_of_many, did = "is shut down", "are shut down", "was shut down"
+    word, did = "is shut down", "was shut down"
     ends_process = True
     # Acts as soon as the worker's loop runs, and some releases' frontends show nothing of it before what is in flight
     # has ended.
@@ -139,8 +139,8 @@ class Hang(ProcessFault):
 
     name = "hang"
     failure = "hang"
-    word, word_of_many, did = "hangs", "hang", "hung: it stayed, but did nothing and said nothing"
-    drawn = True
+    word, did = "hangs", "hung: it stayed, but did nothing and said nothing"
+    drawn = "hangs"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Restart(ProcessFault):
 
     name = "restart"
     failure = "pod_kill"
-    word, word_of_many, did = "is restarted", "are restarted", "was restarted"
+    word, did = "is restarted", "was restarted"
     ends_process = True
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:

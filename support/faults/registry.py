@@ -46,10 +46,14 @@ def ordered_as(family: str, type_: str) -> type[Fault] | None:
     return next((kind for kind in KINDS.values() if kind.family == family and type_ in kind.types), None)
 
 
-def words(family: str, many: bool = False) -> Mapping[str, type[Fault]]:
-    """What sentences say of a victim, or of several, of a fault of this family -> the kind."""
-    kinds = [kind for kind in KINDS.values() if kind.family == family and kind.word]
-    return {kind.word_of_many if many else kind.word: kind for kind in kinds}
+def words(family: str) -> Mapping[str, type[Fault]]:
+    """What sentences say of a victim of a fault of this family -> the kind."""
+    return {kind.word: kind for kind in KINDS.values() if kind.family == family and kind.word}
+
+
+def drawn() -> Mapping[str, str]:
+    """What random faults of a kind are called -> the type of the failure."""
+    return {kind.drawn: name for name, kind in KINDS.items() if kind.drawn}
 
 
 def strengths(kind: type[Fault]) -> list[Field[Any]]:

@@ -1,9 +1,10 @@
 """Victims as sentences have them: by what they are. Who that is right now says :mod:`support.world.victims`."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from support.contract.deployment import Node
+
+WORKER_ROLES = ("worker", "decode", "prefill")
 
 
 @dataclass(frozen=True)
@@ -20,34 +21,28 @@ class Victim:
 
 @dataclass(frozen=True)
 class Exactly(Victim):
-    """This node, whatever it works on."""
+    """This node, whatever it works on; and ``others`` beside it."""
 
     node: Node
+    others: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True)
 class Serving(Victim):
-    """The worker that has most of the requests in flight, of those with a role or, if that is empty, of all."""
+    """The worker that has most of the requests in flight, of those with one of these roles or, without any, of all."""
 
-    role: str = ""
+    roles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Busiest(Victim):
-    """The same of those with one of several roles."""
+class AnyWorker(Victim):
+    """The first worker that runs; of the ``idle`` ones, which have no request in flight, where that is asked for."""
 
-    roles: Collection[str]
+    idle: bool = False
 
 
 @dataclass(frozen=True)
 class First(Victim):
-    """The first node of a role."""
-
-    role: str
-
-
-@dataclass(frozen=True)
-class FirstRunning(Victim):
     """The first node of a role that runs."""
 
     role: str
@@ -60,9 +55,9 @@ class IdleFrontend(Victim):
 
 @dataclass(frozen=True)
 class All(Victim):
-    """All nodes of a role."""
+    """All nodes with one of these roles."""
 
-    role: str
+    roles: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -76,9 +71,41 @@ class Members(Victim):
 
 
 @dataclass(frozen=True)
-class Others(Victim):
-    """The nodes that a fault cuts its victims off from: ``peers`` (the other members of the etcd cluster), ``dynamo``
-    (frontends and workers) or ``everybody`` of both.
+class Called:
+    """What a victim is called.
+
+    Attributes:
+        words: in sentences and tables.
+        needs: what has to be there to be hit, of :data:`support.marks.THINGS`.
     """
 
-    who: str
+    words: str
+    victim: Victim
+    needs: tuple[str, ...] = ()
+
+
+VICTIMS = {
+    "worker": Called("the busiest worker", Serving(("worker", "decode")), ("request",)),
+    "serving_worker": Called("the worker serving the request", Serving(), ("request",)),
+    "decode_worker": Called("the busiest decode worker", Serving(("decode",)), ("request", "roles")),
+    "prefill_worker": Called("the busiest prefill worker", Serving(("prefill",)), ("request", "roles")),
+    "any_worker": Called("a worker", AnyWorker()),
+    "idle_worker": Called("an idle worker", AnyWorker(idle=True, felt=False)),
+    "every_worker": Called("every worker", All(WORKER_ROLES)),
+    "frontend": Called("the frontend", First("frontend")),
+    "idle_frontend": Called("the idle frontend", IdleFrontend()),
+    "etcd": Called("an etcd member", First("etcd")),
+    "etcd_leader": Called("the etcd leader", Members("leader")),
+    "etcd_follower": Called("an etcd follower", Members("follower")),
+    "etcd_busiest": Called("the busiest etcd member", Members("busiest")),
+    "etcd_minority": Called("a minority of etcd", Members("minority")),
+    "etcd_majority": Called("a majority of etcd", Members("majority")),
+    "etcd_all": Called("all of etcd", Members("all")),
+    "nats": Called("the NATS server", First("nats")),
+}
+"""Key in YAML -> what the victim is called elsewhere."""
+WORKERS = tuple(key for key in VICTIMS if key.endswith("worker"))
+ROLES = {"frontend": "frontend", "idle_frontend": "frontend", "nats": "nats"} | {
+    key: "etcd" for key in VICTIMS if key.startswith("etcd")
+}
+"""Key of a victim that is no worker -> its role."""

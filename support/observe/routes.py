@@ -20,6 +20,22 @@ def given_to(entry: LedgerEntry, workers: Sequence[Node], logs: Path) -> list[st
     return [node.name for node in workers if node.name in noted or _logged(entry, logs / f"{node.name}.log")]
 
 
+def all_given(entries: Sequence[LedgerEntry], workers: Sequence[Node], logs: Path) -> list[list[str]]:
+    """The same of each of many requests, for which every file is read once."""
+    noted = {(note["worker"], note["request_id"]) for note in journal.read(logs)}
+    texts = {node.name: _text(logs / f"{node.name}.log") for node in workers}
+
+    def had(entry: LedgerEntry) -> list[str]:
+        number = name_of(entry)
+        return [worker for worker, text in texts.items() if number and ((worker, number) in noted or number in text)]
+
+    return [had(entry) for entry in entries]
+
+
+def _text(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+
+
 def written_by(entry: LedgerEntry, logs: Path) -> set[str]:
     """Names of the workers of the ruler engine that have written tokens of the answer, as far as they know how many."""
     notes = [note for note in journal.read(logs) if is_answer_to(entry, note["request_id"])]

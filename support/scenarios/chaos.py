@@ -1,7 +1,7 @@
 """Random faults of workers, drawn from a seed: which, on whom, how long, and how long it is quiet after it."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from support.faults.network import MODES
@@ -30,13 +30,16 @@ class Drawn:
     pause_seconds: float
 
 
-def faults(seed: int) -> Iterator[Drawn]:
+def faults(seed: int, only: Sequence[str] = ()) -> Iterator[Drawn]:
     """Without end; the same seed gives the same faults.
 
     Each kind comes once, in an order of its own, before any comes again: a short run has met them all.
+
+    Args:
+        only: types of failures; without any, all that may be drawn.
     """
     chance = random.Random(seed)
-    kinds = [name for name, kind in KINDS.items() if kind.drawn]
+    kinds = [name for name, kind in KINDS.items() if kind.drawn and name in (only or KINDS)]
     while True:
         for kind in chance.sample(kinds, len(kinds)):
             failure = Failure(

@@ -14,8 +14,9 @@ from support.contract.shape import ENGINES, SIMULATED, Shape
 from support.data import read_list
 from support.errors import Mistake
 from support.faults.fault import Fault
-from support.faults.registry import KINDS, all_strengths, strengths
-from support.faults.victims import Busiest, First, Victim
+from support.faults.network import SIDES
+from support.faults.registry import KINDS, all_strengths, drawn, strengths
+from support.faults.victims import ROLES, VICTIMS, WORKERS, Victim
 from support.judge.checker import CHECKERS
 from support.judge.samples import Objectives
 from support.requests.load_log import PHASE_NAMES
@@ -36,26 +37,17 @@ T = TypeVar("T")
 LIBRARY = Path(__file__).with_name("library.yaml")
 
 LOAD_TYPES = {
-    "token_overflow": "More clients ask with overlong prompts. A table cannot name their load.",
-    "overload": "More clients ask. A table cannot name their load.",
+    "token_overflow": "More clients ask with overlong prompts.",
+    "overload": "More clients ask.",
 }
 """Failures that are nothing but a second load -> what happens."""
 MORE_TYPES = {
     "rolling_restart": "Each worker is shut down and started again, one after the other.",
     **LOAD_TYPES,
-    "random": "Workers crash, hang, are cut off and lose their GPUs, one by one. A table cannot name the seed.",
+    "random": "Workers crash, hang, are cut off and lose their GPUs, one by one, as a seed draws it.",
 }
 """Failures that are more than one fault, or none -> what happens."""
 TYPES = (*KINDS, *MORE_TYPES)
-VICTIMS: dict[str, Victim] = {
-    "worker": Busiest(("worker", "decode")),
-    "decode_worker": Busiest(("decode",)),
-    "prefill_worker": Busiest(("prefill",)),
-    "frontend": First("frontend"),
-    "etcd": First("etcd"),
-    "nats": First("nats"),
-}
-WORKERS = tuple(name for name, victim in VICTIMS.items() if isinstance(victim, Busiest))
 LONGEST_SECONDS = 3600.0
 """Longest lease of the fault service."""
 Duration = Annotated[
@@ -84,17 +76,20 @@ class Failure(_Open):  # type: ignore[misc]
 
     Attributes:
         type: one of :data:`TYPES`. ``pod_kill`` is SIGKILL and a fresh start at once, ``process_kill`` SIGKILL alone.
-        target: key of :data:`VICTIMS`; no matter for ``rolling_restart``, which takes each worker in turn, for
-            ``random``, and for a load.
+        target: key of :data:`support.faults.victims.VICTIMS`; no matter for ``rolling_restart``, which takes each
+            worker in turn, for ``random``, and for a load.
         trigger_after_requests: strikes when this many requests have ended; or
         trigger_after_tokens: this many tokens have come; or
         trigger_after_seconds: this long after the first request was due; or
-        trigger_in_phase: as soon as that phase begins. Exactly one of the four.
+        trigger_in_phase: as soon as that phase begins. Exactly one of the four in a scenario.
         duration_seconds: undone after this long; None: not undone, but by the end of the scenario or, as nothing is
             left broken for ever, of the longest lease. Of ``random``: no new fault begins after this long.
         load: of ``token_overflow`` and ``overload``: the requests that come on top.
         seed: of ``random``, which draws one fault after the other (:mod:`support.scenarios.chaos`); the same seed, the
             same faults.
+        kinds: of ``random``: types of the faults that are drawn; empty: of all that may be.
+        every_seconds: of ``random``: from one fault to the next, or longer where a victim does not serve again sooner;
+            None: as the seed draws it.
     """
 
     type: Annotated[str, OneOf(TYPES)]
@@ -106,6 +101,8 @@ class Failure(_Open):  # type: ignore[misc]
     duration_seconds: Duration | None = None
     load: Load | None = None
     seed: int | None = None
+    kinds: tuple[Annotated[str, OneOf(lambda: drawn().values())], ...] = ()
+    every_seconds: PositiveFloat | None = None
 
     def fault(self, victim: Victim, lease_seconds: float) -> Fault:
         """The fault that it orders, of a failure whose type is a kind of them."""
@@ -114,13 +111,18 @@ class Failure(_Open):  # type: ignore[misc]
         return kind(victim, lease_seconds=lease_seconds, **strength)
 
     def describe(self) -> str:
-        """One phrase: ``hang of a worker after 20 requests``."""
+        """One phrase: ``hang of the busiest worker after 20 requests``."""
         name, amount = self.trigger
         when = (
             f"in {amount}" if name == "trigger_in_phase" else f"after {amount:g} {name.removeprefix('trigger_after_')}"
         )
-        victim = f" of a {self.target.replace('_', ' ')}" if self.type in KINDS else ""
+        victim = f" of {VICTIMS[self.target].words}" if self.type in KINDS else ""
         return f"{self.type.replace('_', ' ')}{victim} {when}"
+
+    @property
+    def at_once(self) -> bool:
+        """Whether it has no trigger, as a fault that strikes when its sentence says so."""
+        return all(getattr(self, name) is None for name in TRIGGERS)
 
     @property
     def trigger(self) -> tuple[str, Any]:
@@ -142,10 +144,11 @@ class Failure(_Open):  # type: ignore[misc]
         Raises:
             ValueError: says what and why.
         """
-        kind = KINDS.get(self.type)
         self._check_trigger(scenario)
         if (self.seed is None) == (self.type == "random"):
             raise ValueError(f"failure {self.type!r} with seed {self.seed!r}; only random takes one")
+        if (self.kinds or self.every_seconds is not None) and self.type != "random":
+            raise ValueError(f"failure {self.type!r} has kinds or every_seconds; only random takes them")
         if self.type == "random" and self.duration_seconds is None:
             raise ValueError("failure 'random' has no duration_seconds; expected for how long new faults may begin")
         if (self.load is None) == (self.type in LOAD_TYPES):
@@ -153,14 +156,32 @@ class Failure(_Open):  # type: ignore[misc]
         if self.load is not None:
             with inside("load"):
                 self.load.check()
-        if kind and kind.workers_only and self.target not in WORKERS:
-            raise ValueError(f"failure {self.type!r} hits workers; target is {self.target!r}")
-        shape = scenario.shape
-        if self.target in ("prefill_worker", "decode_worker") and not shape.disaggregated:
-            raise ValueError(f"failure {self.type!r} can never strike: {shape.describe()} has no {self.target}")
-        parted = self.partition if kind and "partition" in [each.name for each in strengths(kind)] else ""
-        if "nats" in (self.target, parted.removeprefix("WORKER_").lower()) and shape.request_plane != "nats":
-            raise ValueError(f"failure {self.type!r} can never strike: {shape.describe()} has no NATS")
+        self.check_place(scenario.shape)
+
+    def check_place(self, shape: Shape) -> None:
+        """Refuse what cannot strike in a deployment.
+
+        Raises:
+            ValueError: says what and why.
+        """
+        kind = KINDS.get(self.type)
+        if kind is None:
+            return
+        if kind.workers_only and self.target not in WORKERS:
+            raise Mistake(f"failure {self.type!r} hits workers; target is {self.target!r}")
+        never = f"failure {self.type!r} can never strike: {shape.describe()} has no"
+        if "roles" in VICTIMS[self.target].needs and not shape.disaggregated:
+            raise Mistake(f"{never} {self.target}")
+        role = ROLES.get(self.target, "worker")
+        parted = SIDES[self.partition] if "partition" in [each.name for each in strengths(kind)] else ()
+        if "nats" in (role, *(parted if len(parted) == 1 else ())) and shape.request_plane != "nats":
+            raise Mistake(f"{never} NATS")
+        if self.target == "idle_frontend" and shape.frontends < 2:
+            raise Mistake(f"{never} idle frontend; expected 2 frontends or more")
+        lone = {"frontend": shape.frontends, "etcd": shape.etcd_members, "nats": 1}
+        if parted == (role,) and lone[role] < 2:
+            write = f"another side, one of {', '.join(each for each in SIDES if SIDES[each] != parted)}"
+            raise Mistake(f"{never} other {role} that it could be parted from", write=write)
 
     def _check_trigger(self, scenario: "Scenario") -> None:
         name, amount = self.trigger

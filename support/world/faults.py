@@ -49,7 +49,7 @@ class Faults:
     @property
     def victims(self) -> set[str]:
         """Names of the nodes that a fault has hit."""
-        return {fault.node.name for fault in self.made}
+        return {node.name for fault in self.made for node in (fault.node, *fault.others)}
 
     @property
     def worker_numbers(self) -> dict[str, str | None]:
@@ -61,10 +61,10 @@ class Faults:
         """The nodes that a victim stands for right now, none of ``but``; see :class:`support.world.victims.Victims`."""
         return self._finder.find(victim, but=but)
 
-    def _ground(self, victims: Sequence[Node]) -> Ground:
-        target, find = self._stage.target, partial(self._finder.find, of=victims)
+    def _ground(self) -> Ground:
+        target = self._stage.target
         parts = target.service, target.witness, self._stage.deployment, self._stage.events
-        return Ground(*parts, rate=self._clients.rate, find=find)
+        return Ground(*parts, rate=self._clients.rate)
 
     def strike(self, fault: Fault) -> list[ProvenFault]:
         """Order a fault, see it bite on its victims, and note it.
@@ -102,7 +102,7 @@ class Faults:
         return proven
 
     def _hit_all(self, fault: Fault, nodes: Sequence[Node]) -> list[ProvenFault]:
-        ground, groups = self._ground(nodes), fault.groups(nodes)
+        ground, groups = self._ground(), fault.groups(nodes)
         if fault.side_by_side and len(groups) > 1:
             proven = at_once(*(partial(self._hit, fault, group, ground) for group in groups))
             self.made += proven
@@ -197,12 +197,12 @@ class Faults:
     def _lapsed(self, fault: ProvenFault) -> str | None:
         if now() >= fault.until - EARLY_SECONDS:
             return None
-        seen = fault.fault.lapsed(self._ground([fault.node]), fault)
+        seen = fault.fault.lapsed(self._ground(), fault)
         early = seen is not None and now() < fault.until - EARLY_SECONDS
         return f"{_called(fault)} was over too early: {seen}" if early else None
 
     def _see_healed(self, fault: ProvenFault, timeout: float, since: Since | None = None) -> float:
-        healing = fault.fault.healing(self._ground([fault.node]), fault)
+        healing = fault.fault.healing(self._ground(), fault)
         at = prove(healing.broken, timeout, healing.what, "the recovery was not proven", since)
         self._stage.events.add("proof", fault.node.name, healing.words, at=at, fault=fault.id)
         return at

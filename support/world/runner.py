@@ -11,7 +11,7 @@ from support.contract.deployment import Node
 from support.errors import Inconclusive, Mistake, Since
 from support.faults.fault import ProvenFault
 from support.faults.processes import Terminate
-from support.faults.victims import Exactly
+from support.faults.victims import VICTIMS, Exactly
 from support.judge.checker import ValidationContext
 from support.judge.figures import WINDOW_SECONDS
 from support.observe.health import numbers
@@ -20,7 +20,7 @@ from support.observe.workers import requests_served, worker_id
 from support.requests.load import LoadRun, Progress
 from support.requests.load_log import mark_phase
 from support.scenarios import chaos
-from support.scenarios.model import LOAD_TYPES, LONGEST_SECONDS, VICTIMS, Failure, Scenario
+from support.scenarios.model import LOAD_TYPES, LONGEST_SECONDS, Failure, Scenario
 from support.seen import ProcessThere
 from support.world.background import NEVER, Background, context_of
 from support.world.clients import Clients
@@ -189,14 +189,14 @@ class _Play:
         if failure.type == "random":
             self._strike_at_random(failure)
             return
-        with self._victim(failure) as victim:
-            fault = self._inject(failure, victim)
+        with self._victims(failure) as victims:
+            faults = self._inject(failure, *victims)
             if failure.duration_seconds is None:
                 # It is over once it is done; OVERFLOW lasts until requests were due in it, or nobody could judge it.
                 self._main.wait_for(lambda _: False, WINDOW_SECONDS)
             else:
                 self._main.wait_for(lambda _: False, failure.duration_seconds)
-                self._faults.recover(fault)
+                self._faults.recover(*faults)
 
     def _strike_at_random(self, failure: Failure) -> None:
         """One fault after the other, each proven, undone, and the deployment whole again before the next one."""
@@ -204,19 +204,21 @@ class _Play:
         assert failure.duration_seconds is not None
         deadline = now() + failure.duration_seconds
         self._stage.events.add("note", "", f"random faults under seed {failure.seed}")
-        for drawn in chaos.faults(failure.seed):
+        for drawn in chaos.faults(failure.seed, failure.kinds):
             if now() >= deadline or self._main.ended:
                 return
             victim = self._stage.deployment.workers[drawn.victim % len(self._stage.deployment.workers)]
             number, before = worker_id(victim), self._stage.deployment.life(victim)
-            fault = self._inject(drawn.failure, victim)
+            faults, struck_at = self._inject(drawn.failure, victim), now()
             assert drawn.failure.duration_seconds is not None
             self._main.wait_for(lambda _: False, drawn.failure.duration_seconds)
-            self._faults.recover(fault)
+            self._faults.recover(*faults)
             if self._stage.deployment.life(victim) != before:
                 self._await_new_worker(victim, number)
             self._await_service(victim)
-            self._main.wait_for(lambda _: False, drawn.pause_seconds)
+            every = failure.every_seconds
+            pause = drawn.pause_seconds if every is None else max(0.0, struck_at + every - now())
+            self._main.wait_for(lambda _: False, pause)
 
     def _await_service(self, worker: Node) -> None:
         """A worker that is listed and sound may still be passed over: the frontend avoids for 5 s whom it could not
@@ -237,27 +239,27 @@ class _Play:
         what = f"{worker.name} is given requests for {SERVING_SECONDS:g} s without a pause"
         until(passed_over, BACK_SECONDS, what, Since(now(), "the end of its fault"))
 
-    def _inject(self, failure: Failure, victim: Node) -> ProvenFault:
+    def _inject(self, failure: Failure, *victims: Node) -> list[ProvenFault]:
         duration = failure.duration_seconds
         lease = LONGEST_SECONDS if duration is None else min(LONGEST_SECONDS, duration + LEASE_MARGIN_SECONDS)
-        [fault] = self._faults.strike(failure.fault(Exactly(victim), lease))
-        return fault
+        felt = VICTIMS[failure.target].victim.felt
+        return self._faults.strike(failure.fault(Exactly(victims[0], victims[1:], felt=felt), lease))
 
     @contextmanager
-    def _victim(self, failure: Failure) -> Iterator[Node]:
-        """Whom a failure hits; no other one hits it until this one is over."""
+    def _victims(self, failure: Failure) -> Iterator[list[Node]]:
+        """Whom a failure hits; no other one hits them until this one is over."""
         with self._choosing:
-            node = self._choose(failure)
-            self._taken.append(node)
+            nodes = self._choose(failure)
+            self._taken += nodes
         try:
-            yield node
+            yield nodes
         finally:
             with self._choosing:
-                self._taken.remove(node)
+                self._taken = [each for each in self._taken if each not in nodes]
 
-    def _choose(self, failure: Failure) -> Node:
+    def _choose(self, failure: Failure) -> list[Node]:
         try:
-            return self._faults.find(VICTIMS[failure.target], but=self._taken)[0]
+            return self._faults.find(VICTIMS[failure.target].victim, but=self._taken)
         except Inconclusive as error:
             raise Inconclusive(f"{failure.describe()}: {error}") from None
 

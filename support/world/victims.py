@@ -7,7 +7,7 @@ from support.contract.deployment import Node
 from support.errors import Inconclusive
 from support.faults import victims
 from support.faults.victims import Victim
-from support.observe.workers import try_scrape
+from support.observe.workers import ENDPOINT, try_scrape
 from support.world.members import EtcdMembers
 from support.world.stage import Stage
 
@@ -18,35 +18,31 @@ class Victims:
     def __init__(self, stage: Stage, members: EtcdMembers) -> None:
         self._stage, self._members = stage, members
 
-    def find(self, victim: Victim, of: Sequence[Node] = (), but: Collection[Node] = ()) -> list[Node]:
+    def find(self, victim: Victim, but: Collection[Node] = ()) -> list[Node]:
         """The nodes, at least one.
 
         Args:
-            of: nodes of a fault, for a victim that is relative to them.
-            but: none of these; of a victim that is chosen by its role.
+            but: none of these.
 
         Raises:
             Inconclusive: there are none right now.
         """
         match victim:
-            case victims.Exactly(node):
-                return [node]
-            case victims.Serving(role):
-                return [self._stage.fleet.serving_worker(role)]
-            case victims.Busiest(roles):
-                return [self._stage.fleet.serving_worker(self._free(roles, but)[0].role, but=but)]
+            case victims.Exactly(node, others):
+                return [node, *others]
+            case victims.Serving(roles):
+                role = self._free(roles, but)[0].role if roles else ""
+                return [self._stage.fleet.serving_worker(role, but=but)]
+            case victims.AnyWorker(idle):
+                return self._running(self._idle_workers() if idle else self._stage.deployment.workers, "worker", but)
             case victims.First(role):
-                return self._free([role], but)[:1]
-            case victims.FirstRunning(role):
-                return self._running(role)[:1]
+                return self._running(self._free([role], but), role, but)
             case victims.IdleFrontend():
-                return [self._idle_frontend()]
-            case victims.All(role):
-                return self._stage.nodes(role)
+                return self._spared([self._idle_frontend()], but)
+            case victims.All(roles):
+                return self._spared([node for role in roles for node in self._stage.nodes(role)], but)
             case victims.Members(part):
-                return self._members.pick(part)
-            case victims.Others(who):
-                return self._others(who, of)
+                return self._spared(self._members.pick(part), but)
         raise RuntimeError(f"there is no way to find {victim}")
 
     def _free(self, roles: Collection[str], but: Collection[Node]) -> list[Node]:
@@ -57,12 +53,28 @@ class Victims:
             raise Inconclusive(f"the deployment has no node with role {' or '.join(roles)} to hit{others}")
         return free
 
-    def _running(self, role: str) -> list[Node]:
-        nodes = self._stage.nodes(role)
-        running = [node for node in nodes if self._stage.deployment.life(node).state == "running"]
+    def _running(self, nodes: Sequence[Node], what: str, but: Collection[Node]) -> list[Node]:
+        """The first of them that runs, and that no other failure hits."""
+        running = [node for node in nodes if self._stage.deployment.life(node).state == "running" and node not in but]
         if not running:
-            raise Inconclusive(f"no {role} runs, so none can break")
-        return running
+            raise Inconclusive(f"no {what} runs, so none can break")
+        return running[:1]
+
+    @staticmethod
+    def _spared(nodes: list[Node], but: Collection[Node]) -> list[Node]:
+        """The nodes, none of which another failure hits."""
+        if taken := [node.name for node in nodes if node in but]:
+            raise Inconclusive(f"another failure hits {', '.join(taken)} already")
+        return nodes
+
+    def _idle_workers(self) -> list[Node]:
+        name = self._stage.release.metrics["worker_inflight"]
+        workers = self._stage.deployment.workers
+        pages = {node: page for node in workers if (page := try_scrape(node)) is not None}
+        idle = [node for node, page in pages.items() if not page.value(name, dynamo_endpoint=ENDPOINT)]
+        if not idle:
+            raise Inconclusive(f"of {amount(len(workers), 'worker')} none is idle")
+        return idle
 
     def _idle_frontend(self) -> Node:
         nodes = self._stage.nodes("frontend")
@@ -71,9 +83,3 @@ class Victims:
         if len(nodes) < 2 or page is None or busy:
             raise Inconclusive(f"of {amount(len(nodes), 'frontend')} none is idle")
         return nodes[-1]
-
-    def _others(self, who: str, of: Sequence[Node]) -> list[Node]:
-        names = {node.name for node in of}
-        peers = [node for node in self._members.all if node.name not in names]
-        dynamo = self._stage.deployment.dynamo
-        return {"peers": peers, "dynamo": dynamo, "everybody": [*peers, *dynamo]}[who]

@@ -25,6 +25,8 @@ LONGEST_SECONDS = 240.0
 RECOVERY_SECONDS = 8.0
 # A look that is late is taken at once.
 LOOK_SECONDS = 0.5
+SIZE = ("workers", "prefill_workers", "frontends", "etcd_members", "request_plane", "max_model_len")
+"""What of the deployment says whether a failure can strike."""
 
 
 class Workload:
@@ -70,6 +72,11 @@ class Workload:
         self._running()
         return replace(self._load, clients=(times - 1) * self._load.clients, duration_seconds=seconds)
 
+    @property
+    def has_load(self) -> bool:
+        """Whether clients keep asking, or have until their load was played to its end."""
+        return self._background is not None
+
     def _running(self) -> Background:
         if self._background is None:
             raise Mistake("nobody asks for anything; begin with such as 'Given 4 clients keep asking for ...'")
@@ -81,7 +88,7 @@ class Workload:
 
     def _scenario(self, *failures: Failure) -> Scenario:
         shape = self._stage.deployment.shape
-        size = {name: getattr(shape, name) for name in ("workers", "prefill_workers", "max_model_len")}
+        size = {name: getattr(shape, name) for name in SIZE}
         return Scenario("sentences", shape.engine, self._load, failures, size, recovery_seconds=self._ends)
 
     def play(self, scenario: Scenario) -> ValidationContext:

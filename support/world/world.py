@@ -13,6 +13,7 @@ from support.judge.history import History
 from support.observe.fleet import Fleet
 from support.settings import Settings
 from support.world.answers import Answers
+from support.world.bystanders import Bystanders
 from support.world.clients import Clients
 from support.world.etcd import EtcdCluster
 from support.world.faults import Faults
@@ -21,6 +22,7 @@ from support.world.lifetimes import Lifetimes
 from support.world.members import EtcdMembers
 from support.world.records import Records
 from support.world.stage import Stage
+from support.world.strikes import Strikes
 from support.world.takeovers import Takeovers
 from support.world.victims import Victims
 from support.world.workload import Workload
@@ -46,6 +48,8 @@ class World:
         self.takeovers = Takeovers(self.stage, self.clients)
         looks = self.answers, self.takeovers
         self.lifetimes = Lifetimes(self.stage, self.clients, *looks, self.faults, self.etcd)
+        self.bystanders = Bystanders(self.stage, self.clients, self.answers, self.faults, self.workload)
+        self.strikes = Strikes(self.stage, self.clients, self.answers, self.faults, self.workload)
         self.injectors = InjectorFaults(self.stage, self.faults)
         self.records = Records(self.stage, self.clients, self.faults, self.lifetimes)
 

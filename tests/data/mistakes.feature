@@ -14,18 +14,28 @@ Feature: What people write
     When the worker serving the request crashs mid-answer
     Then the answer completes with 200 tokens
 
-  Scenario: A role that does not exist
+  Scenario: Victims and sides that do not exist
     Given a disaggregated Dynamo deployment with 1 prefill and 2 decode vllm workers
     And a client is receiving a streamed completions answer of 200 tokens
-    #! unknown role 'decoder' -> decode
-    When the decoder worker serving the request crashes mid-answer
+    #! unknown victim 'the busiest decoder worker' -> the busiest decode worker
+    When the busiest decoder worker crashes mid-answer
+    #! unknown victim 'the etcd leeder' -> the etcd leader
+    And packets between the etcd leeder and Dynamo are dropped for 2 seconds
+    #! unknown side 'the frontends' -> the frontend
+    And packets between a worker and the frontends are dropped for 2 seconds
+    #! unknown strain on a GPU 'overheat' -> overheats
+    And the GPU of a worker overheat by 50 percent
+    #! the sentence says twice when it happens -> one of the two
+    And after 3 seconds the worker serving the request crashes mid-answer
     Then the answer completes with 200 tokens
 
   Scenario: A sentence that does not exist
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 200 tokens
-    #! there is no sentence "When the worker serving the request crashes in the middle" -> the worker serving the request crashes mid-answer
+    #! unknown moment 'in the middle' -> mid-answer
     When the worker serving the request crashes in the middle
+    #! unknown moment 'after 50 tokens' -> after 50 tokens as the first words of the sentence
+    And the worker serving the request crashes after 50 tokens
     #! there is no sentence "Then the answer is complete with 200 tokens" -> the answer completes with 200 tokens
     Then the answer is complete with 200 tokens
     #! is a sentence for Then, not for When -> Then every token arrives exactly once and in order
@@ -90,27 +100,27 @@ Feature: What people write
     #! the load is over by then -> one table of all failures
     And these failures strike
       #! unknown column 'victim'
-      | failure | victim | when             |
-      | hang    | worker | after 500 tokens |
+      | failure | victim   | when             |
+      | hangs   | a worker | after 500 tokens |
     #! the load is over by then -> one table of all failures
     And these failures strike
       #! the column 'for' appears 2 times -> it once
       | failure | when             | for       | for       |
-      | hang    | after 500 tokens | 2 seconds | 2 seconds |
+      | hangs   | after 500 tokens | 2 seconds | 2 seconds |
     #! the load is over by then -> one table of all failures
     And these failures strike
       #! the column 'when' is missing
       | failure | for       |
-      | hang    | 2 seconds |
+      | hangs   | 2 seconds |
     #! the load is over by then -> one table of all failures
     And these failures strike
-      | failure | target  | when             |
-      #! failure: unknown failure 'hangs' -> hang
-      | hangs   | worker  | after 500 tokens |
-      #! target: unknown target 'wroker' -> worker
-      | hang    | wroker  | after 500 tokens |
+      | failure | target             | when             |
+      #! failure: unknown failure 'hang' -> hangs
+      | hang    | a worker           | after 500 tokens |
+      #! target: unknown target 'the buisiest worker' -> the busiest worker
+      | hangs   | the buisiest worker | after 500 tokens |
       #! a row of the table has no failure, or not when it strikes
-      | hang    | worker  |                  |
+      | hangs   | a worker           |                  |
     #! the checks for high availability need a table below with at least, longest outage seconds
     Then the checks for high availability hold
     #! unknown check 'hihg availability' -> high availability
@@ -234,8 +244,8 @@ Feature: What people write
     And 4 clients keep asking for streamed completions answers of 40 tokens
     #! a scenario has one load, and this is the second -> the first alone
     And a client keeps asking for unary chat answers of 40 tokens
-    #! crashes after 20 tokens' needs something before it -> Given a client is receiving
-    When the worker serving the request crashes after 20 tokens
+    #! crashes before the first token' needs something before it -> Given a client is receiving
+    When the worker serving the request crashes before the first token
     Then every answer completes with 40 tokens
     #! the load is over by then -> this step above that one
     And a new request is served as fast as before the fault

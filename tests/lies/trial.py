@@ -125,20 +125,20 @@ class Trial:
         if self._way.sabotage.startswith("injector="):
             until(lambda: None if (self._scratch / DONE).exists() else "not yet", CUE_SECONDS, "the lie is told")
 
-    def _honest(self, node: Node) -> Any:
-        ground = self._world.faults._ground([node])
+    def _honest(self) -> Any:
+        ground = self._world.faults._ground()
         return replace(ground, witness=LocalWitness(Agent.of_this_cell(), str(self._scratch)))
 
     def _see(self, what: str, faults: list[ProvenFault]) -> None:
         """A sentence about what a fault does to its victims."""
         for each in faults if self._way.noticed else ():
-            if each.until > now() and (seen := each.fault.lapsed(self._honest(each.node), each)):
+            if each.until > now() and (seen := each.fault.lapsed(self._honest(), each)):
                 raise AssertionError(f"{what}: {seen}")
 
     def _see_whole(self, nodes: list[Node]) -> None:
         """A sentence about what becomes of them afterwards."""
         for node in nodes if self._way.noticed else ():
-            broken = Hang(Exactly(node)).unsound(self._honest(node), [node], None)
+            broken = Hang(Exactly(node)).unsound(self._honest(), [node], None)
             if broken:
                 raise AssertionError(f"{node.name} is whole again: {broken}")
 

@@ -13,9 +13,12 @@ from support.run.lint import tables, tags
 from support.run.lint.found import FoundMistake
 from support.run.lint.sentences import Sentences, Understood
 from support.run.selection import LIMIT, SLOW_LIMIT, limit
+from support.words import TIMES
 
 COLUMN = re.compile(r"<([^<>|]+)>")
 ONE_TABLE = "one table of all failures, below: When these failures strike"
+SERVING = ("worker", "serving_worker", "decode_worker")
+"""Victims that answer a request."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +126,9 @@ class FeatureLint:
             yield line if in_row else at, mistake
         longest = limit(scenario.effective_tags)
         for word_type, written, value in sentence.words.values():
-            seconds = value.get("trigger_after_seconds", 0.0) if word_type == "Trigger" else value
-            if word_type in ("Time", "Trigger") and seconds >= longest:
-                said = f"{written!r} is longer than the scenario may take: {longest:g} seconds"
+            seconds = value.get("trigger_after_seconds", 0.0) if word_type in ("Trigger", "Begin") else value
+            if word_type in TIMES and (seconds or 0.0) >= longest:
+                said = f"{written.strip()!r} is longer than the scenario may take: {longest:g} seconds"
                 more = f", or the tag @slow: {SLOW_LIMIT:g} seconds" if longest == LIMIT else ""
                 yield line, Mistake(said, write=f"a shorter time{more}")
         if sentence.marks.check:
@@ -228,7 +231,7 @@ def _load(placed: Sequence[Placed]) -> Iterator[tables.Located]:
                 each.line,
                 Mistake(said, write="the load without 'for', so that it goes on as long as RECOVERY has to"),
             )
-        plays = each.needs("load") and each.brings("run")
+        plays = (each.needs("load") and each.brings("run")) or (there and bool(words.get("trigger")))
         if there and over and (plays or marks.running):
             said = f"the load is over by then: the step in line {over} plays it to its end"
             yield each.line, Mistake(said, write=ONE_TABLE if plays else "this step above that one")
@@ -246,7 +249,7 @@ def _takeovers(placed: Sequence[Placed]) -> Iterator[tables.Located]:
             return
         marks, words = each.sentence.marks, each.sentence.arguments
         workers += words[marks.workers] if isinstance(marks.workers, str) else marks.workers
-        if marks.loses and _loses(words[marks.loses]) and words.get("role") != "prefill":
+        if marks.loses and _loses(words[marks.loses]) and words["victim"] in SERVING:
             workers -= 1
             lost = lost or (each.line if workers < 1 else 0)
         if marks.whole and lost:

@@ -3,13 +3,14 @@
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from support.errors import Mistake
+from support.faults.victims import VICTIMS
 from support.marks import Marks, marks_of
 from support.run.lint.found import Unclear
-from support.words import EXAMPLES, TYPES
+from support.words import EXAMPLES, MOMENTS, TYPES
 
 KINDS = ("given", "when", "then")
 NEAREST, SURE = 3, 0.75
@@ -33,8 +34,14 @@ class Understood:
 
     @property
     def marks(self) -> Marks:
-        """What the sentence takes and brings."""
-        return marks_of(self.step)
+        """What the sentence takes and brings. A trigger needs somebody who asks; so may a victim, and a moment that is
+        one of an answer needs that.
+        """
+        marks, words = marks_of(self.step), self.arguments
+        needs = [*marks.needs, *(VICTIMS[words["victim"]].needs if "victim" in words else ())]
+        needs += ["request"] if words.get("trigger") else []
+        needs += [MOMENTS[words["moment"]]] if words.get("moment") else []
+        return replace(marks, needs=tuple(needs))
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -127,7 +134,7 @@ def _filled(pattern: str, text: str) -> str:
             there = [each for each in re.findall(pattern, rest) if _readable(word_type, each)]
         if not there:
             return words[0] if words else EXAMPLES[found[2]]
-        best = max(there, key=len) if words else there[0]
+        best = max(there, key=len) if words or "" in there else there[0]
         rest = rest.replace(best, "", 1)
         return best
 

@@ -10,7 +10,7 @@ TOPICS = {
     "cancellation": "Clients give up.",
     "deployment": "A deployment under load loses a part of itself.",
     "etcd_ha": "etcd fails.",
-    "examples": "What can be said, for those who write scenarios.",
+    "examples": "Sentences to copy.",
     "gpu_faults": "GPUs fail.",
     "hardware": "What breaks is hardware: GPUs and networks.",
     "migration": "A request moves to another worker.",

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from agents.sabotage import marks
+from support import sabotage
 from support.asking import Order, Response
 from support.targets.fake.hosts import Host
 from support.targets.fake.network import Connection, FakeNetwork, Rule, respond
@@ -36,6 +38,11 @@ BURST_BYTES = 3000
 MEMORY_MIB = 80000
 FULL = 0.65
 """Share of its memory that is taken beside it with which a worker does not start."""
+
+LIES = ("hits-two", "names-nobody", "obeys")
+"""``FT_SABOTAGE=faults=KIND``: a fault of a process hits another host of the same role as well; an order for a host
+that there is not is refused and names none, or is taken.
+"""
 
 
 @dataclass
@@ -90,6 +97,7 @@ class FaultServer:
         self.gpus: dict[str, Gpu] = {}
         self._faults: dict[str, FakeFault] = {}
         self._numbers = itertools.count(1)
+        self._lie = sabotage.asked()[1] if sabotage.asked()[0] == "faults" else ""
 
     def gpu(self, node: str) -> Gpu:
         """The GPU of a worker."""
@@ -130,7 +138,13 @@ class FaultServer:
     def _inject(self, family: str, body: dict[str, Any]) -> Any:
         name = body.get("target_pod")
         if name is not None and name not in self._hosts:
-            return 404, {"title": "Not found", "detail": f"there is no node {name}"}
+            if self._lie == "obeys":
+                marks.leave(f"an order for {name} is taken")
+                return {"id": "fault-0", "state": "active"}
+            known = "" if self._lie == "names-nobody" else f"; known: {', '.join(sorted(self._hosts))}"
+            if not known:
+                marks.leave("a refusal names nobody")
+            return 404, {"title": "Unknown target", "detail": f"no target {name!r}{known}"}
         seconds = float(body.get("duration_seconds") or SECONDS)
         kind = str(body.get("type") or body.get("fault_type") or body.get("mode"))
         if kind not in SIMULATED[family]:
@@ -151,6 +165,8 @@ class FaultServer:
         self._faults[str(view["id"])] = fault
         if family == "process":
             self._process(fault, self._hosts[str(name)], kind)
+            if self._lie == "hits-two":
+                self._hit_another(self._hosts[str(name)])
         elif family == "network":
             self._cut(fault, body)
         else:
@@ -182,6 +198,12 @@ class FaultServer:
             if kind == "restart":
                 fault.view["state"] = "recovered"
                 host.start()
+
+    def _hit_another(self, host: Host) -> None:
+        others = [each for each in self._hosts.values() if each.node.role == host.node.role and each != host]
+        for other in others[:1]:
+            marks.leave(f"{other.node.name} is hit as well as {host.node.name}")
+            other.over(-signal.SIGKILL, held_back=True)
 
     # -- the network
 

@@ -7,6 +7,8 @@ import time
 import uuid
 from typing import Any
 
+from agents.sabotage import marks
+from support import sabotage
 from support.releases import Release
 from support.targets.fake.hosts import Host
 from support.targets.fake.members import INSTANCES, DynamoProcess
@@ -19,6 +21,8 @@ FINISH_SECONDS = 30.0
 RETRY_SECONDS = 0.1
 SLOT = "TOKEN"
 """Where a token stands in what is the same for all tokens of an answer."""
+LIES = ("takes-turns",)
+"""``FT_SABOTAGE=router=KIND``: who has most to do is given as much as others."""
 
 
 class _Refused(Exception):
@@ -324,14 +328,25 @@ class Frontend(DynamoProcess):
             self._sync()
             workers = [each for each in self._of(component) if self._avoided.get(each, 0.0) <= self.now]
             workers = workers or self._of(component)
-            turn = next(self._turns)
-            for each in (workers[(turn + number) % len(workers)] for number in range(len(workers))):
+            for each in self._in_turn(workers):
                 if await self._reaches(each):
                     return each
                 self._avoided[each] = self.now + AVOID_SECONDS
             if self.now >= until:
                 raise _Refused(503, "no worker can be reached")
             await self.rest(RETRY_SECONDS)
+
+    def _in_turn(self, workers: list[Worker]) -> list[Worker]:
+        """The workers in the order in which they are tried, as the router has it."""
+        turn = next(self._turns)
+        ordered = [workers[(turn + number) % len(workers)] for number in range(len(workers))]
+        if self.shape.router_mode != "least-loaded":
+            return ordered
+        if sabotage.asked() == ("router", LIES[0]):
+            marks.leave("the router takes turns")
+            return ordered
+        given = [call.worker for call in self._calls.values()]
+        return sorted(ordered, key=given.count)
 
     async def _reaches(self, worker: Worker) -> bool:
         await self.rest(WIRE_SECONDS)

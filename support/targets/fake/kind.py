@@ -57,10 +57,12 @@ class FakeKind:
         Raises:
             ValueError: ``FT_SABOTAGE`` wants what is not simulated here.
         """
+        from support.targets.fake import faults, frontend, worker
         from support.targets.fake.target import FakeTarget
-        from support.targets.fake.worker import LATER_LIES, LIES
 
-        asked, lies = "=".join(each for each in sabotage.asked() if each), (*LIES, *LATER_LIES)
-        if asked not in ("", *(f"answers={lie}" for lie in lies)):
-            raise ValueError(f"FT_SABOTAGE is {asked}; the target fake knows answers=KIND, with {', '.join(lies)}")
+        lies = {"answers": (*worker.LIES, *worker.LATER_LIES), "faults": faults.LIES, "router": frontend.LIES}
+        known = [f"{kind}={lie}" for kind, all_of_kind in lies.items() for lie in all_of_kind]
+        asked = "=".join(each for each in sabotage.asked() if each)
+        if asked not in ("", *known):
+            raise ValueError(f"FT_SABOTAGE is {asked}; the target fake knows {', '.join(known)}")
         return FakeTarget(release, folder, events)

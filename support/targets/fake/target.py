@@ -13,7 +13,7 @@ and no wait (``-D target=fake``). Outside of this room nothing but the list of t
   promises say, not as a release does: records of known defects do not count here.
 - **Faults** (``faults.py``) answer the fault service's API; the **witness** (``witness.py``) looks at the victims.
 
-``FT_SABOTAGE=answers=KIND`` has the workers lie.
+``FT_SABOTAGE=answers=KIND`` has the workers lie, ``faults=KIND`` the fault service, ``router=KIND`` the frontend.
 """
 
 import os

@@ -34,6 +34,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "hasty-handover": {"leaving": "handing over", "grace_seconds": 0.0},
     "lone-frontend": {"frontends": 1},
     "unsupervised": {"restart_policy": "Never"},
+    "takes-turns": {"router_mode": "round-robin"},
 }
 """``FT_SABOTAGE=shape=KIND`` -> what becomes of the shape; ``one-endpoint`` and ``slow-elections`` are no matter of it,
 see :data:`DEPLOYMENTS`.
