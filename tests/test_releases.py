@@ -55,7 +55,7 @@ def test_unknown_release_is_answered_with_the_known() -> None:
         ({"engine": "ruler", "max_model_len": 9}, "the ruler engine has no max_model_len"),
         ({"speed": 0.0}, "speed is 0.0; expected a number, more than 0"),
         ({"restart_policy": "Perhaps"}, "restart_policy is 'Perhaps'; expected one of Never, OnFailure, Always"),
-        ({"router_mode": "best"}, "router_mode is 'best'; expected one of round-robin, random, kv"),
+        ({"router_mode": "best"}, "router_mode is 'best'; expected one of round-robin, random, least-loaded, kv"),
         ({"etcd_members": 0}, "etcd_members is 0; expected 1 to 7, best 1, 3 or 5"),
         ({"frontends": 0}, "frontends is 0; expected a whole number, 1 or more"),
         ({"etcd_delay_seconds": -1.0}, "etcd_delay_seconds is -1.0; expected a number, 0 or more"),
