@@ -129,11 +129,11 @@ def test_it_is_dynamo_or_us(verdicts: list[Verdict], sentence: str) -> None:
 @pytest.mark.parametrize(
     ("struck", "sentence"),
     [
-        (Struck(0, 0, 0), "No fault was struck."),
-        (Struck(1, 1, 0), "1 fault was struck, each proven on its victim."),
+        (Struck(0, 0, 0), "No fault was injected."),
+        (Struck(1, 1, 0), "1 fault was injected, each proven on its victim."),
         (
             Struck(9, 8, 2),
-            "9 faults were struck, 8 of them proven on their victims. Clients misbehaved on purpose 2 times.",
+            "9 faults were injected, 8 of them proven on their victims. Clients misbehaved on purpose 2 times.",
         ),
     ],
 )

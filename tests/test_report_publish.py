@@ -299,7 +299,7 @@ def test_the_story_tells_what_broke_and_what_users_felt(tmp_path: Path) -> None:
     told = story.story(tmp_path, verdict("failed", reason=f"Then it ends: {WHY.message}", findings=[WHY]))
     assert "<p>Warning: an even number of members</p>" in told
     assert "in a way not on record yet.</b></p><ul><li>Expected: it ends.</li><li>Seen: " in told
-    broke = "Fault &lt;number&gt; 0, 0.40 s after the first request; proven on its victim, and it lasted to the end."
+    broke = "Fault &lt;number&gt; 0, 0.40 s after the first request; proven on its victim; it lasted to the end."
     assert broke in told
     assert "<li>2 requests: 2 whole answers.</li>" in told
     assert "Request 2 has its whole answer after 0.79 s, 20 of 20 tokens." in told

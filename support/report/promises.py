@@ -48,11 +48,11 @@ class Struck:
         times = "once" if self.by_clients == 1 else f"{self.by_clients} times"
         clients = f" Clients misbehaved on purpose {times}." if self.by_clients else ""
         if not self.faults:
-            return f"No fault was struck.{clients}"
+            return f"No fault was injected.{clients}"
         seen = "each proven on its victim"
         if self.proven < self.faults:
             seen = f"{self.proven} of them proven on their victims"
-        struck = f"{amount(self.faults, 'fault')} {'was' if self.faults == 1 else 'were'} struck, "
+        struck = f"{amount(self.faults, 'fault')} {'was' if self.faults == 1 else 'were'} injected, "
         return f"{struck}{seen}.{clients}"
 
 

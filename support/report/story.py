@@ -52,7 +52,7 @@ def story(folder: Path, verdict: Verdict, records: Sequence[KnownDefect] = ()) -
             *(f"<p>Known as <b>{escape(each.id)}</b>: {escape(each.evidence)}</p>" for each in named),
             *(f"<p>{escape(words)}</p>" for words in _warnings(happened)),
             f"<p><b>Left running</b></p>{_bullets(verdict.kept)}" if verdict.kept else "",
-            f"<p><b>What broke</b></p>{_bullets(_broke(happened, _zero(entries, happened)))}",
+            f"<p><b>What we broke on purpose</b></p>{_bullets(_broke(happened, _zero(entries, happened)))}",
             f"<p><b>What users felt</b></p>{_bullets(_felt(entries, happened, _phases(folder)))}",
             _picture(folder / "timeline.svg"),
         ]
@@ -230,9 +230,9 @@ def _struck(strike: Strike, zero: float | None) -> str:
         return f"{strike.words}{when}."
     proven = "proven on its victim" if strike.proven is not None else "never proven"
     if strike.end is None:
-        return f"{strike.words}{when}; {proven}, and it lasted to the end."
-    end = "" if strike.over else ", when RECOVERY began"
-    return f"{strike.words}{when}; {proven}, and over {strike.end - strike.begin:.2f} s later{end}."
+        return f"{strike.words}{when}; {proven}; it lasted to the end."
+    end = "" if strike.over else ", until RECOVERY began"
+    return f"{strike.words}{when}; {proven}; it lasted {strike.end - strike.begin:.2f} s{end}."
 
 
 def _after(seconds: float) -> str:
