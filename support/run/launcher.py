@@ -194,13 +194,11 @@ class Launcher:
                 way_out = self._door.way_out(log.fileno())
             return cells.Cell("behave", list(options), mode, prepare, way_out, wreck.hold)
 
-    def _wait(self, running: Sequence[Running], longest: float | None) -> None:
+    def _wait(self, running: Sequence[Running], longest: float) -> None:
         """Sleep until a process ended, a signal came, a deadline passed or ``longest`` seconds are over, and do what is
-        due then.
+        due then. A process may have ended unheard: another thread can have been given its SIGCHLD.
         """
-        due = min(busy.deadline for busy in running)
-        if longest is not None:
-            due = min(due, time.monotonic() + longest)
+        due = min(time.monotonic() + longest, *(busy.deadline for busy in running))
         received = signal.sigtimedwait(_WAITED, max(0.0, due - time.monotonic()))
         now = time.monotonic()
         if received and received.si_signo != signal.SIGCHLD:

@@ -104,10 +104,10 @@ class View:
     """Shows nothing: for a run whose console is a file or a pipe, which get a line per scenario.
 
     Attributes:
-        period: how often it wants to be shown what happens, in seconds; None: never.
+        period: how often it is shown what happens, in seconds.
     """
 
-    period: float | None = None
+    period: float = 1.0
 
     def __enter__(self) -> "View":
         return self
