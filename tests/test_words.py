@@ -3,8 +3,8 @@
 from dataclasses import fields, replace
 from typing import Any, cast
 
-import parse  # type: ignore[import-untyped]
 import pytest
+from behave.matchers import parse
 from behave.model import Table
 
 from support.faults.gpu import Overheat

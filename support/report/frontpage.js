@@ -5,27 +5,31 @@
     front.hidden = !on;
     again.hidden = on;
   }
-  // Allure's pages all have a hash; an address without one is the summary, and one of a record leads to it there.
+  // Allure's pages all have a hash; an address without one is the summary. A record is a state of the same address, for
+  // Allure takes each hash for a page of its own and says that this one cannot be found.
   function route() {
-    const place = location.hash && document.getElementById(location.hash.slice(1));
-    const record = place && front.contains(place) && place.querySelector("details");
+    const record = history.state && history.state.record && document.getElementById(history.state.record);
     show(location.hash === "" || Boolean(record));
     if (record) {
-      record.open = true;
-      place.scrollIntoView();
+      record.querySelector("details").open = true;
+      record.scrollIntoView();
     }
   }
   // Links on Allure's pages that lead here.
-  new MutationObserver(function () {
-    for (const link of document.querySelectorAll('a[href^="HERE"]')) {
-      link.setAttribute("href", link.hash);
-      link.removeAttribute("target");
+  document.addEventListener("click", function (event) {
+    const link = event.target.closest('a[href^="HERE"]');
+    if (link) {
+      event.preventDefault();
+      event.stopPropagation();
+      history.pushState({record: link.hash.slice(1)}, "");
+      route();
     }
-  }).observe(document.body, {childList: true, subtree: true});
+  }, true);
   again.addEventListener("click", function () {
     location.hash = "";
     show(true);
   });
   window.addEventListener("hashchange", route);
+  window.addEventListener("popstate", route);
   route();
 })();

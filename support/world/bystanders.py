@@ -134,4 +134,4 @@ class Bystanders:
         got = sum(fault.node.name in names for names in given)
         if 100 * got >= percent * len(given):
             raise NotKept(ShareSeen(fault.node.name, got, len(given), percent))
-        self._stage.events.add("proof", fault.node.name, f"it got {got} of {len(given)} new requests")
+        self._stage.events.add("proof", fault.node.name, f"it got {got} of {amount(len(given), 'new request')}")
