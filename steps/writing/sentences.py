@@ -16,6 +16,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from behave import register_type
@@ -95,9 +96,9 @@ def load() -> list[Sentence]:
             meaning, facts = described(matcher.func)
             if table := marks_of(matcher.func).table:
                 facts["Table"] = f"{TABLES[table]}."
-            module = matcher.func.__module__
-            noun = module.rpartition(".")[2]
-            found.append(Sentence(keyword, matcher.pattern, noun, abouts[module], meaning, facts, matcher))
+            noun = Path(matcher.func.__code__.co_filename).stem  # a step that behave has loaded has no module
+            about = abouts[f"steps.{noun}"]
+            found.append(Sentence(keyword, matcher.pattern, noun, about, meaning, facts, matcher))
     first = {each.noun: KEYWORDS.index(each.keyword) for each in reversed(found)}
     return sorted(found, key=lambda each: (first[each.noun], each.noun))
 
