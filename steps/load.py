@@ -136,7 +136,7 @@ def when_overlong(context: Context, trigger, clients, words):
 @when("{trigger:Trigger} {times:Times} the clients of STANDARD ask for {duration:Time}")
 @marks(needs="load", brings="run")
 def when_growing(context: Context, trigger, times, duration):
-    """So many more clients join that there are this many times as many; they ask as the first ones do.
+    """More clients join until there are this many times as many as in STANDARD. They ask for the same answers.
 
     Time: for the trigger from the first request of the load, for the clients from their own first request.
     Waits: until the load has ended.
@@ -269,7 +269,7 @@ def then_rate(context: Context, share, phase):
 def then_rate_for(context: Context, share, time):
     """RECOVERY is played for this long. At least this share of the requests that were due in it have a whole answer.
 
-    Time: from the begin of RECOVERY.
+    Time: from the beginning of RECOVERY.
     Waits: until the load has ended.
     Proof: the record of every request.
     """
@@ -305,7 +305,7 @@ def then_band(context: Context):
 def then_band_for(context: Context, time):
     """RECOVERY is played for this long. In all of it users wait no longer than in STANDARD.
 
-    Time: from the begin of RECOVERY.
+    Time: from the beginning of RECOVERY.
     Waits: until the load has ended.
     Proof: the record of every request.
     """

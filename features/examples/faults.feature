@@ -12,7 +12,7 @@ Feature: Examples of faults: any victim, at any moment, for any time
     And no other worker is touched
 
   @ruler
-  Scenario: A worker hangs in mid-answer for a moment
+  Scenario: A worker hangs mid-answer for a moment
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 300 tokens
     When the worker serving the request hangs mid-answer for 2 seconds

@@ -31,7 +31,7 @@ class Background:
     """A load from its begin to its end; the phase STANDARD begins with it.
 
     Args:
-        recovery_seconds: it ends so long after the last failure is over; None: when ``load`` says.
+        recovery_seconds: how long it goes on once the last failure is over; None: until ``load`` says.
 
     Attributes:
         run: its clients.
