@@ -75,6 +75,20 @@ Feature: A worker dies and its answers continue
       | vllm   | streamed | chat        |
 
   @ruler
+  Scenario Outline: The worker crashes after the last token (<mode>)
+    Given a Dynamo deployment with 2 ruler workers
+    And a worker has written every token of a <mode> completions answer of 50 tokens, but not its end
+    When the worker serving the request crashes
+    Then a new request succeeds within 2 seconds
+    And the answer completes with 50 tokens
+    And every token arrives exactly once and in order
+
+    Examples:
+      | mode     |
+      | streamed |
+      | unary    |
+
+  @ruler
   Scenario Outline: The worker crashes before the first token (<mode> <api>)
     Given a Dynamo deployment with 2 ruler workers
       | setting             | value    |

@@ -77,6 +77,20 @@ def given_waiting(context: Context, stream, api, tokens):
     context.world.answers.see_waiting()
 
 
+@given("a worker has written every token of a {stream:Mode} {api:Api} answer of {tokens:Count} tokens, but not its end")
+@marks(table="request", brings="request answer")
+def given_written(context: Context, stream, api, tokens):
+    """A worker has sent the last token, and the stream between it and the frontend is still open. The ruler keeps it
+    open until the first "Then".
+
+    Waits: until the worker has written the last token, and the client of a stream has it.
+    Proof: the ruler's own journal, and the client's tokens.
+    Needs: ruler
+    """
+    send(context, stream=stream, api=api, max_tokens=tokens, hold="finish")
+    context.world.answers.see_written()
+
+
 @given("a client has received a {stream:Mode} {api:Api} answer of {tokens:Count} tokens")
 @marks(table="request", brings="request answer")
 def given_received(context: Context, stream, api, tokens):

@@ -36,6 +36,8 @@ def main() -> None:
         release, time = which
         folder = place / f"{release}-{time}"
         verdicts = run(folder, *selection, "-D", f"dynamo={release}")
+        if not verdicts:
+            raise SystemExit(f"nothing ran on {release}: {(folder / 'console.txt').read_text()}")
         files = sorted(folder.glob("scenarios/*/verdict.json"))
         return which, [(verdict, file.parent) for verdict, file in zip(verdicts, files, strict=True)]
 

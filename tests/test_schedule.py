@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from support.run.schedule import BOOT, CAPACITY, Cost, Schedule, costs_file, read_costs, write_costs
-from support.run.selection import Selected
+from support.run.schedule import BOOT, CAPACITY, Cost, Schedule, costs_file, read_costs, usual_costs, write_costs
+from support.run.selection import Selected, enumerate_scenarios
+from support.settings import ROOT
 
 
 def scenario(name: str, *tags: str, seconds: float = 0.0) -> Selected:
@@ -86,3 +87,10 @@ def test_costs_are_read_as_they_were_written(tmp_path: Path) -> None:
     write_costs(local, COSTS)
     write_costs(fake, {})
     assert (read_costs(local), read_costs(fake)) == (COSTS, {})
+
+
+def test_what_scenarios_usually_take_is_of_those_that_there_are() -> None:
+    usual, there = set(usual_costs("local")), {each.key for each in enumerate_scenarios(ROOT, [], [])}
+    assert usual - there == set(), "renew support/run/costs-local.json"
+    assert len(usual) > 0.9 * len(there), "renew support/run/costs-local.json"
+    assert usual_costs("fake") == {}

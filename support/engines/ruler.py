@@ -100,8 +100,9 @@ class Gate:
     """Holds answers at a token until it is opened, so that a fault strikes mid-answer however slow the machine is.
 
     ``PUT /gate`` with ``{"holds": {"200": 180}, "seconds": 60}`` holds every answer of 200 tokens once 180 are written,
-    for 60 s at most; ``DELETE /gate`` lets all go on. Tokens that a worker before this one has written count, so an
-    answer that is moved is held at the same token. Each hold is in the journal.
+    for 60 s at most; after the last token it holds the end of the stream. ``DELETE /gate`` lets all go on. Tokens that
+    a worker before this one has written count, so an answer that is moved is held at the same token. Each hold is in
+    the journal.
     """
 
     def __init__(self) -> None:
@@ -119,7 +120,7 @@ class Gate:
 
     def holds_back(self, tokens: int, written: int) -> bool:
         """Whether an answer of ``tokens`` tokens has to wait now that ``written`` of them are there."""
-        return written >= self.holds.get(tokens, tokens) and time.monotonic() < self.expires_at
+        return written >= self.holds.get(tokens, tokens + 1) and time.monotonic() < self.expires_at
 
     async def pass_through(self, tokens: int, written: int, context: Any) -> None:
         """Wait while the answer is held, or until its client or the worker itself has given up."""
@@ -177,6 +178,9 @@ async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[dict[
     written = sum(token >= FIRST_ID for token in token_ids)
     tokens, produced, outcome = written + budget, 0, "abandoned"
     try:
+        if budget < 1:
+            outcome = "refused"
+            raise ValueError(f"max_tokens must be at least 1, got {budget}")  # as vLLM does, in those words
         due = time.monotonic() + PREFILL
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(giving_up.wait(), PREFILL)
@@ -198,6 +202,7 @@ async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[dict[
             # A late token is made up for at once, a whole pause never: no more than a GPU catches up after one.
             due = max(due + PERIOD, time.monotonic() - PERIOD)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+        await GATE.pass_through(tokens, written + produced, context)
         outcome = "finished"
     finally:
         write_journal(event="left", request_id=context.id(), produced=produced, outcome=outcome)

@@ -16,7 +16,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
@@ -37,7 +38,7 @@ from support.report.reading import read_verdict
 from support.run import again, bootstrap, capabilities, cells, rates, wreck
 from support.run.keeping import Door
 from support.run.live import Doing, LiveView, View
-from support.run.schedule import Cost, Schedule, costs_file, read_costs, write_costs
+from support.run.schedule import Cost, Schedule, costs_file, read_costs, usual_costs, write_costs
 from support.run.selection import Selected, enumerate_scenarios, with_defaults
 from support.seen import Told
 from support.settings import Settings, from_environment
@@ -90,7 +91,8 @@ class Launcher:
         goes on is shown on a terminal.
         """
         file = costs_file(self.reports, self.settings.target)
-        costs = read_costs(file)
+        own = read_costs(file)
+        costs = ChainMap(own, usual_costs(self.settings.target))
         schedule = Schedule(scenarios, costs, jobs, len(os.sched_getaffinity(0)))
         verdicts: list[Verdict] = []
         title = f"Dynamo {self.settings.dynamo} on target {self.settings.target}"
@@ -100,7 +102,7 @@ class Launcher:
         with _signals_blocked(), view:
             self._run_all(schedule, tags, jobs, verdicts, costs, view)
         with contextlib.suppress(OSError):  # only the order of the next run suffers
-            write_costs(file, costs)
+            write_costs(file, own)
         return verdicts
 
     def behave(self, arguments: Sequence[str]) -> int:
@@ -122,7 +124,7 @@ class Launcher:
         tags: Sequence[str],
         jobs: int,
         verdicts: list[Verdict],
-        costs: dict[str, Cost],
+        costs: MutableMapping[str, Cost],
         view: View,
     ) -> None:
         running: list[Running] = []

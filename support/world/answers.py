@@ -229,6 +229,28 @@ class Answers:
         notes = [note for note in journal.read(self._stage.logs) if note["worker"] == worker.name]
         return sum(note["outcome"] is None and any(hold["until"] is None for hold in note["holds"]) for note in notes)
 
+    def see_written(self) -> None:
+        """Make sure that the worker has written all of the watched answer and holds its end back, and the client of a
+        stream has every token.
+
+        Raises:
+            Inconclusive: the answer has ended, or is not held there.
+            Mistake: nothing was asked for, or of an engine that has no gate.
+        """
+        self._clients.see_asked()
+        worker, pending = self._stage.fleet.serving_worker(), self._clients.request
+        if worker.gate_url is None:
+            raise Mistake(f"{self._stage.engine} workers cannot hold the end of an answer back", write="ruler workers")
+        if pending.entry.stream:
+            self.await_tokens(pending, pending.entry.max_tokens)
+
+        def held() -> str | None:
+            return None if self._held(worker) else f"{worker.name} holds no answer back"
+
+        what = f"{worker.name} has written all of request {pending.entry.number} and holds its end back"
+        prove(held, ARRIVAL_SECONDS, what, "the answer had no held end")
+        self._stage.events.add("proof", worker.name, what)
+
     def see_waiting(self) -> None:
         """Make sure that a worker has the watched request and the client has nothing of its answer yet.
 

@@ -82,7 +82,7 @@ class Clients:
             prompt_words: length of the prompt; without it, a short sentence.
             watch: whether the scenario is about this request, see :attr:`watched`.
             hold: where the ruler engine is to hold its answer until :meth:`support.world.stage.Stage.let_go`: before
-                its ``start`` or its ``end``; not at all if empty.
+                its ``start`` or its ``end``, or after its last token, before its ``finish``; not at all if empty.
             options: those of :func:`support.requests.client.start_request`.
         """
         words = PROMPT if prompt_words is None else " ".join(["word"] * prompt_words)
@@ -90,6 +90,8 @@ class Clients:
         options.setdefault("timeout", REQUEST_SECONDS * slowness.factor())
         if hold == "start":
             self._stage.gate.hold_start(max_tokens)
+        elif hold == "finish":
+            self._stage.gate.hold_finish(max_tokens)
         elif hold:
             self._stage.gate.hold_end({max_tokens})
         pending = start_request(

@@ -50,6 +50,10 @@ class Gates:
         """Hold every answer of this size before its first token."""
         self._hold({size: 0}, self._workers())
 
+    def hold_finish(self, size: int) -> None:
+        """Hold every answer of this size after its last token, so that nothing is missing but its end."""
+        self._hold({size: size}, self._workers())
+
     def move_to_end(self, workers: Collection[Node] | None = None) -> None:
         """Let answers that are held before their first token go on until shortly before their end, at these workers
         or at all of them.

@@ -9,7 +9,7 @@ as the longest scenario does not take most of it.
 import sys
 from dataclasses import dataclass
 
-from support.run.schedule import BOOT, BOOT_SECONDS, Cost, Schedule, costs_file, read_costs
+from support.run.schedule import BOOT, BOOT_SECONDS, Cost, Schedule, costs_file, read_costs, usual_costs
 from support.run.selection import Selected, enumerate_scenarios
 from support.settings import ROOT
 
@@ -56,7 +56,7 @@ def simulate(scenarios: list[Selected], costs: dict[str, Cost], processors: int)
 
 def main() -> int:
     """Print the simulated times; returns 1 when more processors do not help, or nothing is known of most scenarios."""
-    costs = read_costs(costs_file(ROOT / "reports", "local"))
+    costs = usual_costs("local") | read_costs(costs_file(ROOT / "reports", "local"))
     everything = enumerate_scenarios(ROOT, [], [])
     known = [each for each in everything if each.key in costs]
     if len(known) < len(everything) / 2:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from support.amounts import amount
 from support.report.self_tests import OUTCOMES, Trial, read_trials, sabotage_line, score, write_trials
-from support.run.schedule import costs_file, read_costs
+from support.run.schedule import costs_file, read_costs, usual_costs
 from support.settings import ROOT, Settings
 from tests.sabotage import scenarios, table
 from tests.sabotage.trials import Estimate, Pair, play_all, row_of, sources
@@ -39,7 +39,7 @@ def main() -> int:
     now = sources(), Settings.load().dynamo
     fresh = {row for row, each in known.items() if (each.sources, each.dynamo) == now and not options.again}
     waiting = [pair for pair in chosen if row_of(pair) not in fresh]
-    costs, done = read_costs(costs_file(REPORTS, "local")), list[Pair]()
+    costs, done = usual_costs("local") | read_costs(costs_file(REPORTS, "local")), list[Pair]()
     estimate = Estimate(list(known.values()), costs, options.jobs)
     print(
         f"{amount(len(every), 'trial')} in the table, {len(chosen)} chosen, {len(chosen) - len(waiting)} of them known"

@@ -152,10 +152,10 @@ class Worker(DynamoProcess):
         written, total = work.written, work.written + work.budget
         due = self.now
         for number in itertools.count():
-            if number == work.budget:
-                return "finished"
             if self._holds:
                 await self._pass_gate(call, total, written + number)
+            if number == work.budget:
+                return "finished"
             if call.cancelled:
                 return "stopped"
             if self.giving_up:
@@ -189,7 +189,7 @@ class Worker(DynamoProcess):
 
     async def _pass_gate(self, call: Call, total: int, written: int) -> None:
         def held() -> bool:
-            return written >= self._holds.get(total, total) and self.now < self._held_until
+            return written >= self._holds.get(total, total + 1) and self.now < self._held_until
 
         if not held():
             return
