@@ -2,16 +2,16 @@
 
 from behave import given, then, when
 
+from support import words
 from support.errors import Unsupported
 from support.marks import marks
 from support.run.runtime import Context
-from support.words import SHAPE_OPTIONS, options
 
 
 def deploy(context: Context, **shape):
     """Make the deployment; what the chosen Dynamo release cannot do skips the scenario."""
     try:
-        context.world.deploy(**shape, **options(context.table, SHAPE_OPTIONS))
+        context.world.deploy(**words.shape(shape, context.table))
     except Unsupported as reason:
         context.run.skip(context.scenario, reason)
 

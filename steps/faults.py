@@ -122,10 +122,15 @@ def then_none_touched(context: Context):
     context.world.bystanders.expect_untouched()
 
 
+def breaking(trigger, victim, kind, time, **_):
+    """The failure that the sentence below speaks of."""
+    return Failure(kind.failure, victim, **trigger, duration_seconds=time)
+
+
 # Last in this file: its words fit wherever a victim begins a sentence.
 @when("{trigger:Begin}{victim:Victim} {kind:Fate}{moment:Moment}{time:Lasting}")
-@marks(brings="fault", loses="kind", check=one_time)
-def when_breaks(context: Context, trigger, victim, kind, moment, time):
+@marks(brings="fault", loses="kind", check=one_time, strikes=breaking)
+def when_breaks(context: Context, moment, **words):
     """The victim crashes (SIGKILL), is shut down (SIGTERM), hangs (SIGSTOP) or is restarted: at once, or when the
     trigger says so. It stays so until a sentence undoes it, or for this time.
 
@@ -134,5 +139,4 @@ def when_breaks(context: Context, trigger, victim, kind, moment, time):
     Proof: the fault's own, see Failures; for "mid-answer" that the answer comes in, for "before the first token" that
         the client has none.
     """
-    failure = Failure(kind.failure, victim, **trigger, duration_seconds=time)
-    context.world.strikes.strike(failure, moment)
+    context.world.strikes.strike(breaking(**words), moment)

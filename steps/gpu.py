@@ -7,9 +7,19 @@ from support.run.runtime import Context
 from support.scenarios import Failure
 
 
+def reporting(trigger, victim, time, **error):
+    """The failure of the first sentence."""
+    return Failure("xid", victim, **trigger, duration_seconds=time, **error)
+
+
+def straining(trigger, victim, strain, share, time):
+    """The failure of the second one."""
+    return Failure(strain.failure, victim, **trigger, duration_seconds=time, share=share / 100)
+
+
 @when("{trigger:Begin}the GPU of {victim:Victim} reports XID {xid:Xid}{sequence:FollowUps}{time:Lasting}")
-@marks(brings="fault", loses="xid")
-def when_xid(context: Context, trigger, victim, xid, sequence, time):
+@marks(brings="fault", loses="xid", strikes=reporting)
+def when_xid(context: Context, **words):
     """The driver reports the error in the kernel log, alone or with those that follow it in real logs, and the worker
     suffers the consequences. The GPU is repaired by a sentence, or after this time.
 
@@ -18,13 +28,12 @@ def when_xid(context: Context, trigger, victim, xid, sequence, time):
     Proof: the fault's own, see Failures.
     Needs: kmsg
     """
-    failure = Failure("xid", victim, **trigger, duration_seconds=time, xid=xid, sequence=sequence)
-    context.world.strikes.strike(failure)
+    context.world.strikes.strike(reporting(**words))
 
 
 @when("{trigger:Begin}the GPU of {victim:Victim} {strain:Strain} by {share:Percent} percent{time:Lasting}")
-@marks(brings="fault")
-def when_strained(context: Context, trigger, victim, strain, share, time):
+@marks(brings="fault", strikes=straining)
+def when_strained(context: Context, **words):
     """The GPU of the worker loses this share of its speed or of its memory, until a sentence repairs it or for this
     time. A slower GPU is proven by its clients' tokens, so all of them have to come from this worker.
 
@@ -32,8 +41,7 @@ def when_strained(context: Context, trigger, victim, strain, share, time):
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     """
-    failure = Failure(strain.failure, victim, **trigger, duration_seconds=time, share=share / 100)
-    context.world.strikes.strike(failure)
+    context.world.strikes.strike(straining(**words))
 
 
 @when("the GPU is repaired")

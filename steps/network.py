@@ -1,5 +1,7 @@
 """Sentences about the network between the nodes. A step returns once packets between the victims show the cut."""
 
+from functools import partial
+
 from behave import when
 
 from support.marks import marks
@@ -7,9 +9,25 @@ from support.run.runtime import Context
 from support.scenarios import Failure
 
 
+def cutting(trigger, victim, side, manner, time, direction="both"):
+    """The failure of a sentence about a cut."""
+    parted = {"partition": side, "mode": manner, "direction": direction}
+    return Failure("network_partition", victim, **trigger, duration_seconds=time, **parted)
+
+
+def losing(trigger, percent, victim, side, time):
+    """The failure of the sentence about lost packets."""
+    return Failure("network_loss", victim, **trigger, duration_seconds=time, partition=side, percent=percent)
+
+
+def narrowing(trigger, victim, rate, time):
+    """The failure of the sentence about bandwidth."""
+    return Failure("network_bandwidth", victim, **trigger, duration_seconds=time, rate_kbit=rate)
+
+
 @when("{trigger:Begin}packets between {victim:Victim} and {side:Side} are {manner:Cut}{time:Lasting}")
-@marks(brings="fault")
-def when_cut(context: Context, trigger, victim, side, manner, time, direction="both"):
+@marks(brings="fault", strikes=cutting)
+def when_cut(context: Context, **words):
     """Packets between the two sides are dropped, rejected or reset, in both directions, on open and new connections,
     until a sentence heals the network or for this time.
 
@@ -18,12 +36,11 @@ def when_cut(context: Context, trigger, victim, side, manner, time, direction="b
     Proof: the fault's own, see Failures.
     Needs: nftables
     """
-    parted = {"partition": side, "mode": manner, "direction": direction}
-    context.world.strikes.strike(Failure("network_partition", victim, **trigger, duration_seconds=time, **parted))
+    context.world.strikes.strike(cutting(**words))
 
 
 @when("{trigger:Begin}packets from {victim:Victim} to {side:Side} are {manner:Cut}{time:Lasting}")
-@marks(brings="fault")
+@marks(brings="fault", strikes=partial(cutting, direction="from"))
 def when_cut_from(context: Context, **words):
     """The same in one direction: only packets that the victim sends; what it is sent arrives.
 
@@ -32,11 +49,11 @@ def when_cut_from(context: Context, **words):
     Proof: the fault's own, see Failures.
     Needs: nftables
     """
-    when_cut(context, **words, direction="from")
+    context.world.strikes.strike(cutting(**words, direction="from"))
 
 
 @when("{trigger:Begin}packets to {victim:Victim} from {side:Side} are {manner:Cut}{time:Lasting}")
-@marks(brings="fault")
+@marks(brings="fault", strikes=partial(cutting, direction="to"))
 def when_cut_to(context: Context, **words):
     """The same in the other direction: only packets that the victim is sent; what it sends arrives.
 
@@ -45,14 +62,14 @@ def when_cut_to(context: Context, **words):
     Proof: the fault's own, see Failures.
     Needs: nftables
     """
-    when_cut(context, **words, direction="to")
+    context.world.strikes.strike(cutting(**words, direction="to"))
 
 
 @when(
     "{trigger:Begin}{percent:Percent} % of the packets between {victim:Victim} and {side:Side} are lost{time:Lasting}"
 )
-@marks(brings="fault")
-def when_lossy(context: Context, trigger, percent, victim, side, time):
+@marks(brings="fault", strikes=losing)
+def when_lossy(context: Context, **words):
     """Each packet is lost with this probability, in both directions, until a sentence heals the network or for this
     time.
 
@@ -61,13 +78,12 @@ def when_lossy(context: Context, trigger, percent, victim, side, time):
     Proof: the fault's own, see Failures.
     Needs: nftables
     """
-    loss = Failure("network_loss", victim, **trigger, duration_seconds=time, partition=side, percent=percent)
-    context.world.strikes.strike(loss)
+    context.world.strikes.strike(losing(**words))
 
 
 @when("{trigger:Begin}the bandwidth of {victim:Victim} is limited to {rate:Count} kilobits per second{time:Lasting}")
-@marks(brings="fault")
-def when_narrow(context: Context, trigger, victim, rate, time):
+@marks(brings="fault", strikes=narrowing)
+def when_narrow(context: Context, **words):
     """Everything that the victim sends and receives is limited to this rate, each way, until a sentence heals the
     network or for this time.
 
@@ -76,8 +92,7 @@ def when_narrow(context: Context, trigger, victim, rate, time):
     Proof: the fault's own, see Failures.
     Needs: tbf
     """
-    narrow = Failure("network_bandwidth", victim, **trigger, duration_seconds=time, rate_kbit=rate)
-    context.world.strikes.strike(narrow)
+    context.world.strikes.strike(narrowing(**words))
 
 
 @when("the network is healed")

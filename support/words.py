@@ -333,6 +333,7 @@ TYPES["Server"].pattern = "|".join(SERVERS)  # type: ignore[attr-defined]
 
 SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "request plane": ("request_plane", TYPES["Plane"]),
+    "etcd members": ("etcd_members", count),
     "discovery": ("discovery", _one_of("discovery", {each: each for each in DISCOVERIES})),
     "migration limit": ("migration_limit", tally),
     "sequence cap": ("sequence_cap", count),
@@ -411,6 +412,18 @@ def failure(headings: Iterable[str], cells: Iterable[str]) -> Failure:
     if "type" not in fields or "" not in fields:
         raise Mistake("a row of the table has no failure, or not when it strikes; expected columns failure and when")
     return Failure(**{**fields.pop(""), **fields})
+
+
+def shape(said: Mapping[str, Any], table: Any) -> dict[str, Any]:
+    """The fields of a shape, from a sentence and the table below it.
+
+    Raises:
+        Mistake: both say the same, or the table cannot be read.
+    """
+    found = options(table, SHAPE_OPTIONS)
+    if twice := [words for words, (field, _) in SHAPE_OPTIONS.items() if field in said and field in found]:
+        raise Mistake(f"the sentence says {twice[0]!r}, and so does its table", write="it once")
+    return {**said, **found}
 
 
 def bound_options(name: str) -> dict[str, tuple[str, Callable[[str], Any]]]:

@@ -131,7 +131,7 @@ def test_tables() -> None:
     [
         (
             ("colour", "red"),
-            "unknown setting 'colour' in the table; expected one of: request plane, discovery, migration limit",
+            "unknown setting 'colour' in the table; expected one of: request plane, etcd members, discovery",
         ),
         (("migration limit", "many"), "migration limit: 'many' is not a count"),
         (("leaves by", "the window"), "leaves by: unknown way to leave .*expected one of: draining, handing over"),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from support.contract.deployment import Node
+from support.contract.shape import Shape
 
 WORKER_ROLES = ("worker", "decode", "prefill")
 
@@ -87,8 +88,8 @@ class Called:
 VICTIMS = {
     "worker": Called("the busiest worker", Serving(("worker", "decode")), ("request",)),
     "serving_worker": Called("the worker serving the request", Serving(), ("request",)),
-    "decode_worker": Called("the busiest decode worker", Serving(("decode",)), ("request", "roles")),
-    "prefill_worker": Called("the busiest prefill worker", Serving(("prefill",)), ("request", "roles")),
+    "decode_worker": Called("the busiest decode worker", Serving(("decode",)), ("request",)),
+    "prefill_worker": Called("the busiest prefill worker", Serving(("prefill",)), ("request",)),
     "any_worker": Called("a worker", AnyWorker()),
     "idle_worker": Called("an idle worker", AnyWorker(idle=True, felt=False)),
     "every_worker": Called("every worker", All(WORKER_ROLES)),
@@ -109,3 +110,27 @@ ROLES = {"frontend": "frontend", "idle_frontend": "frontend", "nats": "nats"} | 
     key: "etcd" for key in VICTIMS if key.startswith("etcd")
 }
 """Key of a victim that is no worker -> its role."""
+
+
+def lacking(key: str, shape: Shape) -> tuple[str, str]:
+    """What a deployment of this shape lacks to have such a victim, and what a sentence or its table needs for that; two
+    empty texts where it has one.
+    """
+    if key in ("decode_worker", "prefill_worker") and not shape.disaggregated:
+        return (
+            "prefill and decode workers",
+            "a disaggregated Dynamo deployment with 1 prefill and 2 decode vllm workers",
+        )
+    if key == "idle_frontend" and shape.frontends < 2:
+        return "second frontend", "| frontends | 2 | in the table below the deployment"
+    if key == "nats" and shape.request_plane != "nats":
+        return "NATS server", "| request plane | nats | in the table below the deployment"
+    if ROLES.get(key) == "etcd" and shape.discovery == "kubernetes":
+        return "etcd", "| discovery | etcd | in the table below the deployment"
+    if isinstance(victim := VICTIMS[key].victim, Members) and shape.etcd_members < _LEAST_MEMBERS.get(victim.part, 2):
+        return "etcd cluster with such members", "| etcd members | 3 | in the table below the deployment"
+    return "", ""
+
+
+_LEAST_MEMBERS = {"all": 1, "minority": 3}
+"""Part of an etcd cluster -> how many members it has to have for that; 2 for the others."""

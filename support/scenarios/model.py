@@ -16,7 +16,7 @@ from support.errors import Mistake
 from support.faults.fault import Fault
 from support.faults.network import SIDES
 from support.faults.registry import KINDS, all_strengths, drawn, strengths
-from support.faults.victims import ROLES, VICTIMS, WORKERS, Victim
+from support.faults.victims import ROLES, VICTIMS, WORKERS, Victim, lacking
 from support.judge.checker import CHECKERS
 from support.judge.samples import Objectives
 from support.requests.load_log import PHASE_NAMES
@@ -168,20 +168,20 @@ class Failure(_Open):  # type: ignore[misc]
         if kind is None:
             return
         if kind.workers_only and self.target not in WORKERS:
-            raise Mistake(f"failure {self.type!r} hits workers; target is {self.target!r}")
-        never = f"failure {self.type!r} can never strike: {shape.describe()} has no"
-        if "roles" in VICTIMS[self.target].needs and not shape.disaggregated:
-            raise Mistake(f"{never} {self.target}")
+            raise Mistake(f"only a worker has a GPU, and the victim is {VICTIMS[self.target].words}")
+        never = f"this can never happen to {VICTIMS[self.target].words}: the deployment ({shape.describe()}) has no"
+        what, write = lacking(self.target, shape)
+        if what:
+            raise Mistake(f"{never} {what}", write=write)
         role = ROLES.get(self.target, "worker")
         parted = SIDES[self.partition] if "partition" in [each.name for each in strengths(kind)] else ()
-        if "nats" in (role, *(parted if len(parted) == 1 else ())) and shape.request_plane != "nats":
-            raise Mistake(f"{never} NATS")
-        if self.target == "idle_frontend" and shape.frontends < 2:
-            raise Mistake(f"{never} idle frontend; expected 2 frontends or more")
+        if len(parted) == 1 and parted[0] in ("nats", "etcd"):
+            what, write = lacking(parted[0], shape)
+            if what:
+                raise Mistake(f"{never} {what} to be parted from", write=write)
         lone = {"frontend": shape.frontends, "etcd": shape.etcd_members, "nats": 1}
         if parted == (role,) and lone[role] < 2:
-            write = f"another side, one of {', '.join(each for each in SIDES if SIDES[each] != parted)}"
-            raise Mistake(f"{never} other {role} that it could be parted from", write=write)
+            raise Mistake(f"{never} other {role} to be parted from", write="another side")
 
     def _check_trigger(self, scenario: "Scenario") -> None:
         name, amount = self.trigger

@@ -25,7 +25,7 @@ LONGEST_SECONDS = 240.0
 RECOVERY_SECONDS = 8.0
 # A look that is late is taken at once.
 LOOK_SECONDS = 0.5
-SIZE = ("workers", "prefill_workers", "frontends", "etcd_members", "request_plane", "max_model_len")
+SIZE = ("workers", "prefill_workers", "frontends", "etcd_members", "request_plane", "discovery", "max_model_len")
 """What of the deployment says whether a failure can strike."""
 
 

@@ -1,5 +1,6 @@
 """The table below a sentence: is it allowed, does it have its heading row, can each cell be read."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from support.contract.shape import Shape
 from support.errors import Mistake, nearest
 from support.run.lint.sentences import Understood
+from support.scenarios import Failure
 from support.words import (
     FAILURE_OPTIONS,
     HEADINGS,
@@ -17,6 +19,7 @@ from support.words import (
     bounds,
     failure,
     options,
+    shape,
 )
 
 SHAPE_WORDS = {
@@ -64,11 +67,29 @@ def impossible(step: Any, sentence: Understood) -> Iterator[Located]:
     """That there can be no deployment as a sentence and its table would have it; both can be read."""
     if sentence.marks.table != "deployment":
         return
-    said = {SHAPE_WORDS[name]: value for name, value in sentence.arguments.items() if name in SHAPE_WORDS}
     try:
-        Shape(**said | options(step.table, SHAPE_OPTIONS)).check_alone()
+        shape_of(step, sentence).check_alone()
     except Mistake as mistake:
         yield step.line, mistake
+
+
+def shape_of(step: Any, sentence: Understood) -> Shape:
+    """The deployment that a sentence and the table below it ask for.
+
+    Raises:
+        Mistake: the table cannot be read, or repeats the sentence.
+    """
+    said = {SHAPE_WORDS[name]: value for name, value in sentence.arguments.items() if name in SHAPE_WORDS}
+    return Shape(**shape(said, step.table))
+
+
+def failures_of(step: Any, sentence: Understood) -> Iterator[tuple[int, Failure]]:
+    """Each failure that a sentence or a row below it has strike, and its line; of rows, those that can be read."""
+    if sentence.marks.strikes:
+        yield step.line, sentence.marks.strikes(**sentence.arguments)
+    for row in step.table or () if sentence.marks.table == "failures" else ():
+        with contextlib.suppress(Mistake, ValueError):
+            yield row.line, failure(row.headings, row.cells)
 
 
 def _lacking(line: int, kind: str, sentence: Understood) -> Iterator[Located]:
