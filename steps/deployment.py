@@ -158,8 +158,7 @@ def then_none_leaves(context: Context, time):
 
 
 @then("within {timeout:Time} the deployment serves")
-@then("within {timeout:Time} the deployment serves again")
-def then_serves_again(context: Context, timeout):
+def then_deployment_serves(context: Context, timeout):
     """The frontend lists every expected worker, no dead one, and the model; then a request succeeds.
 
     Time: from this sentence on.

@@ -54,7 +54,6 @@ def when_recovers(context: Context):
 
 
 @then("within {timeout:Time} the fault has ended on its own")
-@then("within {timeout:Time} the network has recovered on its own")
 @marks(needs="fault")
 def then_ended(context: Context, timeout):
     """Every fault has ended by itself. If one has not, the scenario is inconclusive.

@@ -8,10 +8,11 @@ from behave import given, then, when
 
 from support.errors import Unsupported
 from support.marks import marks
+from support.rows import failures, long_prompts, more_requests
 from support.run.runtime import Context
-from support.scenarios import Failure, Load
+from support.scenarios import Failure
 from support.scenarios.model import ready, scenario_of
-from support.words import bounds, failures
+from support.words import check_settings
 
 
 def play(context: Context, scenario):
@@ -53,16 +54,20 @@ def given_endless_load(context: Context, stream, api, tokens, clients=1):
 
 
 @given("a client keeps asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens until one fails")
+@given(
+    "{clients:Count} clients keep asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens, each until one "
+    "fails"
+)
 @marks(brings="load request run")
-def given_load_until_failure(context: Context, stream, api, tokens):
-    """A load of one client, as without these words, which asks no more once an answer is not whole. One that goes on
-    would meet the same failure again and again.
+def given_load_until_failure(context: Context, stream, api, tokens, clients=1):
+    """A load as without these words, but a client whose answer is not whole asks no more. One that goes on would meet
+    the same failure again and again.
 
     Waits: until the first token has come; of unary answers, until a request is sent.
     Proof: the record of every request.
     """
     endpoint = "chat/completions" if api == "chat" else api
-    context.world.workload.begin(1, None, endpoint=endpoint, stream=stream, max_tokens=tokens, gives_up=True)
+    context.world.workload.begin(clients, None, endpoint=endpoint, stream=stream, max_tokens=tokens, gives_up=True)
 
 
 @given("the frontend treats a worker as busy once {share:Share} percent of its memory is in use")
@@ -116,7 +121,7 @@ def when_overload(context: Context, trigger, clients, count, tokens):
     Waits: until the load has ended.
     Proof: the record of every request.
     """
-    extra = Load(clients, count, max_tokens=tokens, prompt_words=400)
+    extra = more_requests(clients, count, tokens)
     context.world.workload.play_failure(Failure("overload", **trigger, load=extra))
 
 
@@ -129,7 +134,7 @@ def when_overlong(context: Context, trigger, clients, words):
     Waits: until the load has ended.
     Proof: the record of every request.
     """
-    extra = Load(clients, 1, max_tokens=10, prompt_words=words)
+    extra = long_prompts(clients, words)
     context.world.workload.play_failure(Failure("token_overflow", **trigger, load=extra))
 
 
@@ -142,8 +147,7 @@ def when_growing(context: Context, trigger, times, duration):
     Waits: until the load has ended.
     Proof: the record of every request.
     """
-    extra = context.world.workload.more(times, duration)
-    context.world.workload.play_failure(Failure("overload", **trigger, load=extra))
+    context.world.workload.play_failure(Failure("overload", **trigger, times=times, duration_seconds=duration))
 
 
 @when("the load ends")
@@ -289,15 +293,15 @@ def then_stable(context: Context, timeout):
     context.world.workload.expect_check("recovery_time", within_seconds=timeout)
 
 
-@then("in RECOVERY the time to first token is in the STANDARD band")
+@then("in {phase:LaterPhase} the time to first token is in the STANDARD band")
 @marks(needs="run")
-def then_band(context: Context):
-    """In RECOVERY as a whole users wait no longer than in STANDARD, and as many requests are fast enough.
+def then_band(context: Context, phase):
+    """The phase as a whole is in the STANDARD band: OVERFLOW is while the failures last, RECOVERY is after them.
 
     Waits: until the load has ended.
     Proof: the record of every request.
     """
-    context.world.workload.expect_check("standard_band")
+    context.world.workload.expect_check("standard_band", phase=phase)
 
 
 @then("in RECOVERY the time to first token is in the STANDARD band for {time:Time}")
@@ -349,11 +353,11 @@ def then_moved(context: Context, count, noun):
 
 
 @then("the checks for {name:Check} hold")
-@marks(table="bounds", needs="run")
+@marks(table="check", needs="run")
 def then_check(context: Context, name):
-    """The check holds. The table below names its bounds, where it has any; see Checks.
+    """The check holds. The table below has its settings, where it has any; see Checks.
 
     Waits: until the load has ended.
     Proof: see Checks.
     """
-    context.world.workload.expect_check(name, **bounds(name, context.table))
+    context.world.workload.expect_check(name, **check_settings(name, context.table))

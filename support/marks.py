@@ -30,7 +30,7 @@ needs a deployment, unless it brings one, goes without saying.
 TABLES = {
     "deployment": "settings of the deployment",
     "request": "settings of the request",
-    "bounds": "bounds of the check",
+    "check": "settings of the check",
     "failures": "failures, which it needs",
 }
 """Kind of a table below a sentence -> what it holds."""

@@ -21,11 +21,12 @@ from support import binaries, releases
 from support.contract.shape import Shape
 from support.faults.registry import KINDS
 from support.judge.checker import CHECKERS
+from support.rows import COLUMNS
 from support.run.selection import enumerate_scenarios
 from support.run.tags import tags
 from support.scenarios.model import TYPES as FAILURES
 from support.settings import NAMES, ROOT, Settings
-from support.words import FAILURE_OPTIONS, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES
+from support.words import REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES
 
 MARKDOWN, HTML = (ROOT / "docs" / f"catalogue.{kind}" for kind in ("md", "html"))
 
@@ -122,7 +123,7 @@ def test_every_example_is_a_scenario_that_is_played_in_memory() -> None:
 
 def test_the_pages_have_all_that_can_be_said() -> None:
     sentences, _ = read()
-    words = [*SHAPE_OPTIONS, *REQUEST_OPTIONS, *FAILURE_OPTIONS, *NAMES, *(f"@{tag}" for tag in tags())]
+    words = [*SHAPE_OPTIONS, *REQUEST_OPTIONS, *COLUMNS, *NAMES, *(f"@{tag}" for tag in tags())]
     ours = [name for name, checker in CHECKERS.items() if checker.__module__ == "support.judge.checkers"]
     words += [*FAILURES, *(name.replace("_", " ") for name in ours)]
     words += [kind.word for kind in KINDS.values() if kind.word]

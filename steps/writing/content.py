@@ -18,13 +18,14 @@ from support.faults.victims import VICTIMS
 from support.judge import skips
 from support.judge.checker import CHECKERS
 from support.requests.client import start_request
+from support.rows import COLUMNS, FAILURES
 from support.run import tags
 from support.run.selection import left_out
 from support.scenarios.model import LIBRARY, MORE_TYPES, read_scenarios
 from support.schema import expected_of
 from support.settings import NAMES, ROOT, TARGETS, TARGETS_AVAILABLE, Settings
 from support.targets.needs import NEEDS
-from support.words import FAILURE_OPTIONS, FAILURES, OPTIONAL, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, seconds
+from support.words import OPTIONAL, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, seconds
 from support.world.clients import Clients
 
 MOST_INLINE = 6
@@ -326,7 +327,7 @@ def _failures() -> Iterator[Section]:
     hints = {name: hint for name, (hint, _) in registry.all_strengths().items()}
     columns = [
         [f"`{column}`", "yes" if column in ("failure", "when") else "no", _allowed(read, hints.get(field))]
-        for column, (field, read) in FAILURE_OPTIONS.items()
+        for column, (field, read) in COLUMNS.items()
     ]
     about = "The headings of a table below `these failures strike`, with a failure in each row. An empty cell says "
     about += "nothing. `seed`, `kinds` and `every` are for `random`, `for` then says for how long new faults begin."

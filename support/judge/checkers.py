@@ -76,6 +76,7 @@ class SuccessRateChecker(BaseChecker):
 
     name: ClassVar[str] = "success_rate"
     bounds: ClassVar[Sequence[str]] = ("at_least",)
+    options: ClassVar[Sequence[str]] = ("phase",)
     at_least: float = 100.0
     phase: str = ""
 
@@ -98,6 +99,7 @@ class RecoveryTimeChecker(BaseChecker):
 
     name: ClassVar[str] = "recovery_time"
     bounds: ClassVar[Sequence[str]] = ("within_seconds",)
+    options: ClassVar[Sequence[str]] = ("relapses",)
     within_seconds: float = 30.0
     relapses: int = 0
 
@@ -255,6 +257,7 @@ class OverloadRejectionChecker(BaseChecker):
     """
 
     name: ClassVar[str] = "overload_rejection"
+    options: ClassVar[Sequence[str]] = ("status",)
     status: int | None = None
 
     def check(self, context: ValidationContext) -> bool:
@@ -281,6 +284,7 @@ class StandardBandChecker(BaseChecker):
     """
 
     name: ClassVar[str] = "standard_band"
+    options: ClassVar[Sequence[str]] = ("phase",)
     phase: str = "RECOVERY"
 
     def check(self, context: ValidationContext) -> bool:
@@ -326,6 +330,7 @@ class OverlongRefusedChecker(BaseChecker):
     """
 
     name: ClassVar[str] = "overlong_refused"
+    options: ClassVar[Sequence[str]] = ("statuses",)
     statuses: Sequence[int] = ()
 
     def check(self, context: ValidationContext) -> bool:

@@ -85,6 +85,7 @@ class Failure(_Open):  # type: ignore[misc]
         duration_seconds: undone after this long; None: not undone, but by the end of the scenario or, as nothing is
             left broken for ever, of the longest lease. Of ``random``: no new fault begins after this long.
         load: of ``token_overflow`` and ``overload``: the requests that come on top.
+        times: of ``overload``, instead: for ``duration_seconds`` there are so many times the clients of the load.
         seed: of ``random``, which draws one fault after the other (:mod:`support.scenarios.chaos`); the same seed, the
             same faults.
         kinds: of ``random``: types of the faults that are drawn; empty: of all that may be.
@@ -100,6 +101,7 @@ class Failure(_Open):  # type: ignore[misc]
     trigger_in_phase: Annotated[str, OneOf(PHASE_NAMES)] | None = None
     duration_seconds: Duration | None = None
     load: Load | None = None
+    times: Annotated[int, Expected("a whole number, 2 or more", ge=2)] | None = None
     seed: int | None = None
     kinds: tuple[Annotated[str, OneOf(lambda: drawn().values())], ...] = ()
     every_seconds: PositiveFloat | None = None
@@ -145,18 +147,35 @@ class Failure(_Open):  # type: ignore[misc]
             ValueError: says what and why.
         """
         self._check_trigger(scenario)
+        self.check_alone()
+        self.check_place(scenario.shape)
+
+    def check_alone(self) -> None:
+        """Refuse what makes sense in no scenario.
+
+        Raises:
+            ValueError: says what and why.
+        """
         if (self.seed is None) == (self.type == "random"):
             raise ValueError(f"failure {self.type!r} with seed {self.seed!r}; only random takes one")
         if (self.kinds or self.every_seconds is not None) and self.type != "random":
             raise ValueError(f"failure {self.type!r} has kinds or every_seconds; only random takes them")
         if self.type == "random" and self.duration_seconds is None:
             raise ValueError("failure 'random' has no duration_seconds; expected for how long new faults may begin")
-        if (self.load is None) == (self.type in LOAD_TYPES):
+        if self.times is not None and (self.type != "overload" or self.load or self.duration_seconds is None):
+            raise ValueError("times is for overload alone, with duration_seconds and without a load")
+        if (self.load is None and self.times is None) == (self.type in LOAD_TYPES):
             raise ValueError(f"failure {self.type!r} with load {self.load!r}; {' and '.join(LOAD_TYPES)} have one")
         if self.load is not None:
             with inside("load"):
                 self.load.check()
-        self.check_place(scenario.shape)
+
+    def extra(self, load: Load) -> Load:
+        """The requests that come on top of those of ``load``, of a failure that is nothing else."""
+        if self.times is None:
+            assert self.load is not None
+            return self.load
+        return replace(load, clients=(self.times - 1) * load.clients, duration_seconds=self.duration_seconds)
 
     def check_place(self, shape: Shape) -> None:
         """Refuse what cannot strike in a deployment.

@@ -126,8 +126,8 @@ Feature: What people write
     #! unknown check 'hihg availability' -> high availability
     And the checks for hihg availability hold
     And the checks for high availability hold
-      #! the bound 'longest outage seconds' is missing
-      | bound    | value |
+      #! the setting 'longest outage seconds' is missing
+      | setting  | value |
       | at least | 99    |
 
   Scenario: When before Given
@@ -322,6 +322,10 @@ Feature: What people write
       | is throttled      | all of etcd                | after 3 seconds |                |
       #! has no NATS server to be parted from -> | request plane | nats |
       | network partition | the worker serving the request | after 3 seconds | NATS       |
+      #! 'crashes' takes nothing in the column 'between it and' -> failure when target for
+      | crashes           | a worker                   | after 3 seconds | the frontend   |
+      #! 'random' needs something in the column 'for', 'seed'
+      | random            |                            | after 3 seconds |                |
     Then every request succeeds
 
   Scenario Outline: A victim of a row that the deployment does not have (<victim>)
