@@ -27,6 +27,7 @@ def when_xid(context: Context, **words):
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: kmsg
+    Also: memory error, ECC, fell off the bus, NVLink, GSP, driver error, dead GPU, GPU lost.
     """
     context.world.strikes.strike(reporting(**words))
 
@@ -40,6 +41,7 @@ def when_strained(context: Context, **words):
     Time: of the trigger, from the first request; of the fault, from when it is made, or under a load from its proof.
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
+    Also: slow GPU, hot, thermal, power cap, clock, noisy neighbour, GPU memory is full.
     """
     context.world.strikes.strike(straining(**words))
 
@@ -51,6 +53,7 @@ def when_repaired(context: Context):
 
     Waits: until the worker runs and its GPU is healthy.
     Proof: the kernel's view of its process, its telemetry and, after a slow-down, the client's tokens per second.
+    Also: replace the GPU, reset the GPU, recover.
     """
     context.world.faults.recover(context.world.faults.last_of("gpu"))
 
@@ -62,5 +65,6 @@ def then_out(context: Context):
 
     Waits: for 2 seconds.
     Proof: the kernel's view of its process, ten times a second.
+    Also: does not come back, crash loop.
     """
     context.world.lifetimes.expect_out(context.world.faults.last.node)

@@ -35,6 +35,7 @@ def when_cut(context: Context, **words):
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: nftables
+    Also: network card, NIC, partition, unplug, cable, firewall, disconnect, unreachable, blackhole, split brain.
     """
     context.world.strikes.strike(cutting(**words))
 
@@ -48,6 +49,7 @@ def when_cut_from(context: Context, **words):
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: nftables
+    Also: asymmetric, half open, one way.
     """
     context.world.strikes.strike(cutting(**words, direction="from"))
 
@@ -61,6 +63,7 @@ def when_cut_to(context: Context, **words):
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: nftables
+    Also: asymmetric, half open, one way.
     """
     context.world.strikes.strike(cutting(**words, direction="to"))
 
@@ -77,6 +80,7 @@ def when_lossy(context: Context, **words):
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: nftables
+    Also: packet loss, flaky network, bad cable, network card, NIC.
     """
     context.world.strikes.strike(losing(**words))
 
@@ -91,6 +95,7 @@ def when_narrow(context: Context, **words):
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: tbf
+    Also: slow network, congestion, bandwidth, network card, NIC.
     """
     context.world.strikes.strike(narrowing(**words))
 
@@ -102,5 +107,6 @@ def when_healed(context: Context):
 
     Waits: until packets arrive again.
     Proof: packets in both directions.
+    Also: reconnect, plug in, recover.
     """
     context.world.faults.recover(context.world.faults.last)

@@ -84,39 +84,39 @@ def failure(headings: Iterable[str], cells: Iterable[str]) -> Failure:
     if missing := [name for name in needed if name not in filled]:
         raise Mistake(f"{filled['failure']!r} needs something in the column {', '.join(map(repr, missing))}")
     if fields["type"] in LOAD_TYPES:
-        fields |= _crowd(
-            *(fields.pop(name, None) for name in ("crowd", "answers", "tokens", "prompt_words")),
-            lasting="duration_seconds" in fields,
+        crowd, answers, tokens, words = (
+            fields.pop(name, None) for name in ("crowd", "answers", "tokens", "prompt_words")
         )
+        fields |= _crowd(crowd, answers, tokens, words, lasting="duration_seconds" in fields)
     return Failure(**fields.pop(""), **fields)
 
 
 def more_requests(clients: int, answers: int, tokens: int) -> Load:
-    """More clients, each of which asks for so many answers."""
+    """More clients, each of which asks for this many answers."""
     return Load(clients, answers, max_tokens=tokens, prompt_words=400)
 
 
 def long_prompts(clients: int, words: int) -> Load:
-    """More clients, each of which sends one prompt of so many words."""
+    """More clients, each of which sends one prompt of this many words."""
     return Load(clients, 1, max_tokens=10, prompt_words=words)
 
 
 def _crowd(
-    crowd: Mapping[str, int], answers: int | None, tokens: int | None, prompt_words: int | None, lasting: bool
+    clients: Mapping[str, int], answers: int | None, tokens: int | None, words: int | None, lasting: bool
 ) -> dict[str, Any]:
     """What a row says of the clients that it brings: how many times as many as there are, or a load of their own."""
-    if prompt_words is not None:
-        if "times" in crowd:
+    if words is not None:
+        if "times" in clients:
             raise Mistake("with prompt words the column 'clients' has a number, such as 2")
-        return {"load": long_prompts(crowd["clients"], prompt_words)}
-    if "times" in crowd:
+        return {"load": long_prompts(clients["clients"], words)}
+    if "times" in clients:
         if answers is not None or tokens is not None:
             raise Mistake("clients that are so many times as many ask for the same answers", write="those cells empty")
         if not lasting:
             raise Mistake("clients that are so many times as many need something in the column 'for'")
-        return {"times": crowd["times"]}
+        return {"times": clients["times"]}
     if lasting:
         raise Mistake("'overload' of a number of clients takes nothing in the column 'for'")
     if answers is None or tokens is None:
         raise Mistake("a number of clients needs something in the columns 'answers each' and 'tokens'")
-    return {"load": more_requests(crowd["clients"], answers, tokens)}
+    return {"load": more_requests(clients["clients"], answers, tokens)}

@@ -76,33 +76,66 @@ class Called:
     """What a victim is called.
 
     Attributes:
-        words: in sentences and tables.
+        words: in sentences and tables; ``who``: who that is, for the catalogue.
         needs: what has to be there to be hit, of :data:`support.marks.THINGS`.
     """
 
     words: str
+    who: str
     victim: Victim
     needs: tuple[str, ...] = ()
 
 
 VICTIMS = {
-    "worker": Called("the busiest worker", Serving(("worker", "decode")), ("request",)),
-    "serving_worker": Called("the worker serving the request", Serving(), ("request",)),
-    "decode_worker": Called("the busiest decode worker", Serving(("decode",)), ("request",)),
-    "prefill_worker": Called("the busiest prefill worker", Serving(("prefill",)), ("request",)),
-    "any_worker": Called("a worker", AnyWorker()),
-    "idle_worker": Called("an idle worker", AnyWorker(idle=True, felt=False)),
-    "every_worker": Called("every worker", All(WORKER_ROLES)),
-    "frontend": Called("the frontend", First("frontend")),
-    "idle_frontend": Called("the idle frontend", IdleFrontend()),
-    "etcd": Called("an etcd member", First("etcd")),
-    "etcd_leader": Called("the etcd leader", Members("leader")),
-    "etcd_follower": Called("an etcd follower", Members("follower")),
-    "etcd_busiest": Called("the busiest etcd member", Members("busiest")),
-    "etcd_minority": Called("a minority of etcd", Members("minority")),
-    "etcd_majority": Called("a majority of etcd", Members("majority")),
-    "etcd_all": Called("all of etcd", Members("all")),
-    "nats": Called("the NATS server", First("nats")),
+    "worker": Called(
+        "the busiest worker",
+        "the worker that has most of the requests in flight; in a disaggregated deployment, of the decode workers",
+        Serving(("worker", "decode")),
+        ("request",),
+    ),
+    "serving_worker": Called(
+        "the worker serving the request",
+        "the worker that has most of the requests in flight, whatever its role",
+        Serving(),
+        ("request",),
+    ),
+    "decode_worker": Called(
+        "the busiest decode worker",
+        "the decode worker that has most of the requests in flight",
+        Serving(("decode",)),
+        ("request",),
+    ),
+    "prefill_worker": Called(
+        "the busiest prefill worker",
+        "the prefill worker that has most of the requests in flight",
+        Serving(("prefill",)),
+        ("request",),
+    ),
+    "any_worker": Called("a worker", "the first worker that runs", AnyWorker()),
+    "idle_worker": Called(
+        "an idle worker", "the first worker that runs and has no request in flight", AnyWorker(idle=True, felt=False)
+    ),
+    "every_worker": Called("every worker", "all workers, of every role", All(WORKER_ROLES)),
+    "frontend": Called("the frontend", "the first frontend that runs", First("frontend")),
+    "idle_frontend": Called(
+        "the idle frontend",
+        "the last of several frontends, to which clients send nothing while an earlier one runs",
+        IdleFrontend(),
+    ),
+    "etcd": Called("an etcd member", "the first etcd member that runs", First("etcd")),
+    "etcd_leader": Called("the etcd leader", "the member that leads the etcd cluster", Members("leader")),
+    "etcd_follower": Called("an etcd follower", "one member that does not lead", Members("follower")),
+    "etcd_busiest": Called(
+        "the busiest etcd member", "the member through which most leases are kept alive", Members("busiest")
+    ),
+    "etcd_minority": Called(
+        "a minority of etcd", "as many members as may be lost, all of them followers", Members("minority")
+    ),
+    "etcd_majority": Called(
+        "a majority of etcd", "more than half of the members, the leader among them", Members("majority")
+    ),
+    "etcd_all": Called("all of etcd", "all members", Members("all")),
+    "nats": Called("the NATS server", "the NATS server, of a deployment over nats", First("nats")),
 }
 """Key in YAML -> what the victim is called elsewhere."""
 WORKERS = tuple(key for key in VICTIMS if key.endswith("worker"))

@@ -93,8 +93,8 @@ class SuccessRateChecker(BaseChecker):
 
 @dataclass
 class RecoveryTimeChecker(BaseChecker):
-    """In RECOVERY users wait no longer than in STANDARD, for three seconds in a row that begin within
-    ``within_seconds``, and no later second is worse (:func:`support.judge.recovery.stable`).
+    """In RECOVERY three seconds in a row, which begin within ``within_seconds``, are in the STANDARD band, and of the
+    later ones no more than ``relapses`` are not (:func:`support.judge.recovery.stable`).
     """
 
     name: ClassVar[str] = "recovery_time"
@@ -279,9 +279,7 @@ class OverloadRejectionChecker(BaseChecker):
 
 @dataclass
 class StandardBandChecker(BaseChecker):
-    """In all of ``phase`` users wait no longer for their first token (of a unary answer: for the end) than in STANDARD,
-    except for one request in a hundred, and as many requests are good (:class:`support.judge.recovery.Band`).
-    """
+    """A ``phase`` as a whole, by default RECOVERY, is in the STANDARD band (:class:`support.judge.recovery.Band`)."""
 
     name: ClassVar[str] = "standard_band"
     options: ClassVar[Sequence[str]] = ("phase",)

@@ -200,7 +200,8 @@ class Failure(_Open):  # type: ignore[misc]
                 raise Mistake(f"{never} {what} to be parted from", write=write)
         lone = {"frontend": shape.frontends, "etcd": shape.etcd_members, "nats": 1}
         if parted == (role,) and lone[role] < 2:
-            raise Mistake(f"{never} other {role} to be parted from", write="another side")
+            other = VICTIMS[role].words.partition(" ")[2]
+            raise Mistake(f"{never} other {other} to be parted from", write="another side")
 
     def _check_trigger(self, scenario: "Scenario") -> None:
         name, amount = self.trigger

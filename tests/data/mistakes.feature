@@ -307,7 +307,7 @@ Feature: What people write
     And the NATS server hangs for 1 second
     #! has no NATS server to be parted from -> | request plane | nats | in the table below the deployment
     And packets between a worker and NATS are dropped for 1 second
-    #! has no other etcd to be parted from -> another side
+    #! has no other etcd member to be parted from -> another side
     And packets between an etcd member and the other members are dropped for 1 second
     #! only a worker has a GPU, and the victim is the frontend -> the busiest worker
     And the GPU of the frontend reports XID 79

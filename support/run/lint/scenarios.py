@@ -4,7 +4,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from support.contract.shape import Shape
 from support.errors import Mistake
@@ -230,7 +230,9 @@ def _places(placed: Sequence[Placed], scenario: Any) -> Iterator[tables.Located]
         if each.sentence.marks.table == "deployment":
             with contextlib.suppress(Mistake):  # it has been told
                 shape = tables.shape_of(each.step, each.sentence)
-        for line, failure in tables.failures_of(each.step, each.sentence) if shape else ():
+        if shape is None:
+            continue
+        for line, failure in tables.failures_of(each.step, each.sentence):
             if mistake := _refused(failure, shape):
                 in_row = each.line == scenario.line and scenario._row is not None
                 yield each.line if in_row else line, _with_those_there(mistake, failure, shape)
@@ -247,12 +249,10 @@ def _refused(failure: Failure, shape: Shape) -> Mistake | None:
 def _with_those_there(mistake: Mistake, failure: Failure, shape: Shape) -> Mistake:
     """The same with all victims that could be hit instead or, where that is not the matter, all other sides."""
     victims = [called.words for key, called in VICTIMS.items() if not _refused(replace(failure, target=key), shape)]
-    sides = [words for words, key in SIDE_WORDS.items() if not _refused(_parted(failure, key), shape)]
+    sides = [
+        words for words, key in SIDE_WORDS.items() if not _refused(replace(cast(Any, failure), partition=key), shape)
+    ]
     return Mistake(mistake.wrong, sides or victims, mistake.write)
-
-
-def _parted(failure: Failure, side: str) -> Failure:
-    return replace(failure, partition=side)
 
 
 def _load(placed: Sequence[Placed]) -> Iterator[tables.Located]:
