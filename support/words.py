@@ -375,7 +375,7 @@ REQUEST_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 CHECK_WORDS = {"phase": TYPES["Phase"], "relapses": tally, "status": status, "statuses": statuses}
-"""Parameter of a check that is no number of any size -> how it is read."""
+"""Parameter of a check -> how it is read; every other one is a number."""
 
 
 def _spaced(names: Iterable[str]) -> dict[str, str]:

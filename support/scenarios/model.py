@@ -147,15 +147,6 @@ class Failure(_Open):  # type: ignore[misc]
             ValueError: says what and why.
         """
         self._check_trigger(scenario)
-        self.check_alone()
-        self.check_place(scenario.shape)
-
-    def check_alone(self) -> None:
-        """Refuse what makes sense in no scenario.
-
-        Raises:
-            ValueError: says what and why.
-        """
         if (self.seed is None) == (self.type == "random"):
             raise ValueError(f"failure {self.type!r} with seed {self.seed!r}; only random takes one")
         if (self.kinds or self.every_seconds is not None) and self.type != "random":
@@ -169,6 +160,7 @@ class Failure(_Open):  # type: ignore[misc]
         if self.load is not None:
             with inside("load"):
                 self.load.check()
+        self.check_place(scenario.shape)
 
     def extra(self, load: Load) -> Load:
         """The requests that come on top of those of ``load``, of a failure that is nothing else."""
