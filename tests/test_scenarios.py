@@ -389,6 +389,12 @@ def test_a_checker_of_somebody_elses() -> None:
         ({"failure": replace(CRASH, duration_seconds=0.0)}, "duration_seconds is 0.0"),
         ({"failure": Failure("overload", trigger_after_requests=1)}, "token_overflow and overload have one"),
         ({"failure": replace(CRASH, load=LOAD)}, "token_overflow and overload have one"),
+        ({"failure": replace(CRASH, times=3, duration_seconds=2.0)}, "times is for overload alone"),
+        ({"failure": Failure("overload", times=3, trigger_after_requests=1)}, "overload alone, with duration_seconds"),
+        (
+            {"failure": Failure("overload", times=1, duration_seconds=2.0, trigger_after_requests=1)},
+            "times is 1; expected a whole number, 2 or more",
+        ),
         ({"failure": replace(CRASH, target="etcd_leader")}, r"has no etcd cluster .*; write \| etcd members \| 3 \|"),
         (
             {"failure": replace(CRASH, target="etcd_minority"), "deployment": {"etcd_members": 2}},

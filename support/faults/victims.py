@@ -107,7 +107,7 @@ VICTIMS = {
     ),
     "prefill_worker": Called(
         "the busiest prefill worker",
-        "the prefill worker that has most of the requests in flight",
+        "the prefill worker that has most of the requests in flight, which is while it reads their prompts",
         Serving(("prefill",)),
         ("request",),
     ),
