@@ -30,7 +30,7 @@ Feature: Part of a deployment fails under load and its users hardly notice
     When after 3 seconds the busiest worker crashes
     Then at least 1 request moved to another worker and completed there
     And the checks for high availability hold
-      | bound                  | value |
+      | setting                | value |
       | at least               | 99    |
       | longest outage seconds | 5     |
     And the checks for ledger against counters hold
@@ -89,7 +89,7 @@ Feature: Part of a deployment fails under load and its users hardly notice
     Then every request succeeds
     And at least 1 request moved to another worker and completed there
     And the checks for high availability hold
-      | bound                  | value |
+      | setting                | value |
       | at least               | 99    |
       | longest outage seconds | 5     |
 

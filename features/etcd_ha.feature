@@ -95,7 +95,7 @@ Feature: etcd fails, in part or completely
     And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets between the etcd leader and the other members are dropped for 6 seconds
     Then within 5 seconds etcd has a new leader
-    And within 7 seconds the network has recovered on its own
+    And within 7 seconds the fault has ended on its own
     And within 10 seconds the etcd members agree
     And for 10 seconds no Dynamo process exits
     And every answer completes with 60 tokens
@@ -109,7 +109,7 @@ Feature: etcd fails, in part or completely
     And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets between the etcd leader and everybody else are dropped for 6 seconds
     Then within 5 seconds etcd has a new leader
-    And within 7 seconds the network has recovered on its own
+    And within 7 seconds the fault has ended on its own
     And within 10 seconds the etcd members agree
     And for 10 seconds no Dynamo process exits
     And every answer completes with 60 tokens
@@ -122,7 +122,7 @@ Feature: etcd fails, in part or completely
       | lease   | 15 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets between an etcd follower and the other members are dropped for 6 seconds
-    Then within 7 seconds the network has recovered on its own
+    Then within 7 seconds the fault has ended on its own
     And within 10 seconds the etcd members agree
     And for 10 seconds no Dynamo process exits
     And every answer completes with 60 tokens
@@ -136,7 +136,7 @@ Feature: etcd fails, in part or completely
     And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets from the etcd leader to the other members are dropped for 6 seconds
     Then within 5 seconds etcd has a new leader
-    And within 7 seconds the network has recovered on its own
+    And within 7 seconds the fault has ended on its own
     And within 10 seconds the etcd members agree
     And for 10 seconds no Dynamo process exits
     And every answer completes with 60 tokens
@@ -151,7 +151,7 @@ Feature: etcd fails, in part or completely
     And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets between a majority of etcd and Dynamo are dropped for <silence> seconds
     Then for <watch> seconds no Dynamo process exits
-    And within 1 second the network has recovered on its own
+    And within 1 second the fault has ended on its own
     And every answer completes with 60 tokens
     And within 1 second the frontend lists 4 workers
 
@@ -174,7 +174,7 @@ Feature: etcd fails, in part or completely
     And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets between the busiest etcd member and Dynamo are dropped for 42 seconds
     Then for 46 seconds no Dynamo process exits
-    And within 1 second the network has recovered on its own
+    And within 1 second the fault has ended on its own
     And every answer completes with 60 tokens
     And within 1 second the frontend lists 4 workers
 
@@ -185,7 +185,7 @@ Feature: etcd fails, in part or completely
       | lease   | 10 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When the bandwidth of the etcd leader is limited to 200 kilobits per second for 8 seconds
-    Then within 9 seconds the network has recovered on its own
+    Then within 9 seconds the fault has ended on its own
     And within 10 seconds the etcd members agree
     And every answer completes with 60 tokens
     And within 1 second the frontend lists 2 workers
@@ -197,7 +197,7 @@ Feature: etcd fails, in part or completely
       | setting | value     |
       | lease   | 5 seconds |
     When packets between the busiest etcd member and everybody else are dropped for 14 seconds
-    Then within 15 seconds the network has recovered on its own
+    Then within 15 seconds the fault has ended on its own
     And within 1 second the frontend lists 4 workers
 
   @ruler
@@ -275,7 +275,7 @@ Feature: etcd fails, in part or completely
     Then the answer completes with 600 tokens
     And within 60 seconds every Dynamo process has exited
     When etcd returns
-    Then within 60 seconds the deployment serves again
+    Then within 60 seconds the deployment serves
     And within 10 seconds the etcd members agree
     And 4 new requests succeed within 5 seconds each
 
@@ -332,7 +332,7 @@ Feature: etcd fails, in part or completely
       | lease   | 10 seconds |
     And a client keeps asking for streamed completions answers of 60 tokens until one fails
     When packets between all of etcd and Dynamo are dropped for 2 seconds
-    Then within 4 seconds the network has recovered on its own
+    Then within 4 seconds the fault has ended on its own
     And for 12 seconds no Dynamo process exits
     And every answer completes with 60 tokens
     And no client waits longer than 2 seconds for a token
@@ -357,8 +357,8 @@ Feature: etcd fails, in part or completely
     And a client is receiving a streamed completions answer of 600 tokens
     When packets between all of etcd and Dynamo are dropped for 14 seconds
     Then the answer completes with 600 tokens
-    And within 15 seconds the network has recovered on its own
-    And within 60 seconds the deployment serves again
+    And within 15 seconds the fault has ended on its own
+    And within 60 seconds the deployment serves
     And 4 new requests succeed within 5 seconds each
 
   @vllm
@@ -436,7 +436,7 @@ Feature: etcd fails, in part or completely
     Then within 12 seconds the frontend lists 0 workers
     And within 1 second the frontend lists no model
     When 2 new workers start
-    Then within 20 seconds the deployment serves again
+    Then within 20 seconds the deployment serves
     And 4 new requests succeed within 5 seconds each
 
     Examples:
@@ -482,7 +482,7 @@ Feature: etcd fails, in part or completely
   Scenario: NATS is briefly cut off before a request
     Given a Dynamo deployment with 2 ruler workers over nats
     When packets between the NATS server and Dynamo are dropped for 3 seconds
-    Then within 4 seconds the network has recovered on its own
+    Then within 4 seconds the fault has ended on its own
     And within 15 seconds requests succeed again
 
   @ruler @nats
@@ -490,7 +490,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers over nats
     And 8 clients are receiving streamed completions answers of 600 tokens
     When packets between the NATS server and Dynamo are dropped for 3 seconds
-    Then within 4 seconds the network has recovered on its own
+    Then within 4 seconds the fault has ended on its own
     And within 15 seconds requests succeed again
 
   @ruler @nats
@@ -498,7 +498,7 @@ Feature: etcd fails, in part or completely
     Given a Dynamo deployment with 2 ruler workers over nats
     Then 4 new requests succeed within 5 seconds each
     When packets between the NATS server and Dynamo are dropped for 3 seconds
-    Then within 4 seconds the network has recovered on its own
+    Then within 4 seconds the fault has ended on its own
     And within 15 seconds requests succeed again
     And no Dynamo process has exited
 
@@ -509,7 +509,7 @@ Feature: etcd fails, in part or completely
       | lease   | 5 seconds |
     When the frontend crashes
     And the frontend returns
-    Then within 10 seconds the deployment serves again
+    Then within 10 seconds the deployment serves
     And 4 new requests succeed within 5 seconds each
 
   @ruler

@@ -44,7 +44,7 @@ Feature: A GPU fails
     Then within 10 seconds the answer ends in a clean error
     And within 12 seconds the frontend lists 0 workers
     When the GPU is repaired
-    Then within 20 seconds the deployment serves again
+    Then within 20 seconds the deployment serves
     And 4 new requests succeed within 5 seconds each
 
   @<engine> @needs.kmsg

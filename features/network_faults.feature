@@ -9,7 +9,7 @@ Feature: The network between nodes fails
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 400 tokens
     When packets between the worker serving the request and the frontend are dropped for 2 seconds
-    Then within 4 seconds the network has recovered on its own
+    Then within 4 seconds the fault has ended on its own
     And the answer completes with 400 tokens
     And every token arrives exactly once and in order
     And the request was not moved to another worker
@@ -43,7 +43,7 @@ Feature: The network between nodes fails
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 400 tokens
     When packets between the worker serving the request and the frontend are rejected for 2 seconds
-    Then within 4 seconds the network has recovered on its own
+    Then within 4 seconds the fault has ended on its own
     And the answer completes with 400 tokens
     And every token arrives exactly once and in order
 
@@ -52,7 +52,7 @@ Feature: The network between nodes fails
     Given a Dynamo deployment with 2 ruler workers
     And a client is receiving a streamed completions answer of 400 tokens
     When packets <flow> the worker serving the request <back> the frontend are dropped for 2 seconds
-    Then within 4 seconds the network has recovered on its own
+    Then within 4 seconds the fault has ended on its own
     And the answer completes with 400 tokens
     And every token arrives exactly once and in order
 
@@ -76,7 +76,7 @@ Feature: The network between nodes fails
     Then the answer completes with all of its tokens
     And every token arrives exactly once and in order
     And the request was not moved to another worker
-    And within 4 seconds the network has recovered on its own
+    And within 4 seconds the fault has ended on its own
 
   @ruler @needs.tbf
   Scenario: Low bandwidth slows an answer down and loses none of it
@@ -86,14 +86,14 @@ Feature: The network between nodes fails
     Then the answer completes with all of its tokens
     And every token arrives exactly once and in order
     And the request was not moved to another worker
-    And within 6 seconds the network has recovered on its own
+    And within 6 seconds the fault has ended on its own
 
   @ruler @nats
   Scenario Outline: Over NATS a short <fault> between frontend and worker only delays an answer
     Given a Dynamo deployment with 2 ruler workers over nats
     And a client is receiving a streamed completions answer of 400 tokens
     When packets between the worker serving the request and the frontend are <manner> for 2 seconds
-    Then within 4 seconds the network has recovered on its own
+    Then within 4 seconds the fault has ended on its own
     And the answer completes with 400 tokens
     And every token arrives exactly once and in order
     And the request was not moved to another worker
@@ -118,7 +118,7 @@ Feature: The network between nodes fails
     Given a Dynamo deployment with 2 ruler workers over nats
     And a client is receiving a streamed completions answer of 400 tokens
     When packets between the worker serving the request and NATS are <manner> for 2 seconds
-    Then within 4 seconds the network has recovered on its own
+    Then within 4 seconds the fault has ended on its own
     And the answer completes with 400 tokens
     And every token arrives exactly once and in order
     And 4 new requests succeed within 10 seconds each
@@ -145,7 +145,7 @@ Feature: The network between nodes fails
     When packets between the worker serving the request and its peers are <manner> for 3 seconds
     Then 4 new requests succeed within 20 seconds each
     And the answer completes with all of its tokens
-    And within 5 seconds the network has recovered on its own
+    And within 5 seconds the fault has ended on its own
 
     Examples:
       | manner   |
@@ -160,7 +160,7 @@ Feature: The network between nodes fails
       | lease   | 5 seconds |
     And a client is receiving a streamed completions answer of 400 tokens
     When packets between the worker serving the request and etcd are dropped for 2 seconds
-    Then within 4 seconds the network has recovered on its own
+    Then within 4 seconds the fault has ended on its own
     And the answer completes with 400 tokens
     And every token arrives exactly once and in order
     And within 1 second the frontend lists 2 workers
@@ -194,6 +194,6 @@ Feature: The network between nodes fails
     And a client is receiving a streamed completions answer of 400 tokens
     When packets between the worker serving the request and the frontend are dropped for 3 seconds
     And the fault service and the node agent are killed
-    Then within 4 seconds the network has recovered on its own
+    Then within 4 seconds the fault has ended on its own
     And the answer completes with 400 tokens
     And every token arrives exactly once and in order

@@ -10,7 +10,7 @@ Feature: Random faults cost no request, however long they go on
     Then every request succeeds
     And the checks for all accounted hold
     And the checks for flat footprint hold
-      | bound       | value |
+      | setting     | value |
       | memory mib  | 8     |
       | descriptors | 4     |
 
@@ -22,6 +22,6 @@ Feature: Random faults cost no request, however long they go on
     Then every request succeeds
     And the checks for all accounted hold
     And the checks for flat footprint hold
-      | bound       | value |
+      | setting     | value |
       | memory mib  | 8     |
       | descriptors | 4     |

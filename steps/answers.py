@@ -21,6 +21,7 @@ def then_completes(context: Context, tokens):
 
     Waits: until the answer has ended.
     Proof: the client's own record of every token.
+    Also: whole, succeeds, nothing is lost.
     """
     expect_complete(context.world.answers.one(), tokens)
 
@@ -32,6 +33,7 @@ def then_completes_whole(context: Context):
 
     Waits: until the answer has ended.
     Proof: the client's own record of every token.
+    Also: whole, succeeds, nothing is lost.
     """
     then_completes(context, context.world.clients.request.entry.max_tokens)
 
@@ -44,6 +46,7 @@ def then_completes_in_time(context: Context, time):
     Time: from the sending of the request, minus the time that the answer takes on an undisturbed worker.
     Waits: until the answer has ended.
     Proof: the client's own record of every token.
+    Also: delay, latency, deadline.
     """
     context.world.answers.expect_no_later(time)
 
@@ -93,6 +96,7 @@ def then_hit_fail(context: Context):
 
     Waits: until every answer and the load have ended.
     Proof: the client's own record of every token; who had which request, the journals and logs of the workers say.
+    Also: blast radius, errors.
     """
     context.world.answers.expect_only_hit_fail()
 
@@ -100,11 +104,12 @@ def then_hit_fail(context: Context):
 @then("a new request is served as fast as before the fault")
 @marks(needs="request fault", running=True)
 def then_as_fast(context: Context):
-    """A new request like those before is whole, and takes no more than twice as long as the slowest of those that ended
-    before the first fault, to its first token and to its end; a tenth of a second more than that one is allowed always.
+    """A new request like those before is whole, and as fast as they were, see [Words](#words). While the fault lasts,
+    if no time ends it and no sentence undoes it before this one: then it compares an outage with the time before it.
 
     Waits: until the answer has ended.
     Proof: the client's own record of every token; a client that lags by a fifth of what is allowed proves nothing.
+    Also: latency, regression, slow down, performance during an outage.
     """
     context.world.answers.expect_as_fast()
 
@@ -117,6 +122,7 @@ def then_positions(context: Context):
     Waits: until every answer and the load have ended.
     Proof: the token itself: the ruler writes its position into it.
     Needs: ruler
+    Also: lost tokens, duplicates, repeated, garbled, corrupt.
     """
     for entry in context.world.answers.all():
         expect_positions(entry)
@@ -129,6 +135,7 @@ def then_usage(context: Context):
 
     Waits: until the answer has ended.
     Proof: the usage in the answer, compared with the tokens that the client sent and got.
+    Also: billing, cost, charged twice.
     """
     expect_usage(context.world.answers.one())
 
@@ -141,6 +148,7 @@ def then_no_pause(context: Context, timeout):
     Time: from each token to the next one.
     Waits: until the answer has ended.
     Proof: the client's own record of every token.
+    Also: stall, stutter, gap, inter-token latency, ITL.
     """
     expect_no_pause(context.world.answers.one(), timeout)
 
@@ -153,6 +161,7 @@ def then_prompt(context: Context, timeout):
     Time: from the moment a request is due to its first token, and from each token to the next one.
     Waits: until every answer and the load have ended.
     Proof: the client's own record of every token.
+    Also: stall, time to first token, TTFT, latency.
     """
     for entry in context.world.answers.all():
         expect_prompt(entry, timeout)
@@ -166,5 +175,6 @@ def then_clean_error(context: Context, timeout):
     Time: from the last fault; without a fault from the sending of the request.
     Waits: until the answer has ended.
     Proof: the client's own record of every token.
+    Also: error message, status, 500, 503, fails cleanly.
     """
     expect_clean_error(context.world.answers.ended_within(timeout))

@@ -2,16 +2,16 @@
 
 from behave import given, then, when
 
+from support import words
 from support.errors import Unsupported
 from support.marks import marks
 from support.run.runtime import Context
-from support.words import SHAPE_OPTIONS, options
 
 
 def deploy(context: Context, **shape):
     """Make the deployment; what the chosen Dynamo release cannot do skips the scenario."""
     try:
-        context.world.deploy(**shape, **options(context.table, SHAPE_OPTIONS))
+        context.world.deploy(**words.shape(shape, context.table))
     except Unsupported as reason:
         context.run.skip(context.scenario, reason)
 
@@ -23,6 +23,7 @@ def given_aggregated(context: Context, count, engine, noun):
 
     Waits: until the frontend lists every worker and the model.
     Proof: the frontend's own lists.
+    Also: aggregated, start, set up, replicas.
     """
     deploy(context, engine=engine, workers=count)
 
@@ -36,6 +37,7 @@ def given_cluster(context: Context, count, engine, noun, members):
 
     Waits: until every member is healthy, they follow one leader, and the frontend lists every worker.
     Proof: what each member says of itself, and the frontend's own lists.
+    Also: etcd quorum, members.
     """
     deploy(context, engine=engine, workers=count, etcd_members=members)
 
@@ -50,6 +52,7 @@ def given_late_etcd(context: Context, count, engine, noun, time):
     Time: from the start of the deployment to the start of etcd.
     Waits: until etcd has started; it does not wait for Dynamo.
     Proof: what "Then" says of the deployment.
+    Also: start order, etcd is late.
     """
     deploy(context, engine=engine, workers=count, etcd_delay_seconds=time)
 
@@ -74,6 +77,7 @@ def given_disaggregated(context: Context, prefill, decode, engine):
 
     Waits: until the frontend lists every worker and uses the prefill workers.
     Proof: the frontend's own lists, and a request that a prefill worker has read.
+    Also: disagg, prefill and decode.
     """
     deploy(context, engine=engine, prefill_workers=prefill, workers=decode)
 
@@ -85,6 +89,7 @@ def when_worker_joins(context: Context):
 
     Waits: until the frontend lists the new worker.
     Proof: the frontend's own list of workers.
+    Also: replace, replacement, scale up, scale out, add a worker, new pod.
     """
     context.world.deployment.add_worker()
 
@@ -96,6 +101,7 @@ def when_worker_starts(context: Context):
 
     Waits: no.
     Proof: what "Then" says of the new worker.
+    Also: replace, replacement, scale up, scale out, add a worker, new pod.
     """
     context.world.lifetimes.start_workers(1)
 
@@ -107,6 +113,7 @@ def when_workers_start(context: Context, count):
 
     Waits: no.
     Proof: what "Then" says of the new workers.
+    Also: replace, replacement, scale up, scale out, add workers, new pods.
     """
     context.world.lifetimes.start_workers(count)
 
@@ -120,6 +127,7 @@ def then_all_left(context: Context, timeout):
     Time: from the last fault.
     Waits: until all have exited.
     Proof: the kernel's view of each process, and its exit status.
+    Also: exits, terminates, dies.
     """
     context.world.lifetimes.expect_all_left(timeout)
 
@@ -142,6 +150,7 @@ def then_none_left(context: Context):
 
     Waits: no.
     Proof: the kernel's view of each process.
+    Also: stays alive, survives, keeps running.
     """
     context.world.lifetimes.expect_none_left()
 
@@ -153,18 +162,20 @@ def then_none_leaves(context: Context, time):
     Time: from this sentence on.
     Waits: for all of this time.
     Proof: the kernel's view of each process, ten times a second or more.
+    Also: stays alive, survives, keeps running.
     """
     context.world.lifetimes.expect_none_leaves(time)
 
 
 @then("within {timeout:Time} the deployment serves")
-@then("within {timeout:Time} the deployment serves again")
-def then_serves_again(context: Context, timeout):
-    """The frontend lists every expected worker, no dead one, and the model; then a request succeeds.
+def then_deployment_serves(context: Context, timeout):
+    """The frontend lists every expected worker, no dead one, and the model; then a request succeeds. How that differs
+    from "requests succeed again", say [Words](#words).
 
     Time: from this sentence on.
     Waits: until all of that holds.
     Proof: the frontend's own lists, and the answer to a short request.
+    Also: recovered, healthy, back, up again, serves again.
     """
     context.world.clients.expect_serving(timeout)
 
@@ -176,6 +187,7 @@ def then_lists_throughout(context: Context, time, count, noun):
     Time: from this sentence on.
     Waits: for all of this time.
     Proof: the frontend's own list of workers, some fifty times a second.
+    Also: registered, discovery, instances, flapping.
     """
     context.world.fleet.expect_listed_throughout(count, time)
 
@@ -187,5 +199,6 @@ def then_lists(context: Context, timeout, count, noun):
     Time: from this sentence on.
     Waits: until the list has this length.
     Proof: the frontend's own list of workers.
+    Also: registered, discovery, instances, healthy.
     """
     context.world.fleet.expect_listed(count, timeout)

@@ -13,6 +13,7 @@ def when_each_breaks(context: Context, kind):
 
     Waits: until the last member has returned and all members agree.
     Proof: each fault's own, and every member's own report of its leader and its data.
+    Also: rolling restart of etcd, upgrade of etcd.
     """
     context.world.etcd.break_each_in_turn(kind)
 
@@ -24,6 +25,7 @@ def when_etcd_returns(context: Context):
 
     Waits: until they run again.
     Proof: the kernel's view of each process.
+    Also: bring back, restore, recover, start again.
     """
     context.world.etcd.bring_back()
 
@@ -35,6 +37,7 @@ def when_replaced(context: Context):
 
     Waits: until the new member is healthy.
     Proof: the new member's own report.
+    Also: replace, lost disk, lost data, new member.
     """
     context.world.etcd.replace_lost()
 
@@ -47,6 +50,7 @@ def then_new_leader(context: Context, timeout):
     Time: from the last fault.
     Waits: until there is a new leader.
     Proof: each member's own report of its leader, five times a second.
+    Also: election, failover of etcd.
     """
     context.world.etcd.expect_new_leader(context.world.faults.last.injected_at, timeout)
 
@@ -58,6 +62,7 @@ def then_agree(context: Context, timeout):
     Time: from this sentence on.
     Waits: until the members agree.
     Proof: each member's own report of its leader, its revision and the hash of its store.
+    Also: consistent, in sync, split brain.
     """
     context.world.etcd.expect_agreement(timeout)
 
@@ -70,5 +75,6 @@ def then_unregistered(context: Context, timeout):
     Time: from its death plus the lease of the deployment.
     Waits: until the registration is gone.
     Proof: what etcd itself holds under the worker's lease.
+    Also: stale, TTL, expires, lease runs out.
     """
     context.world.lifetimes.expect_unregistered(timeout)

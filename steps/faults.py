@@ -11,10 +11,11 @@ from support.words import one_time
 @when("{server:Server} returns")
 @marks(needs="fault")
 def when_server_returns(context: Context, server):
-    """Undoes the last fault.
+    """Undoes the last fault. There are other ways back, see [Words](#words).
 
     Waits: until the victim runs again.
     Proof: the kernel's view of its process.
+    Also: bring back, restore, recover, start again.
     """
     context.world.faults.recover(context.world.faults.last)
 
@@ -26,6 +27,7 @@ def then_still_listed(context: Context):
 
     Waits: no.
     Proof: the frontend's own list of workers.
+    Also: stale, registered.
     """
     context.world.fleet.expect_dead_listed(context.world.faults.worker_numbers)
 
@@ -38,6 +40,7 @@ def then_runs_again(context: Context, timeout):
     Time: from this sentence on.
     Waits: until the worker answers.
     Proof: a new process in the place of the one that was hit, and its metrics page.
+    Also: restart policy, respawn, back.
     """
     context.world.lifetimes.expect_restarted(timeout)
 
@@ -45,16 +48,16 @@ def then_runs_again(context: Context, timeout):
 @when("the hung worker resumes")
 @marks(needs="fault")
 def when_recovers(context: Context):
-    """Undoes the last fault.
+    """Undoes the last fault, a hang. There are other ways back, see [Words](#words).
 
     Waits: until the worker runs again.
     Proof: the kernel's view of its process.
+    Also: unfreeze, continue, go on, SIGCONT, recover.
     """
     context.world.faults.recover(context.world.faults.last)
 
 
 @then("within {timeout:Time} the fault has ended on its own")
-@then("within {timeout:Time} the network has recovered on its own")
 @marks(needs="fault")
 def then_ended(context: Context, timeout):
     """Every fault has ended by itself. If one has not, the scenario is inconclusive.
@@ -62,6 +65,7 @@ def then_ended(context: Context, timeout):
     Time: from this sentence on.
     Waits: until every fault is over.
     Proof: the victims themselves: processes run, packets arrive.
+    Also: recovered, healed, the network has recovered.
     """
     context.world.faults.see_healed(timeout)
 
@@ -118,14 +122,20 @@ def then_none_touched(context: Context):
     Waits: until the requests in flight have ended.
     Proof: the witness, who looks at processes, packets and GPUs and never asks who broke them; and the record of every
         request.
+    Also: blast radius, isolated, unaffected.
     """
     context.world.bystanders.expect_untouched()
 
 
+def breaking(trigger, victim, kind, time, **_):
+    """The failure that the sentence below speaks of."""
+    return Failure(kind.failure, victim, **trigger, duration_seconds=time)
+
+
 # Last in this file: its words fit wherever a victim begins a sentence.
 @when("{trigger:Begin}{victim:Victim} {kind:Fate}{moment:Moment}{time:Lasting}")
-@marks(brings="fault", loses="kind", check=one_time)
-def when_breaks(context: Context, trigger, victim, kind, moment, time):
+@marks(brings="fault", loses="kind", check=one_time, strikes=breaking)
+def when_breaks(context: Context, moment, **words):
     """The victim crashes (SIGKILL), is shut down (SIGTERM), hangs (SIGSTOP) or is restarted: at once, or when the
     trigger says so. It stays so until a sentence undoes it, or for this time.
 
@@ -133,6 +143,7 @@ def when_breaks(context: Context, trigger, victim, kind, moment, time):
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures; for "mid-answer" that the answer comes in, for "before the first token" that
         the client has none.
+    Also: crash: kill, die, lose a pod, out of memory; shut down: stop, terminate, drain, delete a pod, scale
+        down; hang: freeze, pause, stall, stuck, unresponsive; restart: bounce, reboot.
     """
-    failure = Failure(kind.failure, victim, **trigger, duration_seconds=time)
-    context.world.strikes.strike(failure, moment)
+    context.world.strikes.strike(breaking(**words), moment)

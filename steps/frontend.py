@@ -11,6 +11,7 @@ def then_migrations(context: Context, count, noun):
 
     Waits: up to 5 seconds, for the counter to settle.
     Proof: the frontend's own counter.
+    Also: migration, failover, moved.
     """
     context.world.fleet.expect_count("frontend_migrations", count)
 
@@ -23,6 +24,7 @@ def then_cancellations(context: Context, count, stream, api, noun):
     Waits: up to 5 seconds, for the counter to settle.
     Proof: the frontend's own counter.
     Needs: cancel count
+    Also: aborted, disconnected.
     """
     context.world.fleet.expect_cancellations(count, stream, api)
 
@@ -45,17 +47,20 @@ def then_no_model(context: Context, timeout):
     Time: from this sentence on.
     Waits: until no model is listed.
     Proof: the frontend's own list of models.
+    Also: 404, models endpoint.
     """
     context.world.fleet.expect_no_model(timeout)
 
 
 @then("within {timeout:Time} requests succeed again")
 def then_succeed_again(context: Context, timeout):
-    """Four new requests in a row succeed; those before them may fail.
+    """Four new requests in a row succeed; those before them may fail. How that differs from "the deployment serves",
+    say [Words](#words).
 
     Time: from this sentence on.
     Waits: until four in a row have succeeded.
     Proof: the answers to short requests, one after the other.
+    Also: recovered, back, available.
     """
     context.world.clients.expect_success_again(timeout)
 
@@ -67,6 +72,7 @@ def then_succeed_for(context: Context, time):
     Time: from this sentence on.
     Waits: for all of this time.
     Proof: the answers to short requests, one after the other.
+    Also: available, uptime, no downtime.
     """
     context.world.clients.expect_success_for(time)
 
@@ -78,6 +84,7 @@ def then_serves(context: Context, timeout):
     Time: from the sending of the request.
     Waits: until the answer has ended.
     Proof: the client's own record of every token.
+    Also: available, recovered, works again.
     """
     context.world.clients.expect_success(timeout)
 

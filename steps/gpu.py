@@ -7,9 +7,19 @@ from support.run.runtime import Context
 from support.scenarios import Failure
 
 
+def reporting(trigger, victim, time, **error):
+    """The failure of the first sentence."""
+    return Failure("xid", victim, **trigger, duration_seconds=time, **error)
+
+
+def straining(trigger, victim, strain, share, time):
+    """The failure of the second one."""
+    return Failure(strain.failure, victim, **trigger, duration_seconds=time, share=share / 100)
+
+
 @when("{trigger:Begin}the GPU of {victim:Victim} reports XID {xid:Xid}{sequence:FollowUps}{time:Lasting}")
-@marks(brings="fault", loses="xid")
-def when_xid(context: Context, trigger, victim, xid, sequence, time):
+@marks(brings="fault", loses="xid", strikes=reporting)
+def when_xid(context: Context, **words):
     """The driver reports the error in the kernel log, alone or with those that follow it in real logs, and the worker
     suffers the consequences. The GPU is repaired by a sentence, or after this time.
 
@@ -17,23 +27,23 @@ def when_xid(context: Context, trigger, victim, xid, sequence, time):
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: kmsg
+    Also: memory error, ECC, fell off the bus, NVLink, GSP, driver error, dead GPU, GPU lost.
     """
-    failure = Failure("xid", victim, **trigger, duration_seconds=time, xid=xid, sequence=sequence)
-    context.world.strikes.strike(failure)
+    context.world.strikes.strike(reporting(**words))
 
 
 @when("{trigger:Begin}the GPU of {victim:Victim} {strain:Strain} by {share:Percent} percent{time:Lasting}")
-@marks(brings="fault")
-def when_strained(context: Context, trigger, victim, strain, share, time):
+@marks(brings="fault", strikes=straining)
+def when_strained(context: Context, **words):
     """The GPU of the worker loses this share of its speed or of its memory, until a sentence repairs it or for this
     time. A slower GPU is proven by its clients' tokens, so all of them have to come from this worker.
 
     Time: of the trigger, from the first request; of the fault, from when it is made, or under a load from its proof.
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
+    Also: slow GPU, hot, thermal, power cap, clock, noisy neighbour, GPU memory is full.
     """
-    failure = Failure(strain.failure, victim, **trigger, duration_seconds=time, share=share / 100)
-    context.world.strikes.strike(failure)
+    context.world.strikes.strike(straining(**words))
 
 
 @when("the GPU is repaired")
@@ -43,6 +53,7 @@ def when_repaired(context: Context):
 
     Waits: until the worker runs and its GPU is healthy.
     Proof: the kernel's view of its process, its telemetry and, after a slow-down, the client's tokens per second.
+    Also: replace the GPU, reset the GPU, recover.
     """
     context.world.faults.recover(context.world.faults.last_of("gpu"))
 
@@ -54,5 +65,6 @@ def then_out(context: Context):
 
     Waits: for 2 seconds.
     Proof: the kernel's view of its process, ten times a second.
+    Also: does not come back, crash loop.
     """
     context.world.lifetimes.expect_out(context.world.faults.last.node)

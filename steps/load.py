@@ -1,17 +1,17 @@
 """Sentences about a deployment under load. A load begins with its sentence and runs through the phases STANDARD,
-OVERFLOW and RECOVERY: OVERFLOW begins with the first failure, RECOVERY when the last one is over. A failure that is
-never undone counts as over one second after its proof. A failure that strikes "after 3 seconds" plays the load to its
-end. Beside any other sentence the load goes on; the first sentence about its requests then plays it to its end.
+OVERFLOW and RECOVERY, see [Words](#words). A failure that strikes "after 3 seconds" plays the load to its end. Beside
+any other sentence the load goes on; the first sentence about its requests then plays it to its end.
 """
 
 from behave import given, then, when
 
 from support.errors import Unsupported
 from support.marks import marks
+from support.rows import failures, long_prompts, more_requests
 from support.run.runtime import Context
-from support.scenarios import Failure, Load
+from support.scenarios import Failure
 from support.scenarios.model import ready, scenario_of
-from support.words import bounds, failures
+from support.words import check_settings
 
 
 def play(context: Context, scenario):
@@ -34,6 +34,7 @@ def given_load(context: Context, stream, api, tokens, time=None, clients=1):
     Time: from the first request of the load.
     Waits: until the first token has come; of unary answers, until a request is sent.
     Proof: the record of every request.
+    Also: traffic, users, constant load.
     """
     endpoint = "chat/completions" if api == "chat" else api
     context.world.workload.begin(clients, time, endpoint=endpoint, stream=stream, max_tokens=tokens)
@@ -48,30 +49,38 @@ def given_endless_load(context: Context, stream, api, tokens, clients=1):
 
     Waits: until the first token has come; of unary answers, until a request is sent.
     Proof: the record of every request.
+    Also: traffic, users, constant load.
     """
     given_load(context, stream, api, tokens, clients=clients)
 
 
 @given("a client keeps asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens until one fails")
+@given(
+    "{clients:Count} clients keep asking for {stream:Mode} {api:Api} answers of {tokens:Count} tokens, each until one "
+    "fails"
+)
 @marks(brings="load request run")
-def given_load_until_failure(context: Context, stream, api, tokens):
-    """A load of one client, as without these words, which asks no more once an answer is not whole. One that goes on
-    would meet the same failure again and again.
+def given_load_until_failure(context: Context, stream, api, tokens, clients=1):
+    """A load as without these words, but a client whose answer is not whole asks no more. One that goes on would meet
+    the same failure again and again.
 
     Waits: until the first token has come; of unary answers, until a request is sent.
     Proof: the record of every request.
+    Also: traffic, users, constant load.
     """
     endpoint = "chat/completions" if api == "chat" else api
-    context.world.workload.begin(1, None, endpoint=endpoint, stream=stream, max_tokens=tokens, gives_up=True)
+    context.world.workload.begin(clients, None, endpoint=endpoint, stream=stream, max_tokens=tokens, gives_up=True)
 
 
 @given("the frontend treats a worker as busy once {share:Share} percent of its memory is in use")
 def given_busy(context: Context, share):
-    """Once every worker is fuller than this, the frontend rejects requests.
+    """Once every worker is fuller than this, the frontend rejects requests. The memory is that of a simulated worker,
+    see [Engines](#engines); the ruler counts none.
 
     Waits: no.
     Proof: the frontend's own answer.
     Needs: busy threshold
+    Also: admission control, load shedding, back pressure, capacity, 503, 529.
     """
     try:
         context.world.stage.set_busy_threshold(share)
@@ -87,6 +96,7 @@ def when_rolling(context: Context, trigger):
     Time: from the first request of the load.
     Waits: until the load has ended.
     Proof: each fault's own, and the frontend's own list of workers.
+    Also: rolling update, rollout, upgrade, new version, restart all workers.
     """
     context.world.workload.play_failure(Failure("rolling_restart", **trigger))
 
@@ -102,6 +112,7 @@ def when_random(context: Context, trigger, kinds, every, duration, seed):
         victim takes longer to serve again; no new fault begins after the last time.
     Waits: until the load has ended.
     Proof: the fault's own, see Failures.
+    Also: chaos, fuzz, monkey.
     """
     drawn = Failure("random", **trigger, duration_seconds=duration, seed=seed, kinds=kinds, every_seconds=every)
     context.world.workload.play_failure(drawn)
@@ -115,8 +126,9 @@ def when_overload(context: Context, trigger, clients, count, tokens):
     Time: from the first request of the load.
     Waits: until the load has ended.
     Proof: the record of every request.
+    Also: OVERFLOW, overload, peak, burst, spike, surge, rush, more traffic.
     """
-    extra = Load(clients, count, max_tokens=tokens, prompt_words=400)
+    extra = more_requests(clients, count, tokens)
     context.world.workload.play_failure(Failure("overload", **trigger, load=extra))
 
 
@@ -128,8 +140,9 @@ def when_overlong(context: Context, trigger, clients, words):
     Time: from the first request of the load.
     Waits: until the load has ended.
     Proof: the record of every request.
+    Also: context length, too long prompt.
     """
-    extra = Load(clients, 1, max_tokens=10, prompt_words=words)
+    extra = long_prompts(clients, words)
     context.world.workload.play_failure(Failure("token_overflow", **trigger, load=extra))
 
 
@@ -141,9 +154,9 @@ def when_growing(context: Context, trigger, times, duration):
     Time: for the trigger from the first request of the load, for the clients from their own first request.
     Waits: until the load has ended.
     Proof: the record of every request.
+    Also: OVERFLOW, overload, peak, burst, spike, surge, rush, traffic doubles.
     """
-    extra = context.world.workload.more(times, duration)
-    context.world.workload.play_failure(Failure("overload", **trigger, load=extra))
+    context.world.workload.play_failure(Failure("overload", **trigger, times=times, duration_seconds=duration))
 
 
 @when("the load ends")
@@ -167,6 +180,7 @@ def when_several(context: Context):
     Time: for each trigger from the first request of the load, for each failure from its proof.
     Waits: until the load has ended.
     Proof: the fault's own, see Failures.
+    Also: at the same time, combination, double fault.
     """
     context.world.workload.play_failure(*failures(context.table))
 
@@ -178,6 +192,7 @@ def when_nothing(context: Context):
 
     Waits: until the load has ended.
     Proof: the record of every request.
+    Also: baseline, control.
     """
     context.world.workload.play_failure()
 
@@ -225,6 +240,7 @@ def then_overlong(context: Context):
     Waits: until the load has ended.
     Proof: the record of every request.
     Needs: sequence limit
+    Also: context length, too long prompt.
     """
     context.world.workload.expect_check("overlong_refused")
 
@@ -238,6 +254,7 @@ def then_overlong_told(context: Context):
     Waits: until the load has ended.
     Proof: the record of every request.
     Needs: sequence limit
+    Also: context length, too long prompt, 400.
     """
     context.world.workload.expect_check("overlong_refused", statuses=(400, 413, 422))
 
@@ -249,6 +266,7 @@ def then_all_succeed(context: Context):
 
     Waits: until the load has ended.
     Proof: the record of every request.
+    Also: no failed request, zero errors, no downtime.
     """
     context.world.workload.expect_check("no_failures")
 
@@ -260,6 +278,7 @@ def then_rate(context: Context, share, phase):
 
     Waits: until the load has ended.
     Proof: the record of every request.
+    Also: availability, error rate, SLO, SLA.
     """
     context.world.workload.expect_check("success_rate", at_least=share, phase=phase)
 
@@ -272,6 +291,7 @@ def then_rate_for(context: Context, share, time):
     Time: from the beginning of RECOVERY.
     Waits: until the load has ended.
     Proof: the record of every request.
+    Also: availability, error rate, SLO, SLA.
     """
     context.world.workload.expect_in_recovery(time, "success_rate", at_least=share)
 
@@ -279,35 +299,38 @@ def then_rate_for(context: Context, share, time):
 @then("in RECOVERY the time to first token is back in the STANDARD band within {timeout:Time} and stays there")
 @marks(needs="run")
 def then_stable(context: Context, timeout):
-    """For three seconds in a row users wait no longer than in STANDARD and no request is lost; no later second is
-    worse.
+    """Three seconds in a row are in the STANDARD band, and each later one is, see [Words](#words).
 
     Time: from the beginning of RECOVERY to the first of the three seconds.
     Waits: until the load has ended.
     Proof: the record of every request.
+    Also: recovery time, latency, SLO, TTFT.
     """
     context.world.workload.expect_check("recovery_time", within_seconds=timeout)
 
 
-@then("in RECOVERY the time to first token is in the STANDARD band")
+@then("in {phase:LaterPhase} the time to first token is in the STANDARD band")
 @marks(needs="run")
-def then_band(context: Context):
-    """In RECOVERY as a whole users wait no longer than in STANDARD, and as many requests are fast enough.
+def then_band(context: Context, phase):
+    """The phase as a whole is in the STANDARD band, see [Words](#words): OVERFLOW is while the failures last, RECOVERY
+    after them.
 
     Waits: until the load has ended.
     Proof: the record of every request.
+    Also: latency, SLO, TTFT, slow down during an outage.
     """
-    context.world.workload.expect_check("standard_band")
+    context.world.workload.expect_check("standard_band", phase=phase)
 
 
 @then("in RECOVERY the time to first token is in the STANDARD band for {time:Time}")
 @marks(needs="run", recovery="time")
 def then_band_for(context: Context, time):
-    """RECOVERY is played for this long. In all of it users wait no longer than in STANDARD.
+    """RECOVERY is played for this long, and as a whole it is in the STANDARD band, see [Words](#words).
 
     Time: from the beginning of RECOVERY.
     Waits: until the load has ended.
     Proof: the record of every request.
+    Also: latency, SLO, TTFT.
     """
     context.world.workload.expect_in_recovery(time, "standard_band")
 
@@ -320,6 +343,7 @@ def then_idle_after(context: Context, time):
     Time: from the end of the last answer of the load.
     Waits: until the load has ended and no worker has a request, and half a second more.
     Proof: the workers' own counts of requests in flight and of bytes sent.
+    Also: leak, stuck request.
     """
     since = context.world.workload.after_end(time)
     context.world.fleet.expect_idle(time, context.world.faults.victims, since)
@@ -344,16 +368,17 @@ def then_moved(context: Context, count, noun):
 
     Waits: until the load has ended.
     Proof: the frontend's own counter, and the record of every request.
+    Also: migration, failover.
     """
     context.world.workload.expect_check("migration", at_least=count)
 
 
 @then("the checks for {name:Check} hold")
-@marks(table="bounds", needs="run")
+@marks(table="check", needs="run")
 def then_check(context: Context, name):
-    """The check holds. The table below names its bounds, where it has any; see Checks.
+    """The check holds. The table below has its settings, where it has any; see Checks.
 
     Waits: until the load has ended.
     Proof: see Checks.
     """
-    context.world.workload.expect_check(name, **bounds(name, context.table))
+    context.world.workload.expect_check(name, **check_settings(name, context.table))

@@ -1,5 +1,7 @@
 """Sentences about the network between the nodes. A step returns once packets between the victims show the cut."""
 
+from functools import partial
+
 from behave import when
 
 from support.marks import marks
@@ -7,9 +9,25 @@ from support.run.runtime import Context
 from support.scenarios import Failure
 
 
+def cutting(trigger, victim, side, manner, time, direction="both"):
+    """The failure of a sentence about a cut."""
+    parted = {"partition": side, "mode": manner, "direction": direction}
+    return Failure("network_partition", victim, **trigger, duration_seconds=time, **parted)
+
+
+def losing(trigger, percent, victim, side, time):
+    """The failure of the sentence about lost packets."""
+    return Failure("network_loss", victim, **trigger, duration_seconds=time, partition=side, percent=percent)
+
+
+def narrowing(trigger, victim, rate, time):
+    """The failure of the sentence about bandwidth."""
+    return Failure("network_bandwidth", victim, **trigger, duration_seconds=time, rate_kbit=rate)
+
+
 @when("{trigger:Begin}packets between {victim:Victim} and {side:Side} are {manner:Cut}{time:Lasting}")
-@marks(brings="fault")
-def when_cut(context: Context, trigger, victim, side, manner, time, direction="both"):
+@marks(brings="fault", strikes=cutting)
+def when_cut(context: Context, **words):
     """Packets between the two sides are dropped, rejected or reset, in both directions, on open and new connections,
     until a sentence heals the network or for this time.
 
@@ -17,13 +35,13 @@ def when_cut(context: Context, trigger, victim, side, manner, time, direction="b
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: nftables
+    Also: network card, NIC, partition, unplug, cable, firewall, disconnect, unreachable, blackhole, split brain.
     """
-    parted = {"partition": side, "mode": manner, "direction": direction}
-    context.world.strikes.strike(Failure("network_partition", victim, **trigger, duration_seconds=time, **parted))
+    context.world.strikes.strike(cutting(**words))
 
 
 @when("{trigger:Begin}packets from {victim:Victim} to {side:Side} are {manner:Cut}{time:Lasting}")
-@marks(brings="fault")
+@marks(brings="fault", strikes=partial(cutting, direction="from"))
 def when_cut_from(context: Context, **words):
     """The same in one direction: only packets that the victim sends; what it is sent arrives.
 
@@ -31,12 +49,13 @@ def when_cut_from(context: Context, **words):
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: nftables
+    Also: asymmetric, half open, one way.
     """
-    when_cut(context, **words, direction="from")
+    context.world.strikes.strike(cutting(**words, direction="from"))
 
 
 @when("{trigger:Begin}packets to {victim:Victim} from {side:Side} are {manner:Cut}{time:Lasting}")
-@marks(brings="fault")
+@marks(brings="fault", strikes=partial(cutting, direction="to"))
 def when_cut_to(context: Context, **words):
     """The same in the other direction: only packets that the victim is sent; what it sends arrives.
 
@@ -44,15 +63,16 @@ def when_cut_to(context: Context, **words):
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: nftables
+    Also: asymmetric, half open, one way.
     """
-    when_cut(context, **words, direction="to")
+    context.world.strikes.strike(cutting(**words, direction="to"))
 
 
 @when(
     "{trigger:Begin}{percent:Percent} % of the packets between {victim:Victim} and {side:Side} are lost{time:Lasting}"
 )
-@marks(brings="fault")
-def when_lossy(context: Context, trigger, percent, victim, side, time):
+@marks(brings="fault", strikes=losing)
+def when_lossy(context: Context, **words):
     """Each packet is lost with this probability, in both directions, until a sentence heals the network or for this
     time.
 
@@ -60,14 +80,14 @@ def when_lossy(context: Context, trigger, percent, victim, side, time):
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: nftables
+    Also: packet loss, flaky network, bad cable, network card, NIC.
     """
-    loss = Failure("network_loss", victim, **trigger, duration_seconds=time, partition=side, percent=percent)
-    context.world.strikes.strike(loss)
+    context.world.strikes.strike(losing(**words))
 
 
 @when("{trigger:Begin}the bandwidth of {victim:Victim} is limited to {rate:Count} kilobits per second{time:Lasting}")
-@marks(brings="fault")
-def when_narrow(context: Context, trigger, victim, rate, time):
+@marks(brings="fault", strikes=narrowing)
+def when_narrow(context: Context, **words):
     """Everything that the victim sends and receives is limited to this rate, each way, until a sentence heals the
     network or for this time.
 
@@ -75,9 +95,9 @@ def when_narrow(context: Context, trigger, victim, rate, time):
     Waits: until the fault is proven; with a trigger under a load, until the load has ended.
     Proof: the fault's own, see Failures.
     Needs: tbf
+    Also: slow network, congestion, bandwidth, network card, NIC.
     """
-    narrow = Failure("network_bandwidth", victim, **trigger, duration_seconds=time, rate_kbit=rate)
-    context.world.strikes.strike(narrow)
+    context.world.strikes.strike(narrowing(**words))
 
 
 @when("the network is healed")
@@ -87,5 +107,6 @@ def when_healed(context: Context):
 
     Waits: until packets arrive again.
     Proof: packets in both directions.
+    Also: reconnect, plug in, recover.
     """
     context.world.faults.recover(context.world.faults.last)

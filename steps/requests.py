@@ -20,6 +20,7 @@ def given_receiving(context: Context, stream, api, tokens):
 
     Waits: until the first tokens are there; of a unary answer, until a worker writes.
     Proof: the client's tokens, and the bytes that the worker has sent.
+    Also: streaming, user, chat.
     """
     send(context, stream=stream, api=api, max_tokens=tokens, hold="end")
     context.world.answers.see_under_way()
@@ -46,6 +47,7 @@ def given_many_receiving(context: Context, count, stream, api, tokens):
 
     Waits: until every client has its first tokens.
     Proof: the clients' tokens, and the bytes that a worker has sent.
+    Also: concurrent, parallel, users.
     """
     send(context, count, stream=stream, api=api, max_tokens=tokens, hold="end")
     context.world.answers.see_under_way()
@@ -60,6 +62,7 @@ def given_in_turn(context: Context, count, stream, api, tokens):
 
     Waits: no.
     Proof: what "Then" says of its answers.
+    Also: sequence, series, conversation.
     """
     context.world.clients.send_in_turn(count, stream=stream, api=api, max_tokens=tokens)
 
@@ -72,6 +75,7 @@ def given_waiting(context: Context, stream, api, tokens):
 
     Waits: until a worker has the request.
     Proof: the worker's own count of requests in flight; the client has no token.
+    Also: prefill, time to first token.
     """
     send(context, stream=stream, api=api, max_tokens=tokens, hold="start")
     context.world.answers.see_waiting()
@@ -110,6 +114,7 @@ def when_gives_up(context: Context, way):
 
     Waits: no.
     Proof: the answer had not ended.
+    Also: cancel, abort, disconnect, close the browser or the tab, client leaves.
     """
     context.world.clients.cancel(context.world.clients.request, way)
 
@@ -123,6 +128,7 @@ def when_gives_up_on_the_move(context: Context, way):
     Waits: until a second worker has the request.
     Proof: the ruler's own journals.
     Needs: ruler
+    Also: cancel during migration, disconnect, browser, tab.
     """
     context.world.answers.see_moving()
     context.world.clients.cancel(context.world.clients.request, way)
@@ -135,6 +141,7 @@ def when_gives_up_late(context: Context, way):
 
     Waits: no.
     Proof: the answer had ended.
+    Also: disconnect, browser, tab.
     """
     context.world.clients.cancel_ended(context.world.clients.request, way)
 
@@ -146,6 +153,7 @@ def when_one_gives_up(context: Context, way):
 
     Waits: no.
     Proof: the answer had not ended.
+    Also: cancel, abort, disconnect, browser, tab.
     """
     context.world.clients.cancel(context.world.clients.watched[0], way)
 
@@ -157,6 +165,7 @@ def when_all_give_up(context: Context, way):
 
     Waits: no.
     Proof: no answer had ended.
+    Also: cancel, abort, disconnect, browser, tab, mass disconnect.
     """
     for pending in context.world.clients.watched:
         context.world.clients.cancel(pending, way)

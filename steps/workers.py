@@ -37,6 +37,7 @@ def then_idle(context: Context, timeout):
     Time: from this sentence on.
     Waits: until no worker has a request, and half a second more.
     Proof: the workers' own counts of requests in flight and of bytes sent.
+    Also: leak, stuck request, cancelled.
     """
     context.world.fleet.expect_idle(timeout, context.world.faults.victims)
 
@@ -48,6 +49,7 @@ def then_other_worker(context: Context):
 
     Waits: up to 5 seconds.
     Proof: the journals and logs of the workers, which name the request.
+    Also: migration, failover, takeover.
     """
     context.world.takeovers.expect_takeover(context.world.faults.made)
 
@@ -71,6 +73,7 @@ def then_newcomers_serve(context: Context, timeout):
     Time: from this sentence on.
     Waits: until each new worker has served one.
     Proof: the bytes that each new worker has sent.
+    Also: ready, replacement.
     """
     context.world.lifetimes.expect_newcomers_serve(timeout)
 
@@ -82,6 +85,7 @@ def then_not_moved(context: Context):
 
     Waits: no.
     Proof: the journals and logs of the workers, which name the request.
+    Also: migration, failover.
     """
     context.world.takeovers.expect_no_takeover(context.world.faults.victims)
 
@@ -94,6 +98,7 @@ def then_finishes(context: Context, timeout):
     Time: from the end of the last answer.
     Waits: until its process has ended.
     Proof: its exit status, the frontend's count of moved requests, and the workers' journals and logs.
+    Also: graceful shutdown, drain.
     """
     context.world.lifetimes.expect_finished(timeout)
 
@@ -106,6 +111,7 @@ def then_hands_over(context: Context, timeout):
     Time: from the fault.
     Waits: until its process has ended.
     Proof: its exit status, the frontend's count of moved requests, and the workers' journals and logs.
+    Also: graceful shutdown, migration.
     """
     context.world.lifetimes.shutdowns.expect_handed_over(context.world.faults.last, timeout)
 
@@ -118,6 +124,7 @@ def then_drained(context: Context, timeout):
     Time: for each worker, from its own shutdown.
     Waits: until each process has ended.
     Proof: the exit statuses, and the frontend's count of moved requests.
+    Also: graceful shutdown, drain, rolling update.
     """
     context.world.lifetimes.shutdowns.expect_drained(context.world.faults.made, timeout)
 
@@ -130,6 +137,7 @@ def then_engine_stopped(context: Context):
     Waits: no.
     Proof: the ruler's own journal.
     Needs: ruler
+    Also: cancel, abort.
     """
     context.world.answers.expect_engine_stopped()
 
@@ -142,5 +150,6 @@ def then_less(context: Context, share):
 
     Waits: until the requests in flight have ended.
     Proof: the journals and logs of the workers, which name each request.
+    Also: routing, load balancing, share of the traffic.
     """
     context.world.bystanders.expect_less_than(share)

@@ -30,7 +30,7 @@ needs a deployment, unless it brings one, goes without saying.
 TABLES = {
     "deployment": "settings of the deployment",
     "request": "settings of the request",
-    "bounds": "bounds of the check",
+    "check": "settings of the check",
     "failures": "failures, which it needs",
 }
 """Kind of a table below a sentence -> what it holds."""
@@ -51,6 +51,7 @@ class Marks:
         recovery: name of the argument that says for how long the phase RECOVERY has to go on, once it is played.
         running: whether it needs the load to go on still, where there is one.
         check: called with the arguments; raises :class:`support.errors.Mistake` where they cannot be.
+        strikes: makes of the arguments the failure that strikes (:class:`support.scenarios.Failure`).
     """
 
     table: str = ""
@@ -62,6 +63,7 @@ class Marks:
     recovery: str = ""
     running: bool = False
     check: Callable[..., Any] | None = None
+    strikes: Callable[..., Any] | None = None
 
 
 def marks(brings: str = "", needs: str = "", **others: Any) -> Callable[[Step], Step]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import support.judge.checkers  # noqa: F401 - with it every checker is known by its name
 from support.contract.shape import DISCOVERIES, ENGINES, LEAVINGS, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
 from support.errors import Mistake, nearest, unknown
 from support.faults import registry
@@ -16,8 +17,6 @@ from support.faults.network import FLOW_WORDS, MODE_WORDS, SIDE_WORDS
 from support.faults.victims import VICTIMS
 from support.judge.checker import CHECKERS
 from support.requests.load_log import PHASE_NAMES
-from support.scenarios.model import TYPES as FAILURE_TYPES
-from support.scenarios.model import Failure
 from support.settings import ROOT
 
 WAYS = {"closes": "close", "resets": "reset"}
@@ -29,7 +28,9 @@ MOMENTS = {"mid-answer": "request", "before the first token": "answer"}
 """Moment of an answer -> what has to be there for it, of :data:`support.marks.THINGS`."""
 
 
-def _one_of(what: str, words: Mapping[str, Any]) -> Callable[[str], Any]:
+def one_of(what: str, words: Mapping[str, Any]) -> Callable[[str], Any]:
+    """What reads one of these words as what it stands for."""
+
     def convert(text: str) -> Any:
         if text not in words:
             raise unknown(what, text, words)
@@ -117,7 +118,7 @@ def times(text: str) -> int:
     return words[text] if text in words else int(number)
 
 
-yes_or_no = _one_of("answer", {"yes": True, "no": False})
+yes_or_no = one_of("answer", {"yes": True, "no": False})
 
 
 def plural(text: str) -> str:
@@ -130,6 +131,18 @@ def number(text: str) -> float:
     if not re.fullmatch(r"\d+(?:\.\d+)?", text):
         raise Mistake(f"{text!r} is not a number; expected such as 5 or 0.5")
     return float(text)
+
+
+def status(text: str) -> int:
+    """The status of an HTTP answer, such as ``503``."""
+    if not re.fullmatch(r"[1-5]\d\d", text):
+        raise Mistake(f"{text!r} is not an HTTP status; expected such as 503")
+    return int(text)
+
+
+def statuses(text: str) -> tuple[int, ...]:
+    """One or more HTTP statuses, such as ``400, 413``."""
+    return tuple(status(each.strip()) for each in text.split(","))
 
 
 def fraction(text: str) -> float:
@@ -296,22 +309,23 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "Drawn": drawn,
     "YesNo": yes_or_no,
     "File": file,
-    "Engine": _one_of("engine", {engine: engine for engine in ENGINES}),
-    "Plane": _one_of("request plane", {plane: plane for plane in REQUEST_PLANES}),
-    "Api": _one_of("API", APIS),
-    "Mode": _one_of("mode", MODES),
-    "Way": _one_of("way to end a connection", WAYS),
-    "Victim": _one_of("victim", {each.words: key for key, each in VICTIMS.items()}),
-    "Fate": _one_of("fate", registry.words("process")),
-    "Role": _one_of("role", ROLES),
-    "Cut": _one_of("manner of a cut", MODE_WORDS),
-    "Side": _one_of("side", SIDE_WORDS),
-    "Flow": _one_of("direction", FLOW_WORDS),
+    "Engine": one_of("engine", {engine: engine for engine in ENGINES}),
+    "Plane": one_of("request plane", {plane: plane for plane in REQUEST_PLANES}),
+    "Api": one_of("API", APIS),
+    "Mode": one_of("mode", MODES),
+    "Way": one_of("way to end a connection", WAYS),
+    "Victim": one_of("victim", {each.words: key for key, each in VICTIMS.items()}),
+    "Fate": one_of("fate", registry.words("process")),
+    "Role": one_of("role", ROLES),
+    "Cut": one_of("manner of a cut", MODE_WORDS),
+    "Side": one_of("side", SIDE_WORDS),
+    "Flow": one_of("direction", FLOW_WORDS),
     "Share": share,
-    "Phase": _one_of("phase", {phase: phase for phase in PHASE_NAMES}),
-    "Check": _one_of("check", {name.replace("_", " "): name for name in CHECKERS}),
-    "Strain": _one_of("strain on a GPU", registry.words("gpu")),
-    "Server": _one_of("server", SERVERS),
+    "Phase": one_of("phase", {phase: phase for phase in PHASE_NAMES}),
+    "LaterPhase": one_of("phase after STANDARD", {phase: phase for phase in PHASE_NAMES if phase != "STANDARD"}),
+    "Check": one_of("check", {name.replace("_", " "): name for name in CHECKERS}),
+    "Strain": one_of("strain on a GPU", registry.words("gpu")),
+    "Server": one_of("server", SERVERS),
 }
 
 
@@ -333,18 +347,19 @@ TYPES["Server"].pattern = "|".join(SERVERS)  # type: ignore[attr-defined]
 
 SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "request plane": ("request_plane", TYPES["Plane"]),
-    "discovery": ("discovery", _one_of("discovery", {each: each for each in DISCOVERIES})),
+    "etcd members": ("etcd_members", count),
+    "discovery": ("discovery", one_of("discovery", {each: each for each in DISCOVERIES})),
     "migration limit": ("migration_limit", tally),
     "sequence cap": ("sequence_cap", count),
     "longest sequence": ("max_model_len", count),
     "health checks": ("health_checks", yes_or_no),
     "frontends": ("frontends", count),
-    "router": ("router_mode", _one_of("router", {each: each for each in ROUTER_MODES})),
-    "restart policy": ("restart_policy", _one_of("restart policy", {each: each for each in RESTART_POLICIES})),
+    "router": ("router_mode", one_of("router", {each: each for each in ROUTER_MODES})),
+    "restart policy": ("restart_policy", one_of("restart policy", {each: each for each in RESTART_POLICIES})),
     "speed": ("speed", number),
     "time to first token": ("prefill_seconds", seconds),
     "lease": ("lease_seconds", seconds),
-    "leaves by": ("leaving", _one_of("way to leave", {each: each for each in LEAVINGS})),
+    "leaves by": ("leaving", one_of("way to leave", {each: each for each in LEAVINGS})),
     "drain deadline": ("drain_seconds", seconds),
     "grace period": ("grace_seconds", seconds),
     "stream timeout": ("stream_timeout_seconds", seconds),
@@ -359,74 +374,52 @@ REQUEST_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
 """What a table below "a client ..." may say -> argument of the request, how it is read."""
 
 
+CHECK_WORDS = {"phase": TYPES["Phase"], "relapses": tally, "status": status, "statuses": statuses}
+"""Parameter of a check -> how it is read; every other one is a number."""
+
+
 def _spaced(names: Iterable[str]) -> dict[str, str]:
     return {name.replace("_", " "): name for name in names}
 
 
-FAILURES = {
-    (registry.KINDS[name].word if name in registry.KINDS else "") or name.replace("_", " "): name
-    for name in FAILURE_TYPES
-}
-"""What a table calls a failure: as sentences do, where they have a word for it -> its type in YAML."""
-
-FAILURE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "failure": ("type", _one_of("failure", FAILURES)),
-    "target": ("target", _one_of("target", {each.words: key for key, each in VICTIMS.items()})),
-    "when": ("", trigger),
-    "for": ("duration_seconds", duration),
-    "seed": ("seed", tally),
-    "kinds": ("kinds", drawn),
-    "every": ("every_seconds", duration),
-    **{
-        each.metadata["column"]: (name, TYPES.get(each.metadata["read"], each.metadata["read"]))
-        for name, (_, each) in registry.all_strengths().items()
-        if each.metadata["column"]
-    },
-}
-"""Columns of a table below "these failures strike" -> field of the failure, how it is read; an empty cell says none."""
+HEADINGS = ("setting", "value")
+"""Of a table of two columns."""
 
 
-HEADINGS = {"deployment": ("setting", "value"), "request": ("setting", "value"), "bounds": ("bound", "value")}
-"""Kind of table of two columns -> its headings; of a table of failures they are among :data:`FAILURE_OPTIONS`."""
-NEEDED_COLUMNS = ("failure", "when")
-
-
-def failures(table: Any) -> list[Failure]:
-    """A table with a failure per row.
+def shape(said: Mapping[str, Any], table: Any) -> dict[str, Any]:
+    """The fields of a shape, from a sentence and the table below it.
 
     Raises:
-        Mistake: there is none, it lacks a column, has an unknown one, or a cell cannot be read.
+        Mistake: both say the same, or the table cannot be read.
     """
-    if not table or not list(table):
-        raise Mistake("the sentence has no table; expected a failure per row, with columns failure and when")
-    return [failure(row.headings, row.cells) for row in table]
+    found = options(table, SHAPE_OPTIONS)
+    if twice := [words for words, (field, _) in SHAPE_OPTIONS.items() if field in said and field in found]:
+        raise Mistake(f"the sentence says {twice[0]!r}, and so does its table", write="it once")
+    return {**said, **found}
 
 
-def failure(headings: Iterable[str], cells: Iterable[str]) -> Failure:
-    """One row of a table of failures; Mistake: it cannot be read."""
-    fields: dict[str, Any] = {}
-    for name, cell in zip(headings, cells, strict=True):
-        if cell:
-            fields |= options([(name, cell)], FAILURE_OPTIONS)
-    if "type" not in fields or "" not in fields:
-        raise Mistake("a row of the table has no failure, or not when it strikes; expected columns failure and when")
-    return Failure(**{**fields.pop(""), **fields})
+def check_options(name: str) -> dict[str, tuple[str, Callable[[str], Any]]]:
+    """What a table below the checks for ``name`` may say -> parameter of the checker, how it is read."""
+    checker = CHECKERS[name]
+    return {
+        words: (field, CHECK_WORDS.get(field, number))
+        for words, field in _spaced([*checker.bounds, *checker.options]).items()
+    }
 
 
-def bound_options(name: str) -> dict[str, tuple[str, Callable[[str], Any]]]:
-    """What a table below the checks for ``name`` may say, and has to -> parameter of the checker, how it is read."""
-    return {words: (field, number) for words, field in _spaced(CHECKERS[name].bounds).items()}
+def check_bounds(name: str) -> list[str]:
+    """What such a table has to say."""
+    return [*_spaced(CHECKERS[name].bounds)]
 
 
-def bounds(name: str, table: Any) -> dict[str, float]:
-    """The bounds of a checker from a table of two columns; each has to be there, for it says what is promised.
+def check_settings(name: str, table: Any) -> dict[str, Any]:
+    """The parameters of a checker from a table of two columns; each bound has to be there: it says what is promised.
 
     Raises:
-        Mistake: one is missing or unknown, or no number.
+        Mistake: one is missing or unknown, or cannot be read.
     """
-    wanted = bound_options(name)
-    found = options(table, wanted)
-    if lacking := [words for words, (field, _) in wanted.items() if field not in found]:
+    found = options(table, check_options(name))
+    if lacking := [words for words in check_bounds(name) if check_options(name)[words][0] not in found]:
         raise Mistake(f"the checks for {name.replace('_', ' ')} need a table below with {', '.join(lacking)}")
     return found
 

@@ -8,24 +8,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+from steps.lint import parse
+from steps.lint import sentences as sentences_of_lint
+from steps.writing import glossary
 from steps.writing.catalogue import problems
 from steps.writing.content import described, span
 from steps.writing.examples import Usage, scenarios, usages
-from steps.writing.pages import SCRIPT
+from steps.writing.pages import SCRIPT, anchor
 from steps.writing.sentences import Sentence, load
 from steps.writing.sentences import described as docstring_of
 from support import binaries, releases
 from support.contract.shape import Shape
+from support.faults.gpu import CONSEQUENCES, known_xids, xid
 from support.faults.registry import KINDS
 from support.judge.checker import CHECKERS
+from support.rows import COLUMNS, columns
+from support.run.lint.files import find
+from support.run.lint.found import report
 from support.run.selection import enumerate_scenarios
 from support.run.tags import tags
+from support.scenarios.model import MEMORY_TOKENS
 from support.scenarios.model import TYPES as FAILURES
 from support.settings import NAMES, ROOT, Settings
-from support.words import FAILURE_OPTIONS, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES
+from support.words import REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES
 
 MARKDOWN, HTML = (ROOT / "docs" / f"catalogue.{kind}" for kind in ("md", "html"))
 
@@ -122,7 +131,7 @@ def test_every_example_is_a_scenario_that_is_played_in_memory() -> None:
 
 def test_the_pages_have_all_that_can_be_said() -> None:
     sentences, _ = read()
-    words = [*SHAPE_OPTIONS, *REQUEST_OPTIONS, *FAILURE_OPTIONS, *NAMES, *(f"@{tag}" for tag in tags())]
+    words = [*SHAPE_OPTIONS, *REQUEST_OPTIONS, *COLUMNS, *NAMES, *(f"@{tag}" for tag in tags())]
     ours = [name for name, checker in CHECKERS.items() if checker.__module__ == "support.judge.checkers"]
     words += [*FAILURES, *(name.replace("_", " ") for name in ours)]
     words += [kind.word for kind in KINDS.values() if kind.word]
@@ -131,6 +140,101 @@ def test_the_pages_have_all_that_can_be_said() -> None:
         text = page.read_text().replace("&#x27;", "'")
         assert [word for word in words if word not in text] == [], page.name
         assert text.count("Waits") >= len(sentences)
+
+
+def test_a_whole_scenario_stands_before_all_sentences_and_has_no_mistake(tmp_path: Path) -> None:
+    text = MARKDOWN.read_text()
+    assert text.index("## A whole scenario") < text.index("### `Given")
+    shown = re.search(r"## A whole scenario.*?```gherkin\n(.*?)\n```", text, re.DOTALL)
+    assert shown
+    assert shown[1] == glossary.whole()
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "x.feature").write_text(shown[1])
+    assert list(find([str(tmp_path / "features" / "x.feature")], parse, sentences_of_lint(), tmp_path)) == []
+    scenario = next(each for _, each in scenarios() if each.name == glossary.WHOLE)
+    assert [f"@{tag}" for tag in scenario.tags] == re.findall(r"@[\w.]+", shown[1])
+    assert shown[1].count("    # ") == len(list(scenario.all_steps)) == len(glossary.NOTES)
+
+
+def test_notes_to_a_scenario_that_is_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glossary, "NOTES", glossary.NOTES[:-1])
+    with pytest.raises(LookupError, match=r"has 4 steps, to which steps/writing/glossary\.py has notes"):
+        glossary.whole()
+
+
+SEARCHES = {
+    "freeze": "<victim> <crashes|is shut down|hangs",
+    "pause": "<victim> <crashes|is shut down|hangs",
+    "replace": "When a new worker joins the deployment",
+    "browser": "When the client <closes|resets> the connection",
+    "tab": "When the client <closes|resets> the connection",
+    "disconnect": "When the client <closes|resets> the connection",
+    "network card": "packets between <victim>",
+    "NIC": "packets between <victim>",
+    "peak": "more clients each ask for",
+    "burst": "the clients of STANDARD ask for",
+    "spike": "more clients each ask for",
+    "memory error": "reports XID",
+    "fell off the bus": "reports XID",
+    "rolling update": "the workers are restarted one after the other",
+    "capacity": "percent of its memory is in use",
+    "slow down during an outage": "the time to first token is in the STANDARD band",
+}
+"""What somebody may search for -> words of a sentence that says it."""
+
+
+@pytest.mark.parametrize(("words", "sentence"), SEARCHES.items())
+def test_other_words_find_a_sentence(words: str, sentence: str) -> None:
+    parts = MARKDOWN.read_text().split("### `")[1:]
+    found = [part.partition("`\n")[0] for part in parts if f" {words}" in part]
+    assert [title for title in found if sentence in title], found
+    assert words in HTML.read_text()
+
+
+def test_every_xid_is_told_with_what_it_means_and_what_happens() -> None:
+    _, _, part = MARKDOWN.read_text().partition("## GPU errors (XID)")
+    rows = {
+        line.split(" | ")[0].strip("|` "): line for line in part.partition("\n## ")[0].splitlines() if "| `" in line
+    }
+    assert [int(number) for number in rows] == known_xids()
+    ends = {"gone": "process is ended", "stopped": "process hangs"}
+    for number, row in rows.items():
+        assert xid(int(number))["meaning"] in row
+        assert ends.get(CONSEQUENCES.get(int(number), ""), "lost" if number == "74" else "has to go on") in row
+    assert "fallen off the bus" in rows["79"]
+    assert "Double bit ECC error" in rows["48"]
+
+
+def test_every_failure_is_told_with_its_columns() -> None:
+    rows = [line.split(" | ") for line in MARKDOWN.read_text().splitlines()]
+    told = {row[1].strip("`"): row for row in rows if len(row) == 8 and row[1].startswith("`")}
+    for type_ in FAILURES:
+        assert told[type_][4:6] == [", ".join(f"`{name}`" for name in names) for names in columns(type_)], type_
+
+
+def test_the_memory_of_a_worker_is_told_where_a_sentence_asks_for_a_part_of_it() -> None:
+    text = MARKDOWN.read_text()
+    assert [f"| {each:,} tokens |" in text for each in MEMORY_TOKENS.values()] == [True] * len(MEMORY_TOKENS)
+    assert f"0.2 percent of that of vllm is {int(0.002 * MEMORY_TOKENS['vllm']):,} tokens" in text
+
+
+def test_the_band_is_defined_once() -> None:
+    text = MARKDOWN.read_text()
+    assert text.count("90th percentile of its seconds") == 1
+    assert text.count("no longer than in STANDARD") == 0
+    links = set(re.findall(r"\]\((#[\w-]+)\)", text))
+    assert links <= {f"#{anchor(each)}" for each in re.findall(r"^## (.*)$", text, re.MULTILINE)}
+    assert links <= {f"#{each}" for each in re.findall(r'<section id="([^"]+)"', HTML.read_text())}
+
+
+def test_articles_go_with_what_follows_them() -> None:
+    wrong = re.compile(
+        r"\b(?:a [`<]?(?:etcd|error|idle|answer|overload|etc|agent|event|XID|end)|an [`<]?(?:unary|user|NATS))\b"
+    )
+    library = (ROOT / "features" / "library.feature").read_text()
+    lint = report(find([str(ROOT / "tests" / "data" / "mistakes.feature")], parse, sentences_of_lint()))
+    for text in (MARKDOWN.read_text(), library, lint):
+        assert [text[max(0, at.start() - 30) : at.end() + 20] for at in wrong.finditer(text)] == []
 
 
 def test_editors_know_what_stands_in_the_features() -> None:

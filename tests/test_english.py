@@ -7,7 +7,7 @@ import pytest
 
 from support.settings import ROOT
 
-PLACES = ("features", "steps", "support", "agents", "environment.py")
+PLACES = ("features", "steps", "support", "agents", "environment.py", "docs", "README.md")
 KINDS = {".feature", ".py", ".yaml", ".md"}
 STILTED = [
     (r"\bin so many words\b", "say the words", "it is refused in so many words"),

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -149,6 +150,7 @@ def test_each_lie_is_told_apart_from_the_truth(lie: str, tmp_path: Path) -> None
                 "A crash without migration hurts nobody but who was on that worker",
                 "A crash without migration ends in clean errors",
                 "A client keeps asking while a worker crashes",
+                "A worker hangs while three times as many clients ask",
             ],
         ),
         # By then a RECOVERY of eight seconds, as it is unless a sentence wants more, is over.
@@ -158,6 +160,7 @@ def test_each_lie_is_told_apart_from_the_truth(lie: str, tmp_path: Path) -> None
             [
                 "Nobody is served more slowly with one worker less",
                 "Users wait no longer than before, nine seconds on end",
+                "Users wait no longer while etcd hangs",
             ],
         ),
         ("never-idle", ["The deployment is idle two seconds after a load"]),
@@ -195,6 +198,28 @@ def test_what_is_said_of_those_that_no_fault_was_for_can_be_wrong(
 ) -> None:
     [verdict] = verdicts_of(Play(tmp_path / "run", f"--name=^{name}$", "features/examples/faults.feature", lie=lie))
     assert (verdict.verdict, seen in verdict.reason) == (word, True), verdict.reason
+
+
+BEFORE_THE_FIRST_TOKEN = """
+Feature: Before the first token
+  Scenario: The GPU of the only prefill worker is lost while it reads a prompt
+    Given a disaggregated Dynamo deployment with 1 prefill and 2 decode vllm workers
+    And a client is waiting for the first token of a streamed chat answer of 40 tokens
+      | setting      | value |
+      | prompt words | 6000  |
+    When the GPU of the busiest prefill worker reports XID 79
+    And the GPU is repaired
+    Then within 30 seconds the deployment serves
+"""
+
+
+def test_an_error_of_a_gpu_waits_for_no_token(tmp_path: Path) -> None:
+    """Its proof is in the kernel log; whoever reads a prompt for a client has sent no token yet."""
+    (ROOT / "reports").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / "reports") as folder:  # where behave finds the steps
+        (Path(folder) / "x.feature").write_text(BEFORE_THE_FIRST_TOKEN)
+        [verdict] = verdicts_of(Play(tmp_path / "run", os.path.relpath(folder, ROOT)))
+    assert verdict.verdict == "passed", verdict.reason
 
 
 def _played(verdict: Verdict) -> bool:

@@ -11,6 +11,7 @@ from support.settings import ROOT
 LAYERS = (
     ("environment", "steps"),
     ("support.api", "support.run"),
+    ("support.rows",),
     ("support.words",),
     ("support.world",),
     ("support.scenarios",),

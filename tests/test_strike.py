@@ -25,10 +25,10 @@ from support.faults.gpu import Throttle, XidError
 from support.faults.network import Bandwidth, Cut, Loss
 from support.faults.processes import Crash, Hang
 from support.faults.victims import All, Exactly, Serving, Victim
+from support.rows import COLUMNS
 from support.scenarios import Failure
 from support.scenarios.model import TYPES
 from support.settings import ROOT
-from support.words import FAILURE_OPTIONS
 from support.world.faults import Faults
 
 NODES = [Node(f"w-{number}", "worker", "127.0.0.1", 1, None) for number in range(3)]
@@ -371,7 +371,7 @@ def test_strengths_are_fields_of_a_failure_and_columns_of_a_table() -> None:
     columns = {each.metadata["column"] for _, each in registry.all_strengths().values() if each.metadata["column"]}
     of_kinds = {"xid", "follow-up errors", "share", "percent", "rate kbit", "between it and", "packets are", "only"}
     assert of_kinds == columns
-    assert columns <= set(FAILURE_OPTIONS)
+    assert columns <= set(COLUMNS)
     failure = Failure("network_loss", percent=7, trigger_after_seconds=1.0)
     victim = Exactly(NODES[0])
     assert failure.fault(victim, 60.0) == Loss(victim, percent=7, lease_seconds=60.0)

@@ -9,10 +9,12 @@ from behave.model import Table
 
 from support.faults.gpu import Overheat
 from support.faults.processes import Hang, Terminate
+from support.requests.plan import Load
+from support.rows import COLUMNS, FAILURES, columns, failures
 from support.scenarios import Failure
 from support.scenarios.model import TRIGGERS
 from support.scenarios.model import TYPES as FAILURE_TYPES
-from support.words import FAILURE_OPTIONS, FAILURES, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, bounds, failures, options
+from support.words import REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, check_settings, options, shape
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_tables() -> None:
     [
         (
             ("colour", "red"),
-            "unknown setting 'colour' in the table; expected one of: request plane, discovery, migration limit",
+            "unknown setting 'colour' in the table; expected one of: request plane, etcd members, discovery",
         ),
         (("migration limit", "many"), "migration limit: 'many' is not a count"),
         (("leaves by", "the window"), "leaves by: unknown way to leave .*expected one of: draining, handing over"),
@@ -177,21 +179,77 @@ def test_failures_in_a_table() -> None:
         failures(None)
 
 
+def test_clients_that_come_in_a_table() -> None:
+    text = "failure|when|for|clients|answers each|tokens|prompt words\n"
+    text += "overload|after 3 seconds||40|3|200|\noverload|after 1 second|20 seconds|five times|||\n"
+    text += "token overflow|after 3 seconds||2|||4096"
+    assert failures(table(text)) == [
+        Failure("overload", trigger_after_seconds=3.0, load=Load(40, 3, max_tokens=200, prompt_words=400)),
+        Failure("overload", trigger_after_seconds=1.0, duration_seconds=20.0, times=5),
+        Failure("token_overflow", trigger_after_seconds=3.0, load=Load(2, 1, max_tokens=10, prompt_words=4096)),
+    ]
+    load = Load(4, None, 240.0, max_tokens=40)
+    assert failures(table(text))[1].extra(load) == replace(load, clients=16, duration_seconds=20.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("overload||40|||", "a number of clients needs something in the columns 'answers each' and 'tokens'"),
+        ("overload|5 seconds|40|3|200|", "'overload' of a number of clients takes nothing in the column 'for'"),
+        ("overload|5 seconds|twice|3||", "ask for the same answers; write those cells empty"),
+        ("overload||twice|||", "clients that are so many times as many need something in the column 'for'"),
+        ("overload|||3|200|", "'overload' needs something in the column 'clients'"),
+        ("token overflow||twice|||99", "with prompt words the column 'clients' has a number, such as 2"),
+        ("token overflow||2|||", "'token overflow' needs something in the column 'prompt words'"),
+        ("hangs||2|||", "'hangs' takes nothing in the column 'clients'; expected one of: failure, when, target, for$"),
+        ("random|9 seconds||||", "'random' needs something in the column 'seed'"),
+        ("overload||no|||", "clients: 'no' is not a count"),
+    ],
+)
+def test_rows_that_make_no_sense(row: str, message: str) -> None:
+    heading = "failure|for|clients|answers each|tokens|prompt words|when"
+    with pytest.raises(ValueError, match=message):
+        failures(table(f"{heading}\n{row}|after 1 second"))
+
+
+def test_every_failure_has_its_columns() -> None:
+    every = [columns(each) for each in FAILURE_TYPES]
+    assert {name for needed, taken in every for name in (*needed, *taken)} == {*COLUMNS}
+    assert columns("xid") == (("failure", "when"), ("target", "for", "xid", "follow-up errors"))
+    assert columns("rolling_restart") == (("failure", "when"), ())
+
+
 def test_a_check_names_its_bounds() -> None:
-    text = "bound|value\nat least|99\nlongest outage seconds|5"
-    assert bounds("high_availability", table(text)) == {"at_least": 99.0, "longest_outage_seconds": 5.0}
-    assert bounds("all_accounted", None) == {}
+    text = "setting|value\nat least|99\nlongest outage seconds|5"
+    assert check_settings("high_availability", table(text)) == {"at_least": 99.0, "longest_outage_seconds": 5.0}
+    assert check_settings("all_accounted", None) == {}
+    in_a_phase = table("setting|value\nat least|99\nphase|OVERFLOW")
+    assert check_settings("success_rate", in_a_phase) == {"at_least": 99.0, "phase": "OVERFLOW"}
+    assert check_settings("standard_band", table("setting|value\nphase|OVERFLOW")) == {"phase": "OVERFLOW"}
+    assert check_settings("overload_rejection", table("setting|value\nstatus|529")) == {"status": 529}
+    assert check_settings("overlong_refused", table("setting|value\nstatuses|400, 413")) == {"statuses": (400, 413)}
     with pytest.raises(ValueError, match="the checks for high availability need a table below with at least, longest"):
-        bounds("high_availability", None)
+        check_settings("high_availability", None)
     with pytest.raises(ValueError, match="unknown setting 'luck'"):
-        bounds("high_availability", table("bound|value\nluck|1"))
+        check_settings("high_availability", table("setting|value\nluck|1"))
+    with pytest.raises(ValueError, match="status: '9' is not an HTTP status; expected such as 503"):
+        check_settings("overload_rejection", table("setting|value\nstatus|9"))
+    with pytest.raises(ValueError, match="phase: unknown phase 'overflow'"):
+        check_settings("standard_band", table("setting|value\nphase|overflow"))
+
+
+def test_a_deployment_is_what_a_sentence_and_its_table_say() -> None:
+    assert shape({"workers": 2}, [("etcd members", "3")]) == {"workers": 2, "etcd_members": 3}
+    with pytest.raises(ValueError, match="the sentence says 'etcd members', and so does its table; write it once"):
+        shape({"workers": 2, "etcd_members": 3}, [("etcd members", "3")])
 
 
 def test_all_that_a_sentence_can_say_of_a_failure_a_table_can_and_the_other_way_round() -> None:
-    said = {field for _, (field, _) in FAILURE_OPTIONS.items() if field}
+    said = {field for _, (field, _) in COLUMNS.items() if field}
     own = {each.name for each in fields(cast(Any, Failure))}
-    assert own - said == {*TRIGGERS, "load"}, "the column `when` has the triggers"
-    assert TYPES["Victim"].words == FAILURE_OPTIONS["target"][1].words  # type: ignore[attr-defined]
+    assert own - said == {*TRIGGERS, "load", "times"}, "the column `when` has the triggers, `clients` says who comes"
+    assert TYPES["Victim"].words == COLUMNS["target"][1].words  # type: ignore[attr-defined]
     assert {*TYPES["Fate"].words, *TYPES["Strain"].words} <= {*FAILURES}  # type: ignore[attr-defined]
     assert set(FAILURES.values()) == {*FAILURE_TYPES}
 

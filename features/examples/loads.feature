@@ -100,6 +100,35 @@ Feature: Clients keep asking while something breaks
     Then every request succeeds
     And at least 99 percent of the requests succeed in OVERFLOW
 
+  # A load in a table: as many clients as there are, twice over, and meanwhile a worker hangs.
+  @vllm
+  Scenario: A worker hangs while three times as many clients ask
+    Given a Dynamo deployment with 2 vllm workers
+    And 2 clients keep asking for streamed completions answers of 20 tokens
+    When these failures strike
+      | failure  | clients     | target             | when            | for         |
+      | overload | three times |                    | after 2 seconds | 4 seconds   |
+      | hangs    |             | the busiest worker | after 3 seconds | 1.5 seconds |
+    Then every request succeeds
+
+  # OVERFLOW is while the fault lasts, so this compares with before at the very time of it.
+  @vllm @timed
+  Scenario: Users wait no longer while etcd hangs
+    Given a Dynamo deployment with 2 vllm workers
+      | setting   | value |
+      | discovery | etcd  |
+    And 4 clients keep asking for streamed completions answers of 40 tokens
+    When after 6 seconds all of etcd hangs for 5 seconds
+    Then in OVERFLOW the time to first token is in the STANDARD band
+
+  # A client that goes on after a failure would meet the same one again and again; here each would stop.
+  @ruler
+  Scenario: Four clients would stop at a failure and none has to
+    Given a Dynamo deployment with 2 ruler workers
+    And 4 clients keep asking for streamed completions answers of 40 tokens, each until one fails
+    When the busiest worker crashes
+    Then every answer completes with 40 tokens
+
   # What comes after "the load ends" finds a deployment that nobody asks for anything.
   @ruler
   Scenario: A worker crashes once the load has ended

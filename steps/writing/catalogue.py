@@ -10,15 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steps.writing import editor, pages
-from steps.writing.content import sections
+from steps.writing.content import TAGS, sections
 from steps.writing.examples import Usage, usages
 from steps.writing.sentences import Sentence, load
-from support.run.runtime import RELEASE_FACTS
 from support.settings import ROOT
-from support.targets.needs import NEEDS
-
-TAGS = {name: need.tag for name, need in NEEDS.items() if need.tag} | {lack: tag for tag, lack in RELEASE_FACTS.items()}
-"""What a sentence may need -> the tag of the scenarios that say it."""
 
 
 def problems(sentences: Sequence[Sentence], uses: Mapping[str, Usage]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, get_type_hints
 
+from steps.writing import glossary
 from steps.writing.examples import Example, Usage, scenarios
 from steps.writing.sentences import Sentence
 from support import releases, targets
@@ -14,23 +15,36 @@ from support.contract.shape import ENGINES, LEAVINGS, SIMULATED, Shape
 from support.errors import LACKS, Unsupported
 from support.faults import registry
 from support.faults.fault import Fault
+from support.faults.gpu import SEQUENCES, known_xids, xid
 from support.faults.victims import VICTIMS
 from support.judge import skips
-from support.judge.checker import CHECKERS
+from support.judge.checker import CHECKERS, BaseChecker
 from support.requests.client import start_request
+from support.rows import COLUMNS, FAILURES, columns
 from support.run import tags
+from support.run.runtime import RELEASE_FACTS
 from support.run.selection import left_out
-from support.scenarios.model import LIBRARY, MORE_TYPES, read_scenarios
+from support.scenarios.model import LIBRARY, MEMORY_TOKENS, MORE_TYPES, read_scenarios
 from support.schema import expected_of
 from support.settings import NAMES, ROOT, TARGETS, TARGETS_AVAILABLE, Settings
 from support.targets.needs import NEEDS
-from support.words import FAILURE_OPTIONS, FAILURES, OPTIONAL, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, seconds
+from support.words import CHECK_WORDS, OPTIONAL, REQUEST_OPTIONS, SHAPE_OPTIONS, TYPES, seconds
 from support.world.clients import Clients
 
 MOST_INLINE = 6
 """A placeholder with more words than these is named in its sentence, and its words are listed below."""
+SUFFERED = {
+    "none": "Nothing: the worker has to go on.",
+    "end": "The worker's process is ended: it crashes.",
+    "lose": "The worker's process is ended and cannot be started again until the GPU is repaired.",
+    "hang": "The worker's process hangs.",
+    "slow-peers": "5 percent of the packets between the worker and its peers are lost.",
+}
+"""Consequence of an XID, as its data has it -> what happens to the worker."""
 NUMBERS = {int: "a whole number", float: "a number"}
 LABELS = {"Time": "Time counts", "Waits": "Waits", "Proof": "Proof", "Table": "Table below it"}
+TAGS = {name: need.tag for name, need in NEEDS.items() if need.tag} | {lack: tag for tag, lack in RELEASE_FACTS.items()}
+"""What a sentence may need -> the tag of the scenarios that say it."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +67,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the catalogue. Texts have code in backticks and no other markup."""
+    """A part of the catalogue. Texts have code in backticks, links to other parts, and no other markup.
+
+    Attributes:
+        example: lines of a feature, shown before ``more``.
+    """
 
     title: str
     about: str
+    example: str = ""
+    more: Sequence[str] = ()
     entries: Sequence[Entry] = ()
     table: Table | None = None
 
@@ -67,16 +87,20 @@ def sections(sentences: Sequence[Sentence], uses: Mapping[str, Usage]) -> Iterat
     Args:
         uses: pattern of a sentence -> what the features make of it; each has an example.
     """
+    yield Section("A whole scenario", "From `features/examples`, with notes.", glossary.whole(), glossary.TAGGING)
+    rows = [[f"`{word}`", what] for word, what in glossary.WORDS.items()]
+    yield Section("Words", "What they mean in every sentence.", table=Table(["word", "what it means"], rows))
     for noun in dict.fromkeys(each.noun for each in sentences):
         own = [each for each in sentences if each.noun == noun]
         topic, *rest = re.split(r"(?<=[.:,]) ", clean(own[0].about).removeprefix("Sentences about "), maxsplit=1)
         title = topic.rstrip(".:,")
         entries = [_entry(each, uses[each.pattern]) for each in own]
-        yield Section(f"{title[0].upper()}{title[1:]}", sentence_of(" ".join(rest)), entries)
+        yield Section(f"{title[0].upper()}{title[1:]}", sentence_of(" ".join(rest)), entries=entries)
     yield _shape_settings()
     yield _request_settings()
     yield _engines()
     yield from _failures()
+    yield _xids()
     yield _checks()
     yield _ready()
     yield _tags()
@@ -144,7 +168,10 @@ def _entry(sentence: Sentence, usage: Usage) -> Entry:
     told = "; ".join(f"{codes(names)}: {what}" for what, names in values.items())
     facts = [("Values", sentence_of(told))] if told else []
     facts += [(label, sentence_of(sentence.facts[name])) for name, label in LABELS.items() if name in sentence.facts]
+    if tagged := [f"`@{TAGS[name]}`" for name in sentence.needs if name in TAGS]:
+        facts.append(("Tags", f"The scenario has to have {' and '.join(tagged)}."))
     facts += [("Targets", _targets(sentence.needs)), ("Releases", _releases(sentence.needs))]
+    facts += [("Also searched as", sentence.facts["Also"])] if "Also" in sentence.facts else []
     return Entry(f"{sentence.keyword.capitalize()} {title}", sentence.meaning, facts, usage.example)
 
 
@@ -289,9 +316,12 @@ def _engines() -> Section:
         whole = [version for version, release in known.items() if engine in release.engines]
         split = [version for version, release in known.items() if engine in release.disaggregated_engines]
         what = f"simulated {engine}" if engine in SIMULATED else "the suite's own: each token says its position"
-        rows.append([f"`{engine}`", what, span(whole), span(split)])
-    headings = ["engine", "what runs", "releases", "disaggregated on"]
-    return Section("Engines", "What the workers of a deployment run.", table=Table(headings, rows))
+        room = f"{MEMORY_TOKENS[engine]:,} tokens" if engine in MEMORY_TOKENS else "not counted"
+        rows.append([f"`{engine}`", what, room, span(whole), span(split)])
+    headings = ["engine", "what runs", "memory of a worker", "releases", "disaggregated on"]
+    about = "What the workers of a deployment run. The memory is the room for the tokens of all requests that a worker "
+    about += "has, prompts and answers: 0.2 percent of that of vllm is 2,097 tokens, as much as 5 requests of 420."
+    return Section("Engines", about, table=Table(headings, rows))
 
 
 def _run_settings() -> Section:
@@ -314,33 +344,69 @@ def _run_settings() -> Section:
 def _failures() -> Iterator[Section]:
     called = {name: words for words, name in FAILURES.items()}
     rows = [_failure(kind, called[name]) for name, kind in registry.KINDS.items()]
-    rows += [[f"`{called[name]}`", f"`{name}`", what, "", "", "", ""] for name, what in MORE_TYPES.items()]
+    rows += [
+        [f"`{called[name]}`", f"`{name}`", what, "", *map(codes, columns(name)), "", ""]
+        for name, what in MORE_TYPES.items()
+    ]
     about = "What can break. Sentences and a table below `these failures strike` have the words of the first column, a "
-    about += "YAML file those of the second one. Those without a target are more than one fault."
-    headings = ["failure", "in YAML", "what happens", "targets", "columns", "proof", "needs"]
+    about += (
+        "YAML file those of the second one. Those without a victim are more than one fault, or a load. A row of the "
+    )
+    about += "table fills the columns that its failure has to have, and may fill those that it takes."
+    headings = ["failure", "in YAML", "what happens", "victims", "has to have", "takes", "proof", "machine needs"]
     yield Section("Failures", about, table=Table(headings, rows))
-    rows = [[f"`{each.words}`", f"`{key}`", first_words(type(each.victim))] for key, each in VICTIMS.items()]
+    rows = [[f"`{each.words}`", f"`{key}`", sentence_of(each.who)] for key, each in VICTIMS.items()]
     about = "Who may be hit. Sentences, and the column `target` of a table, have the words of the first column, a YAML "
     about += "file those of the second one."
     yield Section("Victims", about, table=Table(["victim", "in YAML", "who that is"], rows))
-    hints = {name: hint for name, (hint, _) in registry.all_strengths().items()}
-    columns = [
-        [f"`{column}`", "yes" if column in ("failure", "when") else "no", _allowed(read, hints.get(field))]
-        for column, (field, read) in FAILURE_OPTIONS.items()
-    ]
+    strengths = registry.all_strengths()
+    rows = []
+    for column, (field, read) in COLUMNS.items():
+        hint, each = strengths.get(field, (None, None))
+        empty = _cell(read, each.default) if each else VICTIMS["worker"].words if column == "target" else ""
+        rows.append([f"`{column}`", _takers(column, called), _allowed(read, hint), codes(filter(None, [empty]))])
     about = "The headings of a table below `these failures strike`, with a failure in each row. An empty cell says "
-    about += "nothing. `seed`, `kinds` and `every` are for `random`, `for` then says for how long new faults begin."
-    yield Section("Columns of failures", about, table=Table(["column", "has to be there", "values"], columns))
+    about += "nothing. With `random`, `for` says for how long new faults begin. `share` is a part of 1: 0.5 is the `50 "
+    about += "percent` of a sentence."
+    yield Section("Columns of failures", about, table=Table(["column", "for", "values", "if empty"], rows))
+
+
+def _cell(read: Callable[[str], Any], value: Any) -> str:
+    """The cell that is read as this value."""
+    for word in _words(read):
+        if read(word) == value:
+            return word
+    return "both ways" if value == "both" else f"{value:g}"
+
+
+def _takers(column: str, called: Mapping[str, str]) -> str:
+    """Which failures have a column."""
+    takers = [words for type_, words in called.items() if any(column in each for each in columns(type_))]
+    return "all" if len(takers) == len(called) else codes(takers)
+
+
+def _xids() -> Section:
+    rows = []
+    for number in known_xids():
+        about = xid(number)
+        follow = ", ".join(map(str, SEQUENCES.get(number, [])))
+        seen = SUFFERED[about["consequence"]]
+        rows.append([f"`{number}`", f"{about['meaning']}.", about["workload"], about["action"], seen, follow])
+    text = (
+        "For `the GPU of a worker reports XID 79`, and the column `xid`. The line stands in the real kernel log, and "
+    )
+    text += "what the worker suffers is made to happen. The sentence waits until both are seen."
+    headings = ["XID", "meaning", "on a real GPU", "what NVIDIA advises", "what happens here", "follow-up errors"]
+    return Section("GPU errors (XID)", text, table=Table(headings, rows))
 
 
 def _failure(kind: type[Fault], called: str) -> list[str]:
-    columns = [each.metadata["column"] for each in registry.strengths(kind) if each.metadata["column"]]
     return [
         f"`{called}`",
         f"`{kind.failure}`",
         first_words(kind),
         "workers" if kind.workers_only else "all",
-        codes(columns),
+        *map(codes, columns(kind.failure)),
         first_words(kind.prove),
         ", ".join(NEEDS[need].words for need in kind.needs),
     ]
@@ -356,11 +422,19 @@ def _spaced(name: str) -> str:
 def _checks() -> Section:
     rows = []
     for name, checker in CHECKERS.items():
-        hints = get_type_hints(checker)
-        bounds = [f"`{_spaced(bound)}` ({NUMBERS[hints[bound]]})" for bound in checker.bounds]
-        rows.append([f"`{_spaced(name)}`", first_words(checker), ", ".join(bounds)])
-    about = "For `the checks for ... hold`. A table below it names all bounds; its headings are `bound` and `value`."
-    return Section("Checks", about, table=Table(["check", "what holds", "bounds"], rows))
+        told = [", ".join(_setting(checker, each) for each in names) for names in (checker.bounds, checker.options)]
+        rows.append([f"`{_spaced(name)}`", first_words(checker), *told])
+    about = "For `the checks for ... hold`. A table below it says all that has to be said, and what you want to change "
+    about += "of the rest; its headings are `setting` and `value`."
+    return Section("Checks", about, table=Table(["check", "what holds", "has to be said", "may be said"], rows))
+
+
+def _setting(checker: type[BaseChecker], name: str) -> str:
+    """A parameter of a checker as a table has it, with what it may be."""
+    read = CHECK_WORDS.get(name)
+    hint = get_type_hints(checker)[name]
+    what = NUMBERS[hint] if read is None else codes(_words(read)) or sentence_of(first_words(read)).rstrip(".")
+    return f"`{_spaced(name)}` ({what[:1].lower()}{what[1:]})"
 
 
 def _ready() -> Section:

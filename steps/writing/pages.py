@@ -13,8 +13,8 @@ ABOUT = (
     "In a sentence `<a|b>` stands for one of these words, `<count>` for a value that is told below it, and what is in "
     "`[...]` may be left out: who is hit, when, and for how long go together in any way. *Waits* "
     "says how long the step takes, *Time counts* from when a time in the sentence counts, *Proof* who says so. The "
-    "example is from a scenario that the suite's own tests play.",
-    "A fault that is not proven makes the scenario *inconclusive*: it says nothing about Dynamo.",
+    "example is from a scenario that the suite's own tests play. What a word means in all sentences stands once, in "
+    "[Words](#words).",
 )
 
 
@@ -24,6 +24,8 @@ def markdown(sections: Sequence[Section]) -> str:
     parts.append(" · ".join(f"[{each.title}](#{anchor(each.title)})" for each in sections))
     for section in sections:
         parts += [f"## {section.title}", section.about]
+        parts += [f"```gherkin\n{section.example}\n```"] if section.example else []
+        parts += section.more
         parts += [block for entry in section.entries for block in _entry(entry)]
         if section.table:
             parts.append("\n".join(_rows(section.table)))
@@ -119,7 +121,7 @@ def page(sections: Sequence[Section]) -> str:
 <h1>{TITLE}</h1>
 {about}
 <header>
-<input type="search" placeholder="Search: worker crashes, within, etcd leader ..." aria-label="Search">
+<input type="search" placeholder="Search: worker crashes, within, etcd leader, spike, ECC ..." aria-label="Search">
 <output></output>
 </header>
 <nav>{links}</nav>
@@ -130,7 +132,9 @@ def page(sections: Sequence[Section]) -> str:
 
 
 def _section(section: Section) -> str:
-    inside = "".join(map(_article, section.entries)) + (_table(section.table) if section.table else "")
+    example = f"<pre>{html.escape(section.example)}</pre>\n" if section.example else ""
+    inside = example + "".join(f"<p>{_marked(text)}</p>\n" for text in section.more)
+    inside += "".join(map(_article, section.entries)) + (_table(section.table) if section.table else "")
     head = f"<h2>{html.escape(section.title)}</h2>\n<p>{_marked(section.about)}</p>"
     return f'<section id="{anchor(section.title)}">\n{head}\n{inside}</section>'
 
@@ -166,4 +170,5 @@ def _table(table: Table) -> str:
 def _marked(text: str) -> str:
     """A text with its code, and what is stressed, as HTML."""
     escaped = html.escape(text, quote=False)
-    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))
+    linked = re.sub(r"\[(\w+)\]\((#[\w-]+)\)", r'<a href="\2">\1</a>', escaped)
+    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", re.sub(r"`([^`]+)`", r"<code>\1</code>", linked))

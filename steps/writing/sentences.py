@@ -6,9 +6,10 @@ The docstring of a step function says in its first paragraph what the sentence m
     Waits: until when behave waits before it goes on; "no" where it does not.
     Proof: what shows it.
     Needs: what the target or the release has to have: names of needs, lacks and engines.
+    Also: other words that somebody may search for.
 
-``Waits`` and ``Proof`` are there always, ``Time`` wherever the sentence names a time, ``Needs`` where it applies. What
-table may stand below it is among its marks.
+``Waits`` and ``Proof`` are there always, ``Time`` wherever the sentence names a time, ``Needs`` and ``Also`` where they
+apply. What table may stand below it is among its marks.
 """
 
 import importlib
@@ -29,7 +30,7 @@ from support.settings import ROOT
 from support.targets.needs import NEEDS
 from support.words import TIMES, TYPES
 
-FIELDS = ("Time", "Waits", "Proof", "Needs")
+FIELDS = ("Time", "Waits", "Proof", "Needs", "Also")
 KEYWORDS = ("given", "when", "then")
 PLACEHOLDER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 NAMES = (*NEEDS, *LACKS, *ENGINES)

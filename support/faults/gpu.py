@@ -1,7 +1,7 @@
 """Faults of GPUs, proven in the kernel log, on the process and by the client's tokens."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
@@ -29,9 +29,19 @@ SETTLE_SECONDS, WINDOW_SECONDS, TOLERANCE = 15.0, 1.0, 0.2
 
 
 @functools.cache
+def _xids() -> Mapping[int, Mapping[str, Any]]:
+    found: Mapping[int, Mapping[str, Any]] = read_yaml(ROOT / "agents" / "xid" / "xids.yaml")["xids"]
+    return found
+
+
 def known_xids() -> list[int]:
     """The XID errors that the GPU agents can report."""
-    return list(read_yaml(ROOT / "agents" / "xid" / "xids.yaml")["xids"])
+    return list(_xids())
+
+
+def xid(number: int) -> Mapping[str, Any]:
+    """What the GPU agents know of an XID error: its ``meaning``, NVIDIA's ``action``, what the ``workload`` suffers."""
+    return _xids()[number]
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,8 @@ class BaseChecker:
     name: ClassVar[str] = ""
     bounds: ClassVar[Sequence[str]] = ()
     """Parameters that a sentence has to name, for they say what is promised."""
+    options: ClassVar[Sequence[str]] = ()
+    """Those that it may name."""
 
     def __init_subclass__(cls) -> None:
         cls.name = cls.__dict__.get("name") or cls.__name__

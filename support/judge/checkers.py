@@ -76,6 +76,7 @@ class SuccessRateChecker(BaseChecker):
 
     name: ClassVar[str] = "success_rate"
     bounds: ClassVar[Sequence[str]] = ("at_least",)
+    options: ClassVar[Sequence[str]] = ("phase",)
     at_least: float = 100.0
     phase: str = ""
 
@@ -92,12 +93,13 @@ class SuccessRateChecker(BaseChecker):
 
 @dataclass
 class RecoveryTimeChecker(BaseChecker):
-    """In RECOVERY users wait no longer than in STANDARD, for three seconds in a row that begin within
-    ``within_seconds``, and no later second is worse (:func:`support.judge.recovery.stable`).
+    """In RECOVERY three seconds in a row, which begin within ``within_seconds``, are in the STANDARD band, and of the
+    later ones no more than ``relapses`` are not (:func:`support.judge.recovery.stable`).
     """
 
     name: ClassVar[str] = "recovery_time"
     bounds: ClassVar[Sequence[str]] = ("within_seconds",)
+    options: ClassVar[Sequence[str]] = ("relapses",)
     within_seconds: float = 30.0
     relapses: int = 0
 
@@ -255,6 +257,7 @@ class OverloadRejectionChecker(BaseChecker):
     """
 
     name: ClassVar[str] = "overload_rejection"
+    options: ClassVar[Sequence[str]] = ("status",)
     status: int | None = None
 
     def check(self, context: ValidationContext) -> bool:
@@ -276,11 +279,10 @@ class OverloadRejectionChecker(BaseChecker):
 
 @dataclass
 class StandardBandChecker(BaseChecker):
-    """In all of ``phase`` users wait no longer for their first token (of a unary answer: for the end) than in STANDARD,
-    except for one request in a hundred, and as many requests are good (:class:`support.judge.recovery.Band`).
-    """
+    """A ``phase`` as a whole, by default RECOVERY, is in the STANDARD band (:class:`support.judge.recovery.Band`)."""
 
     name: ClassVar[str] = "standard_band"
+    options: ClassVar[Sequence[str]] = ("phase",)
     phase: str = "RECOVERY"
 
     def check(self, context: ValidationContext) -> bool:
@@ -326,6 +328,7 @@ class OverlongRefusedChecker(BaseChecker):
     """
 
     name: ClassVar[str] = "overlong_refused"
+    options: ClassVar[Sequence[str]] = ("statuses",)
     statuses: Sequence[int] = ()
 
     def check(self, context: ValidationContext) -> bool:

@@ -16,7 +16,7 @@ from support.errors import Mistake
 from support.faults.fault import Fault
 from support.faults.network import SIDES
 from support.faults.registry import KINDS, all_strengths, drawn, strengths
-from support.faults.victims import ROLES, VICTIMS, WORKERS, Victim
+from support.faults.victims import ROLES, VICTIMS, WORKERS, Victim, lacking
 from support.judge.checker import CHECKERS
 from support.judge.samples import Objectives
 from support.requests.load_log import PHASE_NAMES
@@ -85,6 +85,7 @@ class Failure(_Open):  # type: ignore[misc]
         duration_seconds: undone after this long; None: not undone, but by the end of the scenario or, as nothing is
             left broken for ever, of the longest lease. Of ``random``: no new fault begins after this long.
         load: of ``token_overflow`` and ``overload``: the requests that come on top.
+        times: of ``overload``, instead: for ``duration_seconds`` there are so many times the clients of the load.
         seed: of ``random``, which draws one fault after the other (:mod:`support.scenarios.chaos`); the same seed, the
             same faults.
         kinds: of ``random``: types of the faults that are drawn; empty: of all that may be.
@@ -100,6 +101,7 @@ class Failure(_Open):  # type: ignore[misc]
     trigger_in_phase: Annotated[str, OneOf(PHASE_NAMES)] | None = None
     duration_seconds: Duration | None = None
     load: Load | None = None
+    times: Annotated[int, Expected("a whole number, 2 or more", ge=2)] | None = None
     seed: int | None = None
     kinds: tuple[Annotated[str, OneOf(lambda: drawn().values())], ...] = ()
     every_seconds: PositiveFloat | None = None
@@ -151,12 +153,21 @@ class Failure(_Open):  # type: ignore[misc]
             raise ValueError(f"failure {self.type!r} has kinds or every_seconds; only random takes them")
         if self.type == "random" and self.duration_seconds is None:
             raise ValueError("failure 'random' has no duration_seconds; expected for how long new faults may begin")
-        if (self.load is None) == (self.type in LOAD_TYPES):
+        if self.times is not None and (self.type != "overload" or self.load or self.duration_seconds is None):
+            raise ValueError("times is for overload alone, with duration_seconds and without a load")
+        if (self.load is None and self.times is None) == (self.type in LOAD_TYPES):
             raise ValueError(f"failure {self.type!r} with load {self.load!r}; {' and '.join(LOAD_TYPES)} have one")
         if self.load is not None:
             with inside("load"):
                 self.load.check()
         self.check_place(scenario.shape)
+
+    def extra(self, load: Load) -> Load:
+        """The requests that come on top of those of ``load``, of a failure that is nothing else."""
+        if self.times is None:
+            assert self.load is not None
+            return self.load
+        return replace(load, clients=(self.times - 1) * load.clients, duration_seconds=self.duration_seconds)
 
     def check_place(self, shape: Shape) -> None:
         """Refuse what cannot strike in a deployment.
@@ -168,20 +179,21 @@ class Failure(_Open):  # type: ignore[misc]
         if kind is None:
             return
         if kind.workers_only and self.target not in WORKERS:
-            raise Mistake(f"failure {self.type!r} hits workers; target is {self.target!r}")
-        never = f"failure {self.type!r} can never strike: {shape.describe()} has no"
-        if "roles" in VICTIMS[self.target].needs and not shape.disaggregated:
-            raise Mistake(f"{never} {self.target}")
+            raise Mistake(f"only a worker has a GPU, and the victim is {VICTIMS[self.target].words}")
+        never = f"this can never happen to {VICTIMS[self.target].words}: the deployment ({shape.describe()}) has no"
+        what, write = lacking(self.target, shape)
+        if what:
+            raise Mistake(f"{never} {what}", write=write)
         role = ROLES.get(self.target, "worker")
         parted = SIDES[self.partition] if "partition" in [each.name for each in strengths(kind)] else ()
-        if "nats" in (role, *(parted if len(parted) == 1 else ())) and shape.request_plane != "nats":
-            raise Mistake(f"{never} NATS")
-        if self.target == "idle_frontend" and shape.frontends < 2:
-            raise Mistake(f"{never} idle frontend; expected 2 frontends or more")
+        if len(parted) == 1 and parted[0] in ("nats", "etcd"):
+            what, write = lacking(parted[0], shape)
+            if what:
+                raise Mistake(f"{never} {what} to be parted from", write=write)
         lone = {"frontend": shape.frontends, "etcd": shape.etcd_members, "nats": 1}
         if parted == (role,) and lone[role] < 2:
-            write = f"another side, one of {', '.join(each for each in SIDES if SIDES[each] != parted)}"
-            raise Mistake(f"{never} other {role} that it could be parted from", write=write)
+            other = VICTIMS[role].words.partition(" ")[2]
+            raise Mistake(f"{never} other {other} to be parted from", write="another side")
 
     def _check_trigger(self, scenario: "Scenario") -> None:
         name, amount = self.trigger

@@ -171,11 +171,9 @@ class _Play:
 
     def _strike(self, failure: Failure) -> None:
         if failure.type in LOAD_TYPES:
-            assert failure.load is not None
             self._stage.events.add("fault", "client", f"{failure.type.replace('_', ' ')}: a second load begins")
-            extra = self._clients.start_load(
-                failure.load, f"{failure.type}-{len(self._clients.loads)}", phase="OVERFLOW"
-            )
+            wanted = failure.extra(self._scenario.load)
+            extra = self._clients.start_load(wanted, f"{failure.type}-{len(self._clients.loads)}", phase="OVERFLOW")
             seen = extra.wait_for(lambda progress: progress.sent > 0, NEVER)
             if not seen:
                 raise Inconclusive("the second load sent nothing")

@@ -4,6 +4,7 @@ from support import clock
 from support.clock import now
 from support.errors import Mistake
 from support.faults.fault import LEASE_SECONDS
+from support.faults.gpu import Strain
 from support.faults.registry import KINDS
 from support.faults.victims import VICTIMS, Serving
 from support.scenarios import Failure
@@ -41,8 +42,8 @@ class Strikes:
             self._await(failure)
         elif moment == "before the first token":
             self._answers.see_waiting()
-        elif moment or (KINDS[failure.type].family == "gpu" and isinstance(victim, Serving)):
-            self._answers.see_under_way()  # the tokens of its answers show what a GPU suffers
+        elif moment or (issubclass(KINDS[failure.type], Strain) and isinstance(victim, Serving)):
+            self._answers.see_under_way()  # the tokens of its answers show how slow a GPU is
         self._faults.strike(failure.fault(victim, failure.duration_seconds or LEASE_SECONDS))
 
     def _await(self, failure: Failure) -> None:

@@ -1,7 +1,6 @@
 """The load of a scenario: what its clients ask for, what breaks meanwhile, and what all of it is held to."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from support.clock import now
@@ -25,7 +24,7 @@ LONGEST_SECONDS = 240.0
 RECOVERY_SECONDS = 8.0
 # A look that is late is taken at once.
 LOOK_SECONDS = 0.5
-SIZE = ("workers", "prefill_workers", "frontends", "etcd_members", "request_plane", "max_model_len")
+SIZE = ("workers", "prefill_workers", "frontends", "etcd_members", "request_plane", "discovery", "max_model_len")
 """What of the deployment says whether a failure can strike."""
 
 
@@ -62,15 +61,6 @@ class Workload:
         self._ends = None if duration else self.recovery_seconds
         self._background = Background(self._stage, self._clients, self._load, self._ends)
         self._background.see_begun()
-
-    def more(self, times: int, seconds: float) -> Load:
-        """The load that has ``times`` as many clients ask as do already, once it comes on top of theirs.
-
-        Raises:
-            Mistake: nobody asks.
-        """
-        self._running()
-        return replace(self._load, clients=(times - 1) * self._load.clients, duration_seconds=seconds)
 
     @property
     def has_load(self) -> bool:

@@ -126,8 +126,8 @@ Feature: What people write
     #! unknown check 'hihg availability' -> high availability
     And the checks for hihg availability hold
     And the checks for high availability hold
-      #! the bound 'longest outage seconds' is missing
-      | bound    | value |
+      #! the setting 'longest outage seconds' is missing
+      | setting  | value |
       | at least | 99    |
 
   Scenario: When before Given
@@ -295,6 +295,57 @@ Feature: What people write
     #! never happens: the load is over after 10 seconds -> an earlier time, or a longer load
     When after 20 seconds the busiest worker crashes
     Then every request succeeds
+
+  Scenario: Victims that the deployment does not have
+    Given a Dynamo deployment with 2 vllm workers
+    And 4 clients keep asking for streamed completions answers of 40 tokens
+    #! never happen to the busiest prefill worker: the deployment (2 simulated vllm -> a disaggregated Dynamo deployment
+    When the busiest prefill worker crashes
+    #! never happen to the etcd leader: -> | etcd members | 3 | in the table below the deployment
+    And packets between the etcd leader and Dynamo are dropped for 1 second
+    #! has no NATS server -> | request plane | nats | in the table below the deployment
+    And the NATS server hangs for 1 second
+    #! has no NATS server to be parted from -> | request plane | nats | in the table below the deployment
+    And packets between a worker and NATS are dropped for 1 second
+    #! has no other etcd member to be parted from -> another side
+    And packets between an etcd member and the other members are dropped for 1 second
+    #! only a worker has a GPU, and the victim is the frontend -> the busiest worker
+    And the GPU of the frontend reports XID 79
+    When these failures strike
+      | failure           | target                     | when            | between it and |
+      | hangs             | the busiest worker         | after 3 seconds |                |
+      #! never happen to the busiest decode worker -> a disaggregated Dynamo deployment
+      | hangs             | the busiest decode worker  | after 3 seconds |                |
+      #! never happen to the idle frontend -> | frontends | 2 | in the table below the deployment
+      | crashes           | the idle frontend          | after 3 seconds |                |
+      #! only a worker has a GPU, and the victim is all of etcd -> a worker
+      | is throttled      | all of etcd                | after 3 seconds |                |
+      #! has no NATS server to be parted from -> | request plane | nats |
+      | network partition | the worker serving the request | after 3 seconds | NATS       |
+      #! 'crashes' takes nothing in the column 'between it and' -> failure when target for
+      | crashes           | a worker                   | after 3 seconds | the frontend   |
+      #! 'random' needs something in the column 'for', 'seed'
+      | random            |                            | after 3 seconds |                |
+    Then every request succeeds
+
+  Scenario Outline: A victim of a row that the deployment does not have (<victim>)
+    Given a Dynamo deployment with 2 ruler workers backed by a <members>-member etcd cluster
+    When <victim> crashes
+    Then a new request succeeds within 5 seconds
+
+    Examples:
+      | victim             | members |
+      | an etcd follower   | 2       |
+      #! never happen to a minority of etcd -> | etcd members | 3 | in the table
+      | a minority of etcd | 2       |
+
+  Scenario: The same twice
+    #! the sentence says 'etcd members', and so does its table -> it once
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+      | setting      | value |
+      | etcd members | 3     |
+    When the etcd leader crashes
+    Then a new request succeeds within 5 seconds
 
   Scenario: Too much
     Given a Dynamo deployment with 1 ruler worker

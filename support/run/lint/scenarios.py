@@ -1,18 +1,23 @@
 """A feature as a whole: do its sentences go together, can each scenario fail, are its names its own."""
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
+from support.contract.shape import Shape
 from support.errors import Mistake
 from support.faults.gpu import CONSEQUENCES
+from support.faults.network import SIDE_WORDS
 from support.faults.processes import Crash, Restart
+from support.faults.victims import VICTIMS
 from support.marks import THINGS, Marks
 from support.run.lint import tables, tags
 from support.run.lint.found import FoundMistake
 from support.run.lint.sentences import Sentences, Understood
 from support.run.selection import LIMIT, SLOW_LIMIT, limit
+from support.scenarios import Failure
 from support.words import TIMES
 
 COLUMN = re.compile(r"<([^<>|]+)>")
@@ -115,6 +120,7 @@ class FeatureLint:
                 yield line, mistake
             placed.append(Placed(step, line, sentence))
         yield from _order(placed)
+        yield from _places(placed, scenario)
         yield from _expectations(placed, place)
         yield from _load(placed)
         yield from _takeovers(placed)
@@ -213,6 +219,40 @@ def _expectations(placed: Sequence[Placed], place: int) -> Iterator[tables.Locat
         yield placed[faults[-1]].line, Mistake("nothing is expected after this fault", write=expect)
     elif not thens:
         yield place, Mistake("no step of this scenario can fail", write=expect)
+
+
+def _places(placed: Sequence[Placed], scenario: Any) -> Iterator[tables.Located]:
+    """The deployment has whom each fault is to hit."""
+    shape = None
+    for each in placed:
+        if each.sentence is None:
+            continue
+        if each.sentence.marks.table == "deployment":
+            with contextlib.suppress(Mistake):  # it has been told
+                shape = tables.shape_of(each.step, each.sentence)
+        if shape is None:
+            continue
+        for line, failure in tables.failures_of(each.step, each.sentence):
+            if mistake := _refused(failure, shape):
+                in_row = each.line == scenario.line and scenario._row is not None
+                yield each.line if in_row else line, _with_those_there(mistake, failure, shape)
+
+
+def _refused(failure: Failure, shape: Shape) -> Mistake | None:
+    try:
+        failure.check_place(shape)
+    except Mistake as mistake:
+        return mistake
+    return None
+
+
+def _with_those_there(mistake: Mistake, failure: Failure, shape: Shape) -> Mistake:
+    """The same with all victims that could be hit instead or, where that is not the matter, all other sides."""
+    victims = [called.words for key, called in VICTIMS.items() if not _refused(replace(failure, target=key), shape)]
+    sides = [
+        words for words, key in SIDE_WORDS.items() if not _refused(replace(cast(Any, failure), partition=key), shape)
+    ]
+    return Mistake(mistake.wrong, sides or victims, mistake.write)
 
 
 def _load(placed: Sequence[Placed]) -> Iterator[tables.Located]:

@@ -1,22 +1,24 @@
 """The table below a sentence: is it allowed, does it have its heading row, can each cell be read."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from support.contract.shape import Shape
 from support.errors import Mistake, nearest
+from support.rows import COLUMNS, NEEDED, failure
 from support.run.lint.sentences import Understood
+from support.scenarios import Failure
 from support.words import (
-    FAILURE_OPTIONS,
     HEADINGS,
-    NEEDED_COLUMNS,
     REQUEST_OPTIONS,
     SHAPE_OPTIONS,
-    bound_options,
-    bounds,
-    failure,
+    check_bounds,
+    check_options,
+    check_settings,
     options,
+    shape,
 )
 
 SHAPE_WORDS = {
@@ -51,32 +53,54 @@ def mistakes(step: Any, sentence: Understood) -> Iterator[Located]:
     elif kind == "failures":
         yield from _failures(table)
     else:
-        yield from _settings(table, kind, _allowed(kind, sentence))
+        yield from _settings(table, _allowed(kind, sentence), _needed(kind, sentence))
 
 
 def _allowed(kind: str, sentence: Understood) -> Options:
-    if kind == "bounds":
-        return bound_options(sentence.arguments["name"])
+    if kind == "check":
+        return check_options(sentence.arguments["name"])
     return {"deployment": SHAPE_OPTIONS, "request": REQUEST_OPTIONS}[kind]
+
+
+def _needed(kind: str, sentence: Understood) -> Sequence[str]:
+    return check_bounds(sentence.arguments["name"]) if kind == "check" else ()
 
 
 def impossible(step: Any, sentence: Understood) -> Iterator[Located]:
     """That there can be no deployment as a sentence and its table would have it; both can be read."""
     if sentence.marks.table != "deployment":
         return
-    said = {SHAPE_WORDS[name]: value for name, value in sentence.arguments.items() if name in SHAPE_WORDS}
     try:
-        Shape(**said | options(step.table, SHAPE_OPTIONS)).check_alone()
+        shape_of(step, sentence).check_alone()
     except Mistake as mistake:
         yield step.line, mistake
 
 
+def shape_of(step: Any, sentence: Understood) -> Shape:
+    """The deployment that a sentence and the table below it ask for.
+
+    Raises:
+        Mistake: the table cannot be read, or repeats the sentence.
+    """
+    said = {SHAPE_WORDS[name]: value for name, value in sentence.arguments.items() if name in SHAPE_WORDS}
+    return Shape(**shape(said, step.table))
+
+
+def failures_of(step: Any, sentence: Understood) -> Iterator[tuple[int, Failure]]:
+    """Each failure that a sentence or a row below it has strike, and its line; of rows, those that can be read."""
+    if sentence.marks.strikes:
+        yield step.line, sentence.marks.strikes(**sentence.arguments)
+    for row in step.table or () if sentence.marks.table == "failures" else ():
+        with contextlib.suppress(Mistake, ValueError):
+            yield row.line, failure(row.headings, row.cells)
+
+
 def _lacking(line: int, kind: str, sentence: Understood) -> Iterator[Located]:
     if kind == "failures":
-        yield line, Mistake("the sentence needs a table with a failure per row", FAILURE_OPTIONS, "| failure | when |")
-    elif kind == "bounds":
+        yield line, Mistake("the sentence needs a table with a failure per row", COLUMNS, "| failure | when |")
+    elif kind == "check":
         try:
-            bounds(sentence.arguments["name"], None)
+            check_settings(sentence.arguments["name"], None)
         except Mistake as mistake:
             yield line, mistake
 
@@ -93,44 +117,42 @@ def _columns(line: int, headings: list[str], allowed: Iterable[str], needed: Ite
 
 
 def _failures(table: Any) -> Iterator[Located]:
-    if not set(table.headings) & set(FAILURE_OPTIONS):
-        yield table.line, Mistake("the table has no heading row", FAILURE_OPTIONS, "| failure | when | above it")
+    if not set(table.headings) & set(COLUMNS):
+        yield table.line, Mistake("the table has no heading row", COLUMNS, "| failure | when | above it")
         return
-    found = list(_columns(table.line, table.headings, FAILURE_OPTIONS, NEEDED_COLUMNS))
+    found = list(_columns(table.line, table.headings, COLUMNS, NEEDED))
     yield from found
     if not list(table):
         yield table.line, Mistake("the table has no row below its headings", write="a failure per row")
     for row in table:
-        filled = [each for each in zip(row.headings, row.cells, strict=True) if each[1] and each[0] in FAILURE_OPTIONS]
-        wrong = list(_cells(row.line, filled, FAILURE_OPTIONS))
+        filled = [each for each in zip(row.headings, row.cells, strict=True) if each[1] and each[0] in COLUMNS]
+        wrong = list(_cells(row.line, filled, COLUMNS))
         yield from wrong
         if not found and not wrong:
             try:
                 failure(row.headings, row.cells)
-            except Mistake as mistake:
-                yield row.line, mistake
+            except ValueError as mistake:
+                yield row.line, mistake if isinstance(mistake, Mistake) else Mistake(str(mistake))
 
 
-def _settings(table: Any, kind: str, allowed: Options) -> Iterator[Located]:
-    headings = HEADINGS[kind]
+def _settings(table: Any, allowed: Options, needed: Sequence[str]) -> Iterator[Located]:
     rows = [(row.line, row.cells) for row in table]
-    if tuple(table.headings) != headings:
-        wanted = f"| {' | '.join(headings)} |"
+    if tuple(table.headings) != HEADINGS:
+        wanted = f"| {' | '.join(HEADINGS)} |"
         if len(table.headings) == 2 and table.headings[0] in allowed:
             yield table.line, Mistake("the table has no heading row", write=f"{wanted} above it")
             rows.insert(0, (table.line, table.headings))
         else:
-            yield from _columns(table.line, table.headings, headings, headings)
+            yield from _columns(table.line, table.headings, HEADINGS, HEADINGS)
         if len(table.headings) != 2:
             return
     for name, times in Counter(cells[0] for _, cells in rows).items():
         if times > 1:
             line = [line for line, cells in rows if cells[0] == name][1]
             yield line, Mistake(f"{name!r} appears {times} times in the table", write="it once")
-    if kind == "bounds":
-        missing = [name for name in allowed if name not in {cells[0] for _, cells in rows}]
-        if missing:
-            yield table.line, Mistake(f"the bound {', '.join(map(repr, missing))} is missing", allowed)
+    missing = [name for name in needed if name not in {cells[0] for _, cells in rows}]
+    if missing:
+        yield table.line, Mistake(f"the setting {', '.join(map(repr, missing))} is missing", allowed)
     for line, cells in rows:
         yield from _cells(line, [(cells[0], cells[1])], allowed)
 
