@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from support.events import EventLog
@@ -116,9 +117,10 @@ def make_run(reports: Path, name: str, *, red: bool) -> tuple[Path, list[Verdict
     """Write a run of four scenarios: one shows a known defect, and where the run is ``red`` one breaks a promise."""
     run = reports / "runs" / name
     (run / "allure-results").mkdir(parents=True)
-    about = {"dynamo": "1.6.1", "target": "local", "started": "2026-11-27T23:21:35+00:00", "argv": [str(ROOT)]}
+    started = datetime.strptime(name.rpartition("-")[0], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).isoformat()
+    about = {"dynamo": "1.6.1", "target": "local", "started": started, "argv": [str(ROOT)]}
     runs.write_json(run / "run.json", about | {"versions": {"etcd": "3.5.1", "NATS": "2.15.1"}})
-    lost = Finding("sentence", "Then every request succeeds", "12 of 132 requests ended in HTTP 500")
+    lost = Finding("sentence", "Then every request succeeds", "12 of 126 requests ended in HTTP 500")
     busy = Finding("sentence", "Then no worker has a request in flight", "vllm-prefill-worker-0 has 1")
     verdicts = [
         Verdict(MIGRATION, CRASH, "features/m.feature:20", ["vllm", "smoke"], "passed", 6.0),

@@ -59,7 +59,13 @@ def fill(folder: Path, requests: int = 2, faults: int = 1, pause: float = 0.5) -
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     folder = runs.create(tmp_path / "reports")
-    about = {"dynamo": "1.6.1", "target": "local", "started": "now", "argv": [], "versions": {"etcd": "3.5.1"}}
+    about = {
+        "dynamo": "1.6.1",
+        "target": "local",
+        "started": "2026-11-28T00:21:35+01:00",
+        "argv": [],
+        "versions": {"etcd": "3.5.1"},
+    }
     runs.write_json(folder / "run.json", about)
     return folder
 

@@ -21,7 +21,7 @@ from support.judge import defects
 from support.judge.defects import KnownDefect
 from support.judge.verdict import VERDICTS, Finding, Verdict
 from support.observe.logs import tail
-from support.report import allure, frontpage, page, promises, runs, story, timeline, wording
+from support.report import allure, felt, frontpage, page, promises, runs, story, timeline, wording
 from support.report.reading import read_verdict
 from support.report.self_tests import Trial, read_trials, self_tests
 from support.seen import Told
@@ -136,14 +136,19 @@ def _facts(
     tested: Mapping[str, str],
 ) -> frontpage.Front:
     chosen = {"selection": " and ".join(about["tags"])} if about.get("tags") else {}
+    started = promises.moment(about["started"])
+    users, broken = felt.read_all(run, verdicts), promises.broken(verdicts)
+    hurt = felt.worst(users, broken) if broken else None
     return frontpage.Front(
         release=about["dynamo"],
         target=about["target"],
-        versions={"started": about["started"], "run": run.name, **chosen, **about.get("versions", {}), **tested},
+        versions={"started": started, "run": run.name, **chosen, **about.get("versions", {}), **tested},
         promises=promises.judged(features(ROOT / "features"), verdicts),
         complaints=summary["complaints"],
+        worst=frontpage.Worst(hurt, users[hurt.location].sentence) if hurt else None,
+        felt=felt.of_run(users, verdicts),
         struck=promises.struck(run, verdicts),
-        changes=promises.changes(run, reports, about["target"], verdicts),
+        changes=promises.changes(run, reports, about, verdicts),
         causes=promises.causes(run, verdicts),
         ids=pages,
         records=records,
