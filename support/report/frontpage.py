@@ -128,13 +128,13 @@ def _place(id_: str) -> str:
 
 
 def _lead(front: Front) -> str:
-    """What broke while what was broken on purpose, and what users felt."""
+    """The broken promise with what was broken on purpose before, and what users felt."""
     rows = {"What users felt": escape(front.felt)}
     if worst := front.worst:
         cause = front.causes.get(worst.verdict.location)
         when = f"after {cause}" if cause else "with nothing broken on purpose"
         named = f"<b>{escape(worst.verdict.feature)}</b>: {_link(worst.verdict, front.ids)}, {escape(when)}."
-        rows = {"What failed": named, "What users felt": f"There, {escape(worst.felt)}."}
+        rows = {"Broken promise": named, "What users felt": f"There, {escape(worst.felt)}."}
     return "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in rows.items())
 
 

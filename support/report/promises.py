@@ -86,7 +86,7 @@ class Changes:
             f"{self.new} did not run then" if self.new else "",
         ]
         again = " The version is the same: run it again (make rerun)." if self.broke and self.release else ""
-        return f"Since {self.since}: {', '.join(filter(None, told))}.{again}"
+        return f"Against {self.since}: {', '.join(filter(None, told))}.{again}"
 
 
 def judged(names: Collection[str], verdicts: Sequence[Verdict]) -> list[Promise]:
@@ -164,8 +164,10 @@ def blame(verdicts: Sequence[Verdict]) -> str:
     new, known, ours = counts["broken"], counts["known"], counts["open"]
     if not new + known + ours:
         return "Neither: Dynamo broke nothing, and the suite worked."
-    ways = ", ".join(f"{number} in a {way} way" for way, number in (("new", new), ("known", known)) if number)
-    told = f"Dynamo broke a promise in {amount(new + known, 'scenario')}: {ways}." if ways else ""
+    told = f"Dynamo broke a promise in {amount(new, 'scenario')}." if new else ""
+    if known:
+        where = f"{known} more" if new else amount(known, "scenario")
+        told = f"{told or 'Dynamo broke nothing new.'} A known defect showed in {where}."
     own = f"In {amount(ours, 'scenario')} the suite itself could not tell." if ours else ""
     return f"{told} {own or 'The suite itself worked.'}".strip()
 

@@ -109,8 +109,7 @@ def publish(
         try:
             page.forget(history, pages.values())
             node, made, kept = binaries.node(settings), run / "allure-report", not sabotage.asked()[0]
-            known = summary["verdicts"]["known_defect"]
-            page.generate(results, made, node, _title(summary), front, history, kept=kept, known=known)
+            page.generate(results, made, node, _title(summary), front, history, kept=kept)
             _replace(run / "allure-report", reports / "allure-report")
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             shutil.rmtree(reports / "allure-report", ignore_errors=True)  # it would tell of another run
@@ -156,8 +155,8 @@ def _facts(
 
 
 def features(folder: Path) -> list[str]:
-    """Names of all features in a folder, by file name."""
-    texts = (file.read_text(encoding="utf-8") for file in sorted(folder.rglob("*.feature")))
+    """Names of all features in a folder, by file name; what lies deeper are examples."""
+    texts = (file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.feature")))
     return [found[1] for text in texts if (found := re.search(r"^\s*Feature: *(.+?)\s*$", text, re.MULTILINE))]
 
 
@@ -344,7 +343,11 @@ def _write_environment(results: Path, about: Mapping[str, Any], tested: Mapping[
     lines = "".join(f"{name}={value}\n" for name, value in facts.items())
     (results / "environment.properties").write_text(lines, encoding="utf-8")
     categories = [
-        {"name": name, "messageRegex": f"(?s)^{re.escape(name)}: .*", "matchedStatuses": ["failed", "broken"]}
+        {
+            "name": name,
+            "messageRegex": f"(?s)^{re.escape(name)}: .*",
+            "matchedStatuses": ["failed", "broken", "unknown"],
+        }
         for key, name in wording.CATEGORIES.items()
         if key not in ("passed", "skipped")
     ]
