@@ -121,7 +121,12 @@ def make_run(reports: Path, name: str, *, red: bool) -> tuple[Path, list[Verdict
     about = {"dynamo": "1.6.1", "target": "local", "started": started, "argv": [str(ROOT)]}
     runs.write_json(run / "run.json", about | {"versions": {"etcd": "3.5.1", "NATS": "2.15.1"}})
     lost = Finding("sentence", "Then every request succeeds", "12 of 126 requests ended in HTTP 500")
-    busy = Finding("sentence", "Then no worker has a request in flight", "vllm-prefill-worker-0 has 1")
+    busy = Finding(
+        *("sentence", "Then within 2 seconds no worker has a request in flight"),
+        "not within 2 seconds of this sentence; last seen: vllm-prefill-worker-0 has 1",
+        since=100.7,
+        until=102.7,
+    )
     verdicts = [
         Verdict(MIGRATION, CRASH, "features/m.feature:20", ["vllm", "smoke"], "passed", 6.0),
         Verdict(NETWORK, CUT, "features/n.feature:8", ["ruler"], "passed", 5.0),

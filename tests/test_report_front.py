@@ -119,7 +119,8 @@ def test_the_release_has_a_sentence(verdicts: list[Verdict], complaints: list[st
         ([OPEN], "In 1 scenario the suite itself could not tell."),
         (
             [known(5, "a"), OPEN],
-            "Dynamo broke nothing new. A known defect showed in 1 scenario. In 1 scenario the suite itself could not tell.",
+            "Dynamo broke nothing new. A known defect showed in 1 scenario. "
+            "In 1 scenario the suite itself could not tell.",
         ),
     ],
 )

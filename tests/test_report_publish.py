@@ -12,6 +12,7 @@ from packaging.specifiers import SpecifierSet
 from support import binaries
 from support.events import EventLog
 from support.judge.defects import KnownDefect
+from support.judge.samples import NEVER
 from support.judge.verdict import Finding, Verdict
 from support.report import allure, console, frontpage, publish, runs, story, timeline
 from support.report.self_tests import Trial, write_trials
@@ -420,14 +421,26 @@ def test_a_load_is_told_by_its_phases(tmp_path: Path) -> None:
     Ledger().write(tmp_path / "ledger.jsonl")
     told = story.story(tmp_path, verdict())
     assert (
-        "STANDARD (nothing is broken): 40 requests, 100.00 % succeeded, 99 of 100 had their first token within 100 ms, "
-        "99 of 100 had their whole answer within 500 ms."
+        "Before the fault<small> (STANDARD):</small> 40 of 40 requests got a whole answer, "
+        "99 of 100 had their first token within 100 ms, 99 of 100 had their whole answer within 500 ms."
     ) in told
-    assert "OVERFLOW (the failure is on): 40 requests, 0.00 % succeeded" in told
-    assert (
-        "As before means: STANDARD band: p50 up to 120 ms, p99 up to 180 ms (median 100 ms, p90 100 ms at worst" in told
-    )
-    assert "served as before again: 0 s after the failure was over" in told
+    assert "During the fault<small> (OVERFLOW):</small> 0 of 40 requests got a whole answer.</li>" in told
+    assert "<li>40 of 160 requests got an error instead of an answer, within 10.2 s.</li>" in told
+    within = "half had their first token within 120 ms, 99 of 100 within 180 ms"
+    assert f"As before means: {within} (measured on the 39 requests that were over before anything broke)." in told
+    assert "served as before again as soon as it was over" in told
+
+
+@pytest.mark.parametrize(
+    ("stable", "relapses", "words"),
+    [
+        (2.5, 0, "again 2.5 s after the end of it"),
+        (0.0, 3, "again as soon as it was over, then not for 3 s"),
+        (NEVER, 0, "never again"),
+    ],
+)
+def test_a_recovery_is_told_in_seconds(stable: float, relapses: int, words: str) -> None:
+    assert story._again(stable, relapses) == words
 
 
 def test_the_story_of_nothing(tmp_path: Path) -> None:
