@@ -3,12 +3,14 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from support.events import EventLog
 from support.judge.verdict import Finding, Verdict
 from support.report import publish, runs
 from support.requests.ledger import Chunk, Ledger, LedgerEntry
+from support.requests.load_log import read_load
 from support.settings import ROOT
 from tests.test_results import Case, steady, three_phases
 
@@ -104,7 +106,9 @@ def _under_load(folder: Path, broken: bool) -> None:
     lines = [json.dumps({"phase": phase, "at": at}) for phase, at in phases]
     (folder / "load" / "phases.jsonl").unlink()
     (folder / "phases.jsonl").write_text("\n".join([*lines, ""]))
-    Ledger().write(folder / "ledger.jsonl")
+    ledger = Ledger()
+    ledger.adopt(read_load(folder / "load").entries())
+    ledger.write(folder / "ledger.jsonl")
     events.add("fault", nodes[1], f"{nodes[1]} crashed", at=110.0, fault="f-3", order="crash", until=3700.0)
     events.add("state", nodes[1], "dead: ended by signal SIGKILL", at=110.02, state="dead", exit_code=-9)
     events.add("proof", nodes[1], f"pid 28 of {nodes[1]} is gone", at=110.06, fault="f-3")
@@ -116,10 +120,16 @@ def make_run(reports: Path, name: str, *, red: bool) -> tuple[Path, list[Verdict
     """Write a run of four scenarios: one shows a known defect, and where the run is ``red`` one breaks a promise."""
     run = reports / "runs" / name
     (run / "allure-results").mkdir(parents=True)
-    about = {"dynamo": "1.6.1", "target": "local", "started": "2026-11-27T23:21:35+00:00", "argv": [str(ROOT)]}
+    started = datetime.strptime(name.rpartition("-")[0], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).isoformat()
+    about = {"dynamo": "1.6.1", "target": "local", "started": started, "argv": [str(ROOT)]}
     runs.write_json(run / "run.json", about | {"versions": {"etcd": "3.5.1", "NATS": "2.15.1"}})
-    lost = Finding("sentence", "Then every request succeeds", "12 of 132 requests ended in HTTP 500")
-    busy = Finding("sentence", "Then no worker has a request in flight", "vllm-prefill-worker-0 has 1")
+    lost = Finding("sentence", "Then every request succeeds", "12 of 126 requests ended in HTTP 500")
+    busy = Finding(
+        *("sentence", "Then within 2 seconds no worker has a request in flight"),
+        "not within 2 seconds of this sentence; last seen: vllm-prefill-worker-0 has 1",
+        since=100.7,
+        until=102.7,
+    )
     verdicts = [
         Verdict(MIGRATION, CRASH, "features/m.feature:20", ["vllm", "smoke"], "passed", 6.0),
         Verdict(NETWORK, CUT, "features/n.feature:8", ["ruler"], "passed", 5.0),

@@ -98,7 +98,7 @@ def test_the_most_urgent_promise_comes_first() -> None:
             [PASSED, FAILED, OPEN],
             ["1 failed"],
             "broken",
-            "No. Dynamo 1.6.1 broke 1 of 1 promise in a new way, in 1 of 3 scenarios.",
+            "No. Dynamo 1.6.1 broke 1 of 1 promise, in 1 of 3 scenarios.",
         ),
         ([], ["no scenario ran"], "unproven", "Not proven. Nothing new broke in Dynamo 1.6.1, but no scenario ran."),
     ],
@@ -113,12 +113,14 @@ def test_the_release_has_a_sentence(verdicts: list[Verdict], complaints: list[st
         ([PASSED, SKIPPED], "Neither: Dynamo broke nothing, and the suite worked."),
         (
             [FAILED, known(5, "a")],
-            "Dynamo broke a promise in 2 scenarios: 1 in a new way, 1 in a known way. The suite itself worked.",
+            "Dynamo broke a promise in 1 scenario. A known defect showed in 1 more. The suite itself worked.",
         ),
+        ([FAILED], "Dynamo broke a promise in 1 scenario. The suite itself worked."),
         ([OPEN], "In 1 scenario the suite itself could not tell."),
         (
             [known(5, "a"), OPEN],
-            "Dynamo broke a promise in 1 scenario: 1 in a known way. In 1 scenario the suite itself could not tell.",
+            "Dynamo broke nothing new. A known defect showed in 1 scenario. "
+            "In 1 scenario the suite itself could not tell.",
         ),
     ],
 )
@@ -129,16 +131,17 @@ def test_it_is_dynamo_or_us(verdicts: list[Verdict], sentence: str) -> None:
 @pytest.mark.parametrize(
     ("struck", "sentence"),
     [
-        (Struck(0, 0, 0), "No fault was injected."),
-        (Struck(1, 1, 0), "1 fault was injected, each proven on its victim."),
-        (
-            Struck(9, 8, 2),
-            "9 faults were injected, 8 of them proven on their victims. Clients misbehaved on purpose 2 times.",
-        ),
+        (Struck(0, 0, 0), "We broke nothing."),
+        (Struck(1, 1, 0), "1 fault, proven on its victim."),
+        (Struck(2, 2, 1), "2 faults, each proven on its victim. Clients misbehaved on purpose once."),
+        (Struck(9, 8, 2), "9 faults, 8 of them proven on their victims. Clients misbehaved on purpose 2 times."),
     ],
 )
 def test_faults_are_counted(struck: Struck, sentence: str) -> None:
     assert struck.sentence == sentence
+
+
+ON = {"dynamo": "1.6.1", "target": "local"}
 
 
 def a_run(reports: Path, name: str, verdicts: Sequence[Verdict], target: str = "local") -> Path:
@@ -174,14 +177,17 @@ def test_a_run_is_held_against_the_one_before_it(tmp_path: Path) -> None:
     now = [verdict(word, line) for line, word in enumerate(words, 1)]
     run = a_run(tmp_path, "6", now)
     a_run(tmp_path, "7", now)
-    found = promises.changes(run, tmp_path, "local", now)
+    found = promises.changes(run, tmp_path, ON, now)
     assert [each.name for each in found.broke] == ["scenario 1", "scenario 4"]
     assert [each.name for each in found.holds] == ["scenario 2"]
     assert found.sentence == (
-        "Since the run of 2026-11-27 23:21 on Dynamo 1.6.1: 2 scenarios held then and broke now, "
-        "1 scenario held again, 1 came out the same, 1 did not run then."
+        "Against the run of 2026-11-27 23:21 UTC on Dynamo 1.6.1: 2 scenarios passed then and not now, "
+        "1 scenario passed again, 1 came out the same, 1 did not run then. "
+        "The version is the same: run it again (make rerun)."
     )
-    assert promises.changes(tmp_path / "runs" / "1", tmp_path, "local", now) == Changes("")
+    other = promises.changes(run, tmp_path, ON | {"dynamo": "1.7.0"}, now)
+    assert other.sentence.endswith("1 did not run then.")
+    assert promises.changes(tmp_path / "runs" / "1", tmp_path, ON, now) == Changes("")
 
 
 RECORD = KnownDefect(
@@ -197,6 +203,8 @@ def facts(verdicts: Sequence[Verdict], **more: Any) -> frontpage.Front:
         "versions": {"started": "now", "selection": "@smoke"},
         "promises": promises.judged(["Never tried"], verdicts),
         "complaints": [],
+        "worst": None,
+        "felt": "Every request was answered whole: 9 of 9.",
         "struck": Struck(3, 3, 0),
         "changes": Changes(""),
         "causes": {each.location: "w-0 crashed" for each in verdicts},
@@ -222,6 +230,21 @@ def test_the_page_names_what_broke_and_links_it() -> None:
     assert "<th>selection</th><td>@smoke</td>" in told
 
 
+def test_the_page_begins_with_what_failed_and_what_users_felt() -> None:
+    told = frontpage.render(facts([PASSED], target="kubernetes"))
+    assert "safe while parts of it fail? Tried on a Kubernetes cluster.</p>" in told
+    assert '<dl class="lead"><dt>What users felt</dt><dd>Every request was answered whole: 9 of 9.</dd></dl>' in told
+    broken = verdict("failed", 7)
+    worst = frontpage.Worst(broken, "2 of 9 requests got an error <x>")
+    told = frontpage.render(facts([PASSED, broken], worst=worst, target="moon"))
+    assert "Tried on target moon.</p>" in told
+    failed = '<b>Answers go on</b>: <a href="#id-7">scenario 7</a>, after w-0 crashed.'
+    felt = "There, 2 of 9 requests got an error &lt;x&gt;."
+    assert f"<dt>Broken promise</dt><dd>{failed}</dd><dt>What users felt</dt><dd>{felt}</dd></dl>" in told
+    told = frontpage.render(facts([PASSED, broken], worst=worst, causes={}))
+    assert "scenario 7</a>, with nothing broken on purpose.</dd>" in told
+
+
 def test_a_known_defect_is_no_failure_on_the_first_page() -> None:
     told = frontpage.render(facts([PASSED, known(8, "answer-cut")]))
     assert '<h1 class="known">' in told
@@ -244,10 +267,11 @@ def test_allures_page_gets_the_first_page_or_an_error() -> None:
         frontpage.insert("<a>", "<main>")
 
 
-def test_every_feature_is_a_promise() -> None:
+def test_every_feature_is_a_promise_and_an_example_is_none() -> None:
     names = publish.features(ROOT / "features")
     assert "A worker dies and its answers continue" in names
-    assert len(names) == len(list((ROOT / "features").rglob("*.feature")))
+    assert len(names) == len(list((ROOT / "features").glob("*.feature")))
+    assert not [name for name in names if "xample" in name]
 
 
 def test_a_run_that_is_published_again_is_once_in_the_history(tmp_path: Path) -> None:

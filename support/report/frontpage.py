@@ -26,6 +26,12 @@ SIGNS = {
 """State of a promise -> its sign and its words: no colour says what they do not."""
 NAMED = 6
 """Up to this many scenarios are named at once."""
+WHERE = {
+    "local": "on one machine",
+    "kubernetes": "on a Kubernetes cluster",
+    "fake": "on a Dynamo in memory, which says nothing about a release",
+}
+"""Target -> where a run on it was, in a reader's words."""
 PLACE = '<div id="app">'
 """Where Allure's page has its app: this page stands before it, over Allure's own sign that it is loading."""
 
@@ -36,12 +42,26 @@ page on disk does not know its own. ``frontpage.js`` takes it away again."""
 
 
 @dataclass(frozen=True)
+class Worst:
+    """The broken promise that hurt users most.
+
+    Attributes:
+        verdict: on the scenario that broke it.
+        felt: what its users felt, in words.
+    """
+
+    verdict: Verdict
+    felt: str
+
+
+@dataclass(frozen=True)
 class Front:
     """What the page tells.
 
     Attributes:
         release, target: what ran where; ``versions``: further facts, name -> value.
         promises: all of them, judged or not; ``complaints``: why the run is red.
+        worst: None where none is broken; ``felt``: what the users of all scenarios felt, in words.
         causes: location of a scenario that did not hold -> what was broken in it on purpose.
         ids: location of a scenario -> the id of its page in Allure's report.
         records: of the known defects.
@@ -52,6 +72,8 @@ class Front:
     versions: Mapping[str, str]
     promises: Sequence[Promise]
     complaints: Sequence[str]
+    worst: Worst | None
+    felt: str
     struck: Struck
     changes: Changes
     causes: Mapping[str, str]
@@ -81,9 +103,10 @@ def render(front: Front) -> str:
     told = [promise for promise in front.promises if promise.state != "open"]
     untold = [promise.name for promise in front.promises if promise.state == "open"]
     parts = [
-        f"<header><p>Is Dynamo {escape(front.release)} safe while parts of it fail? Tried on target "
-        f"{escape(front.target)}.</p>",
-        f'<h1 class="{state}"><span aria-hidden="true">{SIGNS[state][0]}</span> {escape(sentence)}</h1></header>',
+        f"<header><p>Is Dynamo {escape(front.release)} safe while parts of it fail? Tried "
+        f"{escape(WHERE.get(front.target, f'on target {front.target}'))}.</p>",
+        f'<h1 class="{state}"><span aria-hidden="true">{SIGNS[state][0]}</span> {escape(sentence)}</h1>',
+        f'<dl class="lead">{_lead(front)}</dl></header>',
         f'<dl class="facts">{_facts(front)}</dl>',
         f'<h2>Promise by promise</h2><ul class="promises">{"".join(_promise(each, front) for each in told)}</ul>',
         f"<p>Not judged in this run: {escape('; '.join(untold))}.</p>" if untold else "",
@@ -104,13 +127,25 @@ def _place(id_: str) -> str:
     return f"known-{id_}"
 
 
+def _lead(front: Front) -> str:
+    """The broken promise with what was broken on purpose before, and what users felt."""
+    rows = {"What users felt": escape(front.felt)}
+    if worst := front.worst:
+        cause = front.causes.get(worst.verdict.location)
+        when = f"after {cause}" if cause else "with nothing broken on purpose"
+        named = f"<b>{escape(worst.verdict.feature)}</b>: {_link(worst.verdict, front.ids)}, {escape(when)}."
+        rows = {"Broken promise": named, "What users felt": f"There, {escape(worst.felt)}."}
+    return "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in rows.items())
+
+
 def _facts(front: Front) -> str:
     rows = {
         "Is it Dynamo or us?": blame(front.verdicts),
         "What we broke": front.struck.sentence,
         "Since the last run": front.changes.sentence,
     }
-    differing = [(each, "broke") for each in front.changes.broke] + [(each, "held") for each in front.changes.holds]
+    differing = [(each, "did not pass") for each in front.changes.broke]
+    differing += [(each, "passed again") for each in front.changes.holds]
     changed = "".join(f"<li>{_link(each, front.ids)} {what}</li>" for each, what in differing[:NAMED])
     told = [f"<div><dt>{name}</dt><dd>{escape(words)}" for name, words in rows.items()]
     return "</dd></div>".join([*told[:-1], f'{told[-1]}<ul class="scenarios">{changed}</ul>', ""])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from support.judge.figures import Window, windows
 from support.judge.recovery import recovery
 from support.judge.samples import LoadHistory
+from support.report.moments import PHASES
 from support.report.svg import fits, level, stretched, text
 
 FIRST = "first token p99"
@@ -24,8 +25,8 @@ def phases(run: LoadHistory, x: Callable[[float], float], top: float) -> Iterato
     """A bracket with a name for each phase where it has room for it; its begin is marked in any case."""
     for phase, (since, until) in run.spans().items():
         yield level(x(since) + 0.2, x(until) - 0.2, top + HEAD - 3, "soft")
-        if fits(phase, x(until) - x(since)):
-            yield text(x(since), top + HEAD - 7, phase, "soft", size=11, shift=4)
+        if fits(PHASES[phase], x(until) - x(since)):
+            yield text(x(since), top + HEAD - 7, PHASES[phase], "soft", size=11, shift=4)
 
 
 def panels(

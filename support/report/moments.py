@@ -11,12 +11,8 @@ from support.events import ENDED, Event, read_events
 from support.observe.metrics import Exposition
 from support.requests.load_log import read_phases
 
-PHASES = {
-    "STANDARD": "nothing is broken",
-    "OVERFLOW": "the failure is on",
-    "RECOVERY": "the failure is over",
-}
-"""Phase of a load -> what goes on in it."""
+PHASES = {"STANDARD": "before", "OVERFLOW": "during", "RECOVERY": "after"}
+"""Phase of a load -> when it is, seen from what was broken."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +66,14 @@ class Happenings:
         """What is worth a line, oldest first."""
         found = [Moment(each.begin, "strike", each.words) for each in self.strikes]
         found += [Moment(each.end, "over", each.over) for each in self.strikes if each.end is not None and each.over]
-        found += [Moment(at, "phase", f"{phase} begins: {PHASES[phase]}") for phase, at in self.phases]
+        found += [Moment(at, "phase", f"{self.when(phase)} ({phase})") for phase, at in self.phases]
         found += [*self._departures(), *self._elections()]
         return sorted(found, key=lambda each: each.at)
+
+    def when(self, phase: str) -> str:
+        """A phase of a load in a reader's words."""
+        by_clients = self.strikes and not any(each.ordered for each in self.strikes)
+        return f"{PHASES[phase]} {'the overload' if by_clients else 'the fault'}"
 
     def _departures(self) -> list[Moment]:
         """Processes that ended and that nobody had broken until then."""

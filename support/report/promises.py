@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,11 @@ class Struck:
         times = "once" if self.by_clients == 1 else f"{self.by_clients} times"
         clients = f" Clients misbehaved on purpose {times}." if self.by_clients else ""
         if not self.faults:
-            return f"No fault was injected.{clients}"
-        seen = "each proven on its victim"
+            return f"We broke nothing.{clients}"
+        seen = "proven on its victim" if self.faults == 1 else "each proven on its victim"
         if self.proven < self.faults:
             seen = f"{self.proven} of them proven on their victims"
-        struck = f"{amount(self.faults, 'fault')} {'was' if self.faults == 1 else 'were'} injected, "
-        return f"{struck}{seen}.{clients}"
+        return f"{amount(self.faults, 'fault')}, {seen}.{clients}"
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ class Changes:
 
     Attributes:
         since: what that one was, in words; empty: there is none.
-        broke: what held then and does not now; ``holds``: the other way round.
+        broke: what was kept then and is not now; ``holds``: the other way round.
         new: how many that one did not run; ``same``: how many came out as they did then.
+        release: whether that one was on the same release.
     """
 
     since: str
@@ -71,6 +72,7 @@ class Changes:
     holds: Sequence[Verdict] = ()
     new: int = 0
     same: int = 0
+    release: bool = False
 
     @property
     def sentence(self) -> str:
@@ -78,12 +80,13 @@ class Changes:
         if not self.since:
             return "There is no earlier run of these scenarios on this target to compare with."
         told = [
-            f"{amount(len(self.broke), 'scenario')} held then and broke now" if self.broke else "nothing broke",
-            f"{amount(len(self.holds), 'scenario')} held again" if self.holds else "",
+            f"{amount(len(self.broke), 'scenario')} passed then and not now" if self.broke else "nothing new broke",
+            f"{amount(len(self.holds), 'scenario')} passed again" if self.holds else "",
             f"{self.same} came out the same",
             f"{self.new} did not run then" if self.new else "",
         ]
-        return f"Since {self.since}: {', '.join(filter(None, told))}."
+        again = " The version is the same: run it again (make rerun)." if self.broke and self.release else ""
+        return f"Against {self.since}: {', '.join(filter(None, told))}.{again}"
 
 
 def judged(names: Collection[str], verdicts: Sequence[Verdict]) -> list[Promise]:
@@ -137,10 +140,9 @@ def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str])
     tried = [promise for promise in promises if promise.state != "open"]
     states = Counter(promise.state for promise in promises)
     scenarios = amount(len(verdicts), "scenario")
-    if broken := states["broken"]:
-        new = sum(_outcome(verdict) == "broken" for verdict in verdicts)
-        how = f"{broken} of {amount(len(tried), 'promise')} in a new way, in {new} of {scenarios}"
-        return "broken", f"No. Dynamo {release} broke {how}."
+    if new := broken(verdicts):
+        kinds = f"{states['broken']} of {amount(len(tried), 'promise')}"
+        return "broken", f"No. Dynamo {release} broke {kinds}, in {len(new)} of {scenarios}."
     if states["unproven"] or complaints:
         open_ones = sum(_outcome(verdict) == "open" for verdict in verdicts)
         why = f"{open_ones} of {scenarios} say nothing about it" if open_ones else "; ".join(complaints)
@@ -151,14 +153,21 @@ def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str])
     return "kept", f"Yes. Dynamo {release} kept {amount(len(tried), 'promise')} in {scenarios}."
 
 
+def broken(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The scenarios in which Dynamo broke a promise in a new way."""
+    return [verdict for verdict in verdicts if _outcome(verdict) == "broken"]
+
+
 def blame(verdicts: Sequence[Verdict]) -> str:
     """Whether Dynamo caused what broke, or the suite itself."""
     counts = Counter(map(_outcome, verdicts))
     new, known, ours = counts["broken"], counts["known"], counts["open"]
     if not new + known + ours:
         return "Neither: Dynamo broke nothing, and the suite worked."
-    ways = ", ".join(f"{number} in a {way} way" for way, number in (("new", new), ("known", known)) if number)
-    told = f"Dynamo broke a promise in {amount(new + known, 'scenario')}: {ways}." if ways else ""
+    told = f"Dynamo broke a promise in {amount(new, 'scenario')}." if new else ""
+    if known:
+        where = f"{known} more" if new else amount(known, "scenario")
+        told = f"{told or 'Dynamo broke nothing new.'} A known defect showed in {where}."
     own = f"In {amount(ours, 'scenario')} the suite itself could not tell." if ours else ""
     return f"{told} {own or 'The suite itself worked.'}".strip()
 
@@ -184,8 +193,12 @@ def causes(run: Path, verdicts: Sequence[Verdict]) -> dict[str, str]:
     return told
 
 
-def changes(run: Path, reports: Path, target: str, verdicts: Sequence[Verdict]) -> Changes:
-    """A run against the last one before it, on the same target, that ran one of its scenarios at least."""
+def changes(run: Path, reports: Path, ran: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Changes:
+    """A run against the last one before it, on the same target, that ran one of its scenarios at least.
+
+    Args:
+        ran: what the run's ``run.json`` says.
+    """
     now = {(verdict.feature, verdict.name): verdict for verdict in verdicts}
     for earlier in reversed([each for each in runs.history(reports) if each.name < run.name]):
         try:
@@ -194,19 +207,25 @@ def changes(run: Path, reports: Path, target: str, verdicts: Sequence[Verdict]) 
             then = {(each["feature"], each["name"]): each["verdict"] for each in summary["scenarios"]}
         except (OSError, ValueError, LookupError):
             continue
-        if summary["target"] == target and then.keys() & now.keys():
-            return _compared(about, then, now)
+        if summary["target"] == ran["target"] and then.keys() & now.keys():
+            return _compared(about, then, now, ran["dynamo"])
     return Changes("")
 
 
 def _compared(
-    about: Mapping[str, Any], then: Mapping[tuple[str, str], str], now: Mapping[tuple[str, str], Verdict]
+    about: Mapping[str, Any], then: Mapping[tuple[str, str], str], now: Mapping[tuple[str, str], Verdict], release: str
 ) -> Changes:
     both = [(then[name], verdict) for name, verdict in now.items() if name in then]
     return Changes(
-        since=f"the run of {about['started'][:16].replace('T', ' ')} on Dynamo {about['dynamo']}",
+        since=f"the run of {moment(about['started'])} on Dynamo {about['dynamo']}",
         broke=[verdict for was, verdict in both if was in GOOD and verdict.verdict in ("failed", "inconclusive")],
         holds=[verdict for was, verdict in both if was in ("failed", "inconclusive") and verdict.verdict in GOOD],
         new=len(now) - len(both),
         same=sum(was == verdict.verdict for was, verdict in both),
+        release=about["dynamo"] == release,
     )
+
+
+def moment(iso: str) -> str:
+    """A time of ``run.json`` for readers, in UTC as in the names of runs."""
+    return f"{datetime.fromisoformat(iso).astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -21,7 +21,7 @@ from support.judge import defects
 from support.judge.defects import KnownDefect
 from support.judge.verdict import VERDICTS, Finding, Verdict
 from support.observe.logs import tail
-from support.report import allure, frontpage, page, promises, runs, story, timeline, wording
+from support.report import allure, felt, frontpage, page, promises, runs, story, timeline, wording
 from support.report.reading import read_verdict
 from support.report.self_tests import Trial, read_trials, self_tests
 from support.seen import Told
@@ -109,8 +109,7 @@ def publish(
         try:
             page.forget(history, pages.values())
             node, made, kept = binaries.node(settings), run / "allure-report", not sabotage.asked()[0]
-            known = summary["verdicts"]["known_defect"]
-            page.generate(results, made, node, _title(summary), front, history, kept=kept, known=known)
+            page.generate(results, made, node, _title(summary), front, history, kept=kept)
             _replace(run / "allure-report", reports / "allure-report")
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             shutil.rmtree(reports / "allure-report", ignore_errors=True)  # it would tell of another run
@@ -136,14 +135,19 @@ def _facts(
     tested: Mapping[str, str],
 ) -> frontpage.Front:
     chosen = {"selection": " and ".join(about["tags"])} if about.get("tags") else {}
+    started = promises.moment(about["started"])
+    users, broken = felt.read_all(run, verdicts), promises.broken(verdicts)
+    hurt = felt.worst(users, broken) if broken else None
     return frontpage.Front(
         release=about["dynamo"],
         target=about["target"],
-        versions={"started": about["started"], "run": run.name, **chosen, **about.get("versions", {}), **tested},
+        versions={"started": started, "run": run.name, **chosen, **about.get("versions", {}), **tested},
         promises=promises.judged(features(ROOT / "features"), verdicts),
         complaints=summary["complaints"],
+        worst=frontpage.Worst(hurt, users[hurt.location].sentence) if hurt else None,
+        felt=felt.of_run(users, verdicts),
         struck=promises.struck(run, verdicts),
-        changes=promises.changes(run, reports, about["target"], verdicts),
+        changes=promises.changes(run, reports, about, verdicts),
         causes=promises.causes(run, verdicts),
         ids=pages,
         records=records,
@@ -151,8 +155,8 @@ def _facts(
 
 
 def features(folder: Path) -> list[str]:
-    """Names of all features in a folder, by file name."""
-    texts = (file.read_text(encoding="utf-8") for file in sorted(folder.rglob("*.feature")))
+    """Names of all features in a folder, by file name; what lies deeper are examples."""
+    texts = (file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.feature")))
     return [found[1] for text in texts if (found := re.search(r"^\s*Feature: *(.+?)\s*$", text, re.MULTILINE))]
 
 
@@ -339,7 +343,11 @@ def _write_environment(results: Path, about: Mapping[str, Any], tested: Mapping[
     lines = "".join(f"{name}={value}\n" for name, value in facts.items())
     (results / "environment.properties").write_text(lines, encoding="utf-8")
     categories = [
-        {"name": name, "messageRegex": f"(?s)^{re.escape(name)}: .*", "matchedStatuses": ["failed", "broken"]}
+        {
+            "name": name,
+            "messageRegex": f"(?s)^{re.escape(name)}: .*",
+            "matchedStatuses": ["failed", "broken", "unknown"],
+        }
         for key, name in wording.CATEGORIES.items()
         if key not in ("passed", "skipped")
     ]

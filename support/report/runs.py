@@ -6,7 +6,7 @@ import re
 import shutil
 import uuid
 import zlib
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,14 @@ def slug(location: str) -> str:
 def create(reports: Path, log_dir: Path | None = None) -> Path:
     """Make the folder of a new run and remove the oldest beyond :data:`KEEP`; one that still runs is never removed.
 
-    The folder's name begins with the start time, so names sort by age.
+    The folder's name begins with the start time (UTC), so names sort by age.
 
     Args:
         reports: the checkout's ``reports`` folder.
         log_dir: keeps the run's ``scenarios`` under ``log_dir/RUN`` for good instead of with the run.
     """
     runs = reports / "runs"
-    folder = runs / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    folder = runs / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
     (folder / "allure-results").mkdir(parents=True)
     if log_dir:
         kept = log_dir.resolve() / folder.name

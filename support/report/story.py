@@ -11,12 +11,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.amounts import amount
 from support.judge.defects import KnownDefect
+from support.judge.figures import WINDOW_SECONDS
 from support.judge.recovery import Band
 from support.judge.samples import NEVER
 from support.judge.verdict import Verdict
 from support.observe.logs import last_trouble
 from support.report import wording
-from support.report.moments import PHASES, Happenings, Strike, read_happenings
+from support.report.felt import read_felt
+from support.report.moments import Happenings, Strike, read_happenings
 from support.report.results import process_overflow_recovery_test
 from support.report.self_tests import Trial
 from support.requests.ledger import LedgerEntry, Opinion, read_ledger
@@ -53,7 +55,7 @@ def story(folder: Path, verdict: Verdict, records: Sequence[KnownDefect] = ()) -
             *(f"<p>{escape(words)}</p>" for words in _warnings(happened)),
             f"<p><b>Left running</b></p>{_bullets(verdict.kept)}" if verdict.kept else "",
             f"<p><b>What we broke on purpose</b></p>{_bullets(_broke(happened, _zero(entries, happened)))}",
-            f"<p><b>What users felt</b></p>{_bullets(_felt(entries, happened, _phases(folder)))}",
+            f"<p><b>What users felt</b></p>{_bullets(_felt(folder, entries, happened))}",
             _picture(folder / "timeline.svg"),
         ]
     )
@@ -231,8 +233,7 @@ def _struck(strike: Strike, zero: float | None) -> str:
     proven = "proven on its victim" if strike.proven is not None else "never proven"
     if strike.end is None:
         return f"{strike.words}{when}; {proven}; it lasted to the end."
-    end = "" if strike.over else ", until RECOVERY began"
-    return f"{strike.words}{when}; {proven}; it lasted {strike.end - strike.begin:.2f} s{end}."
+    return f"{strike.words}{when}; {proven}; it lasted {strike.end - strike.begin:.2f} s."
 
 
 def _after(seconds: float) -> str:
@@ -241,20 +242,22 @@ def _after(seconds: float) -> str:
     return f"{seconds:.2f} s after the first request"
 
 
-def _felt(entries: Sequence[LedgerEntry], happened: Happenings, loads: list[str]) -> list[str]:
-    """What the users of single requests felt, and then those of ``loads``, in their words."""
+def _felt(folder: Path, entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
+    """What users felt: all of them, then each request where they are few, then a load by its phases."""
+    users, loads = read_felt(folder), _loads(folder, happened)
     if not entries:
-        return loads or ["Nothing: no request was sent."]
+        return loads or [f"{_sentence(users.sentence)}." if users.asked else "Nothing: no request was sent."]
     ends = [outcome(entry) for entry in entries]
     told = (
         [f"{amount(len(entries), 'request')}: {wording.outcomes(end.kind for end in ends)}."]
         if len(entries) > 1
         else []
     )
+    told += [f"{users.sentence}."] if users.lost and users.asked > 1 else []
     for entry, end in zip(entries, ends, strict=True):
         if len(entries) <= SHOWN_REQUESTS or end.kind == "broken":
             told.append(_answered(entry, end))
-    told = told[: SHOWN_REQUESTS + 1]
+    told = told[: SHOWN_REQUESTS + 2]
     sent = [(entry, entry.sent_at) for entry in entries if entry.sent_at is not None and entry.token_times]
     firsts = {entry.number: entry.token_times[0] - at for entry, at in sent}
     pauses = {entry.number: seconds for entry in entries if (seconds := entry.longest_pause)}
@@ -275,7 +278,7 @@ def _answered(entry: LedgerEntry, end: Outcome) -> str:
     said = f": {shorten(end.why)}" if end.why else ""
     return {
         "complete": f"Request {entry.number} has its whole answer{took}, {tokens}.",
-        "error": f"Request {entry.number} ended in a clean error{took}, with {tokens}{said}.",
+        "error": f"Request {entry.number} ended in an error{took}, with {tokens}{said}.",
         "cancelled": f"Request {entry.number} was given up by its client, as planned, with {tokens}.",
         "broken": f"Request {entry.number} is broken, with {tokens}{said}.",
     }[end.kind]
@@ -286,34 +289,44 @@ def _second(opinion: Opinion) -> str:
     return f"{opinion.client} says {opinion.kind}: {shorten(opinion.says)}"
 
 
-def _phases(folder: Path) -> list[str]:
+def _loads(folder: Path, happened: Happenings) -> list[str]:
     """A load, phase by phase, and how long it took to come back."""
     if not find_loads(folder):
         return []
     results = process_overflow_recovery_test(folder)
     told = []
     for name, phase in results["phases"].items():
-        rate = "none was due" if phase["success_rate"] is None else f"{phase['success_rate']:.2f} % succeeded"
+        judged = phase["planned"] - phase["cancelled"] - phase["withdrawn"]
         times = {"first token": phase["p99_ttft_ms"], "whole answer": phase["p99_latency_ms"]}
-        shown = [_within(what, value) for what, value in times.items() if value is not None]
+        shown = [
+            f"99 of 100 had their {what} within {milliseconds:.0f} ms"
+            for what, milliseconds in times.items()
+            if milliseconds not in (None, NEVER)
+        ]
         if not results["latency_valid"]:
             shown = ["times are void, the clients lagged"]
-        requests = amount(phase["planned"], "request")
-        told.append(f"{', '.join([f'{name} ({PHASES[name]}): {requests}', rate, *shown])}.")
+        rate = f"{phase['succeeded']} of {amount(judged, 'request')} got a whole answer" if judged else "none was due"
+        told.append(f"{_sentence(happened.when(name))} ({name}): {', '.join([rate, *shown])}.")
     back = results["recovery"]
-    if "RECOVERY" in results["phases"]:
-        stable, relapses = back["to_stable_seconds"], back["relapses"]
-        after = "never" if stable == NEVER else f"{stable:g} s after the failure was over"
-        again = f", then not in {amount(relapses, 'window')}" if relapses else ""
-        told.append(f"Users were served as before again: {after}{again}.")
-        told.append(f"As before means: {Band(**back['band']).describe() if back['band'] else back['no_band']}.")
-    return told
+    if "RECOVERY" not in results["phases"]:
+        return told
+    if back["band"] is None:
+        return [*told, f"Whether users were served as before again is not known: {back['no_band']}."]
+    told.append(f"Users were served as before {_again(back['to_stable_seconds'], back['relapses'])}.")
+    return [*told, f"As before means: {_as_before(Band(**back['band']))}."]
 
 
-def _within(what: str, milliseconds: float) -> str:
-    if milliseconds == NEVER:
-        return f"fewer than 99 of 100 got their {what}"
-    return f"99 of 100 had their {what} within {milliseconds:.0f} ms"
+def _again(stable: float, relapses: int) -> str:
+    """When users were served as before, and for how long not again after that."""
+    if stable == NEVER:
+        return "never again"
+    after = f"again {stable:g} s after the end of it" if stable else "again as soon as it was over"
+    return f"{after}, then not for {relapses * WINDOW_SECONDS:g} s" if relapses else after
+
+
+def _as_before(band: Band) -> str:
+    within = f"half had their first token within {band.p50_ms:.0f} ms, 99 of 100 within {band.p99_ms:.0f} ms"
+    return f"{within} (measured on the {amount(band.requests, 'request')} that were over before anything broke)"
 
 
 def _sentence(words: str) -> str:
@@ -348,7 +361,9 @@ def _picture(file: Path) -> str:
 
 
 def _bullets(lines: list[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
+    """Lines as a list, with our names of phases in small letters."""
+    items = (re.sub(r" \((?:STANDARD|OVERFLOW|RECOVERY)\):", r"<small>\g<0></small>", escape(line)) for line in lines)
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>" if lines else ""
 
 
 def _seconds(value: float | None) -> str:

@@ -87,11 +87,12 @@ def level(left: float, right: float, y: float, colour: str, *, dashed: bool = Fa
     return f'<line x1="{left:.2f}%" x2="{right:.2f}%" y1="{y:.1f}" y2="{y:.1f}" stroke="{paint(colour)}"{dashes}/>'
 
 
-def badge(x: float, y: float, sign: str, colour: str) -> str:
-    """A sign in a circle."""
+def badge(x: float, y: float, sign: str, colour: str, *, shift: float = 0) -> str:
+    """A sign in a circle; ``shift`` moves it by this many pixels to the right."""
     style = f'fill="{paint("paper")}" stroke="{paint(colour)}" stroke-width="1.5"'
-    circle = f'<circle cx="{x:.2f}%" cy="{y:.1f}" r="8" {style}/>'
-    return circle + text(x, y + 4, sign, colour, size=11, weight="bold", anchor="middle")
+    moved = f' transform="translate({shift:.1f})"' if shift else ""
+    circle = f'<circle cx="{x:.2f}%" cy="{y:.1f}" r="8" {style}{moved}/>'
+    return circle + text(x, y + 4, sign, colour, size=11, weight="bold", anchor="middle", shift=shift)
 
 
 def stretched(y: float, height: float, path: str, colour: str, *, width: float = 0.0) -> str:
@@ -110,7 +111,7 @@ def frame(height: float, told: str, parts: Sequence[str]) -> str:
     light, dark = (";".join(f"--{name}:{pair[night]}" for name, pair in PALETTE.items()) for night in (0, 1))
     style = (
         f"svg{{{light}}}@media (prefers-color-scheme:dark){{svg{{{dark}}}}}"
-        "text{stroke:var(--paper);stroke-width:3;paint-order:stroke}"
+        "text{stroke:var(--paper);stroke-width:4;paint-order:stroke}"
     )
     stripes = (
         '<pattern id="stripes" width="8" height="8" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'

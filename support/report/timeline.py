@@ -14,6 +14,7 @@ from typing import Any
 from support.amounts import amount
 from support.events import Event
 from support.judge.samples import LoadHistory
+from support.judge.verdict import Verdict
 from support.report import load_panels, wording
 from support.report.moments import Happenings, Moment, Strike, read_happenings
 from support.report.reading import read_load_history, read_verdict
@@ -38,6 +39,8 @@ STATES = {
     "stopped": ("paper", "exited"),
 }
 """State of a node -> the colour of its bar, and the word in it; what does not serve is an empty frame."""
+MISSED = "\N{MULTIPLICATION SIGN}"
+"""What did not hold is marked with it."""
 SIGNS = {"over": "\N{CHECK MARK}", "left": "!", "leader": "L"}
 """What a moment that is not a strike is marked with."""
 
@@ -56,6 +59,8 @@ BEFORE = 0.06
 COLUMNS = 400
 """Tokens are drawn in this many columns."""
 
+BESIDE = 13.0
+"""Percent of the narrowest picture by which a sign may be moved to the right of its place; further it is left out."""
 LEFT, RIGHT = 2.5, 97.5
 """Percent of the width: where the time axis begins and ends."""
 LINE, BAR, THIN, LANE = 17, 12, 4, 34
@@ -89,12 +94,14 @@ def draw(folder: Path, name: str = "timeline.svg") -> Path | None:
         load = None
     entries = [] if load else [each for each in read_ledger(folder / "ledger.jsonl") if each.sent_at is not None]
     happened = read_happenings(folder)
-    scale = _scale(happened.events, entries, load)
+    verdict = _verdict(folder)
+    scale = _scale(happened.events, entries, load, verdict)
     if scale is None:
         return None
-    title = _title(folder)
+    title = f"{verdict.name}: {wording.MARKS[verdict.verdict]}" if verdict else folder.name
     heading, top = _heading(title)
     words, top = _words(scale, happened.moments(), top)
+    missed, top = _missed(scale, verdict, top)
     plot = top + 14
     shown, lanes = _load(scale, load, plot) if load else _requests(scale, entries, happened, plot)
     nodes = _nodes(folder, happened.events)
@@ -103,15 +110,20 @@ def draw(folder: Path, name: str = "timeline.svg") -> Path | None:
     cluster, bottom = _cluster(scale, happened.events, bottom)
     stripes = list(_stripes(scale, happened.strikes, {"": (plot - 4, lanes + 6), **rooms}))
     marks = list(_marks(scale, happened.moments(), plot - 10, bottom))
-    parts = [*heading, *words, *states, *cluster, *shown, *stripes, *_seconds(scale, bottom), *marks]
+    parts = [*heading, *words, *states, *cluster, *shown, *stripes, *_seconds(scale, bottom)]
+    # Words are drawn over stripes, which else make them illegible.
+    parts = [*sorted(parts, key=lambda part: part.startswith("<text")), *missed, *marks]
     picture = folder / name
     picture.write_text(frame(bottom + 40, title, parts), encoding="utf-8")
     return picture
 
 
-def _scale(events: Sequence[Event], entries: Sequence[LedgerEntry], load: LoadHistory | None) -> _Scale | None:
+def _scale(
+    events: Sequence[Event], entries: Sequence[LedgerEntry], load: LoadHistory | None, verdict: Verdict | None
+) -> _Scale | None:
     times = [event.at for event in events] + [at for entry in entries for at in (entry.sent_at or 0.0, _end(entry))]
     times += [load.begin, load.end] if load else []
+    times += [each.until for each in verdict.findings if each.until is not None] if verdict and times else []
     if not times:
         return None
     zero = load.begin if load else min([entry.sent_at or 0.0 for entry in entries] or times)
@@ -143,12 +155,31 @@ def _words(scale: _Scale, moments: Sequence[Moment], top: float) -> tuple[list[s
     return drawn, y
 
 
+def _missed(scale: _Scale, verdict: Verdict | None, top: float) -> tuple[list[str], float]:
+    """What did not hold, in words, with a bar for as long as it was waited for; nothing where all did."""
+    lead = wording.lead(verdict) if verdict else None
+    if not verdict or lead is None:
+        return [], top
+    expected, seen = wording.promised(verdict)
+    spell = None if lead.since is None or lead.until is None else (lead.since, lead.until)
+    when = f" from {' to '.join(map(scale.seconds, spell))}" if spell else ""
+    rows = lines(f"not so{when}: {expected}" if expected else seen, 3, indent=20)
+    drawn = [badge(LEFT + 1.5, top - 4, MISSED, "fault")]
+    drawn += [text(LEFT + 1.5, top + (LINE - 3) * row, line, shift=14) for row, line in enumerate(rows)]
+    top += LINE + (LINE - 3) * (len(rows) - 1) + 2
+    if not spell:
+        return drawn, top
+    left, right = map(scale.x, spell)
+    bar = box(left, top - 8, max(0.4, right - left), THIN, "fault")
+    return [*drawn, bar, badge(right, top - 6, MISSED, "fault")], top + LINE
+
+
 def _signs(moments: Sequence[Moment]) -> list[str]:
     """The sign of each moment: strikes are numbered, a phase has its initial."""
     signs, strikes = [], 0
     for each in moments:
         strikes += each.about == "strike"
-        signs.append(str(strikes) if each.about == "strike" else SIGNS.get(each.about) or each.words[0])
+        signs.append(str(strikes) if each.about == "strike" else SIGNS.get(each.about) or each.words[0].upper())
     return signs
 
 
@@ -175,7 +206,7 @@ def _stripes(scale: _Scale, strikes: Sequence[Strike], rooms: Mapping[str, tuple
 
 
 def _marks(scale: _Scale, moments: Sequence[Moment], y: float, bottom: float) -> Iterator[str]:
-    """The sign of each moment above its place; one that would cover the sign before it is left out."""
+    """The sign of each moment above its place; one that would cover the sign before it stands beside it."""
     if sum(each.about == "strike" for each in moments) > NUMBERED:
         return
     free = 0.0
@@ -183,9 +214,10 @@ def _marks(scale: _Scale, moments: Sequence[Moment], y: float, bottom: float) ->
         x = scale.x(moment.at)
         if moment.about == "phase":
             yield upright(x, y, bottom, "soft", dashed=True)
-        if x >= free:
-            yield badge(x, y, sign, _colour(moment))
-            free = x + 17 / NARROW * 100
+        place = min(max(x, free), RIGHT)
+        if place - x <= BESIDE:
+            yield badge(x, y, sign, _colour(moment), shift=(place - x) / 100 * NARROW)
+            free = place + 17 / NARROW * 100
 
 
 def _load(scale: _Scale, run: LoadHistory, top: float) -> tuple[list[str], float]:
@@ -317,12 +349,11 @@ def _nodes(folder: Path, events: Sequence[Event]) -> list[str]:
     return list(dict.fromkeys(named + [event.subject for event in events if event.kind == "state"]))
 
 
-def _title(folder: Path) -> str:
+def _verdict(folder: Path) -> Verdict | None:
     try:
-        verdict = read_verdict(folder / "verdict.json")
+        return read_verdict(folder / "verdict.json")
     except (OSError, ValueError, TypeError):
-        return folder.name
-    return f"{verdict.name}: {wording.MARKS[verdict.verdict]}"
+        return None
 
 
 def _end(entry: LedgerEntry) -> float:

@@ -53,7 +53,7 @@ JUDGEMENTS = {
 
 OUTCOMES = {
     "complete": ("whole answer", "whole answers"),
-    "error": ("clean error", "clean errors"),
+    "error": ("error", "errors"),
     "cancelled": ("given up by client", "given up by clients"),
     "broken": ("broken", "broken"),
     "missing": ("left without an end", "left without an end"),
@@ -118,5 +118,5 @@ def again(location: str, settings: Mapping[str, str]) -> str:
 
 
 def outcomes(kinds: Iterable[str]) -> str:
-    """How many requests came to which end, the most frequent first: ``3 whole answers, 1 clean error``."""
+    """How many requests came to which end, the most frequent first: ``3 whole answers, 1 error``."""
     return ", ".join(f"{number} {OUTCOMES[kind][number > 1]}" for kind, number in Counter(kinds).most_common())
