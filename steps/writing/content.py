@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from steps.writing.examples import Example, Usage, scenarios
 from steps.writing.sentences import Sentence
 from support import releases, targets
-from support.contract.shape import ENGINES, LEAVINGS, SIMULATED, Shape
+from support.contract.shape import DISCOVERIES, ENGINES, LEAVINGS, SIMULATED, Shape
 from support.errors import LACKS, Unsupported
 from support.faults import registry
 from support.faults.fault import Fault
@@ -259,7 +259,7 @@ def _who_takes(field: str, default: Any, words: Sequence[str]) -> tuple[list[str
                 continue
             wanted = {field: other, "engine": engine, "leaving": leaving}
             try:
-                Shape(**wanted).check(release)
+                Shape(**wanted).check(release, DISCOVERIES)
             except (ValueError, Unsupported):
                 continue
             engines[engine] = able[release.version] = None

@@ -51,6 +51,8 @@ class Shape:
         drain_seconds: how long a worker that is shut down may take to finish its requests; None: the release's default.
         grace_seconds: how long a worker that hands over goes on before it does; None: the release's default.
         stream_timeout_seconds: silence of a worker after which the frontend gives up on it; None: never.
+        readiness_switch: whether the readiness probe of a worker can be made to fail while its process lives; only pods
+            have probes.
         worker_env: further environment variables of the workers.
     """
 
@@ -75,6 +77,7 @@ class Shape:
     drain_seconds: NonNegativeFloat | None = None
     grace_seconds: NonNegativeFloat | None = None
     stream_timeout_seconds: PositiveFloat | None = None
+    readiness_switch: bool = False
     worker_env: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -136,6 +139,8 @@ class Shape:
         self.check_alone()
         if self.discovery and self.discovery not in discoveries:
             raise Mistake(f"discovery is {self.discovery!r}, which needs the target kubernetes")
+        if self.readiness_switch and "kubernetes" not in discoveries:
+            raise Mistake("a readiness switch needs the target kubernetes")
         if self.discovery == "kubernetes" and not release.kubernetes_discovery:
             raise Unsupported(release.version, "Kubernetes discovery")
         if self.engine not in release.engines:

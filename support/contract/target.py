@@ -29,6 +29,34 @@ class Wait:
     seconds: float
 
 
+@dataclass(frozen=True)
+class PodSeen:
+    """What a cluster shows of the pod of a life.
+
+    Attributes:
+        there: whether that very pod is there; another one of its name is none.
+        leaving: whether it was told to end.
+        ready: whether its kubelet says that it can serve.
+        routed: whether a Service leads new requests to it.
+    """
+
+    there: bool = False
+    leaving: bool = False
+    ready: bool = False
+    routed: bool = False
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is whole, and found by those who look for one that serves."""
+        return self.ready and self.routed and not self.leaving
+
+    def __str__(self) -> str:
+        if not self.there:
+            return "its pod is gone" + (", and a Service leads to it" if self.routed else "")
+        states = ["leaving" if self.leaving else "there", "ready" if self.ready else "not ready"]
+        return f"its pod is {', '.join(states)}, {'a' if self.routed else 'no'} Service leads to it"
+
+
 class WaitRecorder(Protocol):
     """Watches who waits for a processor, from its making on."""
 
@@ -61,6 +89,9 @@ class Witness(Protocol):
         """``gone`` (that very run is over), ``stopped`` (it may not run) or ``alive``: all of it, with whatever it has
         started, for a process of it that goes on is ``alive``.
         """
+
+    def pod(self, life: Life) -> PodSeen:
+        """What the cluster shows of the pod of a life; Inconclusive: there are no pods."""
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """How many of ``packets`` packets ``to`` the victim, and as many ``from`` it, are lost. Where a program on one

@@ -7,6 +7,7 @@ from typing import Any
 
 from support.errors import Mistake
 from support.faults.gpu import CONSEQUENCES
+from support.faults.pods import ForceDeletePod
 from support.faults.processes import Crash, Restart
 from support.marks import THINGS, Marks
 from support.run.lint import tables, tags
@@ -260,4 +261,4 @@ def _takeovers(placed: Sequence[Placed]) -> Iterator[tables.Located]:
 
 def _loses(cause: Any) -> bool:
     """Whether a worker that is hit by it loses what it has in flight."""
-    return cause in (Crash, Restart) or CONSEQUENCES.get(cause) == "gone"
+    return cause in (Crash, Restart, ForceDeletePod) or CONSEQUENCES.get(cause) == "gone"

@@ -14,8 +14,9 @@ from support.errors import Inconclusive, Refused
 from support.json_api import JsonApi
 from support.observe.waiting import at_once
 from support.targets.kubernetes.api import ApiServer, ClusterError, Object
+from support.targets.kubernetes.lives import is_ready
 from support.targets.kubernetes.tunnels import Tunnel
-from support.targets.kubernetes.witness import PodWitness, over
+from support.targets.kubernetes.witness import PodWitness
 
 NAMESPACE = "fault-injection"
 SERVICE, AGENT, OBSERVER = "fault-service", "pod-fault-injector", "pod-observer"
@@ -45,7 +46,7 @@ class NodeAgents:
         """Why they cannot be used, in words; empty: they can."""
         try:
             for app in (SERVICE, AGENT, OBSERVER):
-                ready = {pod["spec"].get("nodeName") for pod in self._pods(app) if _ready(pod)}
+                ready = {pod["spec"].get("nodeName") for pod in self._pods(app) if is_ready(pod)}
                 if not ready:
                     manifest = f"agents/manifests/{app}.yaml"
                     return f"no {app} is ready in the namespace {NAMESPACE}: ask an administrator to apply {manifest}"
@@ -79,11 +80,11 @@ class NodeAgents:
         self._service = FaultService(self._forward(self._pods(SERVICE), SERVICE_PORT), self._token(SERVICE))
         token = self._token(OBSERVER)
         for pod in self._pods(OBSERVER):
-            if _ready(pod):
+            if is_ready(pod):
                 self._observers[pod["spec"]["nodeName"]] = Observer(self._forward([pod], OBSERVER_PORT), token)
 
     def _forward(self, pods: Sequence[Object], port: int) -> str:
-        names = [pod["metadata"]["name"] for pod in pods if _ready(pod)]
+        names = [pod["metadata"]["name"] for pod in pods if is_ready(pod)]
         self._tunnels.append(Tunnel(self._cluster, NAMESPACE, names, port))
         return self._tunnels[-1].url
 
@@ -108,11 +109,6 @@ class NodeAgents:
         for tunnel in self._tunnels:
             tunnel.close()
         self._tunnels.clear()
-
-
-def _ready(pod: Object) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 class NetworkFaults(FaultService):
@@ -236,11 +232,8 @@ class ObservedWitness(PodWitness):
         super().__init__(cluster, namespace)
         self._agents = agents
 
-    def state(self, life: Life) -> str:
-        """The kubelet says whether that very container runs; whether its processes may, the kernel of its machine."""
-        pod = self._cluster.get("Pod", self._namespace, life.node)
-        if pod is None or over(life, pod):
-            return "gone"
+    def _may_run(self, life: Life, pod: Object) -> str:
+        """The kernel of its machine says it."""
         container = str(cast(tuple[str, str], life.identity)[1]).rpartition("://")[2]
         seen = self._agents.observer(pod["spec"]["nodeName"]).call("GET", f"/v1/containers/{container}")
         return str(seen["state"])

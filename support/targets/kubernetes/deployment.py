@@ -21,7 +21,7 @@ from support.observe.workers import requests_served, worker_id
 from support.requests.client import send_completion_request
 from support.targets.kubernetes import happenings, manifests, troubles
 from support.targets.kubernetes.api import ApiServer, ClusterError, Object
-from support.targets.kubernetes.lives import Watcher, is_up
+from support.targets.kubernetes.lives import Watcher, is_ready, is_up
 from support.targets.kubernetes.manifests import Blueprint
 from support.targets.kubernetes.routes import Routes
 from support.targets.kubernetes.scope import Scope
@@ -70,6 +70,7 @@ class KubernetesDeployment:
         self.nodes: list[Node] = []
         self.namespace = site.scope.namespace
         self.restart_policy = self.shape.restart_policy
+        self.readiness_switch = self.shape.readiness_switch
         self._made: dict[str, Object] = {}
         self._held: dict[str, Life] = {}
         self._watcher = Watcher(site.cluster, self.namespace, site.scope.selector, site.logs)
@@ -196,8 +197,7 @@ class KubernetesDeployment:
 
     def _ready(self, name: str) -> bool:
         pod = self._watcher.pod(name)
-        conditions = pod["status"].get("conditions", []) if pod else []
-        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+        return pod is not None and is_ready(pod)
 
     def _wait_until_serving(self) -> float:
         """Until the frontends list exactly the workers and serve the model; returns when that was."""

@@ -18,10 +18,14 @@ from support.contract.fault_service import FaultService
 from support.errors import Refused
 from support.targets.kubernetes import shell
 from support.targets.kubernetes.api import ApiServer, ClusterError
-from support.targets.kubernetes.manifests import GRACE_SECONDS, MAIN
+from support.targets.kubernetes.manifests import GRACE_SECONDS, MAIN, UNREADY
 
 SECONDS = 300.0
-TYPES = ("crash", "terminate", "hang", "restart")
+TYPES = {
+    "process": ("crash", "terminate", "hang", "restart"),
+    "pod": ("delete_pod", "force_delete_pod", "unready"),
+}
+"""Family of faults -> those that are made here."""
 HELD_ROLES = ("etcd", "nats")
 """What breaks of these stays broken until its fault ends; a restart policy has the others started again."""
 # A kubelet looks at its containers every second; one that has failed before waits 10 s and more for its restart.
@@ -34,6 +38,7 @@ class Pods(Protocol):
     nodes: list[Node]
     namespace: str
     restart_policy: str
+    readiness_switch: bool
 
     def life(self, node: Node) -> Life:
         """The life of a node right now."""
@@ -98,8 +103,8 @@ class PodFaults(FaultService):
     def inject(self, family: str, **order: Any) -> dict[str, Any]:
         """See :class:`support.contract.fault_service.FaultService`."""
         kind, name = str(order.get("type")), str(order.get("target_pod"))
-        if family != "process" or kind not in TYPES:
-            known = ", ".join(TYPES)
+        if kind not in TYPES.get(family, ()):
+            known = ", ".join(each for types in TYPES.values() for each in types)
             raise Refused(501, f"the {self.WHO} refuses: {family} {kind} needs an agent on the node; it can {known}")
         pods = self._pods
         node = next((each for each in pods.nodes if each.name == name), None) if pods else None
@@ -121,9 +126,7 @@ class PodFaults(FaultService):
         fault = PodFault(view)
         self._faults[view["id"]] = fault
         try:
-            {"crash": self._crash, "terminate": self._terminate, "hang": self._hang, "restart": self._restart}[kind](
-                fault, pods, node
-            )
+            getattr(self, f"_{kind}")(fault, pods, node)
         except ClusterError as error:
             view["state"] = "failed"
             raise Refused(error.status or 502, f"the {self.WHO} could not {kind} {name}: {error}") from None
@@ -213,6 +216,26 @@ class PodFaults(FaultService):
                 raise ClusterError(0, f"{before.words} of {node.name} is still running after SIGKILL")
             time.sleep(0.1)
         pods.renew(node)
+
+    def _delete_pod(self, fault: PodFault, pods: Pods, node: Node, grace: int = GRACE_SECONDS) -> None:
+        if node.role in HELD_ROLES:
+            raise Refused(501, f"the {self.WHO} refuses: it deletes pods of Dynamo alone, and {node.name} is none")
+        fault.undo = lambda: pods.renew(node)
+        if not self._cluster.delete("Pod", pods.namespace, node.name, grace=grace):
+            raise ClusterError(404, "there is no such pod")
+
+    def _force_delete_pod(self, fault: PodFault, pods: Pods, node: Node) -> None:
+        self._delete_pod(fault, pods, node, grace=0)
+
+    def _unready(self, fault: PodFault, pods: Pods, node: Node) -> None:
+        if not pods.readiness_switch:
+            raise Refused(409, f"the {self.WHO} refuses: the deployment has no readiness switch; its table can set it")
+
+        def ready() -> None:
+            self._run(pods, node, f"rm -f {UNREADY}")
+
+        fault.undo = ready
+        self._run(pods, node, f": > {UNREADY}")
 
     def _start_again(self, pods: Pods, node: Node, held: bool) -> None:
         if not held:

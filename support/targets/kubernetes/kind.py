@@ -31,14 +31,17 @@ class KubernetesKind:
     description = "a Kubernetes cluster"
     in_cells = False
     real = True
-    needs: Mapping[str, Need] = {name: NEEDS[name] for name in NEEDS if name in (*MISSING, *BY_AGENTS, "cluster")}
+    needs: Mapping[str, Need] = {
+        name: NEEDS[name] for name in NEEDS if name in (*MISSING, *BY_AGENTS, "cluster", "pods")
+    }
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def capabilities(self, names: Iterable[str]) -> dict[str, Capability]:
         """See :class:`support.contract.target.TargetKind`."""
-        found: dict[str, Callable[[], Capability]] = {"cluster": self._cluster}
+        pods = partial(Capability, "pods", True, "each node is one")
+        found: dict[str, Callable[[], Capability]] = {"cluster": self._cluster, "pods": pods}
         wanted = known(names, self.needs)
         agents = self._agents() if any(name in BY_AGENTS for name in wanted) else None
         found |= {name: partial(Capability, name, *agents) for name in BY_AGENTS if agents}

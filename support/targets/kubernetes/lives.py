@@ -31,6 +31,12 @@ def main_status(pod: Object) -> Object:
     return next((dict(each) for each in found if each["name"] == MAIN), {})
 
 
+def is_ready(pod: Object) -> bool:
+    """Whether the kubelet says that a pod can serve."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
 def is_up(pod: Object) -> bool:
     """Whether a pod's program runs or is still to come; its phase says so a moment after its container has ended."""
     ended = "terminated" in main_status(pod).get("state", {})

@@ -15,7 +15,7 @@ from agents.sabotage import marks
 from agents.sabotage.signs import CUE
 from support.contract.deployment import Deployment, Life, Node
 from support.contract.shape import Shape
-from support.contract.target import KernelLog, Line, Witness
+from support.contract.target import KernelLog, Line, PodSeen, Witness
 from support.events import EventLog
 from support.releases import Release
 from support.sabotage import asked
@@ -139,6 +139,12 @@ class LyingWitness:
     def state(self, life: Life) -> str:
         """See :class:`support.contract.target.Witness`."""
         return str(self._answer(("state", life.node), lambda: self._real.state(life), "gone", "alive"))
+
+    def pod(self, life: Life) -> PodSeen:
+        """See :class:`support.contract.target.Witness`."""
+        sound = PodSeen(there=True, ready=True, routed=True)
+        seen = self._answer(("pod", life.node), lambda: self._real.pod(life), PodSeen(), sound)
+        return cast(PodSeen, seen)
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """See :class:`support.contract.target.Witness`."""
