@@ -341,10 +341,8 @@ def test_what_a_strike_heeds_is_said_of_each_kind() -> None:
     process, xid = (True, True, True), (True, False, False)
     heeded = {kind.name: (kind.urgent, kind.holds_answers, kind.side_by_side) for kind in registry.KINDS.values()}
     deleted, unready = ("delete_pod", "force_delete_pod"), (False, True, False)
-    said = dict.fromkeys(("crash", "terminate", "hang", "restart", *deleted), process) | {
-        "xid": xid,
-        "unready": unready,
-    }
+    said = dict.fromkeys(("crash", "terminate", "hang", "restart", *deleted), process)
+    said |= {"xid": xid, "unready": unready}
     assert heeded == {name: said.get(name, (False, False, False)) for name in heeded}
     ending = {kind.name for kind in registry.KINDS.values() if kind.ends_process}
     assert ending == {"crash", "terminate", "restart", *deleted}

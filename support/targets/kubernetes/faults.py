@@ -126,7 +126,7 @@ class PodFaults(FaultService):
         fault = PodFault(view)
         self._faults[view["id"]] = fault
         try:
-            getattr(self, f"_{kind}")(fault, pods, node)
+            self._make(kind, fault, pods, node)
         except ClusterError as error:
             view["state"] = "failed"
             raise Refused(error.status or 502, f"the {self.WHO} could not {kind} {name}: {error}") from None
@@ -161,6 +161,9 @@ class PodFaults(FaultService):
                 fault.timer.cancel()
 
     # -- what is done
+
+    def _make(self, kind: str, fault: PodFault, pods: Pods, node: Node) -> None:
+        getattr(self, f"_{kind}")(fault, pods, node)
 
     def _run(self, pods: Pods, node: Node, script: str) -> str:
         return self._cluster.run_in(pods.namespace, node.name, MAIN, script)
@@ -219,7 +222,7 @@ class PodFaults(FaultService):
 
     def _delete_pod(self, fault: PodFault, pods: Pods, node: Node, grace: int = GRACE_SECONDS) -> None:
         if node.role in HELD_ROLES:
-            raise Refused(501, f"the {self.WHO} refuses: it deletes pods of Dynamo alone, and {node.name} is none")
+            raise ClusterError(501, "only pods of Dynamo are deleted")
         fault.undo = lambda: pods.renew(node)
         if not self._cluster.delete("Pod", pods.namespace, node.name, grace=grace):
             raise ClusterError(404, "there is no such pod")
@@ -229,7 +232,7 @@ class PodFaults(FaultService):
 
     def _unready(self, fault: PodFault, pods: Pods, node: Node) -> None:
         if not pods.readiness_switch:
-            raise Refused(409, f"the {self.WHO} refuses: the deployment has no readiness switch; its table can set it")
+            raise ClusterError(409, "the deployment has no readiness switch; its table can set it")
 
         def ready() -> None:
             self._run(pods, node, f"rm -f {UNREADY}")

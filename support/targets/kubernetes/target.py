@@ -67,11 +67,14 @@ class KubernetesTarget:
         ClusterError: the cluster cannot be reached.
     """
 
+    faults: type[PodFaults] = PodFaults
+    deployments: type[KubernetesDeployment] = KubernetesDeployment
+
     def __init__(self, settings: Settings, release: Release, folder: Path, events: EventLog) -> None:
         self._settings, self._release, self._folder, self._events = settings, release, folder, events
         self._cluster = ApiServer(settings.kubeconfig)
         self._scope = Scope(self._cluster, run_name(), folder.name, settings.namespace)
-        self._faults = PodFaults(self._cluster)
+        self._faults = self.faults(self._cluster)
         self._made: KubernetesDeployment | None = None
         self._agents, namespace = NodeAgents(self._cluster), self._scope.namespace
         self._network = NetworkFaults(
@@ -104,7 +107,7 @@ class KubernetesTarget:
             text = f"namespace {self._scope.namespace} is there after {time.monotonic() - began:.2f} s"
             self._events.add("note", "", text)
             url = self._settings.frontend_url
-            made = self._made = KubernetesDeployment(
+            made = self._made = self.deployments(
                 Premises(self._cluster, self._scope, plan, logs, self._events, url, one_clock, self._let_go), watch
             )
             self._faults.take(made)

@@ -203,9 +203,9 @@ class SabotagedTarget(LocalTarget):
             told = {"RULER_SABOTAGE": value, "RULER_MARKS": os.environ.get(marks.VARIABLE, "")}
             shape = replace(shape, worker_env=shape.worker_env | told)
         if kind == "migration-limit":
-            shape = _changed(shape, migration_limit=int(value))
+            shape = changed(shape, migration_limit=int(value))
         if kind == "shape":
-            shape = _changed(shape, **SHAPES[value])
+            shape = changed(shape, **SHAPES[value])
         return super().deploy(shape, watch)
 
     def _made(self, shape: Shape, watch: Callable[[Deployment], None]) -> LocalDeployment:
@@ -214,7 +214,7 @@ class SabotagedTarget(LocalTarget):
         return made(self._site, shape, watch)
 
 
-def _changed(shape: Shape, **fields: Any) -> Shape:
+def changed(shape: Shape, **fields: Any) -> Shape:
     """Another shape, and a mark where it is one."""
     other = replace(shape, **fields)
     if other != shape:
