@@ -42,10 +42,13 @@ Feature: Pods of a cluster come and go, and no answer is lost
   @<engine>
   Scenario Outline: The pod of a worker <fate> under load (<engine>)
     Given a Dynamo deployment with 2 <engine> workers
+      | setting    | value      |
+      | controller | Deployment |
     And 4 clients keep asking for streamed completions answers of 40 tokens
     When after 3 seconds the pod of the busiest worker <fate>
     Then every request succeeds
     And within 60 seconds the pod is gone
+    And within 30 seconds the frontend lists 2 workers
 
     Examples:
       | engine | fate                |
@@ -84,3 +87,29 @@ Feature: Pods of a cluster come and go, and no answer is lost
     When the pod is ready again
     Then within 10 seconds the frontend lists 2 workers
     And within 10 seconds the worker that was hit serves requests again
+
+  @<engine>
+  Scenario Outline: The workers are rolled out anew under load and no request is lost (<engine>)
+    Given a Dynamo deployment with 2 <engine> workers
+      | setting    | value      |
+      | controller | Deployment |
+    And 4 clients keep asking for streamed completions answers of 40 tokens
+    When after 3 seconds the workers are rolled out anew
+    Then every request succeeds
+    And within 10 seconds the frontend lists 2 workers
+
+    Examples:
+      | engine |
+      | ruler  |
+      | vllm   |
+
+  @ruler
+  Scenario: Workers that are scaled to zero and back serve again
+    Given a Dynamo deployment with 2 ruler workers
+      | setting    | value      |
+      | controller | Deployment |
+    When the workers are scaled to zero
+    Then within 10 seconds the frontend lists no model
+    When the workers are scaled back
+    Then within 20 seconds the frontend lists 2 workers
+    And 4 new requests succeed within 5 seconds each

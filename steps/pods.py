@@ -24,6 +24,44 @@ def when_pod_breaks(context: Context, trigger, victim, kind, moment, time):
     context.world.strikes.strike(failure, moment)
 
 
+@when("{trigger:Begin}the workers are rolled out anew")
+@marks(brings="fault")
+def when_rolled_out(context: Context, trigger):
+    """The Deployment of the workers makes new pods and lets go of the old ones, step by step, as for a new image. There
+    has to be a controller.
+
+    Time: of the trigger, from the first request.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
+    Proof: a new ReplicaSet with all the pods that are wanted, and an old one with none.
+    Needs: pods
+    """
+    context.world.strikes.strike(Failure("rollout", "every_worker", **trigger))
+
+
+@when("the workers are scaled to zero")
+@marks(brings="fault")
+def when_scaled_to_zero(context: Context):
+    """The Deployment of the workers lets go of all of them. There has to be a controller.
+
+    Waits: until the last worker has ended.
+    Proof: the cluster has no pod of a worker, and each that was there has ended.
+    Needs: pods
+    """
+    context.world.strikes.strike(Failure("scale_to_zero", "every_worker"))
+
+
+@when("the workers are scaled back")
+@marks(needs="fault")
+def when_scaled_back(context: Context):
+    """The Deployment of the workers makes as many as there were.
+
+    Waits: until all of them can serve.
+    Proof: the kubelets' conditions of the pods, as their ReplicaSet counts them.
+    Needs: pods
+    """
+    context.world.faults.recover(context.world.faults.last_of("pod"))
+
+
 @when("the pod is ready again")
 @marks(needs="fault")
 def when_pod_ready(context: Context):

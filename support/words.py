@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from support.contract.shape import DISCOVERIES, ENGINES, LEAVINGS, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
+from support.contract.shape import (
+    CONTROLLERS,
+    DISCOVERIES,
+    ENGINES,
+    LEAVINGS,
+    REQUEST_PLANES,
+    RESTART_POLICIES,
+    ROUTER_MODES,
+)
 from support.errors import Mistake, nearest, unknown
 from support.faults import registry
 from support.faults.gpu import known_xids
@@ -355,6 +363,7 @@ SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "grace period": ("grace_seconds", seconds),
     "stream timeout": ("stream_timeout_seconds", seconds),
     "readiness switch": ("readiness_switch", yes_or_no),
+    "controller": ("controller", _one_of("controller", {each: each for each in CONTROLLERS})),
 }
 """What a table below "a Dynamo deployment with ..." may say -> field of the shape, how it is read."""
 

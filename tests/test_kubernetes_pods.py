@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +14,7 @@ from support import releases
 from support.clock import now
 from support.contract.deployment import Life, Node
 from support.contract.shape import Shape
-from support.contract.target import PodSeen
+from support.contract.target import PodSeen, SetsSeen
 from support.errors import Inconclusive, Mistake, NotKept, Refused
 from support.events import EventLog
 from support.faults import pods as faults
@@ -23,8 +23,9 @@ from support.faults.processes import Crash
 from support.faults.victims import Exactly
 from support.targets.kubernetes import manifests, sabotage, shell
 from support.targets.kubernetes.api import ApiServer, ClusterError
-from support.targets.kubernetes.faults import PodFaults
+from support.targets.kubernetes.faults import PodFaults, Scaled
 from support.targets.kubernetes.manifests import Blueprint, Programs
+from support.targets.kubernetes.names import Names
 from support.targets.kubernetes.target import DISCOVERIES
 from support.targets.kubernetes.witness import PodWitness, routed
 from support.world import pods as world
@@ -59,12 +60,14 @@ class Cluster(ApiServer):
     def __init__(self, *pods: Any, slices: Sequence[Any] = (), said: Sequence[str | ClusterError] = ()) -> None:
         self.pods, self.slices, self.said = {each["metadata"]["name"]: each for each in pods}, slices, list(said)
         self.asked: list[Any] = []
+        self.others: dict[str, Any] = {"Deployment": [], "ReplicaSet": []}
 
     def get(self, kind: str, namespace: str, name: str) -> Any:
         return self.pods.get(name)
 
     def list(self, kind: str, namespace: str = "", labels: str = "", fields: str = "") -> Any:
-        return list(self.slices) if kind == "EndpointSlice" else list(self.pods.values())
+        things = {"EndpointSlice": self.slices, "Pod": self.pods.values()} | self.others
+        return list(things[kind])
 
     def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
         self.asked.append((method, path, body))
@@ -112,7 +115,7 @@ def test_a_service_leads_to_a_pod_unless_its_slice_says_that_it_does_not(slices:
 )
 def test_a_pod_is_what_its_kubelet_and_the_slices_say_of_that_very_one(there: Any, seen: PodSeen) -> None:
     cluster = Cluster(*[there] if there else [], slices=[slice_of(u1=True)])
-    assert PodWitness(cluster, "here").pod(LIFE) == seen
+    assert PodWitness(cluster, "here", Names()).pod(LIFE) == seen
 
 
 def test_what_is_seen_of_a_pod_is_told_in_words() -> None:
@@ -127,7 +130,7 @@ def test_what_is_seen_of_a_pod_is_told_in_words() -> None:
 def test_who_is_deleted_by_force_lives_until_nobody_answers_at_its_address() -> None:
     front, peer = (pod(name, name, address) for name, address in (("frontend-0", "10.0.0.8"), ("w-1", "10.0.0.9")))
     cluster = Cluster(pod(), front, peer, said=["S", "open\n", "open\n", "[Errno 111] Connection refused\n"])
-    witness = PodWitness(cluster, "here")
+    witness = PodWitness(cluster, "here", Names())
     assert witness.state(LIFE) == "alive"
     del cluster.pods["w-0"]
     assert [witness.state(LIFE) for _ in range(4)] == ["alive", "alive", "gone", "gone"]
@@ -138,7 +141,7 @@ def test_who_is_deleted_by_force_lives_until_nobody_answers_at_its_address() -> 
 def test_a_pod_that_can_look_at_nothing_lets_another_look() -> None:
     front, peer = (pod(name, name, address) for name, address in (("frontend-0", "10.0.0.8"), ("w-1", "10.0.0.9")))
     cluster = Cluster(pod(), front, peer, said=["S", ClusterError(0, "the shell has ended"), "open"])
-    witness = PodWitness(cluster, "here")
+    witness = PodWitness(cluster, "here", Names())
     witness.state(LIFE)
     del cluster.pods["w-0"]
     assert witness.state(LIFE) == "alive"
@@ -147,7 +150,7 @@ def test_a_pod_that_can_look_at_nothing_lets_another_look() -> None:
 
 def test_an_address_that_another_pod_has_tells_nothing() -> None:
     cluster = Cluster(pod())
-    witness = PodWitness(cluster, "here")
+    witness = PodWitness(cluster, "here", Names())
     witness.state(LIFE)
     cluster.pods = {"w-1": pod("w-1", "u2")}
     assert (witness.state(LIFE), len(cluster.asked)) == ("gone", 1)
@@ -155,7 +158,7 @@ def test_an_address_that_another_pod_has_tells_nothing() -> None:
 
 def test_a_container_whose_end_the_kubelet_tells_is_looked_for_by_nobody() -> None:
     cluster = Cluster(pod(), pod("frontend-0", "f"))
-    witness = PodWitness(cluster, "here")
+    witness = PodWitness(cluster, "here", Names())
     witness.state(LIFE)
     cluster.pods["w-0"] = pod(container="c://2")
     assert (witness.state(LIFE), len(cluster.asked)) == ("gone", 1)
@@ -170,7 +173,91 @@ def test_whether_anybody_takes_connections_is_seen_by_any_python() -> None:
     assert "refused" in said
 
 
+def keeper(generation: int = 2, observed: int = 2) -> dict[str, Any]:
+    return {"metadata": {"generation": generation}, "status": {"observedGeneration": observed}}
+
+
+def replicas(name: str, revision: int, pods: int, ready: int | None = None) -> dict[str, Any]:
+    about = {"name": name, "annotations": {"deployment.kubernetes.io/revision": str(revision)}}
+    return {"metadata": about, "status": {"replicas": pods, "readyReplicas": pods if ready is None else ready}}
+
+
+def test_the_newest_replica_set_is_the_current_one_once_the_controller_has_seen_the_order() -> None:
+    cluster = Cluster()
+    cluster.others = {"Deployment": [keeper()], "ReplicaSet": [replicas("b", 10, 1, 0), replicas("a", 9, 2)]}
+    witness = PodWitness(cluster, "here", Names())
+    seen = witness.replica_sets()
+    assert seen == SetsSeen("b", {"a": 2, "b": 1}, {"a": 2, "b": 0})
+    assert str(seen) == "b has 1 pods, 0 ready, a has 2 pods, 2 ready"
+    cluster.others["Deployment"] = [keeper(observed=1)]
+    assert witness.replica_sets().current == ""
+    cluster.others["Deployment"] = []
+    with pytest.raises(Inconclusive, match="the workers are bare pods"):
+        witness.replica_sets()
+
+
+def test_pods_of_a_deployment_are_nodes_that_are_numbered_as_they_appear() -> None:
+    def made(name: str) -> Any:
+        return pod(name, ownerReferences=[{"kind": "ReplicaSet", "name": name.rpartition("-")[0]}])
+
+    names, appeared = Names(), list[str]()
+    names.appeared = appeared.append
+    told = [names.node(made(f"ruler-worker-{end}")) for end in ("6f5-xk2lp", "6f5-ab3cd", "6f5-xk2lp", "77d-zz9qq")]
+    assert told == ["ruler-worker-0", "ruler-worker-1", "ruler-worker-0", "ruler-worker-2"]
+    assert appeared == ["ruler-worker-0", "ruler-worker-1", "ruler-worker-2"]
+    assert names.pod("ruler-worker-2") == "ruler-worker-77d-zz9qq"
+    assert names.node(pod("etcd-0", ownerReferences=[{"kind": "StatefulSet", "name": "etcd"}])) == "etcd-0"
+    assert names.pod(names.node(pod("frontend-0"))) == "frontend-0"
+    assert len(appeared) == 3
+
+
 # -- who is asked for it
+
+
+def test_all_workers_of_a_deployment_are_its_pods() -> None:
+    plan = Blueprint(Shape(controller="Deployment", workers=3), releases.get("1.6.1"), Programs("d", "s"), "kubernetes")
+    made = {f"{each['kind']}/{each['metadata']['name']}": each for each in manifests.everything(plan, "here")}
+    assert [name for name in made if "worker-" in name or name.startswith("Pod/")] == ["Pod/frontend-0"]
+    keeper = made["Deployment/ruler-worker"]["spec"]
+    labels = keeper["template"]["metadata"]["labels"]
+    assert (keeper["replicas"], keeper["template"]["spec"]["restartPolicy"]) == (3, "Always")
+    assert keeper["selector"]["matchLabels"].items() <= labels.items()
+    assert made["Service/workers"]["spec"]["selector"].items() <= labels.items()
+    assert manifests.NODE not in labels, "its pods have no name of their own"
+
+
+@pytest.mark.parametrize("shape", [{}, {"prefill_workers": 1, "engine": "vllm"}])
+def test_a_controller_needs_pods_and_one_role(shape: dict[str, Any]) -> None:
+    wanted, release = Shape(controller="Deployment", **shape), releases.get("1.6.1")
+    with pytest.raises(Mistake, match=r"the controller Deployment (needs the target kubernetes|keeps workers of one)"):
+        wanted.check(release)
+    if not shape:
+        wanted.check(release, DISCOVERIES)
+
+
+def test_a_rollout_is_a_new_template_and_is_over_at_once() -> None:
+    service, cluster, pods = breaking()
+    pods.controller = Scaled("Deployment", "ruler-worker", 2)
+    made = service.inject("pod", type="rollout", target_pod="w-0")
+    [(method, path, body)] = cluster.asked
+    assert (method, path) == ("PATCH", "/apis/apps/v1/namespaces/here/deployments/ruler-worker")
+    assert "kubectl.kubernetes.io/restartedAt" in body["spec"]["template"]["metadata"]["annotations"]
+    assert (made["state"], service.faults(active=True)) == ("recovered", [])
+
+
+def test_workers_that_are_scaled_to_zero_are_scaled_back_at_the_end() -> None:
+    service, cluster, pods = breaking()
+    pods.controller = Scaled("Deployment", "ruler-worker", 2)
+    service.recover(service.inject("pod", type="scale_to_zero", target_pod="w-0")["id"])
+    assert [body for _, _, body in cluster.asked] == [{"spec": {"replicas": 0}}, {"spec": {"replicas": 2}}]
+
+
+@pytest.mark.parametrize("kind", ["rollout", "scale_to_zero"])
+def test_bare_pods_are_neither_rolled_out_nor_scaled(kind: str) -> None:
+    service, cluster, _ = breaking()
+    with pytest.raises(Refused, match="the workers are bare pods; the table of the deployment can give them a contr"):
+        service.inject("pod", type=kind, target_pod="w-0")
+    assert (cluster.asked, service.faults(active=True)) == ([], [])
 
 
 class Broken:
@@ -181,6 +268,8 @@ class Broken:
     def __init__(self, readiness_switch: bool = True) -> None:
         self.nodes = [WORKER, OTHER, Node("etcd-0", "etcd", "etcd-0", 2379, None)]
         self.readiness_switch = readiness_switch
+        self.controller: Scaled | None = None
+        self.names = Names()
         self.renewed: list[str] = []
 
     def life(self, node: Node) -> Life:
@@ -269,17 +358,25 @@ def test_a_readiness_switch_needs_a_target_with_pods() -> None:
 class Seeing:
     """A witness that says one thing after the other, the last one for ever."""
 
-    def __init__(self, states: Sequence[str], pods: Sequence[PodSeen]) -> None:
-        self._states, self._pods = list(states), list(pods)
+    def __init__(self, states: Sequence[str], pods: Sequence[PodSeen], sets: SetsSeen) -> None:
+        self._states, self._pods, self.sets = list(states), list(pods), sets
 
     def state(self, life: Life) -> str:
         return self._states.pop(0) if len(self._states) > 1 else self._states[0]
+
+    def replica_sets(self) -> SetsSeen:
+        return self.sets
 
     def pod(self, life: Life) -> PodSeen:
         return self._pods.pop(0) if len(self._pods) > 1 else self._pods[0]
 
 
-def ground(states: Sequence[str] = ("alive",), pods: Sequence[PodSeen] = (SERVES,), now: Life = LIFE) -> Any:
+def ground(
+    states: Sequence[str] = ("alive",),
+    pods: Sequence[PodSeen] = (SERVES,),
+    now: Life = LIFE,
+    sets: SetsSeen = SetsSeen(),  # noqa: B008 - it cannot be changed
+) -> Any:
     deployment = SimpleNamespace(
         life=lambda node: now,
         workers=[],
@@ -287,13 +384,13 @@ def ground(states: Sequence[str] = ("alive",), pods: Sequence[PodSeen] = (SERVES
         dynamo=[],
         shape=Shape(),
     )
-    return Ground(Any, Seeing(states, pods), deployment, EventLog(), lambda seconds: 0.0)  # type: ignore[arg-type]
+    return Ground(Any, Seeing(states, pods, sets), deployment, EventLog(), lambda seconds: 0.0)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not shown at once is not shown."""
-    for name in ("UNROUTED_SECONDS", "UNREADY_SECONDS"):
+    for name in ("UNROUTED_SECONDS", "UNREADY_SECONDS", "ROLLOUT_SECONDS"):
         monkeypatch.setattr(faults, name, 0.1)
     for kind in (faults.DeletePod, faults.ForceDeletePod):
         monkeypatch.setattr(kind, "shown_seconds", 0.1)
@@ -366,6 +463,47 @@ def test_a_pod_that_serves_nobody_is_not_hit(kind: type[Fault]) -> None:
     told = Ordered([WORKER], None, {}, 0.0, 0.0)
     assert fault.describe(told) == f"the pod of w-0 {kind.did}"
     assert fault.order([WORKER], None) == {"target_pod": "w-0", "type": kind.name}
+
+
+BEFORE = SetsSeen("a", {"a": 2}, {"a": 2})
+NEW = SetsSeen("b", {"a": 0, "b": 2}, {"a": 0, "b": 2})
+NONE = SetsSeen("a", {"a": 0}, {"a": 0})
+
+
+@pytest.mark.parametrize(
+    ("kind", "seen", "states", "lack"),
+    [
+        (faults.Rollout, NEW, ["gone"], ""),
+        (faults.Rollout, BEFORE, ["gone"], "there is no new ReplicaSet: a has 2 pods, 2 ready"),
+        (faults.Rollout, SetsSeen("", {"a": 2}, {"a": 2}), ["gone"], "there is no new ReplicaSet"),
+        (faults.Rollout, SetsSeen("b", {"a": 1, "b": 2}, {"a": 1, "b": 2}), ["gone"], "a has 1 pods"),
+        (faults.Rollout, SetsSeen("b", {"a": 0, "b": 2}, {"a": 0, "b": 1}), ["gone"], "b has 2 pods, 1 ready"),
+        (faults.Rollout, NEW, ["alive"], "container 1 of pod u1 is there"),
+        (faults.ScaleToZero, NONE, ["gone"], ""),
+        (faults.ScaleToZero, BEFORE, ["gone"], "a has 2 pods"),
+        (faults.ScaleToZero, SetsSeen("", {"a": 0}, {"a": 0}), ["gone"], "a has 0 pods"),
+        (faults.ScaleToZero, NONE, ["alive"], "container 1 of pod u1 is there"),
+    ],
+)
+def test_what_is_done_to_all_pods_is_what_their_sets_show(
+    kind: type[Fault], seen: SetsSeen, states: list[str], lack: str
+) -> None:
+    fault, where = kind(Exactly(WORKER)), ground(states, sets=seen)
+    if lack:
+        with pytest.raises(Inconclusive, match=f"the fault was not proven: .*{lack}"):
+            proven(fault, where, (BEFORE, [LIFE]))
+    else:
+        assert proven(fault, where, (BEFORE, [LIFE])) == f"{LIFE.words} ended; {seen}"
+
+
+def test_workers_are_all_there_again_when_as_many_as_are_wanted_can_serve() -> None:
+    fault, hit = faults.ScaleToZero(Exactly(WORKER)), cast(Any, None)
+    assert fault.lapsed(ground(sets=NONE), hit) is None
+    assert fault.lapsed(ground(sets=BEFORE), hit) == "a has 2 pods, 2 ready"
+    assert fault.healing(ground(sets=NONE), hit).broken() == "a has 0 pods, 0 ready"
+    assert fault.healing(ground(sets=BEFORE), hit).broken() is None
+    assert fault.groups([WORKER, OTHER]) == [[WORKER, OTHER]]
+    assert fault.unsound(ground(pods=[UNREADY]), [WORKER, OTHER], cast(Any, None)) == f"w-0: {UNREADY}"
 
 
 # -- what becomes of it

@@ -345,7 +345,7 @@ def test_what_a_strike_heeds_is_said_of_each_kind() -> None:
     said |= {"xid": xid, "unready": unready}
     assert heeded == {name: said.get(name, (False, False, False)) for name in heeded}
     ending = {kind.name for kind in registry.KINDS.values() if kind.ends_process}
-    assert ending == {"crash", "terminate", "restart", *deleted}
+    assert ending == {"crash", "terminate", "restart", *deleted, "rollout", "scale_to_zero"}
     assert [each.name for each in fields(Victim) if each.default is True] == ["felt"]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -57,6 +57,23 @@ class PodSeen:
         return f"its pod is {', '.join(states)}, {'a' if self.routed else 'no'} Service leads to it"
 
 
+@dataclass(frozen=True)
+class SetsSeen:
+    """What a cluster shows of the ReplicaSets that have the pods of workers.
+
+    Attributes:
+        current: name of the one with the pods that are wanted now; empty while the last order was seen by nobody.
+        pods: name of each -> how many pods it has; ``ready``: how many of them can serve.
+    """
+
+    current: str = ""
+    pods: Mapping[str, int] = field(default_factory=dict)
+    ready: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} has {count} pods, {self.ready[name]} ready" for name, count in self.pods.items())
+
+
 class WaitRecorder(Protocol):
     """Watches who waits for a processor, from its making on."""
 
@@ -92,6 +109,9 @@ class Witness(Protocol):
 
     def pod(self, life: Life) -> PodSeen:
         """What the cluster shows of the pod of a life; Inconclusive: there are no pods."""
+
+    def replica_sets(self) -> SetsSeen:
+        """What the cluster shows of the ReplicaSets of the workers; Inconclusive: there are none."""
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """How many of ``packets`` packets ``to`` the victim, and as many ``from`` it, are lost. Where a program on one

@@ -15,6 +15,7 @@ from support.json_api import JsonApi
 from support.observe.waiting import at_once
 from support.targets.kubernetes.api import ApiServer, ClusterError, Object
 from support.targets.kubernetes.lives import is_ready
+from support.targets.kubernetes.names import Names
 from support.targets.kubernetes.tunnels import Tunnel
 from support.targets.kubernetes.witness import PodWitness
 
@@ -118,15 +119,21 @@ class NetworkFaults(FaultService):
     its deadline is on our clock.
 
     Args:
-        nodes: those of the deployment right now.
+        nodes: those of the deployment right now; ``names``: which pods they are.
     """
 
     WHO = "fault service of the cluster"
 
     def __init__(
-        self, agents: NodeAgents, cluster: ApiServer, namespace: str, nodes: Callable[[], Sequence[Node]]
+        self,
+        agents: NodeAgents,
+        cluster: ApiServer,
+        namespace: str,
+        nodes: Callable[[], Sequence[Node]],
+        names: Names,
     ) -> None:
         self._agents, self._cluster, self._namespace, self._nodes = agents, cluster, namespace, nodes
+        self._names = names
         self._ends: dict[str, float] = {}
 
     def _sides(self, order: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -142,15 +149,18 @@ class NetworkFaults(FaultService):
     def inject(self, family: str, **order: Any) -> dict[str, Any]:
         """See :class:`support.contract.fault_service.FaultService`."""
         sources, targets = self._sides(order)
-        pods = {pod["metadata"]["name"]: pod for pod in self._cluster.list("Pod", self._namespace)}
+        pods = {self._names.node(pod): pod for pod in self._cluster.list("Pod", self._namespace)}
         if lost := [name for name in (*sources, *targets) if name not in pods]:
             raise Refused(404, f"the {self.WHO} cannot cut off {lost[0]}: it has no pod")
         machines: dict[str, list[str]] = {}
         for name in targets:
-            machines.setdefault(pods[name]["spec"]["nodeName"], []).append(f"{self._namespace}/{name}")
+            machines.setdefault(pods[name]["spec"]["nodeName"], []).append(f"{self._namespace}/{self._names.pod(name)}")
         kept = {name: value for name, value in order.items() if name in ("mode", "direction", "parameters")}
         seconds = float(order.get("duration_seconds") or SECONDS)
-        body = kept | {"partition_type": "CUSTOM", "source": [f"{self._namespace}/{name}" for name in sources]}
+        body = kept | {
+            "partition_type": "CUSTOM",
+            "source": [f"{self._namespace}/{self._names.pod(name)}" for name in sources],
+        }
         began, made = now(), list[dict[str, Any]]()
         try:
             for group in machines.values():
@@ -228,8 +238,8 @@ class ClusterFaults(FaultService):
 class ObservedWitness(PodWitness):
     """Sees pods through the observers of their machines; none of them breaks anything."""
 
-    def __init__(self, cluster: ApiServer, namespace: str, agents: NodeAgents) -> None:
-        super().__init__(cluster, namespace)
+    def __init__(self, cluster: ApiServer, namespace: str, names: Names, agents: NodeAgents) -> None:
+        super().__init__(cluster, namespace, names)
         self._agents = agents
 
     def _may_run(self, life: Life, pod: Object) -> str:
@@ -240,7 +250,7 @@ class ObservedWitness(PodWitness):
 
     def _place(self, node: Node) -> tuple[Observer, str, list[str]]:
         """The observer of a node's machine, the UID of its pod, and its addresses."""
-        pod = self._cluster.get("Pod", self._namespace, node.name)
+        pod = self._cluster.get("Pod", self._namespace, self._names.pod(node.name))
         if pod is None or not pod["status"].get("podIPs"):
             raise Inconclusive(f"{node.name} has no pod with an address, so its packets cannot be seen")
         addresses = [str(each["ip"]) for each in pod["status"]["podIPs"]]

@@ -19,17 +19,28 @@ from support.errors import Refused
 from support.targets.kubernetes import shell
 from support.targets.kubernetes.api import ApiServer, ClusterError
 from support.targets.kubernetes.manifests import GRACE_SECONDS, MAIN, UNREADY
+from support.targets.kubernetes.names import Names
+from support.targets.kubernetes.scope import stamp
 
 SECONDS = 300.0
 TYPES = {
     "process": ("crash", "terminate", "hang", "restart"),
-    "pod": ("delete_pod", "force_delete_pod", "unready"),
+    "pod": ("delete_pod", "force_delete_pod", "unready", "rollout", "scale_to_zero"),
 }
 """Family of faults -> those that are made here."""
 HELD_ROLES = ("etcd", "nats")
 """What breaks of these stays broken until its fault ends; a restart policy has the others started again."""
 # A kubelet looks at its containers every second; one that has failed before waits 10 s and more for its restart.
 ENDED_SECONDS, STARTED_SECONDS = 20.0, 120.0
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What keeps the pods of workers: the ``kind`` and ``name`` of an object, with how many pods it is to have."""
+
+    kind: str
+    name: str
+    pods: int
 
 
 class Pods(Protocol):
@@ -39,6 +50,8 @@ class Pods(Protocol):
     namespace: str
     restart_policy: str
     readiness_switch: bool
+    controller: Scaled | None
+    names: Names
 
     def life(self, node: Node) -> Life:
         """The life of a node right now."""
@@ -166,7 +179,7 @@ class PodFaults(FaultService):
         getattr(self, f"_{kind}")(fault, pods, node)
 
     def _run(self, pods: Pods, node: Node, script: str) -> str:
-        return self._cluster.run_in(pods.namespace, node.name, MAIN, script)
+        return self._cluster.run_in(pods.namespace, pods.names.pod(node.name), MAIN, script)
 
     def _kill(self, fault: PodFault, pods: Pods, node: Node, signal: str, hold: bool, alone: bool = False) -> None:
         try:
@@ -193,7 +206,7 @@ class PodFaults(FaultService):
         if held or pods.restart_policy != "Never":  # a pod that was deleted is started again by nobody
             self._kill(fault, pods, node, "TERM", held, alone=True)
         else:
-            self._cluster.delete("Pod", pods.namespace, node.name, grace=GRACE_SECONDS)
+            self._cluster.delete("Pod", pods.namespace, pods.names.pod(node.name), grace=GRACE_SECONDS)
 
     def _hang(self, fault: PodFault, pods: Pods, node: Node) -> None:
         life = pods.life(node)
@@ -224,7 +237,7 @@ class PodFaults(FaultService):
         if node.role in HELD_ROLES:
             raise ClusterError(501, "only pods of Dynamo are deleted")
         fault.undo = lambda: pods.renew(node)
-        if not self._cluster.delete("Pod", pods.namespace, node.name, grace=grace):
+        if not self._cluster.delete("Pod", pods.namespace, pods.names.pod(node.name), grace=grace):
             raise ClusterError(404, "there is no such pod")
 
     def _force_delete_pod(self, fault: PodFault, pods: Pods, node: Node) -> None:
@@ -239,6 +252,26 @@ class PodFaults(FaultService):
 
         fault.undo = ready
         self._run(pods, node, f": > {UNREADY}")
+
+    def _controller(self, pods: Pods) -> Scaled:
+        if pods.controller is None:
+            raise ClusterError(409, "the workers are bare pods; the table of the deployment can give them a controller")
+        return pods.controller
+
+    def _rollout(self, fault: PodFault, pods: Pods, node: Node) -> None:
+        keeper, at = self._controller(pods), {"kubectl.kubernetes.io/restartedAt": stamp(time.time())}
+        change = {"spec": {"template": {"metadata": {"annotations": at}}}}
+        self._cluster.patch(keeper.kind, pods.namespace, keeper.name, change)
+        fault.view["state"] = "recovered"
+
+    def _scale_to_zero(self, fault: PodFault, pods: Pods, node: Node) -> None:
+        keeper = self._controller(pods)
+
+        def scale(count: int) -> None:
+            self._cluster.patch(keeper.kind, pods.namespace, keeper.name, {"spec": {"replicas": count}})
+
+        fault.undo = lambda: scale(keeper.pods)
+        scale(0)
 
     def _start_again(self, pods: Pods, node: Node, held: bool) -> None:
         if not held:

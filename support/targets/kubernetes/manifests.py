@@ -339,6 +339,22 @@ def worker(plan: Blueprint, role: str, number: int) -> Object:
     )
 
 
+def controller(plan: Blueprint) -> Object:
+    """A Deployment of all workers; its pods are those of :func:`worker` without a name of their own."""
+    pod = worker(plan, "worker", 0)
+    labels = {name: value for name, value in pod["metadata"]["labels"].items() if name != NODE}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": plan.shape.controller,
+        "metadata": {"name": worker_name(plan, "worker", 0).rpartition("-")[0], "labels": {ROLE: "worker"}},
+        "spec": {
+            "replicas": plan.shape.workers,
+            "selector": {"matchLabels": {ROLE: "worker"}},
+            "template": {"metadata": {"labels": labels}, "spec": pod["spec"] | {"restartPolicy": "Always"}},
+        },
+    }
+
+
 def _readiness(plan: Blueprint) -> Object:
     """As the operator sets it; with a readiness switch one that looks each second, and fails while it is off."""
     if not plan.shape.readiness_switch:
@@ -429,4 +445,6 @@ def everything(plan: Blueprint, namespace: str) -> list[Object]:
     found += [definition(), *account(namespace)] if plan.discovery == "kubernetes" else etcd(plan)
     found += nats(plan) if plan.nats else []
     found += [frontend(plan, number) for number in range(plan.shape.frontends)]
+    if plan.shape.controller:
+        return [*found, controller(plan)]
     return found + [worker(plan, role, number) for role, number in workers(plan)]

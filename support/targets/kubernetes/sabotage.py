@@ -6,7 +6,7 @@ from agents.sabotage import marks
 from support.contract.deployment import Deployment, Node
 from support.contract.shape import Shape
 from support.sabotage import asked
-from support.targets.kubernetes.api import MERGE, Object, place
+from support.targets.kubernetes.api import Object
 from support.targets.kubernetes.deployment import KubernetesDeployment
 from support.targets.kubernetes.faults import PodFault, PodFaults, Pods
 from support.targets.kubernetes.target import KubernetesTarget
@@ -46,8 +46,7 @@ class LyingFaults(PodFaults):
             marks.leave(f"{node.name} is hit, not {named}")
         super()._make(kind, fault, pods, node)
         if asked() == ("cluster", "leads-to-nobody"):
-            body = {"spec": {"selector": NOBODY}}
-            self._cluster.call("PATCH", place("Service", pods.namespace, "workers"), body, content=MERGE)
+            self._cluster.patch("Service", pods.namespace, "workers", {"spec": {"selector": NOBODY}})
             marks.leave("the Service of the workers has no endpoint")
 
 

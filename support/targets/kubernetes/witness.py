@@ -6,12 +6,13 @@ from contextlib import AbstractContextManager
 from typing import Any, NoReturn, cast
 
 from support.contract.deployment import Life, Node
-from support.contract.target import KernelLog, Line, PodSeen
+from support.contract.target import KernelLog, Line, PodSeen, SetsSeen
 from support.errors import Inconclusive
 from support.targets.kubernetes import shell
 from support.targets.kubernetes.api import ApiServer, ClusterError, Object
 from support.targets.kubernetes.lives import LEAVING, is_ready, main_status
 from support.targets.kubernetes.manifests import MAIN, ROLE
+from support.targets.kubernetes.names import Names
 
 DYNAMO = f"{ROLE} in (frontend,worker,decode,prefill)"
 
@@ -35,16 +36,20 @@ def routed(uid: str, slices: Sequence[Object]) -> bool:
     return any(each.get("conditions", {}).get("ready") is not False for each in own)
 
 
+def _revision(replica_set: Object) -> int:
+    return int(replica_set["metadata"].get("annotations", {}).get("deployment.kubernetes.io/revision", 0))
+
+
 class PodWitness:
     """Sees the pods of a scenario; implements :class:`support.contract.target.Witness`."""
 
-    def __init__(self, cluster: ApiServer, namespace: str) -> None:
-        self._cluster, self._namespace = cluster, namespace
+    def __init__(self, cluster: ApiServer, namespace: str, names: Names) -> None:
+        self._cluster, self._namespace, self._names = cluster, namespace, names
         self._places: dict[str, tuple[str, int]] = {}
 
     def _look(self, life: Life) -> Object | None:
         """The pod that has a life's name now; notes where its program listens."""
-        pod = self._cluster.get("Pod", self._namespace, life.node)
+        pod = self._cluster.get("Pod", self._namespace, self._names.pod(life.node))
         ports = pod["spec"]["containers"][0].get("ports") if pod else None
         if pod and ports and (address := pod.get("status", {}).get("podIP")):
             self._places[pod["metadata"]["uid"]] = address, int(ports[0]["containerPort"])
@@ -60,7 +65,7 @@ class PodWitness:
     def _may_run(self, life: Life, pod: Object) -> str:
         """What has become of the processes of a container that runs."""
         try:
-            said = self._cluster.run_in(self._namespace, life.node, MAIN, shell.LOOK)
+            said = self._cluster.run_in(self._namespace, self._names.pod(life.node), MAIN, shell.LOOK)
         except ClusterError:
             after = self._look(life)
             if after is None or over(life, after):
@@ -98,6 +103,18 @@ class PodWitness:
         if pod is None or pod["metadata"]["uid"] != uid:
             return PodSeen(routed=leads)
         return PodSeen(True, bool(pod["metadata"].get(LEAVING)), is_ready(pod), leads)
+
+    def replica_sets(self) -> SetsSeen:
+        """As the controllers of Deployments and of ReplicaSets have it."""
+        keepers = self._cluster.list("Deployment", self._namespace, f"{ROLE}=worker")
+        if not keepers:
+            raise Inconclusive("the workers are bare pods, so there are no ReplicaSets")
+        sets = self._cluster.list("ReplicaSet", self._namespace, f"{ROLE}=worker")
+        pods = {each["metadata"]["name"]: int(each.get("status", {}).get("replicas", 0)) for each in sets}
+        ready = {each["metadata"]["name"]: int(each.get("status", {}).get("readyReplicas", 0)) for each in sets}
+        newest = max(sets, key=_revision, default=None)
+        seen = keepers[0].get("status", {}).get("observedGeneration", 0) >= keepers[0]["metadata"]["generation"]
+        return SetsSeen(newest["metadata"]["name"] if newest and seen else "", pods, ready)
 
     def _blind(self, what: str) -> NoReturn:
         raise Inconclusive(f"the target kubernetes cannot see {what} yet: that needs an agent on the node")

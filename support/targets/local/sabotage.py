@@ -15,7 +15,7 @@ from agents.sabotage import marks
 from agents.sabotage.signs import CUE
 from support.contract.deployment import Deployment, Life, Node
 from support.contract.shape import Shape
-from support.contract.target import KernelLog, Line, PodSeen, Witness
+from support.contract.target import KernelLog, Line, PodSeen, SetsSeen, Witness
 from support.events import EventLog
 from support.releases import Release
 from support.sabotage import asked
@@ -145,6 +145,11 @@ class LyingWitness:
         sound = PodSeen(there=True, ready=True, routed=True)
         seen = self._answer(("pod", life.node), lambda: self._real.pod(life), PodSeen(), sound)
         return cast(PodSeen, seen)
+
+    def replica_sets(self) -> SetsSeen:
+        """See :class:`support.contract.target.Witness`."""
+        seen = self._answer(("ReplicaSets",), self._real.replica_sets, SetsSeen(), SetsSeen())
+        return cast(SetsSeen, seen)
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """See :class:`support.contract.target.Witness`."""
