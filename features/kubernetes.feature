@@ -89,12 +89,12 @@ Feature: Pods of a cluster come and go, and no answer is lost
     And within 10 seconds the worker that was hit serves requests again
 
   @<engine>
-  Scenario Outline: The workers are rolled out anew under load and no request is lost (<engine>)
+  Scenario Outline: The workers are rolled out again under load and no request is lost (<engine>)
     Given a Dynamo deployment with 2 <engine> workers
       | setting    | value      |
       | controller | Deployment |
     And 4 clients keep asking for streamed completions answers of 40 tokens
-    When after 3 seconds the workers are rolled out anew
+    When after 3 seconds the workers are rolled out again
     Then every request succeeds
     And within 10 seconds the frontend lists 2 workers
 

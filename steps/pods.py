@@ -24,7 +24,7 @@ def when_pod_breaks(context: Context, trigger, victim, kind, moment, time):
     context.world.strikes.strike(failure, moment)
 
 
-@when("{trigger:Begin}the workers are rolled out anew")
+@when("{trigger:Begin}the workers are rolled out again")
 @marks(brings="fault")
 def when_rolled_out(context: Context, trigger):
     """The Deployment of the workers makes new pods and lets go of the old ones, step by step, as for a new image. There

@@ -162,10 +162,12 @@ def _forms(nouns: Iterable[str]) -> Sequence[str]:
 def _targets(needs: Sequence[str]) -> str:
     """Where a sentence can be played that needs these."""
     wanted = [name for name in needs if name in NEEDS]
+    only = {NEEDS[name].only for name in wanted} - {""}
     found = []
-    for name in TARGETS_AVAILABLE:
+    for name in TARGETS_AVAILABLE if not only else sorted(only):
         kind = targets.kind(Settings(target=name))
-        having = f" where it has {' and '.join(NEEDS[each].words for each in wanted)}" if wanted else ""
+        lacking = [NEEDS[each].words for each in wanted if not NEEDS[each].only]
+        having = f" where it has {' and '.join(lacking)}" if lacking else ""
         if kind.real:
             found.append(f"`{name}`{having}")
         elif all(answer.available for answer in kind.capabilities(wanted).values()):

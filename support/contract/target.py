@@ -189,12 +189,14 @@ class Need:
         title: what the doctor calls it, such as ``GPU``.
         needed_for: what for.
         tag: of the scenarios that are skipped where it is missing; empty: none is.
+        only: name of the one target that can have it; empty: others can.
     """
 
     words: str
     title: str
     needed_for: str
     tag: str = ""
+    only: str = ""
 
 
 class Capability(NamedTuple):

@@ -212,11 +212,11 @@ class OfAllPods(Fault):
 
 @dataclass(frozen=True)
 class Rollout(OfAllPods):
-    """The workers are rolled out anew: their Deployment makes new pods and lets go of the old ones, step by step."""
+    """The workers are rolled out again: their Deployment makes new pods and lets go of the old ones, step by step."""
 
     name = "rollout"
     failure = "rollout"
-    did = "were rolled out anew"
+    did = "were rolled out again"
 
     def prove(self, ground: Ground, ordered: Ordered) -> Proof:
         """A new ReplicaSet has all the pods that are wanted and they can serve, the old one has none; every worker that

@@ -31,7 +31,7 @@ class LocalWitness:
 
     def pod(self, life: Life) -> PodSeen:
         """See :class:`support.contract.target.Witness`."""
-        raise Inconclusive(f"{life.node} is no pod; only the target kubernetes has them")
+        raise Inconclusive(f"{life.node} is not a pod; only the target kubernetes has them")
 
     def replica_sets(self) -> SetsSeen:
         """See :class:`support.contract.target.Witness`."""
