@@ -509,12 +509,12 @@ def test_workers_are_all_there_again_when_as_many_as_are_wanted_can_serve() -> N
 # -- what becomes of it
 
 
-def looking(kind: type[Fault], seen: Any) -> world.Pods:
+def looking(kind: type[Fault], seen: Any) -> world.PodLives:
     fault: Any = SimpleNamespace(fault=kind, kind=kind.name, node=WORKER, life=LIFE, injected_at=now())
     made: Any = SimpleNamespace(last=fault, last_of=lambda family: fault)
     stage: Any = SimpleNamespace(target=seen, deployment=seen.deployment, events=EventLog())
     stage.target = SimpleNamespace(witness=seen.witness)
-    return world.Pods(stage, made)
+    return world.PodLives(stage, made)
 
 
 def test_a_pod_is_gone_once_its_process_has_ended_and_the_cluster_has_forgotten_it(

@@ -14,7 +14,7 @@ from support.world.stage import Stage
 FORGOTTEN_SECONDS = 15.0
 
 
-class Pods:
+class PodLives:
     """Looks at the pods that faults have hit."""
 
     def __init__(self, stage: Stage, faults: Faults) -> None:

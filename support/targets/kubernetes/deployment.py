@@ -299,7 +299,13 @@ class KubernetesDeployment:
         self.site.scope.place([self._made[node.name]])
 
     def start_worker(self) -> Node:
-        """Start one more worker and come back at once."""
+        """Start one more worker and come back at once.
+
+        Raises:
+            DeploymentFailed: a Deployment has them, which makes as many as it is told to.
+        """
+        if self.controller is not None:
+            raise DeploymentFailed(f"a {self.controller.kind} has the workers, and no other one can be added")
         return self._start_worker("decode" if self.shape.disaggregated else "worker")
 
     def add_worker(self) -> Node:
