@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from support.contract.deployment import Life, Node
 from support.contract.target import PodSeen, SetsSeen
 from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault
-from support.faults.processes import ProcessFault, Terminate
+from support.faults.processes import ProcessFault, Terminate, tell_leaving
 from support.observe.waiting import prove
 
 NOT_PROVEN = "the fault was not proven"
@@ -184,6 +184,7 @@ class OfAllPods(Fault):
             Inconclusive: they do not, or one has not.
         """
         sets, lives = ordered.before
+        tell_leaving(ground, ordered)
 
         def unproven() -> str | None:
             seen = ground.witness.replica_sets()
