@@ -153,3 +153,15 @@ def then_less(context: Context, share):
     Also: routing, load balancing, share of the traffic.
     """
     context.world.bystanders.expect_less_than(share)
+
+
+@then("within {timeout:Time} the worker that was hit serves requests again")
+@marks(needs="fault")
+def then_serves_again(context: Context, timeout):
+    """The worker that was hit serves a request, and no request fails meanwhile.
+
+    Time: from this sentence on.
+    Waits: until the worker has served one.
+    Proof: the bytes that the worker has sent.
+    """
+    context.world.lifetimes.expect_victim_serves(timeout)

@@ -1,14 +1,15 @@
 """Sabotage: what ``FT_SABOTAGE`` breaks on purpose, for the proof that scenarios can fail (docs/sabotage.md).
 
 What is broken knows nothing of it and is wrapped: deployments and the witness by
-:mod:`support.targets.local.sabotage`, the node agent by ``agents.sabotage.injector``, which a cell starts in its place.
-The ruler, and the target fake, lie by themselves when they are told to.
+:mod:`support.targets.local.sabotage`, deployments and faults of pods by :mod:`support.targets.kubernetes.sabotage`, the
+node agent by ``agents.sabotage.injector``, which a cell starts in its place. The ruler, and the target fake, lie by
+themselves when they are told to.
 """
 
 import os
 from collections.abc import Mapping
 
-KINDS = ("ruler", "migration-limit", "proxy", "injector", "witness", "shape", "answers", "faults", "router")
+KINDS = ("ruler", "migration-limit", "proxy", "injector", "witness", "shape", "answers", "faults", "router", "cluster")
 
 
 def asked() -> tuple[str, str]:

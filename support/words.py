@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import support.judge.checkers  # noqa: F401 - with it every checker is known by its name
-from support.contract.shape import DISCOVERIES, ENGINES, LEAVINGS, REQUEST_PLANES, RESTART_POLICIES, ROUTER_MODES
+from support.contract.shape import (
+    CONTROLLERS,
+    DISCOVERIES,
+    ENGINES,
+    LEAVINGS,
+    REQUEST_PLANES,
+    RESTART_POLICIES,
+    ROUTER_MODES,
+)
 from support.errors import Mistake, nearest, unknown
 from support.faults import registry
 from support.faults.gpu import known_xids
@@ -316,6 +324,7 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "Way": one_of("way to end a connection", WAYS),
     "Victim": one_of("victim", {each.words: key for key, each in VICTIMS.items()}),
     "Fate": one_of("fate", registry.words("process")),
+    "PodFate": one_of("fate of a pod", registry.words("pod")),
     "Role": one_of("role", ROLES),
     "Cut": one_of("manner of a cut", MODE_WORDS),
     "Side": one_of("side", SIDE_WORDS),
@@ -329,19 +338,24 @@ TYPES: dict[str, Callable[[str], Any]] = {
 }
 
 
+MEANT = ("between", "packets from", "packets to", "GPU of", "pod of", "bandwidth of")
+"""Words that a victim comes after."""
+
+
 def _victim_pattern(victims: Iterable[str], fates: Iterable[str]) -> str:
     """These victims; and any other words where it is plain that a victim was meant: after the words of a sentence that
     has one, or before a fate. A sentence may begin with a victim, and would else take those of others for its own.
     """
     known, ends = ("|".join(sorted(each, key=len, reverse=True)) for each in (victims, fates))
-    meant = "|".join(f"(?<={each} )" for each in ("between", "packets from", "packets to", "GPU of", "bandwidth of"))
+    meant = "|".join(f"(?<={each} )" for each in MEANT)
     words = r"[\w-]+(?: [\w-]+){0,6}?"
     return rf"(?:(?:{known})(?![\w-])|(?:{meant}){words}|{words}(?= (?:{ends})(?![\w-])))"
 
 
-_FATES = "|".join(TYPES["Fate"].words)  # type: ignore[attr-defined]
-# What follows a known one is another word of the sentence.
-TYPES["Fate"].pattern = rf"(?:(?:{_FATES})(?![\w-])|(?!(?:{_FATES}) ){TYPES['Fate'].pattern})"  # type: ignore[attr-defined]
+for _name in ("Fate", "PodFate"):
+    _fates = "|".join(sorted(TYPES[_name].words, key=len, reverse=True))  # type: ignore[attr-defined]
+    # What follows a known one is another word of the sentence.
+    TYPES[_name].pattern = rf"(?:(?:{_fates})(?![\w-])|(?!(?:{_fates}) ){TYPES[_name].pattern})"  # type: ignore[attr-defined]
 TYPES["Victim"].pattern = _victim_pattern(TYPES["Victim"].words, TYPES["Fate"].words)  # type: ignore[attr-defined]
 TYPES["Server"].pattern = "|".join(SERVERS)  # type: ignore[attr-defined]
 
@@ -363,6 +377,8 @@ SHAPE_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "drain deadline": ("drain_seconds", seconds),
     "grace period": ("grace_seconds", seconds),
     "stream timeout": ("stream_timeout_seconds", seconds),
+    "readiness switch": ("readiness_switch", yes_or_no),
+    "controller": ("controller", one_of("controller", {each: each for each in CONTROLLERS})),
 }
 """What a table below "a Dynamo deployment with ..." may say -> field of the shape, how it is read."""
 

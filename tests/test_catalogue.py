@@ -122,9 +122,10 @@ def test_a_docstring_with_a_line_that_is_no_field_is_refused() -> None:
         docstring_of(then_luck)
 
 
-def test_every_example_is_a_scenario_that_is_played_in_memory() -> None:
-    """By tests/test_fake_target.py, which plays every scenario of the default selection."""
+def test_every_example_is_a_scenario_that_is_played_in_memory_or_on_a_cluster() -> None:
+    """By tests/test_fake_target.py, which plays every scenario of the default selection; else it is about pods."""
     played = {each.name for each in enumerate_scenarios(ROOT, [], [])}
+    played |= {each.name for each in enumerate_scenarios(ROOT, [], ["@k8s"])}
     examples = [usage.example for usage in read()[1].values()]
     assert [each for each in examples if each is None or each.name not in played] == []
 

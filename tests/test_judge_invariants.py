@@ -256,7 +256,7 @@ def test_tokens_are_not_counted_with_the_tokenizer_of_another_model() -> None:
     assert check(History(entries=[replace(shorter, exact_tokens=False)], facts=Facts(exact_tokens=False))) == []
 
 
-TOLD = Event(10.0, "fault", "w-0", "terminate w-0", {"order": "terminate"})
+TOLD = Event(10.0, "state", "w-0", "shutting down: told to", {"state": "leaving"})
 
 
 def ended(code: int | None, node: str = "w-0", at: float = 10.2) -> Event:

@@ -24,6 +24,7 @@ from support.targets.kubernetes.api import ApiServer, ClusterError, explain, pla
 from support.targets.kubernetes.faults import PodFaults
 from support.targets.kubernetes.kind import KubernetesKind
 from support.targets.kubernetes.manifests import Blueprint, Programs
+from support.targets.kubernetes.names import Names
 from support.targets.kubernetes.target import DISCOVERIES, discovery
 from support.targets.kubernetes.witness import PodWitness, over
 from support.targets.needs import NEEDS
@@ -379,7 +380,7 @@ class Told(ApiServer):
 
 def watched(tmp_path: Path, *events: tuple[str, dict[str, Any]], log: bytes = b"") -> lives.Watcher:
     cluster = Told(*events, log=log)
-    watcher = lives.Watcher(cluster, "here", "", tmp_path)
+    watcher = lives.Watcher(cluster, "here", "", tmp_path, Names())
     assert cluster.over.wait(10)
     return watcher
 
@@ -526,7 +527,7 @@ def test_what_needs_an_agent_is_refused_and_never_said_to_be_done() -> None:
         faults.inject("process", type="crash", target_pod="w")
     assert faults.faults() == []
     with pytest.raises(Inconclusive, match="cannot see packets between pods"):
-        PodWitness(Nowhere(), "here").lost_between(None, None)  # type: ignore[arg-type]
+        PodWitness(Nowhere(), "here", Names()).lost_between(None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("tag", ["needs.namespaces", "needs.nftables", "needs.kmsg", "needs.strain", "needs.tbf"])

@@ -11,6 +11,7 @@ from support.clock import now
 from support.contract.deployment import Life, Node
 from support.errors import Inconclusive, Refused
 from support.targets.kubernetes.agents import NetworkFaults, NodeAgents, ObservedWitness
+from support.targets.kubernetes.names import Names
 
 FRONTEND = Node("frontend-0", "frontend", "frontend-0", 8000, None)
 WORKERS = [Node(f"vllm-worker-{number}", "worker", f"vllm-worker-{number}", 9090, None) for number in range(2)]
@@ -24,7 +25,7 @@ def pod(name: str, machine: str, app: str = "", ready: bool = True) -> dict[str,
     addresses = [{"ip": f"10.0.0.{len(name)}"}]
     return {
         "metadata": {"name": name, "uid": f"uid-{name}", "labels": {"app.kubernetes.io/name": app}},
-        "spec": {"nodeName": machine},
+        "spec": {"nodeName": machine, "containers": [{}]},
         "status": {"conditions": READY if ready else [], "containerStatuses": [container], "podIPs": addresses},
     }
 
@@ -126,7 +127,7 @@ def cluster() -> Cluster:
 @pytest.fixture
 def faults(cluster: Cluster, service: Service) -> NetworkFaults:
     nodes = [FRONTEND, *WORKERS]
-    return NetworkFaults(Agents(cluster, service), cluster, "dynamo-ft-1", lambda: nodes)  # type: ignore[arg-type]
+    return NetworkFaults(Agents(cluster, service), cluster, "dynamo-ft-1", lambda: nodes, Names())  # type: ignore[arg-type]
 
 
 def test_a_cut_by_roles_is_one_on_each_machine_and_one_here(faults: NetworkFaults, service: Service) -> None:
@@ -203,7 +204,7 @@ def test_what_is_missing_is_said(cluster: Cluster, service: Service, change: Any
 def test_packets_are_counted_where_they_arrive(cluster: Cluster, service: Service) -> None:
     asked: list[tuple[str, Any]] = []
     agents = Agents(cluster, service, Observer(asked, deaf="uid-vllm-worker-0"))
-    witness = ObservedWitness(cluster, "dynamo-ft-1", agents)  # type: ignore[arg-type]
+    witness = ObservedWitness(cluster, "dynamo-ft-1", Names(), agents)  # type: ignore[arg-type]
     assert witness.lost_between(FRONTEND, WORKERS[0], 30) == {"to": 30, "from": 0}
     sent = {body["uid"]: body["packets"] for path, body in asked if path == "/v1/send"}
     assert sent == {"uid-frontend-0": 30, "uid-vllm-worker-0": 30}
@@ -212,7 +213,7 @@ def test_packets_are_counted_where_they_arrive(cluster: Cluster, service: Servic
 
 def test_whether_a_process_may_run_is_the_word_of_the_observer(cluster: Cluster, service: Service) -> None:
     asked: list[tuple[str, Any]] = []
-    witness = ObservedWitness(cluster, "dynamo-ft-1", Agents(cluster, service, Observer(asked)))  # type: ignore[arg-type]
+    witness = ObservedWitness(cluster, "dynamo-ft-1", Names(), Agents(cluster, service, Observer(asked)))  # type: ignore[arg-type]
     uid, container = "uid-vllm-worker-0", "containerd://id-vllm-worker-0"
     life = Life("vllm-worker-0", (uid, container), "a container", "running")
     assert witness.state(life) == "stopped"
@@ -222,6 +223,6 @@ def test_whether_a_process_may_run_is_the_word_of_the_observer(cluster: Cluster,
 
 
 def test_a_machine_without_an_observer_is_not_guessed_at(cluster: Cluster, service: Service) -> None:
-    witness = ObservedWitness(cluster, "dynamo-ft-1", Agents(cluster, service))  # type: ignore[arg-type]
+    witness = ObservedWitness(cluster, "dynamo-ft-1", Names(), Agents(cluster, service))  # type: ignore[arg-type]
     with pytest.raises(Inconclusive, match="no pod-observer was ready on node1"):
         witness.lost_between(FRONTEND, WORKERS[0])

@@ -16,6 +16,7 @@ from support.run.schedule import Cost
 from support.run.selection import Selected, enumerate_scenarios
 from support.seen import Busy, GaugeSeen
 from support.settings import ROOT
+from support.targets.kubernetes.sabotage import CLUSTERS
 from support.targets.local.sabotage import SHAPES, WITNESSES
 from tests.lies import LIES, rows, ways
 from tests.sabotage import Find, Sabotage, scenarios, table, trials
@@ -37,6 +38,7 @@ def test_every_kind_of_sabotage_is_used_and_known() -> None:
     used = {row.sabotage for row in table() if row.sabotage and not row.sabotage.startswith("migration-limit=")}
     known = {f"proxy={kind}" for kind in proxy.KINDS} | {f"injector={kind}" for kind in injector.KINDS}
     known |= {f"shape={kind}" for kind in SHAPES} | {f"witness={kind}" for kind in WITNESSES}
+    known |= {f"cluster={kind}" for kind in CLUSTERS}
     of_lies = [way.sabotage for row in rows() for lie in LIES for way in ways(row, lie)]
     used |= {each for each in of_lies if not each.startswith("list=")}
     # It can be imported in Dynamo's environment only.

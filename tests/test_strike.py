@@ -29,6 +29,7 @@ from support.rows import COLUMNS
 from support.scenarios import Failure
 from support.scenarios.model import TYPES
 from support.settings import ROOT
+from support.targets.kubernetes.faults import TYPES as TYPES_OF_PODS
 from support.world.faults import Faults
 
 NODES = [Node(f"w-{number}", "worker", "127.0.0.1", 1, None) for number in range(3)]
@@ -339,10 +340,12 @@ def test_what_a_strike_heeds_is_said_of_each_kind() -> None:
     """Losing one of these would make a proof weaker, and nothing else would show it."""
     process, xid = (True, True, True), (True, False, False)
     heeded = {kind.name: (kind.urgent, kind.holds_answers, kind.side_by_side) for kind in registry.KINDS.values()}
-    said = dict.fromkeys(("crash", "terminate", "hang", "restart"), process) | {"xid": xid}
+    deleted, unready = ("delete_pod", "force_delete_pod"), (False, True, False)
+    said = dict.fromkeys(("crash", "terminate", "hang", "restart", *deleted), process)
+    said |= {"xid": xid, "unready": unready}
     assert heeded == {name: said.get(name, (False, False, False)) for name in heeded}
     ending = {kind.name for kind in registry.KINDS.values() if kind.ends_process}
-    assert ending == {"crash", "terminate", "restart"}
+    assert ending == {"crash", "terminate", "restart", *deleted, "rollout", "scale_to_zero"}
     assert [each.name for each in fields(Victim) if each.default is True] == ["felt"]
 
 
@@ -382,17 +385,19 @@ UNPROVEN = {("network", "delay")}
 
 
 def test_the_kinds_of_the_suite_and_the_types_of_the_agents_agree() -> None:
-    ours = {(kind.family, each) for kind in registry.KINDS.values() for each in kind.types}
+    ours = {(kind.family, each) for kind in registry.KINDS.values() for each in kind.types if kind.family != "pod"}
     theirs = {(kind, each.name) for kind in KINDS for each in types(kind).values() if not each.nowhere}
     assert ours | UNPROVEN == theirs
-    assert registry.FAMILIES == KINDS
+    of_clusters = {each for kind in registry.KINDS.values() for each in kind.types if kind.family == "pod"}
+    assert {*TYPES_OF_PODS["pod"]} == of_clusters
+    assert set(registry.FAMILIES) == {*KINDS, "pod"}
     fields_of: dict[str, type[BaseModel]] = {
         "network": models.NetworkInjection,
         "process": models.ProcessInjection,
         "gpu": models.GpuInjection,
     }
     said = {"partition": "partition_type"}
-    for kind in registry.KINDS.values():
+    for kind in [each for each in registry.KINDS.values() if each.family != "pod"]:
         options = {option for each in kind.types for option in types(kind.family)[each].options}
         taken = options | set(fields_of[kind.family].model_fields)
         assert {said.get(each.name, each.name) for each in registry.strengths(kind)} <= taken, kind

@@ -11,7 +11,7 @@ from steps.writing import glossary
 from steps.writing.examples import Example, Usage, scenarios
 from steps.writing.sentences import Sentence
 from support import releases, targets
-from support.contract.shape import ENGINES, LEAVINGS, SIMULATED, Shape
+from support.contract.shape import DISCOVERIES, ENGINES, LEAVINGS, SIMULATED, Shape
 from support.errors import LACKS, Unsupported
 from support.faults import registry
 from support.faults.fault import Fault
@@ -189,10 +189,12 @@ def _forms(nouns: Iterable[str]) -> Sequence[str]:
 def _targets(needs: Sequence[str]) -> str:
     """Where a sentence can be played that needs these."""
     wanted = [name for name in needs if name in NEEDS]
+    only = {NEEDS[name].only for name in wanted} - {""}
     found = []
-    for name in TARGETS_AVAILABLE:
+    for name in TARGETS_AVAILABLE if not only else sorted(only):
         kind = targets.kind(Settings(target=name))
-        having = f" where it has {' and '.join(NEEDS[each].words for each in wanted)}" if wanted else ""
+        lacking = [NEEDS[each].words for each in wanted if not NEEDS[each].only]
+        having = f" where it has {' and '.join(lacking)}" if lacking else ""
         if kind.real:
             found.append(f"`{name}`{having}")
         elif all(answer.available for answer in kind.capabilities(wanted).values()):
@@ -286,7 +288,7 @@ def _who_takes(field: str, default: Any, words: Sequence[str]) -> tuple[list[str
                 continue
             wanted = {field: other, "engine": engine, "leaving": leaving}
             try:
-                Shape(**wanted).check(release)
+                Shape(**wanted).check(release, DISCOVERIES)
             except (ValueError, Unsupported):
                 continue
             engines[engine] = able[release.version] = None

@@ -1,4 +1,4 @@
-"""Examples of sentences: scenarios of the features, which tests/test_fake_target.py plays all of."""
+"""Examples of sentences: scenarios of the features. tests/test_fake_target.py plays all but those for a cluster."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ class Usage:
     """What the features make of a sentence.
 
     Attributes:
-        example: the shortest scenario of the default selection with it; None: none has it.
+        example: the shortest scenario of the default selection with it, else of any; None: none has it.
         words: name of each placeholder -> what stands there, in all features.
         tags: those that all scenarios with it have.
     """
@@ -79,7 +79,7 @@ def _usage(sentence: Sentence, uses: Sequence[Use], selected: Any) -> Usage:
         for argument in sentence.matcher.match(step.name).arguments or ():
             words[argument.name].add(argument.original)
     played = [use for use in uses if selected.check(use[1].effective_tags)]
-    shortest = min(played, key=lambda use: len(list(use[1].all_steps)), default=None)
+    shortest = min(played or uses, key=lambda use: len(list(use[1].all_steps)), default=None)
     tags = [frozenset(scenario.effective_tags) for _, scenario, _ in uses]
     return Usage(
         shortest and _example(sentence, *shortest),

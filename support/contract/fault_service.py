@@ -11,7 +11,7 @@ class FaultService(JsonApi):
     WHO = "fault service"
 
     def inject(self, family: str, **order: Any) -> dict[str, Any]:
-        """Make a fault of a family (``process``, ``network``, ``gpu``); ``order`` is the body of the request."""
+        """Make a fault of a family (:data:`support.faults.registry.FAMILIES`); ``order`` is the body of the request."""
         return dict(self.call("POST", f"/api/v1/faults/{family}/inject", order))
 
     def get(self, fault_id: str) -> dict[str, Any]:

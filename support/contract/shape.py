@@ -14,6 +14,7 @@ ENGINES = (*SIMULATED, "ruler")
 REQUEST_PLANES = ("tcp", "nats")
 DISCOVERIES = ("etcd", "kubernetes")
 RESTART_POLICIES = ("Never", "OnFailure", "Always")
+CONTROLLERS = ("Deployment",)
 ROUTER_MODES = ("round-robin", "random", "least-loaded", "kv")
 LEAVINGS = ("draining", "handing over")
 MOST_MEMBERS = 7
@@ -51,6 +52,10 @@ class Shape:
         drain_seconds: how long a worker that is shut down may take to finish its requests; None: the release's default.
         grace_seconds: how long a worker that hands over goes on before it does; None: the release's default.
         stream_timeout_seconds: silence of a worker after which the frontend gives up on it; None: never.
+        readiness_switch: whether the readiness probe of a worker can be made to fail while its process lives; only pods
+            have probes.
+        controller: what has other pods take the place of workers that go: ``Deployment``; None: nothing. Only pods have
+            one, and its workers are started again whatever the restart policy says.
         worker_env: further environment variables of the workers.
     """
 
@@ -75,6 +80,8 @@ class Shape:
     drain_seconds: NonNegativeFloat | None = None
     grace_seconds: NonNegativeFloat | None = None
     stream_timeout_seconds: PositiveFloat | None = None
+    readiness_switch: bool = False
+    controller: Annotated[str, OneOf(("", *CONTROLLERS))] = ""
     worker_env: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -120,6 +127,8 @@ class Shape:
             raise Mistake(f"the ruler engine has no max_model_len; choose one of {', '.join(SIMULATED)}")
         if self.leaving == "handing over" and self.engine != "ruler":
             raise Mistake(f"simulated {self.engine} workers always drain on shutdown; only the ruler can hand over")
+        if self.controller and self.disaggregated:
+            raise Mistake(f"the controller {self.controller} keeps workers of one role; this deployment has two")
         if self.grace_seconds is not None and self.leaving != "handing over":
             raise Mistake(f"grace_seconds is {self.grace_seconds:g}, but workers that drain have none")
 
@@ -136,6 +145,10 @@ class Shape:
         self.check_alone()
         if self.discovery and self.discovery not in discoveries:
             raise Mistake(f"discovery is {self.discovery!r}, which needs the target kubernetes")
+        if self.readiness_switch and "kubernetes" not in discoveries:
+            raise Mistake("a readiness switch needs the target kubernetes")
+        if self.controller and "kubernetes" not in discoveries:
+            raise Mistake(f"the controller {self.controller} needs the target kubernetes")
         if self.discovery == "kubernetes" and not release.kubernetes_discovery:
             raise Unsupported(release.version, "Kubernetes discovery")
         if self.engine not in release.engines:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -27,6 +27,51 @@ class Wait:
     until: float
     who: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class PodSeen:
+    """What a cluster shows of the pod of a life.
+
+    Attributes:
+        there: whether that very pod is there; another one of its name is none.
+        leaving: whether it was told to end.
+        ready: whether its kubelet says that it can serve.
+        routed: whether a Service leads new requests to it.
+    """
+
+    there: bool = False
+    leaving: bool = False
+    ready: bool = False
+    routed: bool = False
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is whole, and found by those who look for one that serves."""
+        return self.ready and self.routed and not self.leaving
+
+    def __str__(self) -> str:
+        if not self.there:
+            return "its pod is gone" + (", and a Service leads to it" if self.routed else "")
+        states = ["leaving" if self.leaving else "there", "ready" if self.ready else "not ready"]
+        return f"its pod is {', '.join(states)}, {'a' if self.routed else 'no'} Service leads to it"
+
+
+@dataclass(frozen=True)
+class SetsSeen:
+    """What a cluster shows of the ReplicaSets that have the pods of workers.
+
+    Attributes:
+        current: name of the one with the pods that are wanted now; empty while the last order was seen by nobody.
+        pods: name of each -> how many pods it has; ``ready``: how many of them can serve.
+    """
+
+    current: str = ""
+    pods: Mapping[str, int] = field(default_factory=dict)
+    ready: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} has {count} pods, {self.ready[name]} ready" for name, count in self.pods.items())
 
 
 class WaitRecorder(Protocol):
@@ -61,6 +106,12 @@ class Witness(Protocol):
         """``gone`` (that very run is over), ``stopped`` (it may not run) or ``alive``: all of it, with whatever it has
         started, for a process of it that goes on is ``alive``.
         """
+
+    def pod(self, life: Life) -> PodSeen:
+        """What the cluster shows of the pod of a life; Inconclusive: there are no pods."""
+
+    def replica_sets(self) -> SetsSeen:
+        """What the cluster shows of the ReplicaSets of the workers; Inconclusive: there are none."""
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """How many of ``packets`` packets ``to`` the victim, and as many ``from`` it, are lost. Where a program on one
@@ -138,12 +189,14 @@ class Need:
         title: what the doctor calls it, such as ``GPU``.
         needed_for: what for.
         tag: of the scenarios that are skipped where it is missing; empty: none is.
+        only: name of the one target that can have it; empty: others can.
     """
 
     words: str
     title: str
     needed_for: str
     tag: str = ""
+    only: str = ""
 
 
 class Capability(NamedTuple):

@@ -142,7 +142,7 @@ class Fault:
     @property
     def hits_process(self) -> bool:
         """Whether it is aimed at the victim's process, or ends it."""
-        return self.family == "process"
+        return self.family == "process" or self.ends_process
 
     def groups(self, nodes: Sequence[Node]) -> list[list[Node]]:
         """The victims of each order to the fault service: one each."""

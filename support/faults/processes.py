@@ -120,7 +120,7 @@ class Terminate(ProcessFault):
         it before; or a frontend refuses connections.
         """
         node, (life, number) = ordered.nodes[0], ordered.before
-        ground.events.add("state", node.name, "shutting down: told to", at=ordered.at, state="leaving")
+        tell_leaving(ground, ordered)
 
         def unproven() -> str | None:
             seen = ground.witness.state(life)
@@ -164,6 +164,12 @@ class Restart(ProcessFault):
             return None if seen == "alive" else f"the one in its place is {seen}"
 
         return self._proof(self._await(unproven, ordered), ordered)
+
+
+def tell_leaving(ground: Ground, ordered: Ordered) -> None:
+    """Note that the victims were told to end, which the judge goes by."""
+    for node in ordered.nodes:
+        ground.events.add("state", node.name, "shutting down: told to", at=ordered.at, state="leaving")
 
 
 def started_again(ground: Ground, node: Node, life: Life, kept_from_it: bool = False) -> str | None:

@@ -9,8 +9,8 @@ from typing import Any, get_type_hints
 
 from support.faults.fault import Fault
 
-FAMILIES = ("process", "network", "gpu")
-"""Those of the fault service, in the order in which lists have them."""
+FAMILIES = ("process", "network", "gpu", "pod")
+"""Those of the fault service, in the order in which lists have them, and pods, which only a cluster has."""
 
 
 def _kinds(of: type[Fault]) -> Iterator[type[Fault]]:

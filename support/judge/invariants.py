@@ -20,7 +20,7 @@ from support.judge.rules.answers import (
 )
 from support.judge.rules.deployment import cancel_stays, counters, gauges, migration_limit, panics, replay, shutdown
 from support.judge.rules.etcd import etcd_agreement, etcd_leader, etcd_lease, etcd_revision
-from support.judge.rules.lookup import attempts_of, entry_of, etcd_records
+from support.judge.rules.lookup import attempts_of, entry_of, etcd_records, told_to_leave
 from support.judge.rules.suite import client_lag, gate, lapsed, leftovers, not_undone, records_lost
 from support.judge.verdict import Finding
 from support.requests.outcomes import outcome
@@ -87,7 +87,7 @@ EVIDENCE: dict[str, Callable[[History], int]] = {
     "etcd-revision": lambda history: sum(1 for _ in etcd_records(history, "status")),
     "etcd-lease": lambda history: sum(1 for _ in etcd_records(history, "lease")),
     "etcd-agreement": lambda history: sum(len(record["hashes"]) > 1 for record in etcd_records(history, "hash")),
-    "shutdown": lambda history: sum(event.data.get("order") == "terminate" for event in history.events),
+    "shutdown": lambda history: sum(map(told_to_leave, history.events)),
     "panics": lambda history: len(history.panics),
     "leftovers": lambda history: len(history.topology.get("nodes", [])),
     "gate": _holding,

@@ -21,7 +21,8 @@ NEEDS = {
         "GPUs that can be slowed or filled", "strained GPUs", "slow GPUs and taken memory, simulated", "needs.strain"
     ),
     "gpu": Need("a GPU", "GPU", "real engines", "gpu"),
-    "cluster": Need("a Kubernetes cluster", "KUBECONFIG", "the target kubernetes", "k8s"),
+    "cluster": Need("a Kubernetes cluster", "KUBECONFIG", "the target kubernetes"),
+    "pods": Need("pods", "pods", "what only a cluster can do to them", "k8s", only="kubernetes"),
 }
 """Name -> what is needed, in the order of the doctor's table; a kind of target has those that it can answer for."""
 

@@ -1,5 +1,8 @@
 """Which processes live and which have exited: those that are started again, stay, exit, or join."""
 
+from collections.abc import Callable, Collection
+from functools import partial
+
 from support.clock import now
 from support.contract.deployment import Node
 from support.errors import Mistake, NotKept, Since
@@ -95,13 +98,32 @@ class Lifetimes:
 
         if not self._newcomers:
             raise Mistake("no new worker was started, so none can serve; write 'When a new worker starts' before it")
+        names = [node.name for node in self._newcomers]
+        serving = partial(self._stage.fleet.producing, names)
+        self._expect_serving(names, serving, timeout, "each new worker has served a request")
 
+    def expect_victim_serves(self, timeout: float) -> None:
+        """One request after the other succeeds, and within ``timeout`` seconds the last victim has had one.
+
+        Raises:
+            AssertionError: a request fails, or it has none.
+        """
+        name, fleet = self._faults.last.node.name, self._stage.fleet
+        before = fleet.produced_bytes().get(name, 0.0)
+
+        def serving() -> list[str]:
+            return [name] if fleet.produced_bytes().get(name, 0.0) > before else []
+
+        self._expect_serving([name], serving, timeout, f"{name} has served a request again")
+
+    def _expect_serving(
+        self, names: Collection[str], serving: Callable[[], Collection[str]], timeout: float, what: str
+    ) -> None:
         def idle() -> str | None:
             expect_complete(self._clients.send(max_tokens=FIRST_TOKENS, watch=False).join().entry, FIRST_TOKENS)
-            names = [node.name for node in self._newcomers]
-            return ", ".join(sorted(set(names) - set(self._stage.fleet.producing(names)))) or None
+            return ", ".join(sorted({*names} - {*serving()})) or None
 
-        until(idle, timeout, "each new worker has served a request", this_sentence())
+        until(idle, timeout, what, this_sentence())
 
     def expect_restarted(self, timeout: float) -> None:
         """The last victim, in another life than the one that was hit, answers within ``timeout`` seconds.

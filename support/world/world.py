@@ -20,6 +20,7 @@ from support.world.faults import Faults
 from support.world.injectors import InjectorFaults
 from support.world.lifetimes import Lifetimes
 from support.world.members import EtcdMembers
+from support.world.pods import PodLives
 from support.world.records import Records
 from support.world.stage import Stage
 from support.world.strikes import Strikes
@@ -48,6 +49,7 @@ class World:
         self.takeovers = Takeovers(self.stage, self.clients)
         looks = self.answers, self.takeovers
         self.lifetimes = Lifetimes(self.stage, self.clients, *looks, self.faults, self.etcd)
+        self.pods = PodLives(self.stage, self.faults)
         self.bystanders = Bystanders(self.stage, self.clients, self.answers, self.faults, self.workload)
         self.strikes = Strikes(self.stage, self.clients, self.answers, self.faults, self.workload)
         self.injectors = InjectorFaults(self.stage, self.faults)

@@ -99,6 +99,6 @@ def table() -> list[Sabotage]:
     return read_list(TABLE, Sabotage, check=Sabotage.check)
 
 
-def scenarios() -> list[Selected]:
-    """Every scenario of the default selection."""
-    return enumerate_scenarios(ROOT, [], [])
+def scenarios(cluster: bool = True) -> list[Selected]:
+    """Every scenario of the default selection, and with a ``cluster`` those that need one."""
+    return enumerate_scenarios(ROOT, [], []) + (enumerate_scenarios(ROOT, [], ["@k8s"]) if cluster else [])

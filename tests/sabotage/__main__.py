@@ -28,7 +28,11 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="run also what is known already")
     parser.add_argument("--plan", action="store_true", help="say what would run and how long it takes, and run nothing")
     options = parser.parse_args()
-    every = [(scenario, row) for scenario in scenarios() for row in table() if row.matches(scenario.name)]
+    settings = Settings.load()
+    if not settings.kubeconfig:
+        print("KUBECONFIG is not set: scenarios that need a cluster are left out")
+    rows, all_scenarios = table(), scenarios(bool(settings.kubeconfig))
+    every = [(scenario, row) for scenario in all_scenarios for row in rows if row.matches(scenario.name)]
     chosen = [
         (scenario, row)
         for scenario, row in every
@@ -36,7 +40,7 @@ def main() -> int:
     ]
     in_table = {row_of(pair) for pair in every}
     known = {each.row: each for each in read_trials(REPORTS) if each.row in in_table}
-    now = sources(), Settings.load().dynamo
+    now = sources(), settings.dynamo
     fresh = {row for row, each in known.items() if (each.sources, each.dynamo) == now and not options.again}
     waiting = [pair for pair in chosen if row_of(pair) not in fresh]
     costs, done = usual_costs("local") | read_costs(costs_file(REPORTS, "local")), list[Pair]()

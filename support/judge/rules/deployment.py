@@ -8,7 +8,7 @@ from itertools import pairwise
 from support.amounts import amount
 from support.events import ENDED
 from support.judge.history import History
-from support.judge.rules.lookup import about_request, about_request_id, attempts_of, entry_of, role_of
+from support.judge.rules.lookup import about_request, about_request_id, attempts_of, entry_of, role_of, told_to_leave
 from support.judge.verdict import Finding
 from support.seen import CounterSeen, GaugeSeen, Handed, PanicSeen, ProcessEnd, ProcessThere
 
@@ -112,15 +112,17 @@ def shutdown(history: History) -> Iterator[Finding]:
     for name in nodes:
         told_at: float | None = None
         for event in (each for each in history.events if each.subject == name):
-            if event.kind == "fault":
-                told_at = event.at if event.data.get("order") == "terminate" else None
+            if told_to_leave(event):
+                told_at = event.at
+            elif event.kind == "fault":
+                told_at = None
             elif event.state in ENDED:
                 code = event.data.get("exit_code")
                 if told_at is not None and code:
                     end = ProcessEnd.of(name, role_of(history, name), code, event.at - told_at)
                     yield Finding.of("shutdown", name, end)
                 told_at = None
-            elif event.state == "leaving" and "seconds" in event.data and told_at is not None:
+            elif event.state == "leaving" and told_at is not None:
                 there = ProcessThere(name, role_of(history, name), "alive", event.data["seconds"])
                 words = f"it was shut down and is still there after {there.seconds:.1f} s with nothing in flight"
                 yield Finding.of("shutdown", name, there, words=words)

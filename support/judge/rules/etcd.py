@@ -6,7 +6,7 @@ from typing import Any
 
 from support.amounts import amount
 from support.judge.history import History
-from support.judge.rules.lookup import etcd_records
+from support.judge.rules.lookup import etcd_records, told_to_leave
 from support.judge.verdict import Finding
 from support.seen import EtcdSeen
 
@@ -59,7 +59,7 @@ def etcd_lease(history: History) -> Iterator[Finding]:
     """
     ends: dict[str, list[float]] = {}
     for event in history.events:
-        if event.data.get("order") == "terminate" or event.state == "stopped":
+        if told_to_leave(event) or event.state == "stopped":
             ends.setdefault(event.subject, []).append(event.at)
     for record in etcd_records(history, "lease"):
         early = record["at"] + record["left"] - record["gone_at"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from support.events import Event
 from support.judge.history import History
 from support.requests.ledger import LedgerEntry
 
@@ -15,6 +16,11 @@ def etcd_records(history: History, kind: str) -> Iterator[dict[str, Any]]:
 def role_of(history: History, node: str) -> str:
     """The role of a node; empty where the topology does not have it."""
     return next((each.get("role", "") for each in history.topology.get("nodes", []) if each["name"] == node), "")
+
+
+def told_to_leave(event: Event) -> bool:
+    """Whether a process was told to end (SIGTERM), by whichever fault."""
+    return event.state == "leaving" and "seconds" not in event.data
 
 
 def attempts_of(history: History) -> dict[str, list[dict[str, Any]]]:

@@ -10,6 +10,7 @@ from support.contract.shape import Shape
 from support.errors import Mistake
 from support.faults.gpu import CONSEQUENCES
 from support.faults.network import SIDE_WORDS
+from support.faults.pods import ForceDeletePod
 from support.faults.processes import Crash, Restart
 from support.faults.victims import VICTIMS
 from support.marks import THINGS, Marks
@@ -300,4 +301,4 @@ def _takeovers(placed: Sequence[Placed]) -> Iterator[tables.Located]:
 
 def _loses(cause: Any) -> bool:
     """Whether a worker that is hit by it loses what it has in flight."""
-    return cause in (Crash, Restart) or CONSEQUENCES.get(cause) == "gone"
+    return cause in (Crash, Restart, ForceDeletePod) or CONSEQUENCES.get(cause) == "gone"

@@ -20,6 +20,7 @@ SIMULATED = {
     "strain": True,
     "gpu": False,
     "cluster": False,
+    "pods": False,
 }
 """Name of a need -> whether it is simulated here."""
 

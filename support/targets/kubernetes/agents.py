@@ -14,8 +14,10 @@ from support.errors import Inconclusive, Refused
 from support.json_api import JsonApi
 from support.observe.waiting import at_once
 from support.targets.kubernetes.api import ApiServer, ClusterError, Object
+from support.targets.kubernetes.lives import is_ready
+from support.targets.kubernetes.names import Names
 from support.targets.kubernetes.tunnels import Tunnel
-from support.targets.kubernetes.witness import PodWitness, over
+from support.targets.kubernetes.witness import PodWitness
 
 NAMESPACE = "fault-injection"
 SERVICE, AGENT, OBSERVER = "fault-service", "pod-fault-injector", "pod-observer"
@@ -45,7 +47,7 @@ class NodeAgents:
         """Why they cannot be used, in words; empty: they can."""
         try:
             for app in (SERVICE, AGENT, OBSERVER):
-                ready = {pod["spec"].get("nodeName") for pod in self._pods(app) if _ready(pod)}
+                ready = {pod["spec"].get("nodeName") for pod in self._pods(app) if is_ready(pod)}
                 if not ready:
                     manifest = f"agents/manifests/{app}.yaml"
                     return f"no {app} is ready in the namespace {NAMESPACE}: ask an administrator to apply {manifest}"
@@ -79,11 +81,11 @@ class NodeAgents:
         self._service = FaultService(self._forward(self._pods(SERVICE), SERVICE_PORT), self._token(SERVICE))
         token = self._token(OBSERVER)
         for pod in self._pods(OBSERVER):
-            if _ready(pod):
+            if is_ready(pod):
                 self._observers[pod["spec"]["nodeName"]] = Observer(self._forward([pod], OBSERVER_PORT), token)
 
     def _forward(self, pods: Sequence[Object], port: int) -> str:
-        names = [pod["metadata"]["name"] for pod in pods if _ready(pod)]
+        names = [pod["metadata"]["name"] for pod in pods if is_ready(pod)]
         self._tunnels.append(Tunnel(self._cluster, NAMESPACE, names, port))
         return self._tunnels[-1].url
 
@@ -110,11 +112,6 @@ class NodeAgents:
         self._tunnels.clear()
 
 
-def _ready(pod: Object) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-
 class NetworkFaults(FaultService):
     """Breaks the networks of the pods of one scenario, by the fault service of the cluster.
 
@@ -122,15 +119,21 @@ class NetworkFaults(FaultService):
     its deadline is on our clock.
 
     Args:
-        nodes: those of the deployment right now.
+        nodes: those of the deployment right now; ``names``: which pods they are.
     """
 
     WHO = "fault service of the cluster"
 
     def __init__(
-        self, agents: NodeAgents, cluster: ApiServer, namespace: str, nodes: Callable[[], Sequence[Node]]
+        self,
+        agents: NodeAgents,
+        cluster: ApiServer,
+        namespace: str,
+        nodes: Callable[[], Sequence[Node]],
+        names: Names,
     ) -> None:
         self._agents, self._cluster, self._namespace, self._nodes = agents, cluster, namespace, nodes
+        self._names = names
         self._ends: dict[str, float] = {}
 
     def _sides(self, order: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -146,15 +149,18 @@ class NetworkFaults(FaultService):
     def inject(self, family: str, **order: Any) -> dict[str, Any]:
         """See :class:`support.contract.fault_service.FaultService`."""
         sources, targets = self._sides(order)
-        pods = {pod["metadata"]["name"]: pod for pod in self._cluster.list("Pod", self._namespace)}
+        pods = {self._names.node(pod): pod for pod in self._cluster.list("Pod", self._namespace)}
         if lost := [name for name in (*sources, *targets) if name not in pods]:
             raise Refused(404, f"the {self.WHO} cannot cut off {lost[0]}: it has no pod")
         machines: dict[str, list[str]] = {}
         for name in targets:
-            machines.setdefault(pods[name]["spec"]["nodeName"], []).append(f"{self._namespace}/{name}")
+            machines.setdefault(pods[name]["spec"]["nodeName"], []).append(f"{self._namespace}/{self._names.pod(name)}")
         kept = {name: value for name, value in order.items() if name in ("mode", "direction", "parameters")}
         seconds = float(order.get("duration_seconds") or SECONDS)
-        body = kept | {"partition_type": "CUSTOM", "source": [f"{self._namespace}/{name}" for name in sources]}
+        body = kept | {
+            "partition_type": "CUSTOM",
+            "source": [f"{self._namespace}/{self._names.pod(name)}" for name in sources],
+        }
         began, made = now(), list[dict[str, Any]]()
         try:
             for group in machines.values():
@@ -232,22 +238,19 @@ class ClusterFaults(FaultService):
 class ObservedWitness(PodWitness):
     """Sees pods through the observers of their machines; none of them breaks anything."""
 
-    def __init__(self, cluster: ApiServer, namespace: str, agents: NodeAgents) -> None:
-        super().__init__(cluster, namespace)
+    def __init__(self, cluster: ApiServer, namespace: str, names: Names, agents: NodeAgents) -> None:
+        super().__init__(cluster, namespace, names)
         self._agents = agents
 
-    def state(self, life: Life) -> str:
-        """The kubelet says whether that very container runs; whether its processes may, the kernel of its machine."""
-        pod = self._cluster.get("Pod", self._namespace, life.node)
-        if pod is None or over(life, pod):
-            return "gone"
+    def _may_run(self, life: Life, pod: Object) -> str:
+        """The kernel of its machine says it."""
         container = str(cast(tuple[str, str], life.identity)[1]).rpartition("://")[2]
         seen = self._agents.observer(pod["spec"]["nodeName"]).call("GET", f"/v1/containers/{container}")
         return str(seen["state"])
 
     def _place(self, node: Node) -> tuple[Observer, str, list[str]]:
         """The observer of a node's machine, the UID of its pod, and its addresses."""
-        pod = self._cluster.get("Pod", self._namespace, node.name)
+        pod = self._cluster.get("Pod", self._namespace, self._names.pod(node.name))
         if pod is None or not pod["status"].get("podIPs"):
             raise Inconclusive(f"{node.name} has no pod with an address, so its packets cannot be seen")
         addresses = [str(each["ip"]) for each in pod["status"]["podIPs"]]

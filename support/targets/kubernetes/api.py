@@ -39,6 +39,7 @@ PLACES = {
     "Node": ("/api/v1", "nodes", False),
     "Event": ("/api/v1", "events", True),
     "StatefulSet": ("/apis/apps/v1", "statefulsets", True),
+    "ReplicaSet": ("/apis/apps/v1", "replicasets", True),
     "Deployment": ("/apis/apps/v1", "deployments", True),
     "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles", True),
     "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings", True),
@@ -231,7 +232,11 @@ class ApiServer:
 
     def annotate(self, kind: str, namespace: str, name: str, notes: Mapping[str, str]) -> None:
         """Set annotations of an object."""
-        self.call("PATCH", place(kind, namespace, name), {"metadata": {"annotations": dict(notes)}}, content=MERGE)
+        self.patch(kind, namespace, name, {"metadata": {"annotations": dict(notes)}})
+
+    def patch(self, kind: str, namespace: str, name: str, change: Object) -> None:
+        """Change a part of an object (merge patch)."""
+        self.call("PATCH", place(kind, namespace, name), change, content=MERGE)
 
     def delete(self, kind: str, namespace: str, name: str, grace: int | None = None, uid: str = "") -> bool:
         """Delete an object; False when it is not there any more.

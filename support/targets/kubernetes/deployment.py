@@ -21,8 +21,10 @@ from support.observe.workers import requests_served, worker_id
 from support.requests.client import send_completion_request
 from support.targets.kubernetes import happenings, manifests, troubles
 from support.targets.kubernetes.api import ApiServer, ClusterError, Object
-from support.targets.kubernetes.lives import Watcher, is_up
+from support.targets.kubernetes.faults import Scaled
+from support.targets.kubernetes.lives import Watcher, is_ready, is_up
 from support.targets.kubernetes.manifests import Blueprint
+from support.targets.kubernetes.names import Names
 from support.targets.kubernetes.routes import Routes
 from support.targets.kubernetes.scope import Scope
 from support.targets.local.tokenizer import MODEL
@@ -44,6 +46,7 @@ class Premises:
         events: gets a note per step of a boot.
         frontend_url: what the user says clients find the frontend by.
         one_clock: whether all nodes have the clock of this machine.
+        names: which pod is which node.
         let_go: called before anything is taken down.
     """
 
@@ -54,6 +57,7 @@ class Premises:
     events: EventLog
     frontend_url: str | None
     one_clock: bool
+    names: Names
     let_go: Callable[[], None] = lambda: None
 
 
@@ -70,10 +74,14 @@ class KubernetesDeployment:
         self.nodes: list[Node] = []
         self.namespace = site.scope.namespace
         self.restart_policy = self.shape.restart_policy
+        self.readiness_switch = self.shape.readiness_switch
+        self.controller: Scaled | None = None
         self._made: dict[str, Object] = {}
         self._held: dict[str, Life] = {}
-        self._watcher = Watcher(site.cluster, self.namespace, site.scope.selector, site.logs)
-        self._routes = Routes(site.cluster, self.namespace, self._address)
+        self.names = site.names
+        self.names.appeared = self._appear
+        self._watcher = Watcher(site.cluster, self.namespace, site.scope.selector, site.logs, site.names)
+        self._routes = Routes(site.cluster, self.namespace, self._address, site.names)
 
     # -- what it is made of
 
@@ -125,7 +133,11 @@ class KubernetesDeployment:
             self._wait(lambda: self._ready("nats-0"), ETCD_SECONDS, self._all("nats"), "the NATS server is ready")
         for number in range(self.shape.frontends):
             self._place(manifests.frontend(plan, number), "frontend", manifests.FRONTEND_PORT)
-        for role, _ in manifests.workers(plan):
+        if self.shape.controller:
+            manifest = manifests.controller(plan)
+            place([manifest])
+            self.controller = Scaled(manifest["kind"], manifest["metadata"]["name"], self.shape.workers)
+        for role, _ in [] if self.shape.controller else manifests.workers(plan):
             self._start_worker(role)
         fronts = self._all("frontend")
         ready = lambda: all(self._ready(node.name) for node in fronts)  # noqa: E731
@@ -194,14 +206,17 @@ class KubernetesDeployment:
         manifest = manifests.worker(self.site.plan, role, len(self._all(role)))
         return self._place(manifest, role, manifests.SYSTEM_PORT, gate=self.shape.engine == "ruler")
 
+    def _appear(self, name: str) -> None:
+        """A pod that the workers' Deployment has made is a worker from now on."""
+        self._node(name, "worker", manifests.SYSTEM_PORT, gate=self.shape.engine == "ruler")
+
     def _ready(self, name: str) -> bool:
         pod = self._watcher.pod(name)
-        conditions = pod["status"].get("conditions", []) if pod else []
-        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+        return pod is not None and is_ready(pod)
 
     def _wait_until_serving(self) -> float:
         """Until the frontends list exactly the workers and serve the model; returns when that was."""
-        wanted = len(self.workers)
+        wanted = self.shape.workers + self.shape.prefill_workers
 
         def serving() -> bool:
             urls = [self.frontend_url, *(f"http://{node.endpoint}" for node in self._all("frontend"))]
@@ -269,6 +284,8 @@ class KubernetesDeployment:
     def renew(self, node: Node) -> None:
         """See :class:`support.targets.kubernetes.faults.Pods`."""
         cluster = self.site.cluster
+        if node.name not in self._made:
+            return  # its Deployment does that
         before = cluster.get("Pod", self.namespace, node.name)
         if before is not None and is_up(before):
             return
@@ -282,7 +299,13 @@ class KubernetesDeployment:
         self.site.scope.place([self._made[node.name]])
 
     def start_worker(self) -> Node:
-        """Start one more worker and come back at once."""
+        """Start one more worker and come back at once.
+
+        Raises:
+            DeploymentFailed: a Deployment has them, which makes as many as it is told to.
+        """
+        if self.controller is not None:
+            raise DeploymentFailed(f"a {self.controller.kind} has the workers, and no other one can be added")
         return self._start_worker("decode" if self.shape.disaggregated else "worker")
 
     def add_worker(self) -> Node:

@@ -18,14 +18,29 @@ from support.contract.fault_service import FaultService
 from support.errors import Refused
 from support.targets.kubernetes import shell
 from support.targets.kubernetes.api import ApiServer, ClusterError
-from support.targets.kubernetes.manifests import GRACE_SECONDS, MAIN
+from support.targets.kubernetes.manifests import GRACE_SECONDS, MAIN, UNREADY
+from support.targets.kubernetes.names import Names
+from support.targets.kubernetes.scope import stamp
 
 SECONDS = 300.0
-TYPES = ("crash", "terminate", "hang", "restart")
+TYPES = {
+    "process": ("crash", "terminate", "hang", "restart"),
+    "pod": ("delete_pod", "force_delete_pod", "unready", "rollout", "scale_to_zero"),
+}
+"""Family of faults -> those that are made here."""
 HELD_ROLES = ("etcd", "nats")
 """What breaks of these stays broken until its fault ends; a restart policy has the others started again."""
 # A kubelet looks at its containers every second; one that has failed before waits 10 s and more for its restart.
 ENDED_SECONDS, STARTED_SECONDS = 20.0, 120.0
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What keeps the pods of workers: the ``kind`` and ``name`` of an object, with how many pods it is to have."""
+
+    kind: str
+    name: str
+    pods: int
 
 
 class Pods(Protocol):
@@ -34,6 +49,9 @@ class Pods(Protocol):
     nodes: list[Node]
     namespace: str
     restart_policy: str
+    readiness_switch: bool
+    controller: Scaled | None
+    names: Names
 
     def life(self, node: Node) -> Life:
         """The life of a node right now."""
@@ -98,8 +116,8 @@ class PodFaults(FaultService):
     def inject(self, family: str, **order: Any) -> dict[str, Any]:
         """See :class:`support.contract.fault_service.FaultService`."""
         kind, name = str(order.get("type")), str(order.get("target_pod"))
-        if family != "process" or kind not in TYPES:
-            known = ", ".join(TYPES)
+        if kind not in TYPES.get(family, ()):
+            known = ", ".join(each for types in TYPES.values() for each in types)
             raise Refused(501, f"the {self.WHO} refuses: {family} {kind} needs an agent on the node; it can {known}")
         pods = self._pods
         node = next((each for each in pods.nodes if each.name == name), None) if pods else None
@@ -121,9 +139,7 @@ class PodFaults(FaultService):
         fault = PodFault(view)
         self._faults[view["id"]] = fault
         try:
-            {"crash": self._crash, "terminate": self._terminate, "hang": self._hang, "restart": self._restart}[kind](
-                fault, pods, node
-            )
+            self._make(kind, fault, pods, node)
         except ClusterError as error:
             view["state"] = "failed"
             raise Refused(error.status or 502, f"the {self.WHO} could not {kind} {name}: {error}") from None
@@ -159,8 +175,11 @@ class PodFaults(FaultService):
 
     # -- what is done
 
+    def _make(self, kind: str, fault: PodFault, pods: Pods, node: Node) -> None:
+        getattr(self, f"_{kind}")(fault, pods, node)
+
     def _run(self, pods: Pods, node: Node, script: str) -> str:
-        return self._cluster.run_in(pods.namespace, node.name, MAIN, script)
+        return self._cluster.run_in(pods.namespace, pods.names.pod(node.name), MAIN, script)
 
     def _kill(self, fault: PodFault, pods: Pods, node: Node, signal: str, hold: bool, alone: bool = False) -> None:
         try:
@@ -187,7 +206,7 @@ class PodFaults(FaultService):
         if held or pods.restart_policy != "Never":  # a pod that was deleted is started again by nobody
             self._kill(fault, pods, node, "TERM", held, alone=True)
         else:
-            self._cluster.delete("Pod", pods.namespace, node.name, grace=GRACE_SECONDS)
+            self._cluster.delete("Pod", pods.namespace, pods.names.pod(node.name), grace=GRACE_SECONDS)
 
     def _hang(self, fault: PodFault, pods: Pods, node: Node) -> None:
         life = pods.life(node)
@@ -213,6 +232,46 @@ class PodFaults(FaultService):
                 raise ClusterError(0, f"{before.words} of {node.name} is still running after SIGKILL")
             time.sleep(0.1)
         pods.renew(node)
+
+    def _delete_pod(self, fault: PodFault, pods: Pods, node: Node, grace: int = GRACE_SECONDS) -> None:
+        if node.role in HELD_ROLES:
+            raise ClusterError(501, "only pods of Dynamo are deleted")
+        fault.undo = lambda: pods.renew(node)
+        if not self._cluster.delete("Pod", pods.namespace, pods.names.pod(node.name), grace=grace):
+            raise ClusterError(404, "there is no such pod")
+
+    def _force_delete_pod(self, fault: PodFault, pods: Pods, node: Node) -> None:
+        self._delete_pod(fault, pods, node, grace=0)
+
+    def _unready(self, fault: PodFault, pods: Pods, node: Node) -> None:
+        if not pods.readiness_switch:
+            raise ClusterError(409, "the deployment has no readiness switch; its table can set it")
+
+        def ready() -> None:
+            self._run(pods, node, f"rm -f {UNREADY}")
+
+        fault.undo = ready
+        self._run(pods, node, f": > {UNREADY}")
+
+    def _controller(self, pods: Pods) -> Scaled:
+        if pods.controller is None:
+            raise ClusterError(409, "the workers are bare pods; the table of the deployment can give them a controller")
+        return pods.controller
+
+    def _rollout(self, fault: PodFault, pods: Pods, node: Node) -> None:
+        keeper, at = self._controller(pods), {"kubectl.kubernetes.io/restartedAt": stamp(time.time())}
+        change = {"spec": {"template": {"metadata": {"annotations": at}}}}
+        self._cluster.patch(keeper.kind, pods.namespace, keeper.name, change)
+        fault.view["state"] = "recovered"
+
+    def _scale_to_zero(self, fault: PodFault, pods: Pods, node: Node) -> None:
+        keeper = self._controller(pods)
+
+        def scale(count: int) -> None:
+            self._cluster.patch(keeper.kind, pods.namespace, keeper.name, {"spec": {"replicas": count}})
+
+        fault.undo = lambda: scale(keeper.pods)
+        scale(0)
 
     def _start_again(self, pods: Pods, node: Node, held: bool) -> None:
         if not held:

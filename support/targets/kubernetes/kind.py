@@ -31,14 +31,17 @@ class KubernetesKind:
     description = "a Kubernetes cluster"
     in_cells = False
     real = True
-    needs: Mapping[str, Need] = {name: NEEDS[name] for name in NEEDS if name in (*MISSING, *BY_AGENTS, "cluster")}
+    needs: Mapping[str, Need] = {
+        name: NEEDS[name] for name in NEEDS if name in (*MISSING, *BY_AGENTS, "cluster", "pods")
+    }
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def capabilities(self, names: Iterable[str]) -> dict[str, Capability]:
         """See :class:`support.contract.target.TargetKind`."""
-        found: dict[str, Callable[[], Capability]] = {"cluster": self._cluster}
+        pods = partial(Capability, "pods", True, "each node is one")
+        found: dict[str, Callable[[], Capability]] = {"cluster": self._cluster, "pods": pods}
         wanted = known(names, self.needs)
         agents = self._agents() if any(name in BY_AGENTS for name in wanted) else None
         found |= {name: partial(Capability, name, *agents) for name in BY_AGENTS if agents}
@@ -82,7 +85,9 @@ class KubernetesKind:
         """
         from support.targets.kubernetes.target import KubernetesTarget
 
-        if any(sabotage.asked()):
-            asked = "=".join(each for each in sabotage.asked() if each)
-            raise ValueError(f"FT_SABOTAGE is {asked}; the target kubernetes knows no sabotage yet")
-        return KubernetesTarget(self._settings, release, folder, events)
+        if not any(sabotage.asked()):
+            return KubernetesTarget(self._settings, release, folder, events)
+        from support.targets.kubernetes import sabotage as broken
+
+        broken.check()
+        return broken.SabotagedTarget(self._settings, release, folder, events)

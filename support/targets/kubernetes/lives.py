@@ -12,6 +12,7 @@ from support.clock import now
 from support.contract.deployment import Change, Life
 from support.targets.kubernetes.api import ApiServer, ClusterError, Object, place
 from support.targets.kubernetes.manifests import MAIN
+from support.targets.kubernetes.names import Names
 
 WATCH_SECONDS = 300
 LEAVING = "deletionTimestamp"
@@ -29,6 +30,12 @@ def main_status(pod: Object) -> Object:
     """What the kubelet says of the container with the program; empty while it says nothing."""
     found = pod.get("status", {}).get("containerStatuses") or []
     return next((dict(each) for each in found if each["name"] == MAIN), {})
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether the kubelet says that a pod can serve."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def is_up(pod: Object) -> bool:
@@ -97,11 +104,13 @@ class Watcher:
 
     Args:
         selector: finds the pods.
+        names: which pod is which node.
         logs: folder that gets ``NAME.log``, and ``NAME.journal.jsonl`` of a worker of the ruler engine.
     """
 
-    def __init__(self, cluster: ApiServer, namespace: str, selector: str, logs: Path) -> None:
+    def __init__(self, cluster: ApiServer, namespace: str, selector: str, logs: Path, names: Names) -> None:
         self._cluster, self._namespace, self._selector, self._logs = cluster, namespace, selector, logs
+        self._names = names
         self._lock = threading.Lock()
         self._pods: dict[str, Object] = {}
         self._lives: dict[str, list[Identity]] = {}
@@ -120,7 +129,7 @@ class Watcher:
 
     def life(self, name: str) -> Life:
         """The life of a node as the API server has it right now, or its last one."""
-        pod = self._cluster.get("Pod", self._namespace, name)
+        pod = self._cluster.get("Pod", self._namespace, self._names.pod(name))
         with self._lock:
             if pod is not None:
                 self._see(name, pod)
@@ -160,7 +169,7 @@ class Watcher:
         path = place("Pod", self._namespace)
         found = self._cluster.call("GET", path, query={"labelSelector": self._selector})
         with self._lock:
-            there = {each["metadata"]["name"]: each for each in found["items"]}
+            there = {self._names.node(each): each for each in found["items"]}
             for name in [name for name in self._pods if name not in there]:
                 self._gone(name, self._pods[name])
             for name, pod in there.items():
@@ -176,7 +185,7 @@ class Watcher:
             if event["type"] == "ERROR" or self._over:
                 return
             with self._lock:
-                name = event["object"]["metadata"]["name"]
+                name = self._names.node(event["object"])
                 self._see(name, event["object"])
                 if event["type"] == "DELETED":
                     self._gone(name, event["object"])
@@ -232,7 +241,7 @@ class Watcher:
 
     def _follow(self, name: str, which: Identity) -> None:
         uid, container = which
-        path = f"{place('Pod', self._namespace, name)}/log"
+        path = f"{place('Pod', self._namespace, self._names.pod(name))}/log"
         with contextlib.suppress(ClusterError):
             previous = self._is_previous(name, uid, container)
             query = {"container": MAIN, "previous": "true"} if previous else {"container": MAIN, "follow": "true"}
@@ -245,7 +254,7 @@ class Watcher:
                         log.write(line + b"\n")
 
     def _is_previous(self, name: str, uid: str, container: str | None) -> bool:
-        pod = self._cluster.get("Pod", self._namespace, name)
+        pod = self._cluster.get("Pod", self._namespace, self._names.pod(name))
         if pod is None or pod["metadata"]["uid"] != uid:
             return False
         return main_status(pod).get("containerID") != container

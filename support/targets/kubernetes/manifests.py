@@ -29,6 +29,8 @@ GRACE_PERIOD = "DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS"
 HELD = shell.HOLD
 """While this file is there the program of etcd or NATS does not start: what broke of them stays broken until then."""
 WAIT_WHILE_HELD = f'while [ -e {HELD} ]; do sleep 0.1; done; exec "$@"'
+UNREADY = "/scratch/unready"
+"""While this file is there the readiness probe of a worker with a readiness switch fails."""
 DISCOVERY = {"nvidia.com/dynamo-discovery-backend": "kubernetes", "nvidia.com/dynamo-discovery-enabled": "true"}
 """Labels by which Dynamo's own discovery finds Services, and so the slices of their endpoints."""
 ACCOUNT = "dynamo"
@@ -333,8 +335,33 @@ def worker(plan: Blueprint, role: str, number: int) -> Object:
         ports=[{"name": "system", "containerPort": SYSTEM_PORT}],
         startupProbe=_http("/live", SYSTEM_PORT, periodSeconds=1, timeoutSeconds=4, failureThreshold=120),
         livenessProbe=_http("/live", SYSTEM_PORT, periodSeconds=5, timeoutSeconds=4, failureThreshold=1),
-        readinessProbe=_http("/health", SYSTEM_PORT, periodSeconds=10, timeoutSeconds=4, failureThreshold=3),
+        readinessProbe=_readiness(plan),
     )
+
+
+def controller(plan: Blueprint) -> Object:
+    """A Deployment of all workers; its pods are those of :func:`worker` without a name of their own."""
+    pod = worker(plan, "worker", 0)
+    labels = {name: value for name, value in pod["metadata"]["labels"].items() if name != NODE}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": plan.shape.controller,
+        "metadata": {"name": worker_name(plan, "worker", 0).rpartition("-")[0], "labels": {ROLE: "worker"}},
+        "spec": {
+            "replicas": plan.shape.workers,
+            "selector": {"matchLabels": {ROLE: "worker"}},
+            "template": {"metadata": {"labels": labels}, "spec": pod["spec"] | {"restartPolicy": "Always"}},
+        },
+    }
+
+
+def _readiness(plan: Blueprint) -> Object:
+    """As the operator sets it; with a readiness switch one that looks each second, and fails while it is off."""
+    if not plan.shape.readiness_switch:
+        return _http("/health", SYSTEM_PORT, periodSeconds=10, timeoutSeconds=4, failureThreshold=3)
+    look = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{SYSTEM_PORT}/health', timeout=4)"
+    script = f'[ ! -e {UNREADY} ] && exec {plan.programs.python} -c "{look}"'
+    return {"exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1, "timeoutSeconds": 4, "failureThreshold": 3}
 
 
 def _mocker_flags(plan: Blueprint, role: str) -> list[str]:
@@ -418,4 +445,6 @@ def everything(plan: Blueprint, namespace: str) -> list[Object]:
     found += [definition(), *account(namespace)] if plan.discovery == "kubernetes" else etcd(plan)
     found += nats(plan) if plan.nats else []
     found += [frontend(plan, number) for number in range(plan.shape.frontends)]
+    if plan.shape.controller:
+        return [*found, controller(plan)]
     return found + [worker(plan, role, number) for role, number in workers(plan)]

@@ -14,6 +14,7 @@ from support.asking import NoAnswer, Order, Response, ask
 from support.errors import DeploymentFailed
 from support.targets.kubernetes.api import ApiServer
 from support.targets.kubernetes.manifests import FRONTEND_PORT
+from support.targets.kubernetes.names import Names
 from support.targets.kubernetes.tunnels import Tunnel
 
 # An answer within a cluster takes milliseconds; addresses that lead nowhere are silent.
@@ -28,15 +29,15 @@ class Routes:
 
     Args:
         namespace: of the pods.
-        address: the current address of a pod; None while it has none.
+        address: the current address of a node; None while it has none. ``names``: which pods the nodes are.
 
     Attributes:
         direct: whether this machine is on the pods' network.
         url: where clients send requests, once :meth:`open` has found out; ``way``: in words.
     """
 
-    def __init__(self, cluster: ApiServer, namespace: str, address: Callable[[str], str | None]) -> None:
-        self._cluster, self._namespace, self._address = cluster, namespace, address
+    def __init__(self, cluster: ApiServer, namespace: str, address: Callable[[str], str | None], names: Names) -> None:
+        self._cluster, self._namespace, self._address, self._names = cluster, namespace, address, names
         self._tunnel: Tunnel | None = None
         self._frontends: list[str] = []
         self.direct = False
@@ -56,7 +57,7 @@ class Routes:
             raise ConnectionRefusedError(f"{name} has no pod with an address")
         if self.direct:
             return asking.over_tcp(scheme, f"{address}:{port}", timeout, order)
-        return self._cluster.proxy(self._namespace, name, int(port), order, timeout)
+        return self._cluster.proxy(self._namespace, self._names.pod(name), int(port), order, timeout)
 
     def _running(self) -> str:
         return next((name for name in self._frontends if self._address(name)), self._frontends[0])

@@ -158,7 +158,8 @@ class Scope:
         self._over.set()
         if not self._opened:
             return []
-        for kind in ("StatefulSet", "Pod"):  # before the namespace, which would else wait for their grace periods
+        # Before the namespace, which would else wait for their grace periods.
+        for kind in ("StatefulSet", "Deployment", "Pod"):
             for each in self.cluster.list(kind, self.namespace, self.selector):
                 self.cluster.delete(kind, self.namespace, each["metadata"]["name"], grace=0)
         self.cluster.delete(self._kind, self.namespace, self._name)
@@ -172,7 +173,7 @@ class Scope:
         if self.own:
             found = self.cluster.get("Namespace", "", self.namespace)
             return [f"namespace {self.namespace}: {found['status'].get('phase', '?')}"] if found else []
-        kinds = ("Pod", "StatefulSet", "Service", "ConfigMap")
+        kinds = ("Pod", "StatefulSet", "Deployment", "Service", "ConfigMap")
         things = {kind: self.cluster.list(kind, self.namespace, self.selector) for kind in kinds}
         return [f"{kind} {each['metadata']['name']}" for kind, found in things.items() for each in found]
 

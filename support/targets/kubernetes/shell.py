@@ -46,4 +46,17 @@ def send(signal: str, alone: bool = False, hold: bool = False) -> str:
     return f"{_FIND}{first}kill -{signal} ${'main' if alone else 'all'}"
 
 
+def connect(python: str, address: str, port: int) -> str:
+    """A script that says ``open`` where somebody takes a connection, and why not elsewhere."""
+    program = f"""
+import socket
+try:
+    socket.create_connection(("{address}", {port}), 1).close()
+    print("open")
+except OSError as error:
+    print(error)
+"""
+    return f"{python} -c '{program}'"
+
+
 RELEASE = f"rm -f {HOLD}"

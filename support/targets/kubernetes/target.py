@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from support.contract.deployment import Deployment
@@ -19,6 +20,7 @@ from support.targets.kubernetes.api import ApiServer, ClusterError
 from support.targets.kubernetes.deployment import KubernetesDeployment, Premises
 from support.targets.kubernetes.faults import PodFaults
 from support.targets.kubernetes.manifests import Blueprint
+from support.targets.kubernetes.names import Names
 from support.targets.kubernetes.scope import Scope, reap, run_name
 from support.targets.kubernetes.witness import PodWitness
 from support.targets.local.waits import StarvationRecorder
@@ -67,26 +69,31 @@ class KubernetesTarget:
         ClusterError: the cluster cannot be reached.
     """
 
+    faults: type[PodFaults] = PodFaults
+    deployments: type[KubernetesDeployment] = KubernetesDeployment
+
     def __init__(self, settings: Settings, release: Release, folder: Path, events: EventLog) -> None:
         self._settings, self._release, self._folder, self._events = settings, release, folder, events
         self._cluster = ApiServer(settings.kubeconfig)
         self._scope = Scope(self._cluster, run_name(), folder.name, settings.namespace)
-        self._faults = PodFaults(self._cluster)
+        self._faults = self.faults(self._cluster)
         self._made: KubernetesDeployment | None = None
-        self._agents, namespace = NodeAgents(self._cluster), self._scope.namespace
+        self._agents, namespace, self._names = NodeAgents(self._cluster), self._scope.namespace, Names()
         self._network = NetworkFaults(
-            self._agents, self._cluster, namespace, lambda: self._made.nodes if self._made else []
+            self._agents, self._cluster, namespace, lambda: self._made.nodes if self._made else [], self._names
         )
         self._by_agents = not self._agents.missing()
         self.service: FaultService = ClusterFaults(self._faults, self._network) if self._by_agents else self._faults
         self.injectors: Injectors = ApiInjectors()
-        self.witness: Witness = PodWitness(self._cluster, namespace)
+        self.witness: Witness = PodWitness(self._cluster, namespace, self._names)
         if self._by_agents:
-            self.witness = ObservedWitness(self._cluster, namespace, self._agents)
+            self.witness = ObservedWitness(self._cluster, namespace, self._names, self._agents)
 
     def deploy(self, shape: Shape, watch: Callable[[Deployment], None] = lambda _: None) -> KubernetesDeployment:
         """See :class:`support.contract.target.Target`."""
         shape.check(self._release, DISCOVERIES)
+        if shape.controller:
+            shape = replace(shape, restart_policy="Always")
         if shape.etcd_delay_seconds:
             raise DeploymentFailed("on the target kubernetes Dynamo cannot start before etcd")
         for each in reap(self._cluster, self._settings.namespace):
@@ -104,8 +111,11 @@ class KubernetesTarget:
             text = f"namespace {self._scope.namespace} is there after {time.monotonic() - began:.2f} s"
             self._events.add("note", "", text)
             url = self._settings.frontend_url
-            made = self._made = KubernetesDeployment(
-                Premises(self._cluster, self._scope, plan, logs, self._events, url, one_clock, self._let_go), watch
+            made = self._made = self.deployments(
+                Premises(
+                    self._cluster, self._scope, plan, logs, self._events, url, one_clock, self._names, self._let_go
+                ),
+                watch,
             )
             self._faults.take(made)
             made.start()

@@ -109,6 +109,10 @@ def _cluster(settings: Settings) -> Capability:
     return Capability("cluster", not missing, f"no file {missing[0]}" if missing else given)
 
 
+def _pods(_settings: Settings) -> Capability:
+    return Capability("pods", False, "only the target kubernetes has them")
+
+
 def _words(file: Path) -> list[str]:
     return file.read_text().split() if file.exists() else []
 
@@ -149,6 +153,7 @@ _LOOKS: dict[str, Callable[[Settings], Capability]] = {
     "strain": _strain,
     "gpu": _gpu,
     "cluster": _cluster,
+    "pods": _pods,
 }
 _TRIALS: dict[str, Callable[[], str]] = {"nftables": _nftables, "tbf": _tbf, "netem": _netem}
 

@@ -15,7 +15,7 @@ from agents.sabotage import marks
 from agents.sabotage.signs import CUE
 from support.contract.deployment import Deployment, Life, Node
 from support.contract.shape import Shape
-from support.contract.target import KernelLog, Line, Witness
+from support.contract.target import KernelLog, Line, PodSeen, SetsSeen, Witness
 from support.events import EventLog
 from support.releases import Release
 from support.sabotage import asked
@@ -140,6 +140,17 @@ class LyingWitness:
         """See :class:`support.contract.target.Witness`."""
         return str(self._answer(("state", life.node), lambda: self._real.state(life), "gone", "alive"))
 
+    def pod(self, life: Life) -> PodSeen:
+        """See :class:`support.contract.target.Witness`."""
+        sound = PodSeen(there=True, ready=True, routed=True)
+        seen = self._answer(("pod", life.node), lambda: self._real.pod(life), PodSeen(), sound)
+        return cast(PodSeen, seen)
+
+    def replica_sets(self) -> SetsSeen:
+        """See :class:`support.contract.target.Witness`."""
+        seen = self._answer(("ReplicaSets",), self._real.replica_sets, SetsSeen(), SetsSeen())
+        return cast(SetsSeen, seen)
+
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """See :class:`support.contract.target.Witness`."""
         all_lost, none = ({"to": count, "from": count} for count in (packets, 0))
@@ -197,9 +208,9 @@ class SabotagedTarget(LocalTarget):
             told = {"RULER_SABOTAGE": value, "RULER_MARKS": os.environ.get(marks.VARIABLE, "")}
             shape = replace(shape, worker_env=shape.worker_env | told)
         if kind == "migration-limit":
-            shape = _changed(shape, migration_limit=int(value))
+            shape = changed(shape, migration_limit=int(value))
         if kind == "shape":
-            shape = _changed(shape, **SHAPES[value])
+            shape = changed(shape, **SHAPES[value])
         return super().deploy(shape, watch)
 
     def _made(self, shape: Shape, watch: Callable[[Deployment], None]) -> LocalDeployment:
@@ -208,7 +219,7 @@ class SabotagedTarget(LocalTarget):
         return made(self._site, shape, watch)
 
 
-def _changed(shape: Shape, **fields: Any) -> Shape:
+def changed(shape: Shape, **fields: Any) -> Shape:
     """Another shape, and a mark where it is one."""
     other = replace(shape, **fields)
     if other != shape:

@@ -6,6 +6,8 @@ from functools import partial
 from typing import Any
 
 from support.contract.deployment import Life, Node
+from support.contract.target import PodSeen, SetsSeen
+from support.errors import Inconclusive
 from support.observe.waiting import at_once
 from support.targets.local import network, process
 from support.targets.local.agent import Agent
@@ -26,6 +28,14 @@ class LocalWitness:
     def state(self, life: Life) -> str:
         """As the kernel shows that very process and all that it has started."""
         return process.state_of(life, self._own)
+
+    def pod(self, life: Life) -> PodSeen:
+        """See :class:`support.contract.target.Witness`."""
+        raise Inconclusive(f"{life.node} is not a pod; only the target kubernetes has them")
+
+    def replica_sets(self) -> SetsSeen:
+        """See :class:`support.contract.target.Witness`."""
+        raise Inconclusive("there are no ReplicaSets; only the target kubernetes has them")
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """UDP packets between their network namespaces, all ways at once."""
