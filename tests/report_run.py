@@ -10,6 +10,7 @@ from support.events import EventLog
 from support.judge.verdict import Finding, Verdict
 from support.report import publish, runs
 from support.requests.ledger import Chunk, Ledger, LedgerEntry
+from support.requests.load_log import read_load
 from support.settings import ROOT
 from tests.test_results import Case, steady, three_phases
 
@@ -105,7 +106,9 @@ def _under_load(folder: Path, broken: bool) -> None:
     lines = [json.dumps({"phase": phase, "at": at}) for phase, at in phases]
     (folder / "load" / "phases.jsonl").unlink()
     (folder / "phases.jsonl").write_text("\n".join([*lines, ""]))
-    Ledger().write(folder / "ledger.jsonl")
+    ledger = Ledger()
+    ledger.adopt(read_load(folder / "load").entries())
+    ledger.write(folder / "ledger.jsonl")
     events.add("fault", nodes[1], f"{nodes[1]} crashed", at=110.0, fault="f-3", order="crash", until=3700.0)
     events.add("state", nodes[1], "dead: ended by signal SIGKILL", at=110.02, state="dead", exit_code=-9)
     events.add("proof", nodes[1], f"pid 28 of {nodes[1]} is gone", at=110.06, fault="f-3")

@@ -8,6 +8,7 @@ from support.judge.verdict import Finding, Verdict
 from support.report import felt, runs
 from support.report.felt import Felt
 from support.requests.ledger import Chunk, Ledger
+from support.requests.load_log import read_load
 from tests.test_results import Case, steady, write
 
 
@@ -47,6 +48,7 @@ def test_requests_and_loads_are_counted_once_each(tmp_path: Path) -> None:
         entry.chunks = [Chunk(at, "token", 0, ["w"], completion_id="c") for at in (101.0, 103.5)]
         entry.chunks += [Chunk(103.5, "finish", 0, finish_reason="length"), Chunk(103.5, "done")]
         entry.status_code, entry.end, entry.ended_at = 200, end, 103.5
+    ledger.adopt(read_load(tmp_path / "load").entries())
     ledger.write(tmp_path / "ledger.jsonl")
     found = felt.read_felt(tmp_path)
     assert (found.whole, found.errors, found.broken, found.given_up) == (1 + len(steady(0, 2)), 2, 2, 1)

@@ -17,6 +17,7 @@ from support.judge.verdict import Finding, Verdict
 from support.report import allure, console, frontpage, publish, runs, story, timeline
 from support.report.self_tests import Trial, write_trials
 from support.requests.ledger import Chunk, Ledger, Opinion, read_ledger
+from support.requests.load_log import read_load
 from support.settings import Settings
 from tests.test_results import steady, three_phases
 
@@ -418,17 +419,29 @@ def test_the_table_of_many_requests_keeps_those_that_have_no_answer(
 def test_a_load_is_told_by_its_phases(tmp_path: Path) -> None:
     three_phases(tmp_path / "load", [*steady(0, 10), *steady(10, 20, status=529), *steady(20, 40, latency=1.0)])
     (tmp_path / "load" / "phases.jsonl").rename(tmp_path / "phases.jsonl")
-    Ledger().write(tmp_path / "ledger.jsonl")
+    ledger = Ledger()
+    ledger.adopt(read_load(tmp_path / "load").entries())
+    ledger.write(tmp_path / "ledger.jsonl")
     told = story.story(tmp_path, verdict())
     assert (
         "Before the fault<small> (STANDARD):</small> 40 of 40 requests got a whole answer, "
         "99 of 100 had their first token within 100 ms, 99 of 100 had their whole answer within 500 ms."
     ) in told
     assert "During the fault<small> (OVERFLOW):</small> 0 of 40 requests got a whole answer.</li>" in told
+    assert "<li>160 requests: 120 whole answers, 40 errors.</li>" in told
     assert "<li>40 of 160 requests got an error instead of an answer, within 10.2 s.</li>" in told
     within = "half had their first token within 120 ms, 99 of 100 within 180 ms"
     assert f"As before means: {within} (measured on the 39 requests that were over before anything broke)." in told
     assert "served as before again as soon as it was over" in told
+
+
+def test_a_load_that_shows_no_band_does_not_say_when_users_were_served_as_before(tmp_path: Path) -> None:
+    three_phases(tmp_path / "load", [*steady(0, 2), *steady(20, 40)])
+    assert "<li>No request was lost: all 88 requests were answered whole; " in story.story(tmp_path, verdict())
+    (tmp_path / "load" / "phases.jsonl").rename(tmp_path / "phases.jsonl")
+    told = story.story(tmp_path, verdict())
+    assert "Whether users were served as before again is not known: STANDARD had " in told
+    assert "never" not in told
 
 
 @pytest.mark.parametrize(

@@ -68,10 +68,12 @@ class Felt:
 
 
 def read_felt(folder: Path) -> Felt:
-    """What lies in a scenario's folder: its single requests and its loads."""
-    ends = [_single(entry) for entry in read_ledger(folder / "ledger.jsonl")]
-    if find_loads(folder):
-        ends += map(_of_load, read_load_history(folder).samples)
+    """What lies in a scenario's folder: its loads, and the requests of its ledger that belong to none of them."""
+    load = read_load_history(folder) if find_loads(folder) else None
+    ends = list(map(_of_load, load.samples)) if load else []
+    sent_by_load = {each.intended_at for log in load.loads for each in log.entries()} if load else set()
+    single = (each for each in read_ledger(folder / "ledger.jsonl") if each.intended_at not in sent_by_load)
+    ends += map(_single, single)
     counts = Counter(kind for kind, *_ in ends)
     lost = [(since, until) for kind, since, until, _ in ends if kind in ("errors", "broken")]
     seconds = max(until for _, until in lost) - min(since for since, _ in lost) if lost else 0.0

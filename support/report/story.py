@@ -55,7 +55,7 @@ def story(folder: Path, verdict: Verdict, records: Sequence[KnownDefect] = ()) -
             *(f"<p>{escape(words)}</p>" for words in _warnings(happened)),
             f"<p><b>Left running</b></p>{_bullets(verdict.kept)}" if verdict.kept else "",
             f"<p><b>What we broke on purpose</b></p>{_bullets(_broke(happened, _zero(entries, happened)))}",
-            f"<p><b>What users felt</b></p>{_bullets(_felt(entries, happened, _loads(folder, happened)))}",
+            f"<p><b>What users felt</b></p>{_bullets(_felt(folder, entries, happened))}",
             _picture(folder / "timeline.svg"),
         ]
     )
@@ -242,20 +242,22 @@ def _after(seconds: float) -> str:
     return f"{seconds:.2f} s after the first request"
 
 
-def _felt(entries: Sequence[LedgerEntry], happened: Happenings, loads: list[str]) -> list[str]:
-    """What the users of single requests felt, and then those of ``loads``, in their words."""
+def _felt(folder: Path, entries: Sequence[LedgerEntry], happened: Happenings) -> list[str]:
+    """What users felt: all of them, then each request where they are few, then a load by its phases."""
+    users, loads = read_felt(folder), _loads(folder, happened)
     if not entries:
-        return loads or ["Nothing: no request was sent."]
+        return loads or [f"{_sentence(users.sentence)}." if users.asked else "Nothing: no request was sent."]
     ends = [outcome(entry) for entry in entries]
     told = (
         [f"{amount(len(entries), 'request')}: {wording.outcomes(end.kind for end in ends)}."]
         if len(entries) > 1
         else []
     )
+    told += [f"{users.sentence}."] if users.lost and users.asked > 1 else []
     for entry, end in zip(entries, ends, strict=True):
         if len(entries) <= SHOWN_REQUESTS or end.kind == "broken":
             told.append(_answered(entry, end))
-    told = told[: SHOWN_REQUESTS + 1]
+    told = told[: SHOWN_REQUESTS + 2]
     sent = [(entry, entry.sent_at) for entry in entries if entry.sent_at is not None and entry.token_times]
     firsts = {entry.number: entry.token_times[0] - at for entry, at in sent}
     pauses = {entry.number: seconds for entry in entries if (seconds := entry.longest_pause)}
@@ -288,11 +290,11 @@ def _second(opinion: Opinion) -> str:
 
 
 def _loads(folder: Path, happened: Happenings) -> list[str]:
-    """A load as a whole and phase by phase, and how long it took to come back."""
+    """A load, phase by phase, and how long it took to come back."""
     if not find_loads(folder):
         return []
     results = process_overflow_recovery_test(folder)
-    told = [f"{_sentence(read_felt(folder).sentence)}."]
+    told = []
     for name, phase in results["phases"].items():
         judged = phase["planned"] - phase["cancelled"] - phase["withdrawn"]
         times = {"first token": phase["p99_ttft_ms"], "whole answer": phase["p99_latency_ms"]}
@@ -306,10 +308,12 @@ def _loads(folder: Path, happened: Happenings) -> list[str]:
         rate = f"{phase['succeeded']} of {amount(judged, 'request')} got a whole answer" if judged else "none was due"
         told.append(f"{_sentence(happened.when(name))} ({name}): {', '.join([rate, *shown])}.")
     back = results["recovery"]
-    if "RECOVERY" in results["phases"]:
-        told.append(f"Users were served as before {_again(back['to_stable_seconds'], back['relapses'])}.")
-        told.append(f"As before means: {_as_before(Band(**back['band'])) if back['band'] else back['no_band']}.")
-    return told
+    if "RECOVERY" not in results["phases"]:
+        return told
+    if back["band"] is None:
+        return [*told, f"Whether users were served as before again is not known: {back['no_band']}."]
+    told.append(f"Users were served as before {_again(back['to_stable_seconds'], back['relapses'])}.")
+    return [*told, f"As before means: {_as_before(Band(**back['band']))}."]
 
 
 def _again(stable: float, relapses: int) -> str:
