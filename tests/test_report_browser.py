@@ -124,9 +124,17 @@ def test_the_first_page_is_read_at_a_glance(
     )
     expect(front.get_by_role("heading", level=1)).to_contain_text(expected)
     expect(front.get_by_role("heading", level=1)).to_be_in_viewport()
+    felt = (
+        "There, 12 of 126 requests got an error instead of an answer, within 1.9 s."
+        if colour == "red"
+        else "Every request was answered whole: 123 of 123."
+    )
+    expect(front.get_by_text(felt)).to_be_in_viewport(ratio=1)
+    broken = front.get_by_text(f"{LOAD}: {BROKEN}, after vllm-worker-0 crashed.")
+    expect(broken).to_have_count(1 if colour == "red" else 0)
     expect(front.get_by_text("Is it Dynamo or us?")).to_be_in_viewport()
     for promise in (MIGRATION, LOAD, CANCEL):
-        expect(front.get_by_text(promise)).to_be_visible()
+        expect(front.locator(".promises").get_by_text(promise)).to_be_visible()
     wide = page.evaluate("[document.querySelector('#front').scrollWidth, innerWidth]")
     assert wide[0] <= wide[1], "the page has to be scrolled sideways"
     sizes = page.evaluate(
@@ -173,7 +181,13 @@ def test_scenarios_are_found_and_nothing_is_asked_of_anybody(browser: Browser, r
     links = page.get_by_test_id("test-result-meta-link").get_by_role("link")
     upstream = "https://github.com/ai-dynamo/dynamo/issues/13691"
     expect(links.filter(has_text="Upstream: dynamo #13691")).to_have_attribute("href", upstream)
+    expect(page.get_by_test_id("test-result-status-unknown")).to_have_text("Known defect")
+    expect(page.get_by_text("Error", exact=True)).to_have_count(0)
     story = page.frame_locator("[data-testid=test-result-description-frame]")
+    described, parameters = page.get_by_test_id("test-result-description"), page.get_by_text("Parameters", exact=True)
+    tops = [box["y"] for each in (described, parameters) if (box := each.bounding_box())]
+    assert tops == sorted(tops), "the story does not stand first"
+    assert len(tops) == 2
     expect(story.get_by_text("in a known and recorded way")).to_be_visible()
     page.get_by_test_id("test-result-attachment-header").filter(has_text="Evidence").click()
     expect(page.get_by_test_id("code-attachment-content")).to_contain_text("the client gave up request 1 (close)")
