@@ -1,5 +1,5 @@
 @etcd_ha @needs.namespaces @needs.nftables
-Feature: etcd fails, in part or completely
+Feature: etcd fails and Dynamo serves on, or comes back by itself
   Frontends and workers find each other through etcd. Its members crash, hang, are cut off or lose their data, some or
   all at once, for less than a lease or for longer. While a majority of the members can talk, no user notices anything.
   Without a majority the deployment serves until its leases run out; then its processes exit, and it comes back by

@@ -1,5 +1,5 @@
 @hardware @gpu_faults
-Feature: A GPU fails
+Feature: A GPU fails and users get an answer or a clear error
   The driver reports a GPU error in the kernel log, or the GPU gets slow, hot or full. The worker on it suffers what
   such an error does. Clients get their answers from another worker, or a clean error, and service is back after the
   repair. GPUs are simulated here; each fault says which part of it is reported, emulated or real.

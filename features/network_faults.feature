@@ -1,5 +1,5 @@
 @hardware @network @needs.namespaces @needs.nftables
-Feature: The network between nodes fails
+Feature: The network between nodes fails and users get an answer or a clear error
   Packets between two nodes are dropped, rejected or reset, in one direction or both, on open connections and new
   ones. Clients get whole answers, perhaps late, or a clean error. The deployment serves again once the cut is over: an
   API call ends it, or its deadline does, even if the injectors are killed meanwhile.

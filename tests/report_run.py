@@ -17,7 +17,7 @@ from tests.test_results import Case, steady, three_phases
 MIGRATION = "A worker dies and its answers continue"
 LOAD = "Part of a deployment fails under load and its users hardly notice"
 CANCEL = "A client gives up and its request is cancelled"
-NETWORK = "The network between nodes fails"
+NETWORK = "The network between nodes fails and users get an answer or a clear error"
 DEFECT = "prefill-ignores-cancel"
 CRASH = "The worker crashes in the middle of a stream (vllm, chat, tcp)"
 CUT = "A short silence between frontend and worker only delays an answer"

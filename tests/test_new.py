@@ -56,7 +56,7 @@ def test_a_new_feature_runs(checkout: Path, tmp_path: Path) -> None:
         ("A worker " + "really " * 15 + "crashes", "expected a short sentence"),
         ("Etcd, HA", "but features/etcd_ha.feature already exists; choose another name"),
         ("the etcd LEADER hangs", "which is already a name in features/etcd_ha.feature; choose another one"),
-        ("A GPU fails", "which is already a name in features/gpu_faults.feature"),
+        ("A rolling restart loses no request", "which is already a name in features/rolling_restart.feature"),
     ],
 )
 def test_a_name_that_cannot_be_one_is_refused(name: str, said: str, checkout: Path) -> None:

@@ -8,7 +8,7 @@ from support.scenarios.model import Scenario, library
 
 HEAD = """\
 # Made by `python -m support.scenarios > features/library.feature` from support/scenarios/library.yaml.
-Feature: Every ready scenario, on every engine, aggregated and disaggregated, with one and two replicas
+Feature: Every engine survives the usual failures, aggregated and disaggregated
   By default each ready scenario is played on one engine, here or in another feature. With @matrix all of them are
   played on all engines. With one replica a lost worker is started again, and requests have to succeed from then on.
 
