@@ -115,13 +115,12 @@ def then_as_fast(context: Context):
 
 
 @then("every token arrives exactly once and in order")
-@marks(needs="request")
+@marks(needs="request", engine="ruler")
 def then_positions(context: Context):
     """No token of an answer is lost, repeated, out of order or invented.
 
     Waits: until every answer and the load have ended.
     Proof: the token itself: the ruler writes its position into it.
-    Needs: ruler
     Also: lost tokens, duplicates, repeated, garbled, corrupt.
     """
     for entry in context.world.answers.all():

@@ -82,14 +82,13 @@ def given_waiting(context: Context, stream, api, tokens):
 
 
 @given("a worker has written every token of a {stream:Mode} {api:Api} answer of {tokens:Count} tokens, but not its end")
-@marks(table="request", brings="request answer")
+@marks(table="request", brings="request answer", engine="ruler")
 def given_written(context: Context, stream, api, tokens):
     """A worker has sent the last token, and the stream between it and the frontend is still open. The ruler keeps it
     open until the first "Then".
 
     Waits: until the worker has written the last token, and the client of a stream has it.
     Proof: the ruler's own journal, and the client's tokens.
-    Needs: ruler
     """
     send(context, stream=stream, api=api, max_tokens=tokens, hold="finish")
     context.world.answers.see_written()
@@ -120,14 +119,13 @@ def when_gives_up(context: Context, way):
 
 
 @when("the client {way:Way} the connection while the request is being moved")
-@marks(needs="answer")
+@marks(needs="answer", engine="ruler")
 def when_gives_up_on_the_move(context: Context, way):
     """The client ends its TCP connection while Dynamo moves the request: a second worker has it, the client has none of
     its tokens.
 
     Waits: until a second worker has the request.
     Proof: the ruler's own journals.
-    Needs: ruler
     Also: cancel during migration, disconnect, browser, tab.
     """
     context.world.answers.see_moving()

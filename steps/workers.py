@@ -130,13 +130,12 @@ def then_drained(context: Context, timeout):
 
 
 @then("the engine was told to stop before the answer ended")
-@marks(needs="answer")
+@marks(needs="answer", engine="ruler")
 def then_engine_stopped(context: Context):
     """The engine stopped before it had written the whole answer.
 
     Waits: no.
     Proof: the ruler's own journal.
-    Needs: ruler
     Also: cancel, abort.
     """
     context.world.answers.expect_engine_stopped()

@@ -52,6 +52,7 @@ class Marks:
         running: whether it needs the load to go on still, where there is one.
         check: called with the arguments; raises :class:`support.errors.Mistake` where they cannot be.
         strikes: makes of the arguments the failure that strikes (:class:`support.scenarios.Failure`).
+        engine: whose workers alone can do it; empty: all can.
     """
 
     table: str = ""
@@ -64,6 +65,7 @@ class Marks:
     running: bool = False
     check: Callable[..., Any] | None = None
     strikes: Callable[..., Any] | None = None
+    engine: str = ""
 
 
 def marks(brings: str = "", needs: str = "", **others: Any) -> Callable[[Step], Step]:

@@ -5,7 +5,7 @@ The docstring of a step function says in its first paragraph what the sentence m
     Time: from when the times in the sentence count.
     Waits: until when behave waits before it goes on; "no" where it does not.
     Proof: what shows it.
-    Needs: what the target or the release has to have: names of needs, lacks and engines.
+    Needs: what the target or the release has to have: names of needs and lacks.
     Also: other words that somebody may search for.
 
 ``Waits`` and ``Proof`` are there always, ``Time`` wherever the sentence names a time, ``Needs`` and ``Also`` where they
@@ -97,6 +97,8 @@ def load() -> list[Sentence]:
             meaning, facts = described(matcher.func)
             if table := marks_of(matcher.func).table:
                 facts["Table"] = f"{TABLES[table]}."
+            if engine := marks_of(matcher.func).engine:
+                facts["Needs"] = ", ".join([engine, *filter(None, [facts.get("Needs")])])
             noun = Path(matcher.func.__code__.co_filename).stem  # a step that behave has loaded has no module
             about = abouts[f"steps.{noun}"]
             found.append(Sentence(keyword, matcher.pattern, noun, about, meaning, facts, matcher))

@@ -347,6 +347,13 @@ Feature: What people write
     When the etcd leader crashes
     Then a new request succeeds within 5 seconds
 
+  Scenario: Of another engine
+    Given a Dynamo deployment with 2 vllm workers
+    #! is only for ruler workers, and the deployment has vllm workers -> ruler workers in the deployment
+    And a worker has written every token of a streamed chat answer of 50 tokens, but not its end
+    When the worker serving the request crashes
+    Then the answer completes with 50 tokens
+
   Scenario: Too much
     Given a Dynamo deployment with 1 ruler worker
     #! a scenario has one deployment, and this is the second -> the first alone

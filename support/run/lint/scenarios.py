@@ -233,6 +233,9 @@ def _places(placed: Sequence[Placed], scenario: Any) -> Iterator[tables.Located]
                 shape = tables.shape_of(each.step, each.sentence)
         if shape is None:
             continue
+        if (engine := each.sentence.marks.engine) and engine != shape.engine:
+            wrong = f"{each.text!r} is only for {engine} workers, and the deployment has {shape.engine} workers"
+            yield each.line, Mistake(wrong, write=f"{engine} workers in the deployment, or another sentence")
         for line, failure in tables.failures_of(each.step, each.sentence):
             if mistake := _refused(failure, shape):
                 in_row = each.line == scenario.line and scenario._row is not None
