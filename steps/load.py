@@ -105,8 +105,8 @@ def when_rolling(context: Context, trigger):
 @marks(needs="load", brings="run fault")
 def when_random(context: Context, trigger, kinds, every, duration, seed):
     """Workers crash, hang, are cut off and lose their GPUs, or some of that, one after the other, as the seed draws it.
-    The same seed draws the same faults. Each victim serves again before the next fault. Cuts need nftables, GPU errors
-    the kernel log.
+    The same seed draws the same faults. Each victim comes back and serves before the next fault. Cuts
+    need `@needs.nftables`, GPU errors `@needs.kmsg`.
 
     Time: for the trigger from the first request of the load; "every" from one fault to the next, or longer where a
         victim takes longer to serve again; no new fault begins after the last time.
@@ -266,7 +266,7 @@ def then_all_succeed(context: Context):
 
     Waits: until the load has ended.
     Proof: the record of every request.
-    Also: no failed request, zero errors, no downtime.
+    Also: no failed request, zero errors, no downtime, nobody notices, no request rejected, refused, turned away, 503.
     """
     context.world.workload.expect_check("no_failures")
 
@@ -274,11 +274,12 @@ def then_all_succeed(context: Context):
 @then("at least {share:Share} percent of the requests succeed in {phase:Phase}")
 @marks(needs="run")
 def then_rate(context: Context, share, phase):
-    """At least this percentage of the requests that were due in this phase have a whole answer.
+    """At least this percentage of the requests that were due in this phase have a whole answer. Of the whole run
+    `the checks for success rate hold` says that.
 
     Waits: until the load has ended.
     Proof: the record of every request.
-    Also: availability, error rate, SLO, SLA.
+    Also: availability, error rate, at most a few requests fail, SLO, SLA.
     """
     context.world.workload.expect_check("success_rate", at_least=share, phase=phase)
 
@@ -291,7 +292,7 @@ def then_rate_for(context: Context, share, time):
     Time: from the beginning of RECOVERY.
     Waits: until the load has ended.
     Proof: the record of every request.
-    Also: availability, error rate, SLO, SLA.
+    Also: availability, error rate, at most a few requests fail, SLO, SLA.
     """
     context.world.workload.expect_in_recovery(time, "success_rate", at_least=share)
 

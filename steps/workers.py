@@ -132,7 +132,7 @@ def then_drained(context: Context, timeout):
 @then("the engine was told to stop before the answer ended")
 @marks(needs="answer", engine="ruler")
 def then_engine_stopped(context: Context):
-    """The engine stopped before it had written the whole answer.
+    """The engine stopped before it had written the whole answer; of several answers, each.
 
     Waits: no.
     Proof: the ruler's own journal.

@@ -176,7 +176,9 @@ def xid(text: str) -> int:
 
 
 def trigger(text: str) -> dict[str, Any]:
-    """``after 3 seconds``, ``after 20 requests``, ``after 300 tokens`` or ``once OVERFLOW begins``."""
+    """``after 3 seconds``, ``after 20 requests``, ``after 300 tokens``, ``once OVERFLOW begins`` or ``once RECOVERY
+    begins``.
+    """
     begin, _, rest = text.partition(" ")
     if begin == "once":
         phase = rest.removesuffix(" begins")
@@ -198,7 +200,7 @@ def trigger(text: str) -> dict[str, Any]:
 
 
 def begin(text: str) -> dict[str, Any]:
-    """May be left out. ``after 3 seconds``, ``after 20 requests``, ``after 300 tokens`` or ``once OVERFLOW begins``."""
+    """May be left out. As :func:`trigger`."""
     return trigger(text.strip()) if text else {}
 
 

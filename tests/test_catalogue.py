@@ -324,7 +324,7 @@ def test_the_search_shows_what_has_all_words() -> None:
 def test_texts_of_docstrings_are_found() -> None:
     texts = described(Shape)
     assert texts["frontends"].startswith("how many frontends clients may use; with several they skip those")
-    assert texts["lease_seconds"].endswith("Releases where it cannot be set keep theirs, which is 10 s.")
+    assert texts["lease_seconds"].endswith("Releases where it cannot be set keep theirs.")
     assert next(iter(texts)) == "engine"
 
 

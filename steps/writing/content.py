@@ -15,7 +15,7 @@ from support.contract.shape import DISCOVERIES, ENGINES, LEAVINGS, SIMULATED, Sh
 from support.errors import LACKS, Unsupported
 from support.faults import registry
 from support.faults.fault import Fault
-from support.faults.gpu import SEQUENCES, known_xids, xid
+from support.faults.gpu import CONSEQUENCES, SEQUENCES, known_xids, xid
 from support.faults.victims import VICTIMS
 from support.judge import skips
 from support.judge.checker import CHECKERS, BaseChecker
@@ -149,6 +149,8 @@ def codes(words: Iterable[str]) -> str:
 
 # -- sentences
 
+WHOM = "one of the [victims](#victims), such as `the worker serving the request`; only a worker has a GPU or a request"
+
 
 def _entry(sentence: Sentence, usage: Usage) -> Entry:
     assert usage.example is not None
@@ -162,7 +164,7 @@ def _entry(sentence: Sentence, usage: Usage) -> Entry:
         words = _forms(usage.words[name]) if kind == "Noun" else _words(TYPES[kind]) if kind else ()
         shown = "|".join(words) if words and len(words) <= MOST_INLINE else name
         if shown == name:
-            what = f"one of {codes(words)}" if words else listed.get(name) or _open(kind)
+            what = WHOM if kind == "Victim" else f"one of {codes(words)}" if words else listed.get(name) or _open(kind)
             values.setdefault(what, []).append(name)
         title = title.replace(f"{{{name}:{kind}}}" if kind else f"{{{name}}}", f"<{shown}>")
     told = "; ".join(f"{codes(names)}: {what}" for what, names in values.items())
@@ -397,7 +399,9 @@ def _xids() -> Section:
     text = (
         "For `the GPU of a worker reports XID 79`, and the column `xid`. The line stands in the real kernel log, and "
     )
-    text += "what the worker suffers is made to happen. The sentence waits until both are seen."
+    text += "what the worker suffers is made to happen. The sentence waits until both are seen. "
+    ends = codes(str(number) for number in known_xids() if CONSEQUENCES.get(number) == "gone")
+    text += f"To lose the worker take one of {ends}."
     headings = ["XID", "meaning", "on a real GPU", "what NVIDIA advises", "what happens here", "follow-up errors"]
     return Section("GPU errors (XID)", text, table=Table(headings, rows))
 

@@ -43,6 +43,17 @@ WORDS = {
     "victim": "Who is hit by a fault, by what it is and not by its name: `the etcd leader`.",
     "proven": "The victim itself shows the fault. A fault that is not proven makes the scenario *inconclusive*, "
     "which says nothing about Dynamo.",
+    "after 3 seconds": "When a fault strikes: `after 3 seconds` or `after 20 requests` of the load, `after 300 tokens` "
+    "of the answer, `once OVERFLOW begins`, `once RECOVERY begins`. Without such words it strikes at once.",
+    "mid-answer": "The victim has sent the first tokens of the answer, and the last are not there. `before the first "
+    "token`: a worker has the request, and the client has nothing yet. Without such words that is not looked at.",
+    "for 2 seconds": "How long a fault lasts. Without such words it lasts until a sentence undoes it, or to the end of "
+    "the scenario.",
+    "dropped": "Packets vanish, as when somebody pulls a cable: both sides wait. `rejected`: each packet is answered "
+    "with an error, as by a firewall; new connections are refused at once, open ones wait. `reset`: open connections "
+    "break at once, and new ones are refused. `lost`: a share of the packets vanishes, as with a bad cable.",
+    "nobody notices": "Say what users would notice: `every request succeeds`, `in OVERFLOW the time to first token is "
+    "in the STANDARD band`, `no client waits longer than 2 seconds for a token`, `no Dynamo process has exited`.",
     "its peers": "All workers except the victim. `the workers` says the same where the victim is no worker.",
     "the other members": "All etcd members except the victim. `etcd` says the same where the victim is no member.",
     "Dynamo": "As the other side of a cut: all frontends and workers except the victim.",

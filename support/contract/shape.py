@@ -45,8 +45,8 @@ class Shape:
             of etcd and NATS stays broken until its fault ends.
         speed: speed of the workers relative to their default (about 170 tokens per second and stream).
         prefill_seconds: time that the ruler engine takes before its first token; others have their own model of it.
-        lease_seconds: lifetime of a registration whose owner is gone, in whole seconds; None: the release's default.
-            Releases where it cannot be set keep theirs, which is 10 s.
+        lease_seconds: lifetime of a registration whose owner is gone, in whole seconds; None: 30 s from 1.6.0 on and
+            10 s before. Releases where it cannot be set keep theirs.
         leaving: what a ruler worker does when it is shut down: ``draining`` as Dynamo's mocker does, ``handing
             over`` as its workers for real engines do. Simulated engines always drain.
         drain_seconds: how long a worker that is shut down may take to finish its requests; None: the release's default.
