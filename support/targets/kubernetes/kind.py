@@ -90,4 +90,4 @@ class KubernetesKind:
         from support.targets.kubernetes import sabotage as broken
 
         broken.check()
-        return broken.SabotagedTarget(self._settings, release, folder, events)
+        return broken.SabotagedCluster(self._settings, release, folder, events)
