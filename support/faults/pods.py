@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from support.clock import now
 from support.contract.deployment import Life, Node
 from support.contract.target import PodSeen, SetsSeen
 from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault
@@ -184,9 +185,10 @@ class OfAllPods(Fault):
             Inconclusive: they do not, or one has not.
         """
         sets, lives = ordered.before
-        tell_leaving(ground, ordered.at, *(life.node for life in lives))
+        waiting = list(lives)
 
         def unproven() -> str | None:
+            _see_leaving(ground, waiting)
             seen = ground.witness.replica_sets()
             if lack := self._lacks(sets, seen, ground):
                 return lack
@@ -286,9 +288,10 @@ class Drain(Fault):
             Inconclusive: one of these is not so.
         """
         machine, lives = ordered.before
-        tell_leaving(ground, ordered.at, *(life.node for life in lives))
+        waiting = list(lives)
 
         def unproven() -> str | None:
+            _see_leaving(ground, waiting)
             seen = ground.witness.machine(machine)
             if seen.workers or not seen.cordoned:
                 return f"{machine}: {seen}"
@@ -314,6 +317,14 @@ class Drain(Fault):
             return f"{machine}: {seen}" if seen.cordoned else None
 
         return Healing(broken, f"{machine} takes pods again", f"{machine} takes pods again")
+
+
+def _see_leaving(ground: Ground, waiting: list[Life]) -> None:
+    """Note of each of these that is told to leave now; they are told one after the other."""
+    for life in list(waiting):
+        if ground.witness.pod(life).leaving:
+            tell_leaving(ground, now(), life.node)
+            waiting.remove(life)
 
 
 def _whole(ground: Ground) -> str | None:
