@@ -550,7 +550,7 @@ DRAINED, CORDONED = MachineSeen(True), MachineSeen(True, ("w-0",))
 def test_a_machine_is_drained_once_its_workers_have_ended_and_others_serve(
     machine: MachineSeen, sets: SetsSeen, states: list[str], lack: str
 ) -> None:
-    fault, where = faults.Drain(Exactly(WORKER)), ground(states, sets=sets)
+    fault, where = faults.Drain(Exactly(WORKER)), ground(states, [LEAVING], sets=sets)
     where.witness.seen = machine
     hit: Any = SimpleNamespace(details={"machine": "node1"})
     if lack:
