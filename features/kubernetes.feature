@@ -113,3 +113,13 @@ Feature: Pods of a cluster come and go, and no answer is lost
     When the workers are scaled back
     Then within 20 seconds the frontend lists 2 workers
     And 4 new requests succeed within 5 seconds each
+
+  @ruler @needs.drains
+  Scenario: A machine is drained under load and no request is lost
+    Given a Dynamo deployment with 2 ruler workers
+      | setting    | value      |
+      | controller | Deployment |
+    And 4 clients keep asking for streamed completions answers of 40 tokens
+    When after 3 seconds the machine of the busiest worker is drained
+    Then every request succeeds
+    And within 10 seconds the frontend lists 2 workers

@@ -38,6 +38,21 @@ def when_rolled_out(context: Context, trigger):
     context.world.strikes.strike(Failure("rollout", "every_worker", **trigger))
 
 
+@when("{trigger:Begin}the machine of {victim:Victim} is drained{time:Lasting}")
+@marks(brings="fault")
+def when_drained(context: Context, trigger, victim, time):
+    """The cluster's node that the worker is on takes no new pods, and the workers on it are evicted, one at a time, as
+    their budget allows. It takes pods again when the scenario is over, or after this time. There has to be a
+    controller, which makes others elsewhere.
+
+    Time: of the trigger, from the first request; of the fault, from when it is made, or under a load from its proof.
+    Waits: until the fault is proven; with a trigger under a load, until the load has ended.
+    Proof: the fault's own, see Failures.
+    Needs: pods, drains
+    """
+    context.world.strikes.strike(Failure("drain", victim, **trigger, duration_seconds=time))
+
+
 @when("the workers are scaled to zero")
 @marks(brings="fault")
 def when_scaled_to_zero(context: Context):

@@ -340,7 +340,7 @@ TYPES: dict[str, Callable[[str], Any]] = {
 }
 
 
-MEANT = ("between", "packets from", "packets to", "GPU of", "pod of", "bandwidth of")
+MEANT = ("between", "packets from", "packets to", "GPU of", "pod of", "machine of", "bandwidth of")
 """Words that a victim comes after."""
 
 

@@ -108,7 +108,8 @@ def test_the_launcher_starts_nothing_with_a_tag_that_no_target_knows(
 def test_every_tag_in_the_features_names_what_a_target_knows() -> None:
     found = selection.enumerate_scenarios(ROOT, [], ["not @no.such.tag"])
     tags = {need.tag for each in found for need in capabilities.needed(each.location, each.tags, Settings())}
-    assert tags == {"needs.namespaces", "needs.nftables", "needs.tbf", "needs.kmsg", "needs.strain", "k8s"}
+    named = ("namespaces", "nftables", "tbf", "kmsg", "strain", "drains")
+    assert tags == {"k8s", *(f"needs.{name}" for name in named)}
 
 
 def test_the_doctors_table_is_that_of_the_target(moon: Settings) -> None:
@@ -124,7 +125,7 @@ def test_the_doctors_table_is_that_of_the_target(moon: Settings) -> None:
 def test_the_doctor_says_what_this_machine_can() -> None:
     rows = {row.what: row for row in doctor.rows(Settings())}
     assert rows["target"].found == "local: this machine"
-    assert [*rows][-11:] == [
+    assert [*rows][-12:] == [
         *(
             "root",
             "namespaces",
@@ -137,10 +138,11 @@ def test_the_doctor_says_what_this_machine_can() -> None:
             "GPU",
             "KUBECONFIG",
             "pods",
+            "drains",
         ),
     ]
     assert rows["KUBECONFIG"][1:] == ("no: KUBECONFIG is not set", "the target kubernetes", "")
-    assert rows["pods"][1::2] == ("no: only the target kubernetes has them", "@k8s")
+    assert rows["pods"][1::2] == ("no: only the target kubernetes has that", "@k8s")
     assert rows["NATS"].skipped == rows["Node.js"].skipped == ""
     assert rows["etcd"].found.startswith("3.")
 

@@ -233,7 +233,8 @@ def _escaped(name: str) -> str:
 def test_what_is_needed_is_simulated_or_not() -> None:
     kind = FakeKind(Settings(target="fake"))
     found = kind.capabilities(kind.needs)
-    assert {name for name, each in found.items() if not each.available} == {"netem", "cgroups", "gpu", "cluster"}
+    lacking = {name for name, each in found.items() if not each.available}
+    assert lacking == {"netem", "cgroups", "gpu", "cluster", "pods", "drains"}
     with pytest.raises(ValueError, match="no capability 'warp'; allowed: namespaces, "):
         kind.capabilities(["warp"])
 

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,18 +15,20 @@ from support import releases
 from support.clock import now
 from support.contract.deployment import Life, Node
 from support.contract.shape import Shape
-from support.contract.target import PodSeen, SetsSeen
+from support.contract.target import MachineSeen, PodSeen, SetsSeen
 from support.errors import Inconclusive, Mistake, NotKept, Refused
 from support.events import EventLog
 from support.faults import pods as faults
 from support.faults.fault import Fault, Ground, Ordered
 from support.faults.processes import Crash
 from support.faults.victims import Exactly
+from support.targets.kubernetes import faults as driver
 from support.targets.kubernetes import manifests, sabotage, shell
 from support.targets.kubernetes.api import ApiServer, ClusterError
 from support.targets.kubernetes.faults import PodFaults, Scaled
 from support.targets.kubernetes.manifests import Blueprint, Programs
 from support.targets.kubernetes.names import Names
+from support.targets.kubernetes.scope import LEASE, reap, stamp
 from support.targets.kubernetes.target import DISCOVERIES
 from support.targets.kubernetes.witness import PodWitness, routed
 from support.world import pods as world
@@ -45,7 +48,11 @@ def pod(name: str = "w-0", uid: str = "u1", address: str = "10.0.0.1", ready: bo
         "containerStatuses": [running],
         "conditions": [{"type": "Ready", "status": str(ready)}],
     }
-    return {"metadata": {"name": name, "uid": uid, **about}, "spec": {"containers": [main]}, "status": status}
+    return {
+        "metadata": {"name": name, "uid": uid, **about},
+        "spec": {"containers": [main], "nodeName": "node1"},
+        "status": status,
+    }
 
 
 def slice_of(**ready: bool | None) -> dict[str, Any]:
@@ -61,16 +68,27 @@ class Cluster(ApiServer):
         self.pods, self.slices, self.said = {each["metadata"]["name"]: each for each in pods}, slices, list(said)
         self.asked: list[Any] = []
         self.others: dict[str, Any] = {"Deployment": [], "ReplicaSet": []}
+        self.machines: dict[str, Any] = {}
+        self.budget, self.fields = 0, ""
+
+    def server_time(self) -> float:
+        return 1000.0
 
     def get(self, kind: str, namespace: str, name: str) -> Any:
-        return self.pods.get(name)
+        return (self.machines if kind == "Node" else self.pods).get(name)
 
     def list(self, kind: str, namespace: str = "", labels: str = "", fields: str = "") -> Any:
+        self.fields = fields
         things = {"EndpointSlice": self.slices, "Pod": self.pods.values()} | self.others
         return list(things[kind])
 
     def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
         self.asked.append((method, path, body))
+        if path.endswith("/eviction"):
+            self.budget -= 1
+            if self.budget >= 2:
+                raise ClusterError(429, "Cannot evict pod as it would violate the pod's disruption budget.")
+            self.pods.pop(path.split("/")[-2])
 
     def delete(self, kind: str, namespace: str, name: str, grace: int | None = None, uid: str = "") -> bool:
         self.asked.append((kind, name, grace))
@@ -106,9 +124,9 @@ def test_a_service_leads_to_a_pod_unless_its_slice_says_that_it_does_not(slices:
 @pytest.mark.parametrize(
     ("there", "seen"),
     [
-        (pod(), SERVES),
-        (pod(ready=False), PodSeen(there=True, routed=True)),
-        (pod(deletionTimestamp="2026-01-01T00:00:00Z"), PodSeen(there=True, leaving=True, ready=True, routed=True)),
+        (pod(), replace(SERVES, machine="node1")),
+        (pod(ready=False), PodSeen(there=True, routed=True, machine="node1")),
+        (pod(deletionTimestamp="2026-01-01T00:00:00Z"), PodSeen(True, True, True, True, "node1")),
         (pod(uid="u2"), PodSeen(routed=True)),
         (None, PodSeen(routed=True)),
     ],
@@ -211,7 +229,54 @@ def test_pods_of_a_deployment_are_nodes_that_are_numbered_as_they_appear() -> No
     assert len(appeared) == 3
 
 
+@pytest.mark.parametrize("cordoned", [True, None])
+def test_a_machine_is_what_its_node_says_and_the_workers_that_are_bound_to_it(cordoned: bool | None) -> None:
+    cluster = Cluster(pod("w-1", "u2"), pod())
+    cluster.machines["node1"] = {"spec": {"unschedulable": cordoned} if cordoned else {}}
+    seen = PodWitness(cluster, "here", Names()).machine("node1")
+    assert seen == MachineSeen(bool(cordoned), ("w-0", "w-1"))
+    assert str(seen) == f"it is {'' if cordoned else 'not '}cordoned, with w-0, w-1 on it"
+    assert cluster.fields == "spec.nodeName=node1"
+
+
 # -- who is asked for it
+
+
+def test_a_machine_is_cordoned_under_a_lease_and_its_workers_leave_as_their_budget_allows() -> None:
+    service, cluster, pods = breaking()
+    pods.controller = Scaled("Deployment", "ruler-worker", 2)
+    cluster.budget = 3  # of so many evictions it allows the last two
+    made = service.inject("pod", type="drain", target_pod="w-0", duration_seconds=60)
+    patched = [body for method, path, body in cluster.asked if path == "/api/v1/nodes/node1"]
+    [until] = [body["metadata"]["annotations"].pop(LEASE) for body in patched]
+    assert patched == [{"metadata": {"annotations": {}}, "spec": {"unschedulable": True}}]
+    assert stamp(1058.0) <= until <= stamp(1060.0)
+    assert [path.split("/")[-2] for _, path, _ in cluster.asked if path.endswith("/eviction")] == ["w-0", "w-1", "w-0"]
+    service.recover(made["id"])
+    undone = {"metadata": {"annotations": {LEASE: None}}, "spec": {"unschedulable": None}}
+    assert cluster.asked[-1] == ("PATCH", "/api/v1/nodes/node1", undone)
+
+
+def test_a_machine_whose_workers_stay_is_not_left_cordoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "EVICTED_SECONDS", 0.0)
+    service, cluster, pods = breaking()
+    pods.controller, cluster.budget = Scaled("Deployment", "ruler-worker", 2), 100
+    with pytest.raises(Refused, match="could not drain w-0: w-0, w-1 of node1 could not be evicted"):
+        service.inject("pod", type="drain", target_pod="w-0")
+    assert cluster.asked[-1][2]["spec"] == {"unschedulable": None}
+    assert service.faults(active=True) == []
+
+
+def test_a_cordon_past_its_lease_is_taken_away_by_whoever_comes_next() -> None:
+    cluster = Cluster()
+    cluster.others["Node"] = [
+        {"metadata": {"name": "ours", "annotations": {LEASE: stamp(999.0)}}},
+        {"metadata": {"name": "still-ours", "annotations": {LEASE: stamp(2000.0)}}},
+        {"metadata": {"name": "somebodys", "annotations": {}}},
+    ]
+    cluster.others["Namespace"] = []
+    assert reap(cluster, None) == ["the cordon of ours"]
+    assert [path for _, path, _ in cluster.asked] == ["/api/v1/nodes/ours"]
 
 
 def test_all_workers_of_a_deployment_are_its_pods() -> None:
@@ -252,7 +317,7 @@ def test_workers_that_are_scaled_to_zero_are_scaled_back_at_the_end() -> None:
     assert [body for _, _, body in cluster.asked] == [{"spec": {"replicas": 0}}, {"spec": {"replicas": 2}}]
 
 
-@pytest.mark.parametrize("kind", ["rollout", "scale_to_zero"])
+@pytest.mark.parametrize("kind", ["rollout", "scale_to_zero", "drain"])
 def test_bare_pods_are_neither_rolled_out_nor_scaled(kind: str) -> None:
     service, cluster, _ = breaking()
     with pytest.raises(Refused, match="the workers are bare pods; the table of the deployment can give them a contr"):
@@ -360,12 +425,16 @@ class Seeing:
 
     def __init__(self, states: Sequence[str], pods: Sequence[PodSeen], sets: SetsSeen) -> None:
         self._states, self._pods, self.sets = list(states), list(pods), sets
+        self.seen = MachineSeen()
 
     def state(self, life: Life) -> str:
         return self._states.pop(0) if len(self._states) > 1 else self._states[0]
 
     def replica_sets(self) -> SetsSeen:
         return self.sets
+
+    def machine(self, name: str) -> MachineSeen:
+        return self.seen
 
     def pod(self, life: Life) -> PodSeen:
         return self._pods.pop(0) if len(self._pods) > 1 else self._pods[0]
@@ -463,6 +532,39 @@ def test_a_pod_that_serves_nobody_is_not_hit(kind: type[Fault]) -> None:
     told = Ordered([WORKER], None, {}, 0.0, 0.0)
     assert fault.describe(told) == f"the pod of w-0 {kind.did}"
     assert fault.order([WORKER], None) == {"target_pod": "w-0", "type": kind.name}
+
+
+DRAINED, CORDONED = MachineSeen(True), MachineSeen(True, ("w-0",))
+
+
+@pytest.mark.parametrize(
+    ("machine", "sets", "states", "lack"),
+    [
+        (DRAINED, SetsSeen("a", {"a": 2}, {"a": 2}), ["gone"], ""),
+        (CORDONED, SetsSeen("a", {"a": 2}, {"a": 2}), ["gone"], "it is cordoned, with w-0 on it"),
+        (MachineSeen(), SetsSeen("a", {"a": 2}, {"a": 2}), ["gone"], "it is not cordoned"),
+        (DRAINED, SetsSeen("a", {"a": 2}, {"a": 1}), ["gone"], "a has 2 pods, 1 ready"),
+        (DRAINED, SetsSeen("a", {"a": 2}, {"a": 2}), ["alive"], "container 1 of pod u1 is there"),
+    ],
+)
+def test_a_machine_is_drained_once_its_workers_have_ended_and_others_serve(
+    machine: MachineSeen, sets: SetsSeen, states: list[str], lack: str
+) -> None:
+    fault, where = faults.Drain(Exactly(WORKER)), ground(states, [LEAVING], sets=sets)
+    where.witness.seen = machine
+    hit: Any = SimpleNamespace(details={"machine": "node1"})
+    if lack:
+        with pytest.raises(Inconclusive, match=f"the fault was not proven: .*{lack}"):
+            proven(fault, where, ("node1", [LIFE]))
+        return
+    assert proven(fault, where, ("node1", [LIFE])) == f"{LIFE.words} ended; node1: {DRAINED}"
+    assert [event.subject for event in where.events.all() if event.state == "leaving"] == ["w-0"]
+    assert fault.lapsed(where, hit) is None
+    assert fault.healing(where, hit).broken() == f"node1: {DRAINED}"
+    where.witness.seen = MachineSeen()
+    assert fault.lapsed(where, hit) == f"node1: {MachineSeen()}"
+    assert fault.healing(where, hit).broken() is None
+    assert fault.unsound(ground(), [WORKER], ("node1", [LIFE])) is None
 
 
 BEFORE = SetsSeen("a", {"a": 2}, {"a": 2})

@@ -38,12 +38,14 @@ class PodSeen:
         leaving: whether it was told to end.
         ready: whether its kubelet says that it can serve.
         routed: whether a Service leads new requests to it.
+        machine: name of the cluster's node that it is on.
     """
 
     there: bool = False
     leaving: bool = False
     ready: bool = False
     routed: bool = False
+    machine: str = ""
 
     @property
     def serves(self) -> bool:
@@ -72,6 +74,22 @@ class SetsSeen:
 
     def __str__(self) -> str:
         return ", ".join(f"{name} has {count} pods, {self.ready[name]} ready" for name, count in self.pods.items())
+
+
+@dataclass(frozen=True)
+class MachineSeen:
+    """What a cluster shows of one of its nodes.
+
+    Attributes:
+        cordoned: whether it takes no new pods.
+        workers: pods of workers that are on it, by the names of the suite's nodes.
+    """
+
+    cordoned: bool = False
+    workers: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"it is {'' if self.cordoned else 'not '}cordoned, with {', '.join(self.workers) or 'no worker'} on it"
 
 
 class WaitRecorder(Protocol):
@@ -112,6 +130,9 @@ class Witness(Protocol):
 
     def replica_sets(self) -> SetsSeen:
         """What the cluster shows of the ReplicaSets of the workers; Inconclusive: there are none."""
+
+    def machine(self, name: str) -> MachineSeen:
+        """What the cluster shows of one of its nodes; Inconclusive: there are none."""
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """How many of ``packets`` packets ``to`` the victim, and as many ``from`` it, are lost. Where a program on one

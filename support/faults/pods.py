@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from support.clock import now
 from support.contract.deployment import Life, Node
 from support.contract.target import PodSeen, SetsSeen
 from support.faults.fault import Fault, Ground, Healing, Ordered, Proof, ProvenFault
@@ -184,9 +185,10 @@ class OfAllPods(Fault):
             Inconclusive: they do not, or one has not.
         """
         sets, lives = ordered.before
-        tell_leaving(ground, ordered)
+        waiting = list(lives)
 
         def unproven() -> str | None:
+            _see_leaving(ground, waiting)
             seen = ground.witness.replica_sets()
             if lack := self._lacks(sets, seen, ground):
                 return lack
@@ -245,6 +247,84 @@ class ScaleToZero(OfAllPods):
 
     def _lacks(self, before: SetsSeen, seen: SetsSeen, ground: Ground) -> str | None:
         return str(seen) if any(seen.pods.values()) or not seen.current else None
+
+
+@dataclass(frozen=True)
+class Drain(Fault):
+    """The machine of a worker is cordoned and its workers are evicted; it takes pods again once the fault is over. The
+    deployment has to have a controller.
+    """
+
+    family = "pod"
+    needs = ("pods", "drains")
+    name = "drain"
+    failure = "drain"
+    did = "was cordoned and drained"
+    workers_only = True
+
+    def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> tuple[str, list[Life]]:
+        """The machine, and the lives of all workers on it."""
+        machine = ground.witness.pod(ground.deployment.life(nodes[0])).machine
+        on_it = ground.witness.machine(machine).workers
+        return machine, [ground.deployment.life(node) for node in ground.deployment.workers if node.name in on_it]
+
+    def unsound(self, ground: Ground, nodes: Sequence[Node], before: tuple[str, list[Life]]) -> str | None:
+        """The worker serves nobody, or its machine is cordoned."""
+        seen = ground.witness.machine(before[0])
+        return f"{before[0]}: {seen}" if seen.cordoned else _unsound(ground, nodes[0])
+
+    def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
+        """See :class:`support.faults.fault.Fault`."""
+        return {"target_pod": nodes[0].name, "type": self.name}
+
+    def describe(self, ordered: Ordered) -> str:
+        """See :class:`support.faults.fault.Fault`."""
+        return f"{ordered.before[0]}, the machine of {ordered.nodes[0].name}, {self.did}"
+
+    def prove(self, ground: Ground, ordered: Ordered) -> Proof:
+        """The machine is cordoned and has no worker, those that it had have ended, and others serve elsewhere.
+
+        Raises:
+            Inconclusive: one of these is not so.
+        """
+        machine, lives = ordered.before
+        waiting = list(lives)
+
+        def unproven() -> str | None:
+            _see_leaving(ground, waiting)
+            seen = ground.witness.machine(machine)
+            if seen.workers or not seen.cordoned:
+                return f"{machine}: {seen}"
+            there = [life.words for life in lives if ground.witness.state(life) != "gone"]
+            return f"{', '.join(there)} is there" if there else _whole(ground)
+
+        at = prove(unproven, ROLLOUT_SECONDS, f"{machine} is drained", NOT_PROVEN)
+        words = f"{', '.join(life.words for life in lives)} ended; {machine}: {ground.witness.machine(machine)}"
+        return Proof(at, words, details={"machine": machine})
+
+    def lapsed(self, ground: Ground, proven: ProvenFault) -> str | None:
+        """It takes pods again."""
+        machine = proven.details["machine"]
+        seen = ground.witness.machine(machine)
+        return None if seen.cordoned else f"{machine}: {seen}"
+
+    def healing(self, ground: Ground, proven: ProvenFault) -> Healing:
+        """It takes pods again."""
+        machine = proven.details["machine"]
+
+        def broken() -> str | None:
+            seen = ground.witness.machine(machine)
+            return f"{machine}: {seen}" if seen.cordoned else None
+
+        return Healing(broken, f"{machine} takes pods again", f"{machine} takes pods again")
+
+
+def _see_leaving(ground: Ground, waiting: list[Life]) -> None:
+    """Note of each of these that is told to leave now; they are told one after the other."""
+    for life in list(waiting):
+        if ground.witness.pod(life).leaving:
+            tell_leaving(ground, now(), life.node)
+            waiting.remove(life)
 
 
 def _whole(ground: Ground) -> str | None:

@@ -120,7 +120,7 @@ class Terminate(ProcessFault):
         it before; or a frontend refuses connections.
         """
         node, (life, number) = ordered.nodes[0], ordered.before
-        tell_leaving(ground, ordered)
+        tell_leaving(ground, ordered.at, node.name)
 
         def unproven() -> str | None:
             seen = ground.witness.state(life)
@@ -166,10 +166,10 @@ class Restart(ProcessFault):
         return self._proof(self._await(unproven, ordered), ordered)
 
 
-def tell_leaving(ground: Ground, ordered: Ordered) -> None:
-    """Note that the victims were told to end, which the judge goes by."""
-    for node in ordered.nodes:
-        ground.events.add("state", node.name, "shutting down: told to", at=ordered.at, state="leaving")
+def tell_leaving(ground: Ground, at: float, *names: str) -> None:
+    """Note that these were told to end, which the judge goes by."""
+    for name in names:
+        ground.events.add("state", name, "shutting down: told to", at=at, state="leaving")
 
 
 def started_again(ground: Ground, node: Node, life: Life, kept_from_it: bool = False) -> str | None:

@@ -23,6 +23,9 @@ NEEDS = {
     "gpu": Need("a GPU", "GPU", "real engines", "gpu"),
     "cluster": Need("a Kubernetes cluster", "KUBECONFIG", "the target kubernetes"),
     "pods": Need("pods", "pods", "what only a cluster can do to them", "k8s", only="kubernetes"),
+    "drains": Need(
+        "the right to drain a node", "drains", "nodes that are cordoned and drained", "needs.drains", only="kubernetes"
+    ),
 }
 """Name -> what is needed, in the order of the doctor's table; a kind of target has those that it can answer for."""
 

@@ -66,8 +66,9 @@ def play(pair: Pair, folder: Path, made_of: str) -> Trial:
     scenario, sabotage = pair
     began, trouble, verdicts = time.monotonic(), "the scenario left no verdict", list[Verdict]()
     try:
-        target = "kubernetes" if "k8s" in scenario.tags else "local"
-        verdicts = run(folder, scenario.location, sabotage=sabotage.sabotage, limit=scenario.limit, target=target)
+        target, chosen = ("kubernetes", ["--tags=@k8s"]) if "k8s" in scenario.tags else ("local", [])
+        selection = [scenario.location, *chosen]
+        verdicts = run(folder, *selection, sabotage=sabotage.sabotage, limit=scenario.limit, target=target)
     except subprocess.TimeoutExpired:
         trouble = f"it did not end within {scenario.limit:.0f} seconds"
     verdict = verdicts[0] if verdicts else None

@@ -21,6 +21,7 @@ SIMULATED = {
     "gpu": False,
     "cluster": False,
     "pods": False,
+    "drains": False,
 }
 """Name of a need -> whether it is simulated here."""
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from support.contract.deployment import Life, Node
-from support.contract.target import PodSeen, SetsSeen
+from support.contract.target import MachineSeen, PodSeen, SetsSeen
 from support.errors import Inconclusive
 from support.targets.fake.faults import FaultServer, Gpu
 from support.targets.fake.hosts import Host
@@ -29,6 +29,10 @@ class FakeWitness:
     def replica_sets(self) -> SetsSeen:
         """See :class:`support.contract.target.Witness`."""
         raise Inconclusive("there are no ReplicaSets; only the target kubernetes has them")
+
+    def machine(self, name: str) -> MachineSeen:
+        """See :class:`support.contract.target.Witness`."""
+        raise Inconclusive("there is no cluster; only the target kubernetes has one")
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """See :class:`support.contract.target.Witness`."""

@@ -40,6 +40,7 @@ PLACES = {
     "Event": ("/api/v1", "events", True),
     "StatefulSet": ("/apis/apps/v1", "statefulsets", True),
     "ReplicaSet": ("/apis/apps/v1", "replicasets", True),
+    "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets", True),
     "Deployment": ("/apis/apps/v1", "deployments", True),
     "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles", True),
     "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings", True),
@@ -237,6 +238,17 @@ class ApiServer:
     def patch(self, kind: str, namespace: str, name: str, change: Object) -> None:
         """Change a part of an object (merge patch)."""
         self.call("PATCH", place(kind, namespace, name), change, content=MERGE)
+
+    def evict(self, namespace: str, name: str) -> bool:
+        """Have a pod leave with its grace period; False when its budget does not allow that now, or it is gone."""
+        thing = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+        try:
+            self.call("POST", f"{place('Pod', namespace, name)}/eviction", thing)
+        except ClusterError as error:
+            if error.status in (404, 429):
+                return False
+            raise
+        return True
 
     def delete(self, kind: str, namespace: str, name: str, grace: int | None = None, uid: str = "") -> bool:
         """Delete an object; False when it is not there any more.

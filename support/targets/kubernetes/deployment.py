@@ -135,7 +135,7 @@ class KubernetesDeployment:
             self._place(manifests.frontend(plan, number), "frontend", manifests.FRONTEND_PORT)
         if self.shape.controller:
             manifest = manifests.controller(plan)
-            place([manifest])
+            place([manifests.budget(plan), manifest])
             self.controller = Scaled(manifest["kind"], manifest["metadata"]["name"], self.shape.workers)
         for role, _ in [] if self.shape.controller else manifests.workers(plan):
             self._start_worker(role)

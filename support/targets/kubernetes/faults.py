@@ -18,20 +18,23 @@ from support.contract.fault_service import FaultService
 from support.errors import Refused
 from support.targets.kubernetes import shell
 from support.targets.kubernetes.api import ApiServer, ClusterError
-from support.targets.kubernetes.manifests import GRACE_SECONDS, MAIN, UNREADY
+from support.targets.kubernetes.lives import LEAVING
+from support.targets.kubernetes.manifests import GRACE_SECONDS, MAIN, ROLE, UNREADY
 from support.targets.kubernetes.names import Names
-from support.targets.kubernetes.scope import stamp
+from support.targets.kubernetes.scope import cordon, stamp, uncordon
 
 SECONDS = 300.0
 TYPES = {
     "process": ("crash", "terminate", "hang", "restart"),
-    "pod": ("delete_pod", "force_delete_pod", "unready", "rollout", "scale_to_zero"),
+    "pod": ("delete_pod", "force_delete_pod", "unready", "rollout", "scale_to_zero", "drain"),
 }
 """Family of faults -> those that are made here."""
 HELD_ROLES = ("etcd", "nats")
 """What breaks of these stays broken until its fault ends; a restart policy has the others started again."""
 # A kubelet looks at its containers every second; one that has failed before waits 10 s and more for its restart.
 ENDED_SECONDS, STARTED_SECONDS = 20.0, 120.0
+# A budget may have one wait until another one has come up.
+EVICTED_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -272,6 +275,36 @@ class PodFaults(FaultService):
 
         fault.undo = lambda: scale(keeper.pods)
         scale(0)
+
+    def _drain(self, fault: PodFault, pods: Pods, node: Node) -> None:
+        """Cordon the machine of a node under a lease, and evict the workers' pods on it, as often as their budget says
+        no.
+        """
+        self._controller(pods)
+        pod = self._cluster.get("Pod", pods.namespace, pods.names.pod(node.name))
+        if pod is None:
+            raise ClusterError(404, "there is no such pod")
+        machine, seconds = str(pod["spec"]["nodeName"]), fault.view["deadline"] - now()
+        cordon(self._cluster, machine, seconds)
+        fault.undo = lambda: uncordon(self._cluster, machine)
+        try:
+            self._evict_all(pods, machine)
+        except ClusterError:
+            fault.undo()
+            raise
+
+    def _evict_all(self, pods: Pods, machine: str) -> None:
+        until = time.monotonic() + EVICTED_SECONDS
+        while True:
+            there = self._cluster.list("Pod", pods.namespace, f"{ROLE}=worker", f"spec.nodeName={machine}")
+            left = [each["metadata"]["name"] for each in there if not each["metadata"].get(LEAVING)]
+            for name in left:
+                self._cluster.evict(pods.namespace, name)
+            if not left:
+                return
+            if time.monotonic() > until:
+                raise ClusterError(504, f"{', '.join(left)} of {machine} could not be evicted")
+            time.sleep(0.2)
 
     def _start_again(self, pods: Pods, node: Node, held: bool) -> None:
         if not held:

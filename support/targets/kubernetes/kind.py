@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from support import sabotage
+from support.amounts import amount
 from support.contract.target import Capability, Need, Target
 from support.events import EventLog
 from support.releases import Release
@@ -32,7 +33,7 @@ class KubernetesKind:
     in_cells = False
     real = True
     needs: Mapping[str, Need] = {
-        name: NEEDS[name] for name in NEEDS if name in (*MISSING, *BY_AGENTS, "cluster", "pods")
+        name: NEEDS[name] for name in NEEDS if name in (*MISSING, *BY_AGENTS, "cluster", "pods", "drains")
     }
 
     def __init__(self, settings: Settings) -> None:
@@ -41,7 +42,11 @@ class KubernetesKind:
     def capabilities(self, names: Iterable[str]) -> dict[str, Capability]:
         """See :class:`support.contract.target.TargetKind`."""
         pods = partial(Capability, "pods", True, "each node is one")
-        found: dict[str, Callable[[], Capability]] = {"cluster": self._cluster, "pods": pods}
+        found: dict[str, Callable[[], Capability]] = {
+            "cluster": self._cluster,
+            "pods": pods,
+            "drains": self._drains,
+        }
         wanted = known(names, self.needs)
         agents = self._agents() if any(name in BY_AGENTS for name in wanted) else None
         found |= {name: partial(Capability, name, *agents) for name in BY_AGENTS if agents}
@@ -56,6 +61,20 @@ class KubernetesKind:
             return Capability("cluster", True, f"Kubernetes {cluster.version()} at {cluster.host}")
         except ClusterError as error:
             return Capability("cluster", False, str(error))
+
+    def _drains(self) -> Capability:
+        from support.targets.kubernetes.api import ApiServer, ClusterError
+        from support.targets.kubernetes.images import schedulable
+
+        wanted = (("patch", "nodes"), ("list", "nodes"), ("create", "pods/eviction"))
+        try:
+            cluster, where = ApiServer(self._settings.kubeconfig), self._settings.namespace or ""
+            if lacking := [f"{verb} {what}" for verb, what in wanted if not cluster.may(verb, "", what, where)]:
+                return Capability("drains", False, f"the account of KUBECONFIG may not {lacking[0]}")
+            nodes = len(schedulable(cluster.list("Node")))
+        except ClusterError as error:
+            return Capability("drains", False, str(error))
+        return Capability("drains", nodes > 1, f"{amount(nodes, 'node')} can have pods")
 
     def _agents(self) -> tuple[bool, str]:
         """Whether the agents on the nodes can be used, and why not."""
@@ -90,4 +109,4 @@ class KubernetesKind:
         from support.targets.kubernetes import sabotage as broken
 
         broken.check()
-        return broken.SabotagedTarget(self._settings, release, folder, events)
+        return broken.SabotagedCluster(self._settings, release, folder, events)

@@ -339,6 +339,16 @@ def worker(plan: Blueprint, role: str, number: int) -> Object:
     )
 
 
+def budget(plan: Blueprint) -> Object:
+    """Of the workers of a Deployment no more than one at a time may be evicted."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": worker_name(plan, "worker", 0).rpartition("-")[0]},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {ROLE: "worker"}}},
+    }
+
+
 def controller(plan: Blueprint) -> Object:
     """A Deployment of all workers; its pods are those of :func:`worker` without a name of their own."""
     pod = worker(plan, "worker", 0)
@@ -446,5 +456,5 @@ def everything(plan: Blueprint, namespace: str) -> list[Object]:
     found += nats(plan) if plan.nats else []
     found += [frontend(plan, number) for number in range(plan.shape.frontends)]
     if plan.shape.controller:
-        return [*found, controller(plan)]
+        return [*found, budget(plan), controller(plan)]
     return found + [worker(plan, role, number) for role, number in workers(plan)]

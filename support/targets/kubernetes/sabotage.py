@@ -50,7 +50,7 @@ class LyingFaults(PodFaults):
             marks.leave("the Service of the workers has no endpoint")
 
 
-class SabotagedDeployment(KubernetesDeployment):
+class SabotagedPods(KubernetesDeployment):
     """Its workers have readiness probes that always succeed, where that is wanted."""
 
     def _place(self, manifest: Object, role: str, port: int, gate: bool = False) -> Node:
@@ -62,10 +62,10 @@ class SabotagedDeployment(KubernetesDeployment):
         return super()._place(manifest, role, port, gate)
 
 
-class SabotagedTarget(KubernetesTarget):
+class SabotagedCluster(KubernetesTarget):
     """The target as ``FT_SABOTAGE`` wants it."""
 
-    faults, deployments = LyingFaults, SabotagedDeployment
+    faults, deployments = LyingFaults, SabotagedPods
 
     def deploy(self, shape: Shape, watch: Callable[[Deployment], None] = lambda _: None) -> KubernetesDeployment:
         """See :class:`support.contract.target.Target`; the deployment is another than the one that was asked for."""

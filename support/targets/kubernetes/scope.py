@@ -185,7 +185,8 @@ def reap(cluster: ApiServer, namespace: str | None, everything: bool = False) ->
         namespace: the one that the user may use; None: look at all namespaces.
         everything: whether what still has a lease goes as well.
     """
-    now, removed = cluster.server_time(), list[str]()
+    now = cluster.server_time()
+    removed = _uncordon_overdue(cluster, now, everything)
     if namespace:
         found = cluster.get("ConfigMap", namespace, "dynamo-ft")
         things = [found] if found else []
@@ -198,6 +199,28 @@ def reap(cluster: ApiServer, namespace: str | None, everything: bool = False) ->
         if not about.get("deletionTimestamp") and leased and (everything or overdue(each, now)):
             cluster.delete(kind, namespace or "", about["name"])
             removed.append(f"{kind.lower()} {about['name']} of the run {about.get('labels', {}).get(RUN, '?')}")
+    return removed
+
+
+def cordon(cluster: ApiServer, machine: str, seconds: float) -> None:
+    """Have a machine take no new pods, under a lease."""
+    until = stamp(cluster.server_time() + seconds)
+    cluster.patch("Node", "", machine, {"metadata": {"annotations": {LEASE: until}}, "spec": {"unschedulable": True}})
+
+
+def uncordon(cluster: ApiServer, machine: str) -> None:
+    """Have it take pods again."""
+    cluster.patch("Node", "", machine, {"metadata": {"annotations": {LEASE: None}}, "spec": {"unschedulable": None}})
+
+
+def _uncordon_overdue(cluster: ApiServer, now: float, everything: bool) -> list[str]:
+    removed = list[str]()
+    with contextlib.suppress(ClusterError):  # who may not see nodes has cordoned none
+        for each in cluster.list("Node"):
+            leased, name = LEASE in each["metadata"].get("annotations", {}), each["metadata"]["name"]
+            if leased and (everything or overdue(each, now)):
+                uncordon(cluster, name)
+                removed.append(f"the cordon of {name}")
     return removed
 
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NoReturn, cast
 
 from support.contract.deployment import Life, Node
-from support.contract.target import KernelLog, Line, PodSeen, SetsSeen
+from support.contract.target import KernelLog, Line, MachineSeen, PodSeen, SetsSeen
 from support.errors import Inconclusive
 from support.targets.kubernetes import shell
 from support.targets.kubernetes.api import ApiServer, ClusterError, Object
@@ -102,7 +102,14 @@ class PodWitness:
         pod = self._look(life)
         if pod is None or pod["metadata"]["uid"] != uid:
             return PodSeen(routed=leads)
-        return PodSeen(True, bool(pod["metadata"].get(LEAVING)), is_ready(pod), leads)
+        machine = str(pod["spec"].get("nodeName", ""))
+        return PodSeen(True, bool(pod["metadata"].get(LEAVING)), is_ready(pod), leads, machine)
+
+    def machine(self, name: str) -> MachineSeen:
+        """As the API server has the node; pods that are bound to it are there until their kubelet has ended them."""
+        node = self._cluster.get("Node", "", name) or {"spec": {}}
+        pods = self._cluster.list("Pod", self._namespace, f"{ROLE}=worker", f"spec.nodeName={name}")
+        return MachineSeen(bool(node["spec"].get("unschedulable")), tuple(sorted(map(self._names.node, pods))))
 
     def replica_sets(self) -> SetsSeen:
         """As the controllers of Deployments and of ReplicaSets have it."""

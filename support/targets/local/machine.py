@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,8 @@ def _cluster(settings: Settings) -> Capability:
     return Capability("cluster", not missing, f"no file {missing[0]}" if missing else given)
 
 
-def _pods(_settings: Settings) -> Capability:
-    return Capability("pods", False, "only the target kubernetes has them")
+def _elsewhere(name: str, _settings: Settings) -> Capability:
+    return Capability(name, False, f"only the target {NEEDS[name].only} has that")
 
 
 def _words(file: Path) -> list[str]:
@@ -153,7 +154,7 @@ _LOOKS: dict[str, Callable[[Settings], Capability]] = {
     "strain": _strain,
     "gpu": _gpu,
     "cluster": _cluster,
-    "pods": _pods,
+    **{name: partial(_elsewhere, name) for name, need in NEEDS.items() if need.only},
 }
 _TRIALS: dict[str, Callable[[], str]] = {"nftables": _nftables, "tbf": _tbf, "netem": _netem}
 

@@ -15,7 +15,7 @@ from agents.sabotage import marks
 from agents.sabotage.signs import CUE
 from support.contract.deployment import Deployment, Life, Node
 from support.contract.shape import Shape
-from support.contract.target import KernelLog, Line, PodSeen, SetsSeen, Witness
+from support.contract.target import KernelLog, Line, MachineSeen, PodSeen, SetsSeen, Witness
 from support.events import EventLog
 from support.releases import Release
 from support.sabotage import asked
@@ -150,6 +150,11 @@ class LyingWitness:
         """See :class:`support.contract.target.Witness`."""
         seen = self._answer(("ReplicaSets",), self._real.replica_sets, SetsSeen(), SetsSeen())
         return cast(SetsSeen, seen)
+
+    def machine(self, name: str) -> MachineSeen:
+        """See :class:`support.contract.target.Witness`."""
+        seen = self._answer(("machine", name), lambda: self._real.machine(name), MachineSeen(True), MachineSeen())
+        return cast(MachineSeen, seen)
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """See :class:`support.contract.target.Witness`."""

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from support.contract.deployment import Life, Node
-from support.contract.target import PodSeen, SetsSeen
+from support.contract.target import MachineSeen, PodSeen, SetsSeen
 from support.errors import Inconclusive
 from support.observe.waiting import at_once
 from support.targets.local import network, process
@@ -36,6 +36,10 @@ class LocalWitness:
     def replica_sets(self) -> SetsSeen:
         """See :class:`support.contract.target.Witness`."""
         raise Inconclusive("there are no ReplicaSets; only the target kubernetes has them")
+
+    def machine(self, name: str) -> MachineSeen:
+        """See :class:`support.contract.target.Witness`."""
+        raise Inconclusive("there is no cluster; only the target kubernetes has one")
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """UDP packets between their network namespaces, all ways at once."""
