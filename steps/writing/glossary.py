@@ -80,7 +80,9 @@ def whole() -> str:
     """
     found = next((each for _, each in scenarios() if each.name == WHOLE), None)
     if found is None or len(list(found.all_steps)) != len(NOTES):
-        raise LookupError(f"no scenario {WHOLE!r} has {len(NOTES)} steps, to which steps/writing/glossary.py has notes")
+        raise LookupError(
+            f"no scenario {WHOLE!r} has as many steps as steps/writing/glossary.py has notes: {len(NOTES)}"
+        )
     steps = iter(NOTES)
     lines = ["Feature: etcd fails", "  # tags: what it runs on, and what the machine must have"]
     lines += [f"  {' '.join(f'@{tag}' for tag in found.tags)}", f"  Scenario: {found.name}"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from support.amounts import amount
 from support.contract.deployment import Deployment, Life, Node
 from support.contract.fault_service import FaultService
 from support.contract.shape import Shape
@@ -73,7 +74,8 @@ class SetsSeen:
     ready: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} has {count} pods, {self.ready[name]} ready" for name, count in self.pods.items())
+        told = (f"{name} has {amount(number, 'pod')}, {self.ready[name]} ready" for name, number in self.pods.items())
+        return ", ".join(told)
 
 
 @dataclass(frozen=True)

@@ -56,12 +56,12 @@ class Felt:
         if not self.asked:
             return "nobody waited for an answer"
         if not self.lost:
-            every = "the only request was" if self.asked == 1 else f"all {self.asked} requests were"
+            every = "the only request was" if self.asked == 1 else f"all {amount(self.asked, 'request')} were"
             wait = f"; the longest wait for a token was {self.wait:.1f} s" if self.wait else ""
             return f"no request was lost: {every} answered whole{wait}"
         ends = {"an error instead of an answer": self.errors, "a broken answer or none": self.broken}
         (end, number), *rest = ((end, number) for end, number in ends.items() if number)
-        who = "the only request" if self.asked == 1 else f"{number} of {self.asked} requests"
+        who = "the only request" if self.asked == 1 else f"{number} of {amount(self.asked, 'request')}"
         more = "".join(f", {others} got {end}" for end, others in rest)
         within = f", within {max(self.seconds, 0.1):.1f} s" if self.lost > 1 else ""
         return f"{who} got {end}{more}{within}"
