@@ -125,7 +125,7 @@ def test_the_first_page_is_read_at_a_glance(
     expect(front.get_by_role("heading", level=1)).to_contain_text(expected)
     expect(front.get_by_role("heading", level=1)).to_be_in_viewport()
     felt = (
-        "There, 12 of 126 requests got an error instead of an answer, within 1.9 s."
+        "In that scenario 12 of 126 requests got an error instead of an answer, within 1.9 s."
         if colour == "red"
         else "Every request was answered whole: 123 of 123."
     )

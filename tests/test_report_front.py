@@ -71,16 +71,27 @@ def test_the_most_urgent_promise_comes_first() -> None:
     assert [each.name for each in promises.judged(["D", "A"], verdicts)] == ["B", "C", "A", "D"]
 
 
+def test_a_release_that_was_tried_in_everything_is_safe_without_a_but() -> None:
+    answer = promises.answer("1.6.1", promises.judged(["Answers go on"], [PASSED]), [])
+    assert answer == ("kept", "Yes. Dynamo 1.6.1 kept 1 promise in 1 scenario.")
+
+
 @pytest.mark.parametrize(
     ("verdicts", "complaints", "state", "sentence"),
     [
-        ([PASSED], [], "kept", "Yes. Dynamo 1.6.1 kept 1 promise in 1 scenario."),
+        (
+            [PASSED],
+            [],
+            "kept",
+            "Yes, as far as it was tried. Dynamo 1.6.1 kept 1 promise in 1 scenario. 1 other promise was not judged.",
+        ),
         (
             [PASSED, known(5, "a", "b")],
             [],
             "known",
             "Yes, apart from known defects. "
-            "Nothing new broke in Dynamo 1.6.1 in 2 scenarios; 2 known defects still showed.",
+            "Nothing new broke in Dynamo 1.6.1 in 2 scenarios; 2 known defects still showed. "
+            "1 other promise was not judged.",
         ),
         (
             [PASSED, OPEN, known(5, "a")],
@@ -113,13 +124,13 @@ def test_the_release_has_a_sentence(verdicts: list[Verdict], complaints: list[st
         ([PASSED, SKIPPED], "Neither: Dynamo broke nothing, and the suite worked."),
         (
             [FAILED, known(5, "a")],
-            "Dynamo broke a promise in 1 scenario. A known defect showed in 1 more. The suite itself worked.",
+            "Dynamo broke a promise in 1 scenario. Known defects showed in 1 more. The suite itself worked.",
         ),
         ([FAILED], "Dynamo broke a promise in 1 scenario. The suite itself worked."),
         ([OPEN], "In 1 scenario the suite itself could not tell."),
         (
             [known(5, "a"), OPEN],
-            "Dynamo broke nothing new. A known defect showed in 1 scenario. "
+            "Dynamo broke nothing new. Known defects showed in 1 scenario. "
             "In 1 scenario the suite itself could not tell.",
         ),
     ],
@@ -239,7 +250,7 @@ def test_the_page_begins_with_what_failed_and_what_users_felt() -> None:
     told = frontpage.render(facts([PASSED, broken], worst=worst, target="moon"))
     assert "Tried on target moon.</p>" in told
     failed = '<b>Answers go on</b>: <a href="#id-7">scenario 7</a>, after w-0 crashed.'
-    felt = "There, 2 of 9 requests got an error &lt;x&gt;."
+    felt = "In that scenario 2 of 9 requests got an error &lt;x&gt;."
     assert f"<dt>Broken promise</dt><dd>{failed}</dd><dt>What users felt</dt><dd>{felt}</dd></dl>" in told
     told = frontpage.render(facts([PASSED, broken], worst=worst, causes={}))
     assert "scenario 7</a>, with nothing broken on purpose.</dd>" in told

@@ -134,14 +134,14 @@ def _lead(front: Front) -> str:
         cause = front.causes.get(worst.verdict.location)
         when = f"after {cause}" if cause else "with nothing broken on purpose"
         named = f"<b>{escape(worst.verdict.feature)}</b>: {_link(worst.verdict, front.ids)}, {escape(when)}."
-        rows = {"Broken promise": named, "What users felt": f"There, {escape(worst.felt)}."}
+        rows = {"Broken promise": named, "What users felt": f"In that scenario {escape(worst.felt)}."}
     return "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in rows.items())
 
 
 def _facts(front: Front) -> str:
     rows = {
         "Is it Dynamo or us?": blame(front.verdicts),
-        "What we broke": front.struck.sentence,
+        "What we broke on purpose": front.struck.sentence,
         "Since the last run": front.changes.sentence,
     }
     differing = [(each, "did not pass") for each in front.changes.broke]

@@ -149,8 +149,16 @@ def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str])
         return "unproven", f"Not proven. Nothing new broke in Dynamo {release}, but {why}."
     if defects := {each for verdict in verdicts for each in verdict.known_defects}:
         known = f"{amount(len(defects), 'known defect')} still showed"
-        return "known", f"Yes, apart from known defects. Nothing new broke in Dynamo {release} in {scenarios}; {known}."
-    return "kept", f"Yes. Dynamo {release} kept {amount(len(tried), 'promise')} in {scenarios}."
+        new = f"Nothing new broke in Dynamo {release} in {scenarios}"
+        return "known", f"Yes, apart from known defects. {new}; {known}.{_untried(states['open'])}"
+    yes = "Yes, as far as it was tried" if states["open"] else "Yes"
+    kept = f"Dynamo {release} kept {amount(len(tried), 'promise')} in {scenarios}"
+    return "kept", f"{yes}. {kept}.{_untried(states['open'])}"
+
+
+def _untried(count: int) -> str:
+    """How many promises were not judged, where there are any."""
+    return f" {amount(count, 'other promise')} {'was' if count == 1 else 'were'} not judged." if count else ""
 
 
 def broken(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -167,7 +175,7 @@ def blame(verdicts: Sequence[Verdict]) -> str:
     told = f"Dynamo broke a promise in {amount(new, 'scenario')}." if new else ""
     if known:
         where = f"{known} more" if new else amount(known, "scenario")
-        told = f"{told or 'Dynamo broke nothing new.'} A known defect showed in {where}."
+        told = f"{told or 'Dynamo broke nothing new.'} Known defects showed in {where}."
     own = f"In {amount(ours, 'scenario')} the suite itself could not tell." if ours else ""
     return f"{told} {own or 'The suite itself worked.'}".strip()
 
