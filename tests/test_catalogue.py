@@ -159,7 +159,7 @@ def test_a_whole_scenario_stands_before_all_sentences_and_has_no_mistake(tmp_pat
 
 def test_notes_to_a_scenario_that_is_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(glossary, "NOTES", glossary.NOTES[:-1])
-    with pytest.raises(LookupError, match=r"has 4 steps, to which steps/writing/glossary\.py has notes"):
+    with pytest.raises(LookupError, match=r"has as many steps as steps/writing/glossary\.py has notes: 4"):
         glossary.whole()
 
 

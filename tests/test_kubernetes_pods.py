@@ -206,7 +206,7 @@ def test_the_newest_replica_set_is_the_current_one_once_the_controller_has_seen_
     witness = PodWitness(cluster, "here", Names())
     seen = witness.replica_sets()
     assert seen == SetsSeen("b", {"a": 2, "b": 1}, {"a": 2, "b": 0})
-    assert str(seen) == "b has 1 pods, 0 ready, a has 2 pods, 2 ready"
+    assert str(seen) == "b has 1 pod, 0 ready, a has 2 pods, 2 ready"
     cluster.others["Deployment"] = [keeper(observed=1)]
     assert witness.replica_sets().current == ""
     cluster.others["Deployment"] = []
@@ -578,7 +578,7 @@ NONE = SetsSeen("a", {"a": 0}, {"a": 0})
         (faults.Rollout, NEW, ["gone"], ""),
         (faults.Rollout, BEFORE, ["gone"], "there is no new ReplicaSet: a has 2 pods, 2 ready"),
         (faults.Rollout, SetsSeen("", {"a": 2}, {"a": 2}), ["gone"], "there is no new ReplicaSet"),
-        (faults.Rollout, SetsSeen("b", {"a": 1, "b": 2}, {"a": 1, "b": 2}), ["gone"], "a has 1 pods"),
+        (faults.Rollout, SetsSeen("b", {"a": 1, "b": 2}, {"a": 1, "b": 2}), ["gone"], "a has 1 pod"),
         (faults.Rollout, SetsSeen("b", {"a": 0, "b": 2}, {"a": 0, "b": 1}), ["gone"], "b has 2 pods, 1 ready"),
         (faults.Rollout, NEW, ["alive"], "container 1 of pod u1 is there"),
         (faults.ScaleToZero, NONE, ["gone"], ""),
