@@ -149,8 +149,8 @@ def answer(release: str, promises: Sequence[Promise], complaints: Sequence[str])
         return "unproven", f"Not proven. Nothing new broke in Dynamo {release}, but {why}."
     if defects := {each for verdict in verdicts for each in verdict.known_defects}:
         known = f"{amount(len(defects), 'known defect')} still showed"
-        new = f"Nothing new broke in Dynamo {release} in {scenarios}"
-        return "known", f"Yes, apart from known defects. {new}; {known}.{_untried(states['open'])}"
+        nothing = f"Nothing new broke in Dynamo {release} in {scenarios}"
+        return "known", f"Yes, apart from known defects. {nothing}; {known}.{_untried(states['open'])}"
     yes = "Yes, as far as it was tried" if states["open"] else "Yes"
     kept = f"Dynamo {release} kept {amount(len(tried), 'promise')} in {scenarios}"
     return "kept", f"{yes}. {kept}.{_untried(states['open'])}"
