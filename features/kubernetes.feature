@@ -1,6 +1,7 @@
 @k8s
 Feature: Pods of a cluster come and go, and no answer is lost
-  What a cluster does to the pods of workers: it deletes them, starts their containers again, and finds them unready.
+  What a cluster does to the pods of workers: it deletes them, starts their containers again, finds them unready, rolls
+  out new ones, scales them to zero and back, and moves them from a machine that is drained.
 
   @ruler
   Scenario: A worker whose pod is deleted finishes its answer

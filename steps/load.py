@@ -105,8 +105,8 @@ def when_rolling(context: Context, trigger):
 @marks(needs="load", brings="run fault")
 def when_random(context: Context, trigger, kinds, every, duration, seed):
     """Workers crash, hang, are cut off and lose their GPUs, or some of that, one after the other, as the seed draws it.
-    The same seed draws the same faults. Each victim comes back and serves before the next fault. Cuts
-    need `@needs.nftables`, GPU errors `@needs.kmsg`.
+    The same seed draws the same faults. Each victim comes back and serves before the next fault. Cuts need
+    `@needs.nftables`, GPU errors `@needs.kmsg`.
 
     Time: for the trigger from the first request of the load; "every" from one fault to the next, or longer where a
         victim takes longer to serve again; no new fault begins after the last time.

@@ -8,9 +8,29 @@ from support.scenarios import Failure
 from support.words import one_time
 
 
+def breaking(trigger, victim, kind, time, **_):
+    """The failure of the sentence about a pod."""
+    return Failure(kind.failure, victim, **trigger, duration_seconds=time)
+
+
+def rolling_out(trigger):
+    """The failure of the sentence about a rollout."""
+    return Failure("rollout", "every_worker", **trigger)
+
+
+def draining(trigger, victim, time):
+    """The failure of the sentence about a machine."""
+    return Failure("drain", victim, **trigger, duration_seconds=time)
+
+
+def scaling():
+    """The failure of the sentence about scaling."""
+    return Failure("scale_to_zero", "every_worker")
+
+
 @when("{trigger:Begin}the pod of {victim:Victim} {kind:PodFate}{moment:Moment}{time:Lasting}")
-@marks(brings="fault", loses="kind", check=one_time)
-def when_pod_breaks(context: Context, trigger, victim, kind, moment, time):
+@marks(brings="fault", loses="kind", check=one_time, strikes=breaking)
+def when_pod_breaks(context: Context, moment, **words):
     """The pod is deleted, with its grace period or by force, or becomes unready: its readiness probe fails, and its
     process lives on. It stays so until a sentence undoes it, or for this time.
 
@@ -20,13 +40,12 @@ def when_pod_breaks(context: Context, trigger, victim, kind, moment, time):
         the client has none.
     Needs: pods
     """
-    failure = Failure(kind.failure, victim, **trigger, duration_seconds=time)
-    context.world.strikes.strike(failure, moment)
+    context.world.strikes.strike(breaking(**words), moment)
 
 
 @when("{trigger:Begin}the workers are rolled out again")
-@marks(brings="fault")
-def when_rolled_out(context: Context, trigger):
+@marks(brings="fault", strikes=rolling_out)
+def when_rolled_out(context: Context, **words):
     """The Deployment of the workers makes new pods and lets go of the old ones, step by step, as for a new image. There
     has to be a controller.
 
@@ -35,12 +54,12 @@ def when_rolled_out(context: Context, trigger):
     Proof: a new ReplicaSet with all the pods that are wanted, and an old one with none.
     Needs: pods
     """
-    context.world.strikes.strike(Failure("rollout", "every_worker", **trigger))
+    context.world.strikes.strike(rolling_out(**words))
 
 
 @when("{trigger:Begin}the machine of {victim:Victim} is drained{time:Lasting}")
-@marks(brings="fault")
-def when_drained(context: Context, trigger, victim, time):
+@marks(brings="fault", strikes=draining)
+def when_drained(context: Context, **words):
     """The cluster's node that the worker is on takes no new pods, and the workers on it are evicted, one at a time, as
     their budget allows. It takes pods again when the scenario is over, or after this time. There has to be a
     controller, which makes others elsewhere.
@@ -50,11 +69,11 @@ def when_drained(context: Context, trigger, victim, time):
     Proof: the fault's own, see Failures.
     Needs: pods, drains
     """
-    context.world.strikes.strike(Failure("drain", victim, **trigger, duration_seconds=time))
+    context.world.strikes.strike(draining(**words))
 
 
 @when("the workers are scaled to zero")
-@marks(brings="fault")
+@marks(brings="fault", strikes=scaling)
 def when_scaled_to_zero(context: Context):
     """The Deployment of the workers lets go of all of them. There has to be a controller.
 
@@ -62,7 +81,7 @@ def when_scaled_to_zero(context: Context):
     Proof: the cluster has no pod of a worker, and each that was there has ended.
     Needs: pods
     """
-    context.world.strikes.strike(Failure("scale_to_zero", "every_worker"))
+    context.world.strikes.strike(scaling())
 
 
 @when("the workers are scaled back")

@@ -622,7 +622,7 @@ def looking(kind: type[Fault], seen: Any) -> world.PodLives:
 def test_a_pod_is_gone_once_its_process_has_ended_and_the_cluster_has_forgotten_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(world, "FORGOTTEN_SECONDS", 0.1)
+    monkeypatch.setattr(world, "UNROUTED_SECONDS", 0.1)
     pods = looking(faults.DeletePod, ground(["alive", "gone"], [LEAVING, PodSeen()]))
     pods.expect_gone(5.0)
     assert [event.text for event in pods._stage.events.all()] == [f"{LIFE.words} has ended; its pod is gone"]

@@ -10,6 +10,7 @@ from support.amounts import amount
 from support.contract.deployment import Deployment, Life, Node
 from support.contract.fault_service import FaultService
 from support.contract.shape import Shape
+from support.errors import Inconclusive
 from support.events import EventLog
 from support.releases import Release
 
@@ -117,6 +118,22 @@ class KernelLog(Protocol):
 
     def xids(self, pci: str) -> list[int]:
         """Numbers of the XID errors of the GPU at ``pci`` (``dddd:bb:dd``) so far."""
+
+
+class NoPods:
+    """What a witness says of pods on a target that has none."""
+
+    def pod(self, life: Life) -> PodSeen:
+        """See :class:`Witness`."""
+        raise Inconclusive(f"{life.node} is not a pod; only the target kubernetes has them")
+
+    def replica_sets(self) -> SetsSeen:
+        """See :class:`Witness`."""
+        raise Inconclusive("there are no ReplicaSets; only the target kubernetes has them")
+
+    def machine(self, name: str) -> MachineSeen:
+        """See :class:`Witness`."""
+        raise Inconclusive("there is no cluster; only the target kubernetes has one")
 
 
 class Witness(Protocol):

@@ -101,6 +101,8 @@ class Fault:
             where nothing else is said.
         needs: capabilities of the machine without which it cannot be had, as tags ``@needs.NAME`` of a scenario.
         workers_only: whether its target in a table or YAML has to be a worker.
+        setting: setting of the deployment without which it cannot be had, and the value; two empty texts: none.
+        dynamo_only: whether its target has to be a part of Dynamo: no etcd member, not NATS.
         ends_process: whether the victim's process ends; its undo would start it again.
         drawn: what random faults of this kind are called, ``crashes``; empty: none are. It has to be undone as soon as
             it is over.
@@ -122,6 +124,8 @@ class Fault:
     types: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
     workers_only: ClassVar[bool] = False
+    setting: ClassVar[tuple[str, str]] = ("", "")
+    dynamo_only: ClassVar[bool] = False
     ends_process: ClassVar[bool] = False
     drawn: ClassVar[str] = ""
     urgent: ClassVar[bool] = False

@@ -21,6 +21,9 @@ UNREADY_SECONDS = 30.0
 ROLLOUT_SECONDS = 120.0
 
 
+CONTROLLER = ("controller", "Deployment")
+
+
 def _unsound(ground: Ground, node: Node) -> str | None:
     life = ground.deployment.life(node)
     if (seen := ground.witness.state(life)) != "alive":
@@ -36,6 +39,7 @@ class DeletedPod(ProcessFault):
     family = "pod"
     needs = ("pods",)
     ends_process = True
+    dynamo_only = True
 
     def unsound(self, ground: Ground, nodes: Sequence[Node], before: Any) -> str | None:
         """Its process does not run, its pod is not ready, or no Service leads to it."""
@@ -98,15 +102,26 @@ class ForceDeletePod(DeletedPod):
 
 
 @dataclass(frozen=True)
-class Unready(Fault):
-    """The readiness probe of the pod fails, and its process lives; the deployment has to have a readiness switch."""
+class OfWorkers(Fault):
+    """Something that is done to the pods of workers in another way than by deleting one."""
 
     family = "pod"
-    needs = ("pods",)
+    needs: ClassVar[tuple[str, ...]] = ("pods",)
+    workers_only = True
+
+    def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
+        """See :class:`support.faults.fault.Fault`."""
+        return {"target_pod": nodes[0].name, "type": self.name}
+
+
+@dataclass(frozen=True)
+class Unready(OfWorkers):
+    """The readiness probe of the pod fails, and its process lives; the deployment has to have a readiness switch."""
+
     name = "unready"
     failure = "pod_unready"
     word, did = "becomes unready", "became unready"
-    workers_only = True
+    setting = ("readiness switch", "yes")
     holds_answers = True
     healing_seconds: ClassVar[float] = UNREADY_SECONDS
 
@@ -117,10 +132,6 @@ class Unready(Fault):
     def unsound(self, ground: Ground, nodes: Sequence[Node], before: Any) -> str | None:
         """Its process does not run, its pod is not ready, or no Service leads to it."""
         return _unsound(ground, nodes[0])
-
-    def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
-        """See :class:`support.faults.fault.Fault`."""
-        return {"target_pod": nodes[0].name, "type": self.name}
 
     def describe(self, ordered: Ordered) -> str:
         """See :class:`support.faults.fault.Fault`."""
@@ -149,12 +160,10 @@ class Unready(Fault):
 
 
 @dataclass(frozen=True)
-class OfAllPods(Fault):
+class OfAllPods(OfWorkers):
     """Something is done to what keeps the pods of the workers; the deployment has to have a controller."""
 
-    family = "pod"
-    needs = ("pods",)
-    workers_only = True
+    setting = CONTROLLER
     ends_process = True
     healing_seconds: ClassVar[float] = ROLLOUT_SECONDS
 
@@ -169,10 +178,6 @@ class OfAllPods(Fault):
     def unsound(self, ground: Ground, nodes: Sequence[Node], before: tuple[SetsSeen, list[Life]]) -> str | None:
         """A worker does not run or serves nobody."""
         return next((f"{node.name}: {seen}" for node in nodes if (seen := _unsound(ground, node))), None)
-
-    def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
-        """See :class:`support.faults.fault.Fault`."""
-        return {"target_pod": nodes[0].name, "type": self.name}
 
     def describe(self, ordered: Ordered) -> str:
         """See :class:`support.faults.fault.Fault`."""
@@ -192,8 +197,7 @@ class OfAllPods(Fault):
             seen = ground.witness.replica_sets()
             if lack := self._lacks(sets, seen, ground):
                 return lack
-            there = [life.words for life in lives if ground.witness.state(life) != "gone"]
-            return f"{', '.join(there)} is there" if there else None
+            return _still_there(ground, lives)
 
         at = prove(unproven, ROLLOUT_SECONDS, f"the workers {self.did}", NOT_PROVEN)
         words = f"{', '.join(life.words for life in lives)} ended; {ground.witness.replica_sets()}"
@@ -250,17 +254,16 @@ class ScaleToZero(OfAllPods):
 
 
 @dataclass(frozen=True)
-class Drain(Fault):
+class Drain(OfWorkers):
     """The machine of a worker is cordoned and its workers are evicted; it takes pods again once the fault is over. The
     deployment has to have a controller.
     """
 
-    family = "pod"
     needs = ("pods", "drains")
     name = "drain"
     failure = "drain"
     did = "was cordoned and drained"
-    workers_only = True
+    setting = CONTROLLER
 
     def look(self, ground: Ground, nodes: Sequence[Node], until_proven: ExitStack) -> tuple[str, list[Life]]:
         """The machine, and the lives of all workers on it."""
@@ -272,10 +275,6 @@ class Drain(Fault):
         """The worker serves nobody, or its machine is cordoned."""
         seen = ground.witness.machine(before[0])
         return f"{before[0]}: {seen}" if seen.cordoned else _unsound(ground, nodes[0])
-
-    def order(self, nodes: Sequence[Node], before: Any) -> dict[str, Any]:
-        """See :class:`support.faults.fault.Fault`."""
-        return {"target_pod": nodes[0].name, "type": self.name}
 
     def describe(self, ordered: Ordered) -> str:
         """See :class:`support.faults.fault.Fault`."""
@@ -295,8 +294,7 @@ class Drain(Fault):
             seen = ground.witness.machine(machine)
             if seen.workers or not seen.cordoned:
                 return f"{machine}: {seen}"
-            there = [life.words for life in lives if ground.witness.state(life) != "gone"]
-            return f"{', '.join(there)} is there" if there else _whole(ground)
+            return _still_there(ground, lives) or _whole(ground)
 
         at = prove(unproven, ROLLOUT_SECONDS, f"{machine} is drained", NOT_PROVEN)
         words = f"{', '.join(life.words for life in lives)} ended; {machine}: {ground.witness.machine(machine)}"
@@ -325,6 +323,11 @@ def _see_leaving(ground: Ground, waiting: list[Life]) -> None:
         if ground.witness.pod(life).leaving:
             tell_leaving(ground, now(), life.node)
             waiting.remove(life)
+
+
+def _still_there(ground: Ground, lives: Sequence[Life]) -> str | None:
+    there = [life.words for life in lives if ground.witness.state(life) != "gone"]
+    return f"{', '.join(there)} {'is' if len(there) == 1 else 'are'} there" if there else None
 
 
 def _whole(ground: Ground) -> str | None:

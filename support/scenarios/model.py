@@ -179,12 +179,18 @@ class Failure(_Open):  # type: ignore[misc]
         if kind is None:
             return
         if kind.workers_only and self.target not in WORKERS:
-            raise Mistake(f"only a worker has a GPU, and the victim is {VICTIMS[self.target].words}")
+            why = "has a GPU" if kind.family == "gpu" else "can be hit by this"
+            raise Mistake(f"only a worker {why}, and the victim is {VICTIMS[self.target].words}")
         never = f"this can never happen to {VICTIMS[self.target].words}: the deployment ({shape.describe()}) has no"
         what, write = lacking(self.target, shape)
         if what:
             raise Mistake(f"{never} {what}", write=write)
-        role = ROLES.get(self.target, "worker")
+        role, (setting, value) = ROLES.get(self.target, "worker"), kind.setting
+        if kind.dynamo_only and role in ("etcd", "nats"):
+            raise Mistake(f"only pods of Dynamo can be hit by this, and the victim is {VICTIMS[self.target].words}")
+        if setting and not getattr(shape, setting.replace(" ", "_")):
+            write = f"| {setting} | {value} | in the table below the deployment"
+            raise Mistake(f"this can never happen: the deployment ({shape.describe()}) has no {setting}", write=write)
         parted = SIDES[self.partition] if "partition" in [each.name for each in strengths(kind)] else ()
         if len(parted) == 1 and parted[0] in ("nats", "etcd"):
             what, write = lacking(parted[0], shape)

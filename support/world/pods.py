@@ -5,13 +5,11 @@ from collections.abc import Sequence
 from support.clock import now
 from support.errors import Inconclusive, Since
 from support.faults.fault import ProvenFault
+from support.faults.pods import UNROUTED_SECONDS
 from support.observe.waiting import prove, until
 from support.seen import ProcessThere
 from support.world.faults import Faults
 from support.world.stage import Stage
-
-# The controller that keeps the endpoints of Services follows within a second or so; a kubelet that is busy, too.
-FORGOTTEN_SECONDS = 15.0
 
 
 class PodLives:
@@ -46,7 +44,7 @@ class PodLives:
             pod = witness.pod(life)
             return str(pod) if pod.there or pod.routed else None
 
-        at = prove(kept, FORGOTTEN_SECONDS, f"the pod of {node.name} is gone", "the cluster kept a pod that has ended")
+        at = prove(kept, UNROUTED_SECONDS, f"the pod of {node.name} is gone", "the cluster kept a pod that has ended")
         self._stage.events.add("proof", node.name, f"{life.words} has ended; {witness.pod(life)}", at=at)
 
     def see_same(self) -> None:

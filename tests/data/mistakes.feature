@@ -347,6 +347,19 @@ Feature: What people write
     When the etcd leader crashes
     Then a new request succeeds within 5 seconds
 
+  Scenario: Pods that nobody keeps
+    Given a Dynamo deployment with 2 ruler workers backed by a 3-member etcd cluster
+    And a client is receiving a streamed chat answer of 200 tokens
+    #! has no controller -> | controller | Deployment | in the table below the deployment
+    When the workers are rolled out again
+    #! has no readiness switch -> | readiness switch | yes | in the table below the deployment
+    And the pod of the worker serving the request becomes unready mid-answer
+    #! only a worker can be hit by this, and the victim is the frontend
+    And the machine of the frontend is drained
+    #! only pods of Dynamo can be hit by this, and the victim is the etcd leader
+    And the pod of the etcd leader is deleted
+    Then the answer completes with 200 tokens
+
   Scenario: Of another engine
     Given a Dynamo deployment with 2 vllm workers
     #! is only for ruler workers, and the deployment has vllm workers -> ruler workers in the deployment

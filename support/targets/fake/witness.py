@@ -5,14 +5,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from support.contract.deployment import Life, Node
-from support.contract.target import MachineSeen, PodSeen, SetsSeen
-from support.errors import Inconclusive
+from support.contract.target import NoPods
 from support.targets.fake.faults import FaultServer, Gpu
 from support.targets.fake.hosts import Host
 from support.targets.fake.network import WIRE_SECONDS, FakeNetwork
 
 
-class FakeWitness:
+class FakeWitness(NoPods):
     """Implements :class:`support.contract.target.Witness`."""
 
     def __init__(self, hosts: dict[str, Host], network: FakeNetwork, server: FaultServer) -> None:
@@ -21,18 +20,6 @@ class FakeWitness:
     def state(self, life: Life) -> str:
         """See :class:`support.contract.target.Witness`."""
         return self._hosts[life.node].state_of(life.identity)
-
-    def pod(self, life: Life) -> PodSeen:
-        """See :class:`support.contract.target.Witness`."""
-        raise Inconclusive(f"{life.node} is not a pod; only the target kubernetes has them")
-
-    def replica_sets(self) -> SetsSeen:
-        """See :class:`support.contract.target.Witness`."""
-        raise Inconclusive("there are no ReplicaSets; only the target kubernetes has them")
-
-    def machine(self, name: str) -> MachineSeen:
-        """See :class:`support.contract.target.Witness`."""
-        raise Inconclusive("there is no cluster; only the target kubernetes has one")
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """See :class:`support.contract.target.Witness`."""

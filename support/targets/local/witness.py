@@ -6,15 +6,14 @@ from functools import partial
 from typing import Any
 
 from support.contract.deployment import Life, Node
-from support.contract.target import MachineSeen, PodSeen, SetsSeen
-from support.errors import Inconclusive
+from support.contract.target import NoPods
 from support.observe.waiting import at_once
 from support.targets.local import network, process
 from support.targets.local.agent import Agent
 from support.targets.local.kernel_log import LocalKernelLog
 
 
-class LocalWitness:
+class LocalWitness(NoPods):
     """Sees the nodes of this cell; implements :class:`support.contract.target.Witness`.
 
     Args:
@@ -28,18 +27,6 @@ class LocalWitness:
     def state(self, life: Life) -> str:
         """As the kernel shows that very process and all that it has started."""
         return process.state_of(life, self._own)
-
-    def pod(self, life: Life) -> PodSeen:
-        """See :class:`support.contract.target.Witness`."""
-        raise Inconclusive(f"{life.node} is not a pod; only the target kubernetes has them")
-
-    def replica_sets(self) -> SetsSeen:
-        """See :class:`support.contract.target.Witness`."""
-        raise Inconclusive("there are no ReplicaSets; only the target kubernetes has them")
-
-    def machine(self, name: str) -> MachineSeen:
-        """See :class:`support.contract.target.Witness`."""
-        raise Inconclusive("there is no cluster; only the target kubernetes has one")
 
     def lost_between(self, peer: Node, victim: Node, packets: int = 1) -> dict[str, int]:
         """UDP packets between their network namespaces, all ways at once."""
