@@ -179,8 +179,9 @@ class Failure(_Open):  # type: ignore[misc]
         if kind is None:
             return
         if kind.workers_only and self.target not in WORKERS:
-            why = "has a GPU" if kind.family == "gpu" else "can be hit by this"
-            raise Mistake(f"only a worker {why}, and the victim is {VICTIMS[self.target].words}")
+            if kind.family == "gpu":
+                raise Mistake(f"only a worker has a GPU, and the victim is {VICTIMS[self.target].words}")
+            raise Mistake(f"only a worker can be hit by this, and the victim is {VICTIMS[self.target].words}")
         never = f"this can never happen to {VICTIMS[self.target].words}: the deployment ({shape.describe()}) has no"
         what, write = lacking(self.target, shape)
         if what:
