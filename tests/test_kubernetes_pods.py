@@ -22,6 +22,7 @@ from support.faults import pods as faults
 from support.faults.fault import Fault, Ground, Ordered
 from support.faults.processes import Crash
 from support.faults.victims import Exactly
+from support.scenarios import Failure, Scenario
 from support.targets.kubernetes import faults as driver
 from support.targets.kubernetes import manifests, sabotage, shell
 from support.targets.kubernetes.api import ApiServer, ClusterError
@@ -32,6 +33,7 @@ from support.targets.kubernetes.scope import LEASE, reap, stamp
 from support.targets.kubernetes.target import DISCOVERIES
 from support.targets.kubernetes.witness import PodWitness, routed
 from support.world import pods as world
+from support.world.workload import Workload
 
 WORKER = Node("w-0", "worker", "w-0", 9090, None)
 OTHER = Node("w-1", "worker", "w-1", 9090, None)
@@ -688,3 +690,20 @@ def test_what_is_not_broken_on_purpose_here_is_refused(lying: Callable[[str], No
     lying(kind)
     with pytest.raises(ValueError, match=f"FT_SABOTAGE is {kind}; the target kubernetes knows migration-limit=N, inj"):
         sabotage.check()
+
+
+@pytest.mark.parametrize(
+    ("failure", "setting"),
+    [
+        (Failure("rollout", "every_worker", trigger_after_seconds=3), {"controller": "Deployment"}),
+        (Failure("pod_unready", "worker", trigger_after_seconds=3), {"readiness_switch": True}),
+    ],
+)
+def test_under_a_load_a_failure_finds_the_settings_of_the_deployment(failure: Failure, setting: dict[str, Any]) -> None:
+    def under_load(shape: Shape) -> Scenario:
+        stage = SimpleNamespace(deployment=SimpleNamespace(shape=shape))
+        return Workload(stage, None, None)._scenario(failure)  # type: ignore[arg-type]
+
+    under_load(Shape(engine="ruler", workers=2, **setting)).check()
+    with pytest.raises(ValueError, match=f"has no {next(iter(setting)).replace('_', ' ')}"):
+        under_load(Shape(engine="ruler", workers=2)).check()

@@ -12,6 +12,7 @@ from support.requests.ledger import LedgerEntry
 from support.requests.load_log import mark_phase, read_load
 from support.requests.plan import Load
 from support.scenarios import Failure, Scenario
+from support.scenarios.model import SHAPE_KEYS
 from support.world import runner
 from support.world.background import Background, context_of
 from support.world.clients import Clients
@@ -24,8 +25,6 @@ LONGEST_SECONDS = 240.0
 RECOVERY_SECONDS = 8.0
 # A look that is late is taken at once.
 LOOK_SECONDS = 0.5
-SIZE = ("workers", "prefill_workers", "frontends", "etcd_members", "request_plane", "discovery", "max_model_len")
-"""What of the deployment says whether a failure can strike."""
 
 
 class Workload:
@@ -78,8 +77,8 @@ class Workload:
 
     def _scenario(self, *failures: Failure) -> Scenario:
         shape = self._stage.deployment.shape
-        size = {name: getattr(shape, name) for name in SIZE}
-        return Scenario("sentences", shape.engine, self._load, failures, size, recovery_seconds=self._ends)
+        rest = {name: getattr(shape, name) for name in SHAPE_KEYS}
+        return Scenario("sentences", shape.engine, self._load, failures, rest, recovery_seconds=self._ends)
 
     def play(self, scenario: Scenario) -> ValidationContext:
         """Play a scenario to its end; see :func:`support.world.runner.play`.
